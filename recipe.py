@@ -1,0 +1,278 @@
+"""Every number of the paper, once, each with its source.
+
+*Gender and Smile Classification using Deep Convolutional Neural Networks*, Zhang, Tan, Li, Qiao, CVPR workshops 2016.
+Sources are written "section 3.4" (the paper) or "ours, because ..." (the paper is silent; docs/fidelity.md argues each).
+Plain data and a few look-ups: this module imports nothing of this project and nothing heavy.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, replace
+from typing import Dict, Optional, Tuple
+
+ROOT = os.path.dirname(os.path.abspath(__file__))
+
+# ---------------------------------------------------------------------------------------------- preprocessing
+MEAN_BGR = (93.5940, 104.7624, 129.1863)  # VGG-Face's training mean (its release); pixels 0..255, channel order B, G, R
+
+# ---------------------------------------------------------------------------------------------- labels
+# CelebA's forty attributes in CelebA's own order (list_attr_celeba.txt). A label is 1 where the file has 1 and 0 where
+# it has -1, except "Male", which is stored turned as "Female", so that 1 = female everywhere, as in FotW.
+CELEBA_ATTRIBUTES = (
+    "5_o_Clock_Shadow", "Arched_Eyebrows", "Attractive", "Bags_Under_Eyes", "Bald", "Bangs", "Big_Lips", "Big_Nose",
+    "Black_Hair", "Blond_Hair", "Blurry", "Brown_Hair", "Bushy_Eyebrows", "Chubby", "Double_Chin", "Eyeglasses",
+    "Goatee", "Gray_Hair", "Heavy_Makeup", "High_Cheekbones", "Male", "Mouth_Slightly_Open", "Mustache", "Narrow_Eyes",
+    "No_Beard", "Oval_Face", "Pale_Skin", "Pointy_Nose", "Receding_Hairline", "Rosy_Cheeks", "Sideburns", "Smiling",
+    "Straight_Hair", "Wavy_Hair", "Wearing_Earrings", "Wearing_Hat", "Wearing_Lipstick", "Wearing_Necklace",
+    "Wearing_Necktie", "Young",
+)
+LABELS = tuple("Female" if name == "Male" else name for name in CELEBA_ATTRIBUTES)  # order of the forty outputs
+
+
+@dataclass(frozen=True)
+class Task:
+    """One two-valued question: where its label lives in each data set, and what the two outputs mean."""
+
+    name: str
+    label: str  # entry of LABELS, for CelebA
+    fotw_column: str  # FotW's CSV column; 0 and 1 are used, any other value is "not usable for this task"
+    classes: Tuple[str, str]  # meaning of output 0 and output 1
+    layer: str  # name of the last fully connected layer; one name a task, or weights would be copied between tasks
+
+
+TASKS = {
+    "gender": Task("gender", "Female", "Gender", ("male", "female"), "fc8_gender"),
+    "smile": Task("smile", "Smiling", "Smile", ("not smiling", "smiling"), "fc8_smile"),
+}
+ATTRIBUTES_LAYER = "fc8_attributes"
+
+
+# ---------------------------------------------------------------------------------------------- crops
+@dataclass(frozen=True)
+class Crop:
+    """A square window in face units (section 3.3, Figure 3; the extents are ours, read off the figure).
+
+    The face frame: origin at the midpoint between the middle of the eyes and the middle of the mouth corners, y down,
+    one unit = distance from the middle of the eyes to the middle of the mouth corners of the fitted template.
+    """
+
+    name: str
+    aligned: bool  # True: rotate the face upright (similarity fit of the five landmarks); False: keep the photo's axes
+    center: Tuple[float, float]  # window center in face units, x right, y down
+    side: float  # window side in face units
+    describes: str
+
+
+CROPS = {
+    "scheme1": Crop("scheme1", True, (0.0, -0.10), 2.60, "overall face, aligned: Figure 3(b)"),
+    "scheme2": Crop("scheme2", False, (0.0, -0.10), 2.60, "the extent of scheme 1, not aligned: Figure 3(c)"),
+    "scheme3": Crop("scheme3", False, (0.0, -0.25), 3.00, "overall face without neck, not aligned: Figure 3(d)"),
+    "scheme4": Crop("scheme4", False, (0.0, -0.15), 4.20, "larger, with hair and neck, not aligned: Figure 3(e)"),
+    "scheme5": Crop("scheme5", True, (0.0, 0.42), 1.50, "around mouth and cheeks, aligned: Figure 3(f)"),
+}
+
+# Upright template of the five landmarks in face units: left eye, right eye, nose, left and right mouth corner ("left"
+# is the viewer's left). Ours: the usual 96x112 template of the MTCNN authors' later work, turned into face units.
+FACE_TEMPLATE = (
+    (-0.4358, -0.4976), (0.4302, -0.5024), (0.0000, -0.0050), (-0.3558, 0.5020), (0.3614, 0.4980),
+)
+
+
+# ---------------------------------------------------------------------------------------------- nets
+@dataclass(frozen=True)
+class Net:
+    """A task on a crop."""
+
+    key: str
+    title: str
+    task: str
+    crop: str
+    source: str
+
+
+NETS = {
+    net.key: net
+    for net in (
+        Net("gnet", "GNet", "gender", "scheme3", "sections 3 and 3.3"),
+        Net("snet1", "SNet1", "smile", "scheme1", "sections 3 and 3.3"),
+        Net("snet2", "SNet2", "smile", "scheme5", "sections 3 and 3.3"),
+        Net("gender1", "gender on scheme 1", "gender", "scheme1", "Table 3"),
+        Net("gender2", "gender on scheme 2", "gender", "scheme2", "Table 3"),
+        Net("gender4", "gender on scheme 4", "gender", "scheme4", "Table 3"),
+        Net("smile2", "smile on scheme 2", "smile", "scheme2", "Table 3"),
+    )
+}
+PIPELINE_NETS = ("gnet", "snet1", "snet2")  # Figure 1: one net for gender, the mean of two for smile
+
+# VGG-Face, Table 1: five groups of 3x3 convolutions, each closed by a 2x2 max pooling; then fc6, fc7 and the output.
+CONVOLUTIONS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # (filters, how many) of conv1_* .. conv5_*
+FULLY_CONNECTED = 4096  # fc6, fc7
+IDENTITIES = 2622  # fc8 of VGG-Face
+DROPOUT = 0.5  # after relu6 and relu7, as VGG-Face (Parkhi et al. 2015)
+
+
+# ---------------------------------------------------------------------------------------------- steps
+@dataclass(frozen=True)
+class Step:
+    """One row of section 3.1's scheme, with section 3.4's numbers."""
+
+    number: int
+    title: str
+    dataset: Optional[str]  # "celeba" or "fotw"
+    labels: Optional[str]  # "attributes" (all forty) or "task" (the net's own)
+    base_lr: Optional[float]
+    model: str  # the paper's name for the result
+    source: str
+
+
+STEPS = {
+    1: Step(1, "adopt VGG-Face", None, None, None, "VGG-Face", "section 3.1, step 1"),
+    2: Step(2, "forty attributes on CelebA", "celeba", "attributes", 0.001, "Model 1", "sections 3.1 and 3.4"),
+    3: Step(3, "one attribute on CelebA", "celeba", "task", 0.01, "Model 2", "sections 3.1 and 3.4"),
+    4: Step(4, "one attribute on FotW", "fotw", "task", 0.01, "Model 3", "sections 3.1 and 3.4"),
+}
+
+
+# ---------------------------------------------------------------------------------------------- profiles
+@dataclass(frozen=True)
+class Profile:
+    """The numbers that differ between the paper's run and a small one of the same shape."""
+
+    name: str
+    crop_size: int  # pixels, square
+    width: float  # filters and units as a share of VGG-Face's
+    batch_size: int
+    test_batch_size: int
+    max_iter: Dict[int, int]  # by step
+    base_lr: Dict[int, float]
+    lr_mult: Dict[str, float]  # "convolution", "fc6", "fc7", "last"
+    display: int
+    test_interval: Dict[int, int]  # by step
+    snapshot: int
+    momentum: float = 0.9  # section 3.4
+    weight_decay: float = 0.0005  # section 3.4
+    lr_policy: str = "poly"  # section 3.4: "The learning rate is reduced by polynomial ..."
+    gamma: float = 0.1  # section 3.4: "... with gamma value equals to 0.1". Caffe's poly does not read it
+    power: float = 1.0  # ours, because Caffe's poly needs a power and the paper gives none
+    dropout: float = DROPOUT
+    mirror: bool = True  # ours, because VGG-Face was trained with random mirroring
+    random_seed: int = 2016
+    weight_filler: Dict[str, object] = field(default_factory=lambda: {"type": "gaussian", "std": 0.01})
+    why: str = ""
+
+    def filters(self, full: int) -> int:
+        """Filters or units of a layer that has `full` of them in VGG-Face."""
+        return max(1, int(round(full * self.width)))
+
+
+PAPER = Profile(
+    name="paper",
+    crop_size=224,  # section 3, stage 2
+    width=1.0,
+    batch_size=120,  # section 3.4
+    test_batch_size=50,  # ours, because testing needs less memory than training and any size gives the same mean
+    max_iter={2: 110_000, 3: 110_000, 4: 110_000},  # section 3.4
+    base_lr={number: step.base_lr for number, step in STEPS.items() if step.base_lr},
+    lr_mult={
+        "convolution": 0.1,  # section 3.4
+        "fc6": 0.5,  # ours, because the paper names fc7 only and fc6 lies between the convolutions and fc7
+        "fc7": 0.5,  # section 3.4
+        "last": 1.0,  # section 3.4
+    },
+    display=20,
+    test_interval={2: 5_000, 3: 5_000, 4: 1_000},
+    snapshot=5_000,
+)
+
+DEMO = replace(
+    PAPER,
+    name="demo",
+    crop_size=64,
+    width=0.25,
+    batch_size=64,
+    test_batch_size=50,
+    max_iter={2: 500, 3: 150, 4: 250},
+    base_lr={2: 0.01, 3: 0.01, 4: 0.01},
+    # No identity training stands behind the demo's step 1, so its convolutions have to learn at full rate.
+    lr_mult={"convolution": 1.0, "fc6": 1.0, "fc7": 1.0, "last": 1.0},
+    display=10,
+    test_interval={2: 100, 3: 50, 4: 50},
+    snapshot=100,
+    weight_filler={"type": "msra"},
+    why="minutes on two cores: 64-pixel crops, a quarter of the filters, random weights in step 1",
+)
+PROFILES = {profile.name: profile for profile in (PAPER, DEMO)}
+
+# ---------------------------------------------------------------------------------------------- the paper's results
+# Table 2, gender accuracy of GNet on FotW's validation faces, by the steps gone through before step 4.
+TABLE2 = (
+    ("without step 1, 2 and 3", (), 84.04),
+    ("without step 2, 3", (1,), 91.07),
+    ("without step 2", (1, 3), 91.19),
+    ("without step 3", (1, 2), 91.30),
+    ("with all steps", (1, 2, 3), 91.66),
+)
+# Table 3: cropping scheme(s) -> (nets for gender, paper's gender accuracy), (nets for smile, paper's smile accuracy).
+TABLE3 = (
+    ("1", ("gender1",), 89.34, ("snet1",), 88.79),
+    ("2", ("gender2",), 89.66, ("smile2",), 88.66),
+    ("3", ("gnet",), 91.66, (), None),
+    ("4", ("gender4",), 91.21, (), None),
+    ("5", (), None, ("snet2",), 88.89),
+    ("1+5", (), None, ("snet1", "snet2"), 89.34),
+    ("3+4", ("gnet", "gender4"), 91.32, (), None),
+)
+CHALLENGE_ERROR = 263.5  # section 4.3, "mean square error"; read as a sum over validation images (docs/fidelity.md)
+
+# ---------------------------------------------------------------------------------------------- VGG-Face's release
+VGG_FACE_URL = "https://www.robots.ox.ac.uk/~vgg/software/vgg_face/src/vgg_face_caffe.tar.gz"
+VGG_FACE_ARCHIVE_MD5 = "ee707ac6e890bc148cb155adeaad12be"  # as published by bob.bio.face
+VGG_FACE_MEMBER = "vgg_face_caffe/VGG_FACE.caffemodel"
+
+
+# ---------------------------------------------------------------------------------------------- where things lie
+# Paths are relative to the project's folder: prototxts name LMDBs by them, and tools run there.
+def net_prototxt(profile: str, net: str, step: int) -> str:
+    """Training net of a step: step 2 has one a crop, steps 3 and 4 one a net."""
+    stem = f"step2_{NETS[net].crop}" if step == 2 else f"step{step}_{net}"
+    return f"prototxt/{profile}/{stem}.prototxt"
+
+
+def deploy_prototxt(profile: str, head: str) -> str:
+    """Deploy net; `head` is "gender", "smile", "attributes" or "identity" (VGG-Face itself, fc8)."""
+    return f"prototxt/{profile}/deploy_{head}.prototxt"
+
+
+def solver_prototxt(profile: str, net: str, step: int) -> str:
+    return net_prototxt(profile, net, step).replace("prototxt/", "solvers/", 1)
+
+
+def lmdb_folder(profile: str, crop: str) -> str:
+    return f"data/{profile}/{crop}"
+
+
+def lmdb_paths(profile: str, net: str, step: int) -> Dict[str, str]:
+    """LMDBs that a step reads: {"train": images, "val": images} and, for CelebA, "train_labels", "val_labels"."""
+    folder = lmdb_folder(profile, NETS[net].crop)
+    if STEPS[step].dataset == "celeba":
+        return {name: f"{folder}/celeba_{name}" for name in ("train", "val", "train_labels", "val_labels")}
+    return {name: f"{folder}/fotw_{NETS[net].task}_{name}" for name in ("train", "val")}
+
+
+def step_weights(profile: str, net: str, step: int) -> str:
+    """Declared output of a step, which is the declared input of the next."""
+    if step == 1:
+        return f"weights/{profile}/step1.caffemodel"
+    stem = f"step2_{NETS[net].crop}" if step == 2 else f"step{step}_{net}"
+    return f"weights/{profile}/{stem}.caffemodel"
+
+
+def run_folder(profile: str, net: str, step: int) -> str:
+    """Where a step keeps its log, metrics, curve and snapshots."""
+    return "runs/" + os.path.splitext(net_prototxt(profile, net, step))[0].split("/", 1)[1]
+
+
+def absolute(path: str) -> str:
+    """`path` of the project as an absolute path; an absolute path stays as it is."""
+    return os.path.join(ROOT, path)

@@ -1,0 +1,29 @@
+"""What Caffe kills the process for (a failed CHECK) is an exception here, with Caffe's information and the remedy."""
+
+
+class CaffeError(RuntimeError):
+    """Base of all errors of this engine. A RuntimeError, because that is what pycaffe raises where it raises at all."""
+
+
+class PrototxtError(CaffeError):
+    """A prototxt, solver or binary protobuf that cannot be read; names file, line and the field's path."""
+
+
+class NetError(CaffeError):
+    """A net that cannot be built: unknown layer type, unknown bottom, duplicate top, bad layer parameter."""
+
+
+class ShapeError(NetError):
+    """Blobs whose shapes do not fit a layer; names the layer and both shapes."""
+
+
+class WeightsError(CaffeError):
+    """A weights or solver-state file that does not fit the net; names the layer, both shapes and the remedy."""
+
+
+class DataError(CaffeError):
+    """A data source that cannot be read: missing or broken LMDB, HDF5, image list, mean file."""
+
+
+class SolverError(CaffeError):
+    """A solver that cannot be set up or run as written."""
