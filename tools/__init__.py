@@ -1,0 +1,1 @@
+"""The commands: each one `python tools/NAME.py --help`."""
