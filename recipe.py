@@ -67,9 +67,9 @@ class Crop:
 CROPS = {
     "scheme1": Crop("scheme1", True, (0.0, -0.10), 2.60, "overall face, aligned: Figure 3(b)"),
     "scheme2": Crop("scheme2", False, (0.0, -0.10), 2.60, "the extent of scheme 1, not aligned: Figure 3(c)"),
-    "scheme3": Crop("scheme3", False, (0.0, -0.25), 3.00, "overall face without neck, not aligned: Figure 3(d)"),
-    "scheme4": Crop("scheme4", False, (0.0, -0.15), 4.20, "larger, with hair and neck, not aligned: Figure 3(e)"),
-    "scheme5": Crop("scheme5", True, (0.0, 0.42), 1.50, "around mouth and cheeks, aligned: Figure 3(f)"),
+    "scheme3": Crop("scheme3", False, (0.0, -0.30), 2.90, "overall face without neck, not aligned: Figure 3(d)"),
+    "scheme4": Crop("scheme4", False, (0.0, -0.10), 4.00, "larger, with hair and neck, not aligned: Figure 3(e)"),
+    "scheme5": Crop("scheme5", True, (0.0, 0.40), 1.70, "around mouth and cheeks, aligned: Figure 3(f)"),
 }
 
 # Upright template of the five landmarks in face units: left eye, right eye, nose, left and right mouth corner ("left"

@@ -1,0 +1,96 @@
+"""Reading a photo safely: one function for builders and prediction, so that both see the same pixels."""
+
+from __future__ import annotations
+
+import os
+import warnings
+
+import numpy as np
+
+from lmdb_builders.errors import ImageError
+
+MEGAPIXELS_LIMIT = 100  # ours: a decoded image of this size takes 300 MB; the largest phone photos have 200, most 12
+SIDE_LIMIT = 32_766  # cv2.warpAffine addresses pixels with 16 bits
+
+# Only decoders that read pixels and nothing else: Pillow's EPS reader, for one, starts another program.
+FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000")
+
+
+def read_image(path, apply_orientation: bool = False) -> np.ndarray:
+    """Read an image file as H x W x 3 uint8, BGR, 0..255.
+
+    Gray, palette, CMYK and 16-bit images become 8-bit color (16 bits keep their high byte, as in OpenCV); an alpha
+    channel is dropped, as OpenCV and Caffe do. Of an animation, the first frame is read.
+
+    `apply_orientation`: turn the photo upright by its EXIF tag. Prediction does; the builders do not, because the
+    data sets' boxes and landmarks count pixels as they are stored.
+
+    Raises ImageError (text: the reason) for anything that is not a whole image of at most MEGAPIXELS_LIMIT
+    megapixels; the size is taken from the header, before any pixel is decoded.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    path = os.fspath(path)
+    _check_file(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata, and its own, lower, size warning
+            with Image.open(path, formats=FORMATS) as image:
+                _check_size(*image.size)
+                image.load()
+                if apply_orientation:
+                    image = ImageOps.exif_transpose(image)
+                return _to_bgr(image)
+    except ImageError:
+        raise
+    except UnidentifiedImageError:
+        raise ImageError(f"not an image of a known format ({', '.join(FORMATS)})") from None
+    except Image.DecompressionBombError:
+        raise ImageError(f"larger than {MEGAPIXELS_LIMIT} megapixels") from None
+    except MemoryError:
+        raise ImageError("not enough memory to decode it") from None
+    except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error ... on broken bytes
+        raise ImageError(f"cannot be decoded: {' '.join(str(error).split()) or type(error).__name__}") from None
+
+
+def _check_file(path: str) -> None:
+    try:
+        if os.path.isdir(path):
+            raise ImageError("is a folder, not an image")
+        if not os.path.exists(path):
+            raise ImageError("file is missing")
+        if not os.path.isfile(path):
+            raise ImageError("not a regular file")
+        if os.path.getsize(path) == 0:
+            raise ImageError("file is empty (0 bytes)")
+    except (ValueError, OSError) as error:  # a NUL byte in the name, a name too long, no permission
+        raise ImageError(f"cannot be opened: {error}") from None
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MEGAPIXELS_LIMIT * 1_000_000:
+        raise ImageError(f"{width} x {height} pixels is more than the limit of {MEGAPIXELS_LIMIT} megapixels")
+    if max(width, height) > SIDE_LIMIT:
+        raise ImageError(f"{width} x {height} pixels: a side is longer than the limit of {SIDE_LIMIT}")
+
+
+def _to_bgr(image) -> np.ndarray:
+    """A loaded Pillow image of any mode as H x W x 3 uint8 BGR."""
+    import cv2
+
+    if image.mode.startswith("I") or image.mode == "F":
+        gray = _sixteen_bits_to_eight(np.asarray(image), image.mode)
+        return cv2.cvtColor(gray, cv2.COLOR_GRAY2BGR)
+    if image.mode in ("1", "L", "LA", "La"):
+        return cv2.cvtColor(np.asarray(image.convert("L")), cv2.COLOR_GRAY2BGR)
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # straight to RGB would warn; the alpha is dropped below
+    if image.mode == "RGBA":
+        return cv2.cvtColor(np.asarray(image), cv2.COLOR_RGBA2BGR)
+    return cv2.cvtColor(np.asarray(image.convert("RGB")), cv2.COLOR_RGB2BGR)
+
+
+def _sixteen_bits_to_eight(gray: np.ndarray, mode: str) -> np.ndarray:
+    if mode == "F" or gray.min(initial=0) < 0 or gray.max(initial=0) > 65_535:
+        raise ImageError(f"pixels of type {mode} are outside 0..65535: the brightness scale is unknown")
+    return (gray.astype(np.uint16) >> 8).astype(np.uint8)

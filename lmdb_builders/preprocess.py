@@ -1,0 +1,27 @@
+"""From crops to a net's input: the one definition that LMDBs, prediction and evaluation share."""
+
+from __future__ import annotations
+
+import numpy as np
+
+import recipe
+
+
+def to_planes(crops: np.ndarray) -> np.ndarray:
+    """N x H x W x 3 uint8 BGR (or one crop, H x W x 3) as N x 3 x H x W (3 x H x W) uint8, contiguous: Datum's layout."""
+    crops = np.asarray(crops)
+    if crops.dtype != np.uint8 or crops.ndim not in (3, 4) or crops.shape[-1] != 3:
+        raise ValueError(f"expected uint8 crops of shape (N, H, W, 3), got {crops.dtype} {crops.shape}")
+    return np.ascontiguousarray(np.moveaxis(crops, -1, -3))
+
+
+def to_blob(crops: np.ndarray) -> np.ndarray:
+    """N x H x W x 3 uint8 BGR crops as the net's input: N x 3 x H x W float32, BGR, recipe.MEAN_BGR subtracted.
+
+    What Caffe's Data layer makes of the LMDB with mean_value set and nothing else.
+    """
+    crops = np.asarray(crops)
+    if crops.ndim != 4:
+        raise ValueError(f"expected crops of shape (N, H, W, 3), got {crops.shape}; one crop is crops[None]")
+    mean = np.array(recipe.MEAN_BGR, dtype=np.float32).reshape(1, 3, 1, 1)
+    return to_planes(crops).astype(np.float32) - mean
