@@ -155,10 +155,18 @@ class Profile:
     lr_policy: str = "poly"  # section 3.4: "The learning rate is reduced by polynomial ..."
     gamma: float = 0.1  # section 3.4: "... with gamma value equals to 0.1". Caffe's poly does not read it
     power: float = 1.0  # ours, because Caffe's poly needs a power and the paper gives none
+    bias_lr_mult: float = 1.0  # share of the layer's lr_mult; ours, because the paper gives a layer one lr_mult
+    bias_decay_mult: float = 0.0  # ours, because the usual Caffe nets (VGG-16, CaffeNet) do not decay biases
     dropout: float = DROPOUT
     mirror: bool = True  # ours, because VGG-Face was trained with random mirroring
-    random_seed: int = 2016
-    weight_filler: Dict[str, object] = field(default_factory=lambda: {"type": "gaussian", "std": 0.01})
+    test_initialization: bool = True  # ours, so that curves start at the weights a step was given
+    random_seed: int = 2016  # ours, so that a run can be repeated
+    # Validation faces, which test_iter covers: 19,867 by CelebA's partition, 3,086 images in FotW's folder.
+    validation_faces: Dict[str, int] = field(default_factory=lambda: {"celeba": 19_867, "fotw": 3_086})
+    # Layers that get no trained weights. Only Table 2's first row starts the body from its filler; ours, because
+    # VGG-Face's own (Gaussian, 0.01) lets 16 layers' signal vanish, as docs/fidelity.md shows.
+    weight_filler: Dict[str, object] = field(default_factory=lambda: {"type": "msra"})
+    last_filler: Dict[str, object] = field(default_factory=lambda: {"type": "gaussian", "std": 0.01})  # as VGG-Face
     why: str = ""
 
     def filters(self, full: int) -> int:
@@ -199,7 +207,8 @@ DEMO = replace(
     display=10,
     test_interval={2: 100, 3: 50, 4: 50},
     snapshot=100,
-    weight_filler={"type": "msra"},
+    validation_faces={"celeba": 300, "fotw": 300},  # about; the driver counts the LMDB it finds
+    last_filler={"type": "msra"},
     why="minutes on two cores: 64-pixel crops, a quarter of the filters, random weights in step 1",
 )
 PROFILES = {profile.name: profile for profile in (PAPER, DEMO)}
