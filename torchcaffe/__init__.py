@@ -1,0 +1,60 @@
+"""pycaffe on PyTorch: `import torchcaffe as caffe`.
+
+Reads and writes Caffe 1.0's own files and computes what Caffe computes, on any CPU and on today's GPUs. Names are
+resolved on first use, so that importing this package loads neither torch nor protobuf.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+__version__ = "1.0.0"  # the version of Caffe whose behavior this is
+TRAIN, TEST = 0, 1
+
+_HOMES = {
+    "Net": "net",
+    "SGDSolver": "solver",
+    "NesterovSolver": "solver",
+    "AdaGradSolver": "solver",
+    "RMSPropSolver": "solver",
+    "AdaDeltaSolver": "solver",
+    "AdamSolver": "solver",
+    "get_solver": "solver",
+    "set_mode_cpu": "mode",
+    "set_mode_gpu": "mode",
+    "set_device": "mode",
+    "solver_count": "mode",
+    "set_solver_count": "mode",
+    "solver_rank": "mode",
+    "set_solver_rank": "mode",
+    "set_multiprocess": "mode",
+    "has_nccl": "mode",
+    "set_random_seed": "rng",
+    "Layer": "layers",
+    "layers": "net_spec",
+    "params": "net_spec",
+    "NetSpec": "net_spec",
+    "to_proto": "net_spec",
+}
+_MODULES = ("io", "net_spec", "proto")
+
+
+def layer_type_list():
+    """Names of the known layer types, sorted."""
+    from torchcaffe.layers import layer_types
+
+    return layer_types()
+
+
+def __getattr__(name):
+    if name in _MODULES:
+        return importlib.import_module(f"torchcaffe.{name}")
+    if name in _HOMES:
+        value = getattr(importlib.import_module(f"torchcaffe.{_HOMES[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'torchcaffe' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted([*globals(), *_HOMES, *_MODULES])

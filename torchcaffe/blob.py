@@ -1,0 +1,244 @@
+"""Blob: N-dimensional float32 array with a gradient, seen as numpy on the host and as a torch tensor where it computes.
+
+The two sides meet only when somebody looks: `.data` and `.diff` copy to the host on demand, and what is written there
+is taken over the next time the engine reads the blob. An array that a user holds stays live, as in Caffe on the CPU:
+the engine refreshes it after writing the blob, and assumes it was written whenever it is called again.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import torch
+
+from torchcaffe.errors import ShapeError
+
+MAXIMUM_AXES = 32  # Caffe's kMaxBlobAxes
+
+
+class Memory:
+    """One array of a blob (data or diff): a host array, a tensor, or neither (all zero), and which of them is newer."""
+
+    ZERO, HOST, TENSOR, BOTH = range(4)
+    __slots__ = ("host", "tensor", "newer")
+
+    def __init__(self):
+        self.host = None
+        self.tensor = None
+        self.newer = Memory.ZERO
+
+    def watched(self) -> bool:
+        """True when someone outside holds the host array (or a view on it)."""
+        return self.host is not None and sys.getrefcount(self.host) > 2
+
+    def clear(self):
+        """Set to zero without touching memory, unless somebody is watching."""
+        self.tensor = None
+        self.newer = Memory.ZERO
+        if self.watched():
+            self.host.fill(0)
+        else:
+            self.host = None
+
+    def look(self, shape):
+        """Host array, C-contiguous float32 of `shape`; counts as written from now on."""
+        if self.newer == Memory.TENSOR and _is_host_layout(self.tensor, shape):
+            # A plain CPU tensor and a numpy array can be the same memory: writing to one is writing to the other.
+            self.host = self.tensor.detach().numpy() if self.host is None else self.host
+        if self.host is None or self.host.shape != shape:
+            old = self.host if self.newer in (Memory.HOST, Memory.BOTH) else None
+            self.host = np.zeros(shape, np.float32)
+            if old is not None:
+                count = min(old.size, self.host.size)
+                self.host.reshape(-1)[:count] = old.reshape(-1)[:count]
+        if self.newer == Memory.TENSOR:
+            self._refresh_host()
+        self.newer = Memory.HOST
+        return self.host
+
+    def _refresh_host(self):
+        tensor = self.tensor.detach()
+        if tensor.data_ptr() != self.host.ctypes.data or tensor.device.type != "cpu":
+            np.copyto(self.host, tensor.reshape(self.host.shape).cpu().numpy())
+
+    def assume_written(self):
+        """Called where user code may have run: a watched host array counts as newer than the tensor."""
+        if self.newer == Memory.BOTH and self.watched():
+            self.newer = Memory.HOST
+
+    def put(self, tensor):
+        """Take over what the engine computed; refresh the host array where somebody watches it."""
+        self.tensor = tensor
+        self.newer = Memory.TENSOR
+        if self.host is None:
+            return
+        if self.watched() and self.host.size == tensor.numel():
+            self._refresh_host()
+            self.newer = Memory.BOTH
+        else:
+            self.host = None
+
+    def get(self, shape, device):
+        """Tensor of `shape` on `device`, with what the host side wrote."""
+        if self.newer == Memory.ZERO:
+            self.tensor = torch.zeros(shape, device=device)
+            self.newer = Memory.TENSOR
+        elif self.newer == Memory.HOST:
+            self.tensor = torch.from_numpy(self.host).reshape(shape).to(device)  # on the CPU: the same memory
+            self.newer = Memory.BOTH
+        if self.tensor.shape != shape:
+            self.tensor = self.tensor.reshape(shape)
+        return self.tensor
+
+
+def _is_host_layout(tensor, shape) -> bool:
+    return tensor.device.type == "cpu" and tensor.is_contiguous() and tuple(tensor.shape) == shape
+
+
+class Persistent(Memory):
+    """Memory of a parameter: one tensor for life, updated in place; on the CPU the host array is the tensor itself."""
+
+    __slots__ = ()
+
+    def __init__(self, tensor):
+        super().__init__()
+        self.tensor = tensor
+        self.newer = Memory.TENSOR
+
+    def look(self, shape):
+        if self.tensor.device.type == "cpu":
+            if self.host is None or self.host.shape != shape:
+                self.host = self.tensor.detach().numpy().reshape(shape)
+            return self.host
+        return super().look(shape)
+
+    def assume_written(self):
+        if self.tensor.device.type != "cpu":
+            super().assume_written()
+
+    def clear(self):
+        with torch.no_grad():
+            self.tensor.zero_()
+
+    def put(self, tensor):
+        with torch.no_grad():
+            self.tensor.copy_(tensor.reshape(self.tensor.shape))
+        self.written()
+
+    def written(self):
+        """The tensor was updated in place."""
+        if self.tensor.device.type != "cpu" and self.host is not None:
+            self._refresh_host()
+            self.newer = Memory.BOTH
+
+    def get(self, shape, device):
+        if self.newer == Memory.HOST and self.tensor.device.type != "cpu":
+            with torch.no_grad():
+                self.tensor.copy_(torch.from_numpy(self.host).reshape(self.tensor.shape))
+            self.newer = Memory.BOTH
+        return self.tensor if self.tensor.shape == shape else self.tensor.view(shape)
+
+
+class Blob:
+    """Caffe's blob. `.data` and `.diff` are live float32 numpy arrays of `.shape` (a 0-d array for shape ())."""
+
+    def __init__(self, *shape, device="cpu"):
+        self._shape = _checked(shape)
+        self._device = torch.device(device)
+        self.data_memory = Memory()
+        self.diff_memory = Memory()
+
+    @property
+    def data(self):
+        return self.data_memory.look(self._shape)
+
+    @property
+    def diff(self):
+        return self.diff_memory.look(self._shape)
+
+    @property
+    def shape(self):
+        return IntVec(self._shape)
+
+    @property
+    def dims(self):
+        """Shape as a plain tuple (the engine's own use)."""
+        return self._shape
+
+    @property
+    def count(self):
+        return int(np.prod(self._shape, dtype=np.int64))
+
+    num = property(lambda self: self._legacy(0))
+    channels = property(lambda self: self._legacy(1))
+    height = property(lambda self: self._legacy(2))
+    width = property(lambda self: self._legacy(3))
+
+    def _legacy(self, axis):
+        if len(self._shape) > 4:
+            raise ShapeError(f"num, channels, height and width need at most 4 axes; this blob has {self._shape}")
+        return self._shape[axis] if axis < len(self._shape) else 1
+
+    def reshape(self, *shape):
+        """Change the shape; contents stay where the count does not grow. Not propagated until Net.reshape/forward."""
+        self.set_shape(_checked(shape))
+
+    def set_shape(self, shape):
+        if shape == self._shape:
+            return
+        grown = int(np.prod(shape, dtype=np.int64)) > self.count
+        self._shape = shape
+        for memory in (self.data_memory, self.diff_memory):
+            if grown and not isinstance(memory, Persistent):
+                memory.tensor, memory.host, memory.newer = None, None, Memory.ZERO
+            elif memory.newer == Memory.TENSOR or memory.newer == Memory.BOTH:
+                if memory.tensor.numel() != self.count:
+                    memory.put(memory.tensor.reshape(-1)[: self.count].reshape(shape))
+
+    # ---- the engine's side
+    def tensor(self):
+        return self.data_memory.get(self._shape, self._device)
+
+    def diff_tensor(self):
+        return self.diff_memory.get(self._shape, self._device)
+
+    def put(self, tensor):
+        if tuple(tensor.shape) != self._shape:
+            self._shape = tuple(tensor.shape)
+        self.data_memory.put(tensor)
+
+    def put_diff(self, tensor):
+        self.diff_memory.put(tensor)
+
+    def share_data(self, other):
+        self.data_memory = other.data_memory
+
+    def share_diff(self, other):
+        self.diff_memory = other.diff_memory
+
+
+class IntVec(tuple):
+    """Shape as pycaffe shows it: indexable, list()-able, equal to a tuple."""
+
+    __slots__ = ()
+
+
+def _checked(shape):
+    shape = tuple(int(dim) for dim in shape)
+    if len(shape) > MAXIMUM_AXES:
+        raise ShapeError(f"a blob has at most {MAXIMUM_AXES} axes, not {len(shape)}")
+    if any(dim < 0 for dim in shape):
+        raise ShapeError(f"negative dimension in shape {shape}")
+    if int(np.prod(shape, dtype=np.int64)) > 2**31 - 1:
+        raise ShapeError(f"shape {shape} has more than 2147483647 elements, Caffe's limit for one blob")
+    return shape
+
+
+def parameter(array, device="cpu"):
+    """Blob of a learnable parameter filled with `array` (float32)."""
+    blob = Blob(*array.shape, device=device)
+    tensor = torch.from_numpy(np.ascontiguousarray(array, np.float32)).reshape(array.shape)
+    tensor = tensor.to(blob._device) if blob._device.type != "cpu" else tensor
+    blob.data_memory = Persistent(tensor)
+    return blob

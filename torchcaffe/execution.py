@@ -1,0 +1,225 @@
+"""Running a net: a layer at a time where somebody may look between layers, in one sweep of autograd where nobody does.
+
+Layer at a time, every layer records its own small graph from detached bottoms; backward() reads top diffs and writes
+bottom diffs, so both can be changed in between, as in Caffe. In one sweep, layers are chained into one graph and the
+gradient runs through it without a stop; blob diffs are then there only when they were asked for (`keep_diffs`).
+"""
+
+from __future__ import annotations
+
+import torch
+
+from torchcaffe.errors import NetError
+
+
+
+def forward(net, first: int, last: int) -> float:
+    """Run layers first..last, each with its own graph where it will need backward. Returns the weighted loss."""
+    net.assume_written()
+    total = 0.0
+    for index in range(first, last + 1):
+        for callback in net.callbacks["before_forward"]:
+            callback(index)
+        bottoms = net.bottom_blobs[index]
+        prepare(net, index)
+        layer, recorded = net.layers[index], net.layer_need_backward[index]
+        inputs = [blob.tensor().detach() for blob in bottoms]
+        if recorded:
+            for tensor, needed in zip(inputs, net.bottom_need_backward[index]):
+                if needed and tensor.is_floating_point():
+                    tensor.requires_grad_(True)
+        with torch.set_grad_enabled(recorded):
+            tops = run(layer, inputs)
+        net.recorded[index] = (inputs, tops) if recorded else None
+        for blob, tensor in zip(net.top_blobs[index], tops):
+            if tensor is not None:
+                blob.put(tensor.detach())
+        total += weighted_loss(net, index)
+        for callback in net.callbacks["after_forward"]:
+            callback(index)
+            net.assume_written()
+    return float(total)
+
+
+def forward_only(net):
+    """Run the whole net without recording anything; returns the weighted loss as a tensor (testing)."""
+    net.assume_written()
+    total = torch.zeros((), device=net.device)
+    with torch.no_grad():
+        for index, layer in enumerate(net.layers):
+            prepare(net, index)
+            net.recorded[index] = None
+            for blob, tensor in zip(net.top_blobs[index], run(layer, [b.tensor() for b in net.bottom_blobs[index]])):
+                if tensor is not None:
+                    blob.put(tensor)
+            total = total + weighted_loss(net, index)
+    return total
+
+
+def prepare(net, index):
+    """Reshape the tops of a layer whose bottoms have changed shape."""
+    dims = tuple(blob.dims for blob in net.bottom_blobs[index])
+    if net.seen_shapes[index] != dims:
+        net.reshape_layer(index)
+
+
+def run(layer, inputs):
+    tops = layer.forward(*inputs)
+    return tops if isinstance(tops, (tuple, list)) else (tops,)
+
+
+def weighted_loss(net, index):
+    """Sum of top . top.diff over the layer's weighted tops, as a tensor or 0."""
+    total = 0.0
+    for blob, weight in zip(net.top_blobs[index], net.loss_weights[index]):
+        if weight:
+            total = total + (blob.tensor().detach() * blob.diff_tensor()).sum()
+    return total
+
+
+def backward(net, first: int, last: int):
+    """Gradients of layers first..last, from the last: bottom diffs written, parameter diffs added to."""
+    net.assume_written()
+    for index in range(last, first - 1, -1):
+        for callback in net.callbacks["before_backward"]:
+            callback(index)
+        if net.layer_need_backward[index]:
+            backward_layer(net, index)
+        for callback in net.callbacks["after_backward"]:
+            callback(index)
+            net.assume_written()
+
+
+def backward_layer(net, index):
+    layer = net.layers[index]
+    if not layer.has_backward:
+        if any(net.bottom_need_backward[index]) and net.force_backward:
+            raise NetError(f'layer "{layer.name}" ({layer.type}) has no backward; propagate_down: false stops it there')
+        return
+    if net.recorded[index] is None:
+        raise NetError(f'layer "{layer.name}": backward without a forward of the same layer before it')
+    inputs, tops = net.recorded[index]
+    outputs, gradients = [], []
+    for blob, tensor in zip(net.top_blobs[index], tops):
+        if tensor is not None and tensor.requires_grad:
+            outputs.append(tensor)
+            gradients.append(blob.diff_tensor().reshape(tensor.shape))
+    wanted = [tensor for tensor in inputs if tensor.requires_grad]
+    parameters = [blob for blob in layer.blobs if blob.data_memory.tensor.requires_grad]
+    leaves = [blob.data_memory.tensor for blob in parameters]
+    found = [None] * (len(wanted) + len(leaves))
+    if outputs and found:
+        found = torch.autograd.grad(outputs, wanted + leaves, gradients, retain_graph=True, allow_unused=True)
+    for blob, gradient in zip(parameters, found[len(wanted) :]):
+        add_diff(blob, gradient)
+    remaining = iter(found[: len(wanted)])
+    for blob, tensor in zip(net.bottom_blobs[index], inputs):
+        if tensor.requires_grad:
+            gradient = next(remaining)
+            if gradient is None:
+                gradient = torch.zeros_like(tensor)
+            elif any(gradient.data_ptr() == given.data_ptr() for given in gradients):
+                gradient = gradient.clone()  # an identity hands its gradient on; two blobs must not share it
+            blob.put_diff(gradient)
+
+
+def add_diff(blob, gradient):
+    if gradient is None:
+        return
+    memory = blob.diff_memory
+    if memory.newer == memory.ZERO:
+        memory.put(gradient)
+    else:
+        memory.put(blob.diff_tensor() + gradient.reshape(blob.dims))
+
+
+class Sweep:
+    """One forward and backward of the whole net as a single autograd graph (training without an onlooker)."""
+
+    def __init__(self, net, keep_diffs: bool):
+        self.net = net
+        self.keep_diffs = keep_diffs
+        self.first_tensor = {}  # blob -> the tensor whose gradient is the blob's diff (before in-place layers)
+        self.roots = []
+
+    def forward(self):
+        """Run all layers; returns the weighted loss as a tensor without graph."""
+        net = self.net
+        total = torch.zeros((), device=net.device)
+        net.assume_written()
+        with torch.enable_grad():
+            for index, layer in enumerate(net.layers):
+                prepare(net, index)
+                inputs = [blob.tensor() for blob in net.bottom_blobs[index]]
+                if not net.layer_need_backward[index]:
+                    with torch.no_grad():
+                        tops = run(layer, inputs)
+                else:
+                    inputs = [
+                        tensor if needed else tensor.detach()
+                        for tensor, needed in zip(inputs, net.bottom_need_backward[index])
+                    ]
+                    tops = (layer.forward_in_place(*inputs),) if self.overwritable(index) else run(layer, inputs)
+                self.store(index, tops)
+                total = total + weighted_loss(net, index)
+        return total
+
+    def overwritable(self, index):
+        net = self.net
+        return (
+            not self.keep_diffs
+            and net.overwrites[index]
+            and hasattr(net.layers[index], "forward_in_place")
+            and net.bottom_blobs[index][0].data_memory.tensor.requires_grad
+        )
+
+    def store(self, index, tops):
+        net = self.net
+        for blob, tensor, weight in zip(net.top_blobs[index], tops, net.loss_weights[index]):
+            if tensor is None:
+                continue
+            blob.put(tensor)
+            if weight and tensor.requires_grad:
+                self.roots.append((tensor, blob))
+            if self.keep_diffs and tensor.requires_grad and blob not in self.first_tensor:
+                tensor.retain_grad()
+                self.first_tensor[blob] = tensor
+
+    def backward(self):
+        """Add to parameter diffs; blob diffs only with keep_diffs."""
+        net = self.net
+        if not self.roots:
+            return
+        tensors = [tensor for tensor, _ in self.roots]
+        gradients = [blob.diff_tensor().reshape(tensor.shape) for tensor, blob in self.roots]
+        self.roots.clear()
+        if not self.keep_diffs:
+            self.release()
+        leaves = [blob.data_memory.tensor for blob in net.learnable]
+        for blob, leaf in zip(net.learnable, leaves):
+            memory = blob.diff_memory
+            leaf.grad = None if memory.newer == memory.ZERO else blob.diff_tensor()
+        torch.autograd.backward(tensors, gradients)
+        for blob, leaf in zip(net.learnable, leaves):
+            if leaf.grad is not None:
+                blob.put_diff(leaf.grad)
+                leaf.grad = None
+        self.finish()
+
+    def release(self):
+        """Let go of intermediate blobs, so that autograd can free each activation as soon as it is used."""
+        for blob in self.net.intermediate:
+            memory = blob.data_memory
+            if not memory.watched():
+                memory.tensor, memory.host, memory.newer = None, None, memory.ZERO
+
+    def finish(self):
+        """Hand kept gradients to their blobs and cut the blobs loose from the graph."""
+        for blob, tensor in self.first_tensor.items():
+            if tensor.grad is not None and not any(blob.data_memory is leaf.data_memory for leaf in self.net.learnable):
+                if not self.net.weight_of.get(blob):
+                    blob.put_diff(tensor.grad)
+        for blob in self.net.blobs.values():
+            if blob.data_memory.tensor is not None and blob.data_memory.tensor.requires_grad:
+                blob.data_memory.tensor = blob.data_memory.tensor.detach()
+        self.first_tensor.clear()

@@ -1,0 +1,96 @@
+"""Elementwise layers: one bottom, one top of the same shape."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from torchcaffe.layers.base import Layer, register
+
+
+@register
+class ReLU(Layer):
+    """max(x, 0) + negative_slope * min(x, 0)."""
+
+    type = "ReLU"
+
+    def forward(self, x):
+        slope = self.param.relu_param.negative_slope
+        return F.leaky_relu(x, slope) if slope else F.relu(x)
+
+    def forward_in_place(self, x):
+        """Same, overwriting x: allowed where nothing needs x any more."""
+        slope = self.param.relu_param.negative_slope
+        return F.leaky_relu_(x, slope) if slope else F.relu_(x)
+
+
+@register
+class PReLU(Layer):
+    """x where positive, else a learned slope times x: one slope a channel (axis 1), or one for all."""
+
+    type = "PReLU"
+
+    def setup(self, bottom, top):
+        p = self.param.prelu_param
+        shape = bottom[0].dims
+        self.check(len(shape) >= 2, f"PReLU needs at least 2 axes, got shape {shape}")
+        filler = p.filler
+        if not p.HasField("filler"):
+            filler = type(p.filler)(type="constant", value=0.25)
+        self.add_parameter(() if p.channel_shared else (shape[1],), filler)
+
+    def forward(self, x):
+        slope = self.weight(0)
+        slope = slope.reshape((1, -1) + (1,) * (x.dim() - 2)) if slope.dim() else slope
+        return torch.where(x > 0, x, slope * x)
+
+
+@register
+class Sigmoid(Layer):
+    type = "Sigmoid"
+
+    def forward(self, x):
+        return torch.sigmoid(x)
+
+
+@register
+class TanH(Layer):
+    type = "TanH"
+
+    def forward(self, x):
+        return torch.tanh(x)
+
+
+@register
+class Power(Layer):
+    """(shift + scale * x) ^ power."""
+
+    type = "Power"
+
+    def forward(self, x):
+        p = self.param.power_param
+        if p.power * p.scale == 0:
+            return torch.full_like(x, 1.0 if p.power == 0 else p.shift**p.power)
+        y = x * p.scale + p.shift
+        return y if p.power == 1 else y**p.power
+
+
+@register
+class Dropout(Layer):
+    """In TRAIN: x * mask / (1 - ratio), mask kept with probability 1 - ratio; in TEST the identity."""
+
+    type = "Dropout"
+
+    def setup(self, bottom, top):
+        self.ratio = self.param.dropout_param.dropout_ratio
+        self.check(0 <= self.ratio <= 1, f"dropout_ratio must be between 0 and 1, not {self.ratio}")
+
+    def forward(self, x):
+        if not self.training:
+            return x.view_as(x)
+        keep = 1.0 - self.ratio
+        if self.context.exact_random and x.device.type == "cpu":
+            mask = torch.from_numpy(self.context.generator.bernoulli(keep, tuple(x.shape)))
+        else:
+            mask = torch.rand(x.shape, device=x.device) < keep
+        return x * (mask * (1.0 / keep if keep else float("inf")))

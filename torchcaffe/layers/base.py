@@ -1,0 +1,133 @@
+"""What a layer is: shapes from shapes, tops from bottoms in torch; gradients come from autograd."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Dict, List, Type
+
+import numpy as np
+import torch
+
+from torchcaffe import fillers
+from torchcaffe.blob import Blob, parameter
+from torchcaffe.errors import NetError, ShapeError
+
+TRAIN, TEST = 0, 1
+
+
+@dataclass
+class Context:
+    """What a net lends its layers: device, random generator, and the folder that relative sources start from."""
+
+    device: torch.device
+    generator: object
+    exact_random: bool = True  # Caffe's CPU draws; False: torch's generator on the GPU
+    solver_rank: int = 0
+    solver_count: int = 1
+
+
+class Layer:
+    """Base of all layers. Subclasses set `type`, the allowed blob counts, and write `setup`, `shapes` and `forward`.
+
+    `bottoms`/`tops`: (minimum, maximum) number of blobs, None for no limit.
+    """
+
+    type = ""
+    bottoms = (1, 1)
+    tops = (1, 1)
+    is_loss = False  # first top has loss_weight 1 unless the prototxt says otherwise; a top may be left out
+    is_source = False  # makes its tops itself (data, input, dummy): no shapes follow from bottoms
+    in_place = True  # top may be the same blob as bottom
+    has_backward = True
+    gradient_to = None  # None: every bottom; else indices of the bottoms that can get a gradient when forced
+
+    def __init__(self, param, phase: int, context: Context):
+        self.param = param
+        self.phase = phase
+        self.context = context
+        self.blobs: List[Blob] = []
+
+    # ---- what subclasses write
+    def setup(self, bottom: List[Blob], top: List[Blob]):
+        """Read and check parameters, create self.blobs. Called once, before the first `shapes`."""
+
+    def shapes(self, *bottom_shapes):
+        """List of top shapes for the given bottom shapes. Default: the bottom's."""
+        return [bottom_shapes[0]]
+
+    def forward(self, *bottoms: torch.Tensor):
+        """Tops (a tensor, or a tuple of them) from bottoms, in torch operations that autograd can follow."""
+        raise NotImplementedError
+
+    # ---- help for them
+    @property
+    def name(self) -> str:
+        return self.param.name
+
+    @property
+    def training(self) -> bool:
+        return self.phase == TRAIN
+
+    def weight(self, index: int) -> torch.Tensor:
+        """Parameter `index` as the tensor to compute with."""
+        return self.blobs[index].tensor()
+
+    def add_parameter(self, shape, filler):
+        """Append a learnable blob of `shape`, taken from the layer definition's own blobs or from `filler`."""
+        index = len(self.blobs)
+        if index < len(self.param.blobs):
+            values = _given(self.param.blobs[index], shape, self, index)
+        else:
+            values = fillers.fill(filler, shape, self.context.generator)
+        self.blobs.append(parameter(values, self.context.device))
+
+    def axis(self, axis: int, axes: int, end: bool = False) -> int:
+        """`axis` counted from the front; `end` allows the position after the last one."""
+        limit = axes + 1 if end else axes
+        if not -limit <= axis < limit:
+            raise ShapeError(f'layer "{self.name}": axis {axis} is out of range for a blob of {axes} axes')
+        return axis + limit if axis < 0 else axis
+
+    def check(self, condition, message: str):
+        """Caffe's CHECK: raise NetError with the layer's name and type unless `condition`."""
+        if not condition:
+            raise NetError(f'layer "{self.name}" ({self.type}): {message}')
+
+    def check_counts(self, bottoms: int, tops: int):
+        for what, count, (low, high) in (("bottom", bottoms, self.bottoms), ("top", tops, self.tops)):
+            if count < low or (high is not None and count > high):
+                wanted = str(low) if low == high else f"{low} or more" if high is None else f"{low} to {high}"
+                raise NetError(f'layer "{self.name}" ({self.type}) takes {wanted} {what} blobs, not {count}')
+
+
+def _given(proto, shape, layer, index):
+    legacy = any(proto.HasField(name) for name in ("num", "channels", "height", "width"))
+    found = (proto.num, proto.channels, proto.height, proto.width) if legacy else tuple(proto.shape.dim)
+    values = np.array(proto.double_data or proto.data, np.float32)
+    if found != tuple(shape) or values.size != int(np.prod(shape)):
+        raise ShapeError(f'layer "{layer.name}": blob {index} in the definition is {found}, needed {tuple(shape)}')
+    return values.reshape(shape)
+
+
+_REGISTRY: Dict[str, Type[Layer]] = {}
+LEFT_OUT = ("LSTM", "LSTMUnit", "RNN", "WindowData")  # of Caffe 1.0's catalogue
+
+
+def register(cls: Type[Layer]) -> Type[Layer]:
+    """Class decorator: make the layer known under its `type`."""
+    _REGISTRY[cls.type] = cls
+    return cls
+
+
+def layer_class(type_name: str, layer_name: str) -> Type[Layer]:
+    """Class of a layer type; NetError lists what exists."""
+    if type_name in _REGISTRY:
+        return _REGISTRY[type_name]
+    if type_name in LEFT_OUT:
+        raise NetError(f'layer "{layer_name}": type {type_name} is in Caffe\'s catalogue but not in torchcaffe')
+    known = ", ".join(sorted(_REGISTRY))
+    raise NetError(f'layer "{layer_name}": unknown layer type "{type_name}"; known types: {known}')
+
+
+def layer_types() -> List[str]:
+    return sorted(_REGISTRY)

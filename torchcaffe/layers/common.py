@@ -1,0 +1,40 @@
+"""Fully connected layers."""
+
+from __future__ import annotations
+
+import math
+
+import torch.nn.functional as F
+
+from torchcaffe.layers.base import Layer, register
+
+
+@register
+class InnerProduct(Layer):
+    """y = x W^T + b over everything from `axis` on; W is (num_output, K), or (K, num_output) where transposed."""
+
+    type = "InnerProduct"
+    in_place = False
+
+    def setup(self, bottom, top):
+        p = self.param.inner_product_param
+        shape = bottom[0].dims
+        self.first = self.axis(p.axis, len(shape))
+        self.inputs, self.outputs = math.prod(shape[self.first :]), p.num_output
+        self.check(self.outputs > 0, "num_output must be positive")
+        weight = (self.inputs, self.outputs) if p.transpose else (self.outputs, self.inputs)
+        self.add_parameter(weight, p.weight_filler)
+        if p.bias_term:
+            self.add_parameter((self.outputs,), p.bias_filler)
+
+    def shapes(self, shape):
+        found = math.prod(shape[self.first :])
+        self.check(found == self.inputs, f"built for {self.inputs} inputs an item, got {found} from shape {shape}")
+        return [shape[: self.first] + (self.outputs,)]
+
+    def forward(self, x):
+        weight = self.weight(0)
+        if self.param.inner_product_param.transpose:
+            weight = weight.t()
+        bias = self.weight(1) if len(self.blobs) > 1 else None
+        return F.linear(x.flatten(self.first), weight, bias)

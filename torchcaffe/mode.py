@@ -1,0 +1,78 @@
+"""Where this thread computes: set_mode_cpu, set_mode_gpu, set_device, and the multi-process settings of pycaffe."""
+
+from __future__ import annotations
+
+import threading
+
+from torchcaffe.errors import CaffeError
+
+
+class _Settings(threading.local):
+    gpu = False
+    device_id = 0
+    solver_count = 1
+    solver_rank = 0
+    multiprocess = False
+
+
+_settings = _Settings()
+
+
+def set_mode_cpu():
+    """Nets built from now on in this thread compute on the CPU."""
+    _settings.gpu = False
+
+
+def set_mode_gpu():
+    """Nets built from now on in this thread compute on the GPU chosen by set_device (0 unless called)."""
+    _check_gpu(_settings.device_id)
+    _settings.gpu = True
+
+
+def set_device(device_id: int):
+    """Choose the GPU. Raises CaffeError where there is none of that number."""
+    _check_gpu(device_id)
+    _settings.device_id = int(device_id)
+
+
+def _check_gpu(device_id):
+    import torch
+
+    if not torch.cuda.is_available():
+        raise CaffeError("no CUDA GPU is usable by this PyTorch; leave out GPU= (or -gpu) to compute on the CPU")
+    if not 0 <= device_id < torch.cuda.device_count():
+        raise CaffeError(f"there is no GPU {device_id}; this machine has 0 to {torch.cuda.device_count() - 1}")
+
+
+def device():
+    """torch.device of this thread."""
+    import torch
+
+    return torch.device("cuda", _settings.device_id) if _settings.gpu else torch.device("cpu")
+
+
+def solver_count() -> int:
+    return _settings.solver_count
+
+
+def set_solver_count(count: int):
+    _settings.solver_count = int(count)
+
+
+def solver_rank() -> int:
+    return _settings.solver_rank
+
+
+def set_solver_rank(rank: int):
+    _settings.solver_rank = int(rank)
+
+
+def set_multiprocess(multiprocess: bool):
+    _settings.multiprocess = bool(multiprocess)
+
+
+def has_nccl() -> bool:
+    """True where PyTorch can reduce over NCCL."""
+    import torch
+
+    return torch.distributed.is_available() and torch.distributed.is_nccl_available()

@@ -1,0 +1,262 @@
+"""Net: Caffe's network, built from a prototxt, with pycaffe's interface."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from itertools import zip_longest
+
+import numpy as np
+
+from torchcaffe import execution, log, mode, rng
+from torchcaffe.errors import CaffeError, NetError
+from torchcaffe.graph import filter_layers, insert_splits
+from torchcaffe.layers import Context, layer_class
+from torchcaffe.net_build import NetBuilder
+from torchcaffe.net_weights import NetWeights
+
+
+class Net(NetWeights):
+    """Net(network_file, phase, level=0, stages=None, weights=None), or the older Net(network_file, weights, phase).
+
+    `network_file`: prototxt. `phase`: caffe.TRAIN or caffe.TEST. Blobs are float32, N×C×H×W.
+    Raises RuntimeError for a missing file, NetError/ShapeError for what Caffe would stop the process for.
+    """
+
+    def __init__(self, network_file, *arguments, phase=None, level=0, stages=None, weights=None):
+        if len(arguments) == 2 and isinstance(arguments[0], (str, os.PathLike)):
+            weights, phase = arguments
+        elif arguments:
+            names = dict(zip(("phase", "level", "stages", "weights"), arguments))
+            phase, level = names.get("phase", phase), names.get("level", level)
+            stages, weights = names.get("stages", stages), names.get("weights", weights)
+        if phase is None:
+            raise TypeError("Net() needs a phase: caffe.TRAIN or caffe.TEST")
+        from torchcaffe.files import read_net
+
+        for path in (network_file, weights):
+            if path is not None and not os.path.isfile(path):
+                raise CaffeError(f"Could not open file {path}")
+        param = read_net(network_file)
+        param.state.phase, param.state.level = phase, level
+        param.state.stage.extend(stages or [])
+        self._initialize(param)
+        if weights is not None:
+            self.copy_from(weights)
+
+    @classmethod
+    def from_proto(cls, param, shared_from=None) -> "Net":
+        """Net of a NetParameter whose `state` is set; `shared_from`: a net whose weights it shares."""
+        net = cls.__new__(cls)
+        net._initialize(param)
+        if shared_from is not None:
+            net.share_with(shared_from)
+        return net
+
+    def _initialize(self, param):
+        self.device = mode.device()
+        self.callbacks = {
+            name: [] for name in ("before_forward", "after_forward", "before_backward", "after_backward")
+        }
+        log.info(f"Initializing net from parameters: \n{param}")
+        self.param = insert_splits(filter_layers(param))
+        self.name = self.param.name
+        self.phase = self.param.state.phase
+        self.force_backward = self.param.force_backward
+        context = Context(
+            self.device, rng.generator(), self.device.type == "cpu", mode.solver_rank(), mode.solver_count()
+        )
+        NetBuilder(self, layer_class, context).build()
+        self.copy_report = None
+        log.info("Network initialization done.")
+
+    # ------------------------------------------------------------------------------------ names, as pycaffe
+    @property
+    def _layer_names(self):
+        return [layer.param.name for layer in self.layers]
+
+    @property
+    def layer_dict(self):
+        return OrderedDict(zip(self._layer_names, self.layers))
+
+    @property
+    def params(self):
+        """Layer name -> list of its learnable blobs; only layers that have any."""
+        return OrderedDict((layer.param.name, layer.blobs) for layer in self.layers if layer.blobs)
+
+    @property
+    def bottom_names(self):
+        return OrderedDict((layer.param.name, list(layer.param.bottom)) for layer in self.layers)
+
+    @property
+    def top_names(self):
+        return OrderedDict((layer.param.name, list(names)) for layer, names in zip(self.layers, self.top_blob_names))
+
+    @property
+    def blob_loss_weights(self):
+        return OrderedDict((name, self.weight_of.get(blob, 0.0)) for name, blob in self.blobs.items())
+
+    # ------------------------------------------------------------------------------------ running
+    def _forward(self, start: int, end: int) -> float:
+        """Run layers by index, both included; returns the total weighted loss."""
+        self._check_range(start, end)
+        return execution.forward(self, start, end)
+
+    def _backward(self, start: int, end: int):
+        """Backward from layer `start` down to layer `end`, both included."""
+        self._check_range(end, start)
+        execution.backward(self, end, start)
+
+    def _check_range(self, low, high):
+        if not 0 <= low <= high < len(self.layers):
+            raise NetError(f"layers {low} to {high} are not a range within 0 to {len(self.layers) - 1}")
+
+    def _layer_index(self, name):
+        return self._layer_names.index(name)
+
+    def forward(self, blobs=None, start=None, end=None, **kwargs):
+        """Run the net (or layers `start`..`end`, by name); keyword arguments fill the inputs, all of them.
+
+        Returns {name: array} of the outputs (or of `end`'s tops) and of `blobs`; the arrays are live views.
+        """
+        first = self._layer_index(start) if start is not None else 0
+        last = self._layer_index(end) if end is not None else len(self.layers) - 1
+        names = set(self.top_names[end] if end is not None else self.outputs) | set(blobs or [])
+        if kwargs:
+            if set(kwargs) != set(self.inputs):
+                raise Exception(f"Input blob arguments do not match net inputs: {sorted(kwargs)}, {self.inputs}")
+            for name, array in kwargs.items():
+                if array.shape[0] != self.blobs[name].dims[0]:
+                    raise Exception(f"Input is not batch sized: {name} has {self.blobs[name].dims[0]} items")
+                self.blobs[name].data[...] = array
+        self._forward(first, last)
+        return {name: self.blobs[name].data for name in names}
+
+    def backward(self, diffs=None, start=None, end=None, **kwargs):
+        """Backward from layer `start` (default the last) to `end`; keyword arguments fill output diffs, all of them."""
+        first = self._layer_index(start) if start is not None else len(self.layers) - 1
+        last = self._layer_index(end) if end is not None else 0
+        names = set(self.bottom_names[end] if end is not None else self.inputs) | set(diffs or [])
+        if kwargs:
+            if set(kwargs) != set(self.outputs):
+                raise Exception(f"Top diff arguments do not match net outputs: {sorted(kwargs)}, {self.outputs}")
+            for name, array in kwargs.items():
+                if array.shape[0] != self.blobs[name].dims[0]:
+                    raise Exception(f"Diff is not batch sized: {name} has {self.blobs[name].dims[0]} items")
+                self.blobs[name].diff[...] = array
+        self._backward(first, last)
+        return {name: self.blobs[name].diff for name in names}
+
+    def forward_all(self, blobs=None, **kwargs):
+        """Run any number of items in batches; returns {name: array} copies without the padding of the last batch."""
+        collected = {name: [] for name in set(self.outputs) | set(blobs or [])}
+        count = len(next(iter(kwargs.values())))
+        for batch in self._batch(kwargs):
+            for name, array in self.forward(blobs=blobs, **batch).items():
+                collected[name].extend(array.copy())
+        return {name: np.asarray(items)[:count] for name, items in collected.items()}
+
+    def forward_backward_all(self, blobs=None, diffs=None, **kwargs):
+        """Forward and backward in batches; returns ({blob: array}, {diff: array}), padding removed."""
+        forward_names = {name: [] for name in set(self.outputs) | set(blobs or [])}
+        backward_names = {name: [] for name in set(self.inputs) | set(diffs or [])}
+        tops = {name: kwargs.pop(name) for name in list(kwargs) if name in self.outputs}
+        count = len(next(iter(kwargs.values())))
+        for inputs, top_diffs in zip_longest(self._batch(kwargs), self._batch(tops), fillvalue={}):
+            for name, array in self.forward(blobs=blobs, **inputs).items():
+                forward_names[name].extend(array.copy())
+            for name, array in self.backward(diffs=diffs, **top_diffs).items():
+                backward_names[name].extend(array.copy())
+        trim = lambda found: {name: np.asarray(items)[:count] for name, items in found.items()}  # noqa: E731
+        return trim(forward_names), trim(backward_names)
+
+    def _batch(self, arrays):
+        """Dictionaries of arrays cut to the net's batch size, the last one padded with zeros."""
+        if not arrays:
+            return
+        count = len(next(iter(arrays.values())))
+        size = next(iter(self.blobs.values())).dims[0]
+        for start in range(0, count, size):
+            batch = {name: np.asarray(array[start : start + size]) for name, array in arrays.items()}
+            for name, array in batch.items():
+                if len(array) < size:
+                    padding = np.zeros((size - len(array),) + array.shape[1:], array.dtype)
+                    batch[name] = np.concatenate([array, padding])
+            yield batch
+
+    def reshape(self):
+        """Propagate shapes from the inputs through all layers."""
+        for index in range(len(self.layers)):
+            self.reshape_layer(index)
+
+    def reshape_layer(self, index):
+        layer, bottoms = self.layers[index], self.bottom_blobs[index]
+        if layer.is_source:
+            return
+        dims = tuple(blob.dims for blob in bottoms)
+        for blob, shape in zip(self.top_blobs[index], layer.shapes(*dims)):
+            blob.set_shape(tuple(shape))
+        self.seen_shapes[index] = dims
+
+    def works_layerwise(self) -> bool:
+        """True when somebody looks between layers, so that they have to run one at a time."""
+        return any(self.callbacks.values())
+
+    def clear_param_diffs(self):
+        for blob in self.learnable:
+            blob.diff_memory.clear()
+
+    def assume_written(self):
+        """User code may have run: arrays that it holds may have been written."""
+        for blob in self.all_blobs:
+            for memory in (blob.data_memory, blob.diff_memory):
+                if memory.host is not None:
+                    memory.assume_written()
+
+    def set_input_arrays(self, data, labels):
+        """Feed a MemoryData net: float32 arrays N×C×H×W and N labels; N a multiple of the batch size."""
+        layer = self.layers[0]
+        if not hasattr(layer, "set_arrays"):
+            raise RuntimeError("set_input_arrays may only be called if the first layer is a MemoryDataLayer")
+        layer.set_arrays(data, labels)
+
+    def before_forward(self, function):
+        self.callbacks["before_forward"].append(function)
+
+    def after_forward(self, function):
+        self.callbacks["after_forward"].append(function)
+
+    def before_backward(self, function):
+        self.callbacks["before_backward"].append(function)
+
+    def after_backward(self, function):
+        self.callbacks["after_backward"].append(function)
+
+    # ------------------------------------------------------------------------------------ internals scripts use
+    @property
+    def _blobs(self):
+        return list(self.blobs.values())
+
+    @property
+    def _blob_names(self):
+        return list(self.blobs)
+
+    @property
+    def _inputs(self):
+        return [self._blob_names.index(name) for name in self.inputs]
+
+    @property
+    def _outputs(self):
+        return [self._blob_names.index(name) for name in self.outputs]
+
+    def _bottom_ids(self, index):
+        return [self._blob_names.index(name) for name in self.layers[index].param.bottom]
+
+    def _top_ids(self, index):
+        return [self._blob_names.index(name) for name in self.top_blob_names[index]]
+
+    @property
+    def _blob_loss_weights(self):
+        return list(self.blob_loss_weights.values())
+
+

@@ -1,0 +1,58 @@
+"""Caffe's random numbers: one MT19937 a thread, whose 32-bit outputs numpy's RandomState reproduces draw for draw."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import numpy as np
+
+_thread = threading.local()
+
+
+class Generator:
+    """MT19937 stream of 32-bit outputs, as Caffe's CPU build draws them."""
+
+    def __init__(self, seed: int):
+        self._state = np.random.RandomState(seed & 0xFFFFFFFF)
+
+    def draws(self, shape) -> np.ndarray:
+        """Next 32-bit outputs in order, uint32 of `shape`."""
+        return self._state.randint(0, 2**32, size=shape, dtype=np.uint32)
+
+    def draw(self) -> int:
+        return int(self.draws(1)[0])
+
+    def uniform(self, low: float, high: float, shape) -> np.ndarray:
+        """U[low, high) as Caffe draws it, float32 of `shape`."""
+        unit = self.draws(shape).astype(np.float32) * np.float32(2.0**-32)
+        return unit * np.float32(high - low) + np.float32(low)
+
+    def normal(self, mean: float, std: float, shape) -> np.ndarray:
+        """N(mean, std), float32 of `shape`. Equal to Caffe's in distribution only (Boost's algorithm varies)."""
+        return self._state.normal(mean, std, size=shape).astype(np.float32)
+
+    def bernoulli(self, probability: float, shape) -> np.ndarray:
+        """True with `probability`, one draw an element, as Caffe's CPU dropout: u / 2^32 <= probability."""
+        return self.draws(shape) <= np.uint32(min(probability * 2.0**32, 2.0**32 - 1))
+
+    def state(self):
+        return self._state.get_state(legacy=False)
+
+    def set_state(self, state):
+        self._state.set_state(state)
+
+
+def generator() -> Generator:
+    """This thread's generator, seeded by the system until set_random_seed is called."""
+    if not hasattr(_thread, "generator"):
+        set_random_seed(int.from_bytes(os.urandom(4), "little"))
+    return _thread.generator
+
+
+def set_random_seed(seed: int):
+    """Seed this thread's generator, and torch's for what runs on a GPU."""
+    import torch
+
+    _thread.generator = Generator(int(seed))
+    torch.manual_seed(int(seed) & 0x7FFFFFFFFFFFFFFF)

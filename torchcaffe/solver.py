@@ -1,0 +1,307 @@
+"""Solvers with pycaffe's interface: one iteration is Caffe's, in Caffe's order, with Caffe's log lines."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import torch
+
+from torchcaffe import execution, log, mode, policies, rng, updates
+from torchcaffe.errors import CaffeError, SolverError
+from torchcaffe.log import number
+from torchcaffe.net import Net
+from torchcaffe.solver_files import SolverFiles
+from torchcaffe.solver_nets import build_nets
+
+
+class SolverParam:
+    """What pycaffe shows as `solver.param`."""
+
+    def __init__(self, proto):
+        self._proto = proto
+
+    max_iter = property(lambda self: self._proto.max_iter)
+    display = property(lambda self: self._proto.display)
+    layer_wise_reduce = property(lambda self: self._proto.layer_wise_reduce)
+
+    @property
+    def base_lr(self):
+        return self._proto.base_lr
+
+    @base_lr.setter
+    def base_lr(self, value):
+        self._proto.base_lr = value
+
+
+class SGDSolver(SolverFiles):
+    """SGDSolver(solver_file). Raises RuntimeError for a missing file, SolverError/NetError for what Caffe refuses.
+
+    `net`, `test_nets`, `iter`, `lr`, `step(n)`, `solve()`, `snapshot()`, `restore()` as in pycaffe.
+    """
+
+    type = "SGD"
+
+    def __init__(self, solver_file, parsed=None):
+        from torchcaffe.files import read_solver
+
+        if parsed is None:
+            if not os.path.isfile(solver_file):
+                raise CaffeError(f"Could not open file {solver_file}")
+            parsed = read_solver(solver_file)
+        self.proto = parsed
+        self.param = SolverParam(parsed)
+        self.iter = 0
+        self.current_step = 0
+        self.callbacks = []
+        self.requested = None  # "stop" or "snapshot", asked for by a signal
+        updates.check(self.type, parsed)
+        policies.check(parsed)
+        log.info(f"Initializing solver from parameters: \n{parsed}")
+        if parsed.random_seed >= 0:
+            rng.set_random_seed(parsed.random_seed + mode.solver_rank())
+        self.check_snapshot_folder()
+        self.net, self.test_nets = build_nets(parsed, Net)
+        for path in (name for names in parsed.weights for name in names.split(",")):
+            self.load_weights(path.strip())
+        count = updates.RULES[self.type][1]
+        learnable = self.net.learnable
+        self.history = [torch.zeros(b.dims, device=self.net.device) for _ in range(count) for b in learnable]
+        self.losses = []
+        self.smoothed_loss = 0.0
+        self._last_display = None
+        log.info("Solver scaffolding done.")
+
+    def load_weights(self, path):
+        """Copy a caffemodel into the training net and the test nets."""
+        log.info(f"Finetuning from {path}")
+        for net in [self.net] + self.test_nets:
+            net.copy_from(path)
+
+    # ------------------------------------------------------------------------------------ learning rate
+    @property
+    def lr(self) -> float:
+        return policies.rate(self.proto, self.iter, self)
+
+    # ------------------------------------------------------------------------------------ training
+    def step(self, iterations: int):
+        """Train `iterations` iterations, whatever max_iter says; no snapshot at the end."""
+        self.losses, self.smoothed_loss = [], 0.0
+        self._first = self.iter
+        stop = self.iter + iterations
+        while self.iter < stop:
+            last = self.iter == stop - 1
+            if not self._iteration(last):
+                break
+
+    def _iteration(self, last: bool) -> bool:
+        """One iteration; False when a stop was asked for."""
+        p = self.proto
+        self.net.clear_param_diffs()
+        if p.test_interval and self.iter % p.test_interval == 0 and (self.iter > 0 or p.test_initialization):
+            if mode.solver_rank() == 0:
+                self.test_all()
+                if self.requested == "stop":
+                    return False
+        for on_start, _ in self.callbacks:
+            on_start()
+        display = bool(p.display) and self.iter % p.display == 0
+        loss = self.forward_backward(keep_diffs=last or bool(self.callbacks))
+        self.smooth(loss)
+        if display:
+            self.log_iteration()
+        for _, on_gradients_ready in self.callbacks:
+            on_gradients_ready()
+        self.apply_update(display)
+        if p.snapshot and self.iter % p.snapshot == 0 or self.requested == "snapshot":
+            self.requested = None if self.requested == "snapshot" else self.requested
+            if mode.solver_rank() == 0:
+                self.snapshot()
+        return self.requested != "stop"
+
+    def forward_backward(self, keep_diffs: bool) -> float:
+        """iter_size sub-passes; gradients summed into the parameter diffs. Returns the mean weighted loss."""
+        net, passes = self.net, max(1, self.proto.iter_size)
+        total = 0.0
+        for _ in range(passes):
+            if net.works_layerwise():
+                total += net._forward(0, len(net.layers) - 1)
+                net._backward(len(net.layers) - 1, 0)
+                continue
+            sweep = execution.Sweep(net, keep_diffs)
+            loss = sweep.forward()
+            sweep.backward()
+            total += float(loss)
+        return total / passes
+
+    def smooth(self, loss):
+        """Mean of the last average_loss losses, as Caffe keeps it."""
+        size = max(1, self.proto.average_loss)
+        if len(self.losses) < size:
+            self.losses.append(loss)
+            count = len(self.losses)
+            self.smoothed_loss = (self.smoothed_loss * (count - 1) + loss) / count
+        else:
+            slot = (self.iter - self._first) % size
+            self.smoothed_loss += (loss - self.losses[slot]) / size
+            self.losses[slot] = loss
+
+    def apply_update(self, display: bool = False):
+        """Clip, normalise, regularise, update: Caffe's ApplyUpdate, iter += 1 included."""
+        p = self.proto
+        self.net.assume_written()
+        with torch.no_grad():
+            rate = self.lr
+            if display:
+                log.info(f"Iteration {self.iter}, lr = {number(rate)}")
+            self.clip_gradients()
+            rule, states = updates.RULES[self.type]
+            count = len(self.net.learnable)
+            for index, (blob, spec) in enumerate(zip(self.net.learnable, self.net.learnable_specs)):
+                history = [self.history[index + count * k] for k in range(states)]
+                self.update_one(blob, spec, history, rate, rule)
+        self.iter += 1
+
+    def update_one(self, blob, spec, history, rate, rule):
+        p = self.proto
+        weight = blob.tensor()
+        decay = p.weight_decay * spec.decay_mult
+        memory = blob.diff_memory
+        gradient = blob.diff_tensor()
+        if p.iter_size > 1:
+            gradient = gradient.div_(p.iter_size)
+        if decay:
+            if p.regularization_type == "L1":
+                gradient = gradient.add_(torch.sign(weight), alpha=decay)
+            else:
+                gradient = gradient.add_(weight, alpha=decay)
+        step = rule(gradient, history, rate * spec.lr_mult, self)
+        weight.sub_(step)
+        blob.data_memory.written()
+        if step is history[0]:
+            gradient.copy_(step)
+            step = gradient
+        memory.put(step)
+
+    def clip_gradients(self):
+        """Scale all gradients down when their common L2 norm exceeds clip_gradients."""
+        limit = self.proto.clip_gradients
+        if limit < 0:
+            return
+        diffs = [blob.diff_tensor() for blob in self.net.learnable]
+        norm = float(torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(diff) for diff in diffs])))
+        if norm > limit:
+            factor = limit / norm
+            log.info(
+                f"Gradient clipping: scaling down gradients (L2 norm {number(norm)} > {number(limit)}) "
+                f"by scale factor {number(factor)}"
+            )
+            torch._foreach_mul_(diffs, factor)
+
+    def add_callback(self, on_start, on_gradients_ready=None):
+        """Call on_start() before each iteration and on_gradients_ready() between backward and update."""
+        self.callbacks.append((on_start, on_gradients_ready or (lambda: None)))
+
+    def solve(self, resume_file=None):
+        """Train to max_iter, testing, logging and saving as the solver says."""
+        p = self.proto
+        log.info(f"Solving {self.net.name}")
+        log.info(f"Learning Rate Policy: {p.lr_policy}")
+        self.requested = None
+        if resume_file:
+            log.info(f"Restoring previous solver status from {resume_file}")
+            self.restore(resume_file)
+        self.step(max(0, p.max_iter - self.iter))
+        if p.snapshot_after_train and not (p.snapshot and self.iter % p.snapshot == 0):
+            self.snapshot()
+        if self.requested == "stop":
+            log.info("Optimization stopped early.")
+            return
+        if p.display and self.iter % p.display == 0:
+            loss = self.net._forward(0, len(self.net.layers) - 1)
+            self.smooth(loss)
+            log.info(f"Iteration {self.iter}, loss = {number(self.smoothed_loss)}")
+        if p.test_interval and self.iter % p.test_interval == 0:
+            self.test_all()
+        log.info("Optimization Done.")
+
+    # ------------------------------------------------------------------------------------ testing and logging
+    def test_all(self):
+        for index in range(len(self.test_nets)):
+            if self.requested == "stop":
+                return
+            self.test(index)
+
+    def test(self, index: int):
+        """Average the outputs of test net `index` over test_iter batches and log them."""
+        p, net = self.proto, self.test_nets[index]
+        log.info(f"Iteration {self.iter}, Testing net (#{index})")
+        net.share_with(self.net)
+        count, loss, sums = p.test_iter[index], 0.0, None
+        for _ in range(count):
+            batch_loss = execution.forward_only(net)
+            loss += float(batch_loss) if p.test_compute_loss else 0.0
+            values = torch.cat([net.blobs[name].tensor().reshape(-1) for name in net.outputs])
+            sums = values if sums is None else sums + values
+        if p.test_compute_loss:
+            log.info(f"Test loss: {number(loss / count)}")
+        self.log_outputs(net, (sums / count).tolist(), "Test")
+
+    def log_outputs(self, net, values, which):
+        position = 0
+        for name in net.outputs:
+            blob = net.blobs[name]
+            weight = net.weight_of.get(blob, 0.0)
+            for value in values[position : position + blob.count]:
+                extra = f" (* {number(weight)} = {number(weight * value)} loss)" if weight else ""
+                log.info(f"    {which} net output #{position}: {name} = {number(value)}{extra}")
+                position += 1
+
+    def log_iteration(self):
+        now = time.monotonic()
+        previous, self._last_display = self._last_display, (now, self.iter)
+        speed, seconds, done = 0.0, 0.0, 0
+        if previous is not None and now > previous[0]:
+            seconds, done = now - previous[0], self.iter - previous[1]
+            speed = done / seconds
+        log.info(
+            f"Iteration {self.iter} ({number(speed)} iter/s, {number(seconds)}s/{self.proto.display} iters), "
+            f"loss = {number(self.smoothed_loss)}"
+        )
+        values = [float(v) for name in self.net.outputs for v in self.net.blobs[name].tensor().detach().reshape(-1)]
+        self.log_outputs(self.net, values, "Train")
+
+
+class NesterovSolver(SGDSolver):
+    type = "Nesterov"
+
+
+class AdaGradSolver(SGDSolver):
+    type = "AdaGrad"
+
+
+class RMSPropSolver(SGDSolver):
+    type = "RMSProp"
+
+
+class AdaDeltaSolver(SGDSolver):
+    type = "AdaDelta"
+
+
+class AdamSolver(SGDSolver):
+    type = "Adam"
+
+
+SOLVERS = {cls.type: cls for cls in (SGDSolver, NesterovSolver, AdaGradSolver, RMSPropSolver, AdaDeltaSolver, AdamSolver)}
+
+
+def get_solver(solver_file):
+    """Solver of the class that the file's `type` names. Raises SolverError for an unknown type."""
+    from torchcaffe.files import read_solver
+
+    if not os.path.isfile(solver_file):
+        raise CaffeError(f"Could not open file {solver_file}")
+    param = read_solver(solver_file)
+    if param.type not in SOLVERS:
+        raise SolverError(f'{solver_file}: unknown solver type "{param.type}"; known: {", ".join(SOLVERS)}')
+    return SOLVERS[param.type](solver_file, param)

@@ -1,0 +1,71 @@
+"""The part of a solver that writes and reads snapshots: Caffe's own files, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import torch
+
+from torchcaffe import log
+from torchcaffe.errors import SolverError, WeightsError
+from torchcaffe.proto import caffe_pb2
+
+
+class SolverFiles:
+    """Mixin of the solvers."""
+
+    def check_snapshot_folder(self):
+        """Refuse at once a snapshot_prefix that cannot be written to, not at the first snapshot."""
+        if not self.proto.snapshot:
+            return
+        probe = f"{self.proto.snapshot_prefix}_iter_0.tempfile"
+        try:
+            with open(probe, "w"):
+                pass
+            os.remove(probe)
+        except OSError as error:
+            raise SolverError(
+                f"cannot write snapshots at snapshot_prefix {self.proto.snapshot_prefix}: {error.strerror}; "
+                "make the folder or change snapshot_prefix"
+            ) from error
+
+    def snapshot(self):
+        """Write {prefix}_iter_{N}.caffemodel and .solverstate (or .h5 both). The model comes first, so that a state
+        never names a model that is not there."""
+        from torchcaffe.files import SolverState, write_solver_state
+
+        hdf5 = self.proto.snapshot_format == caffe_pb2.SolverParameter.HDF5
+        stem = f"{self.proto.snapshot_prefix}_iter_{self.iter}"
+        suffix, kind = (".h5", "HDF5") if hdf5 else ("", "binary proto")
+        model, state = f"{stem}.caffemodel{suffix}", f"{stem}.solverstate{suffix}"
+        log.info(f"Snapshotting to {kind} file {model}")
+        (self.net.save_hdf5 if hdf5 else self.net.save)(model, self.proto.snapshot_diff)
+        log.info(f"Snapshotting solver state to {kind} file {state}")
+        history = [tensor.cpu().numpy() for tensor in self.history]
+        write_solver_state(state, SolverState(self.iter, model, self.current_step, history))
+
+    def restore(self, path):
+        """Go on from a .solverstate (or .solverstate.h5): iteration, weights, history. Raises WeightsError."""
+        from torchcaffe.files import read_solver_state
+
+        state = read_solver_state(path)
+        if len(state.history) != len(self.history):
+            raise WeightsError(
+                f"{path}: holds {len(state.history)} history blobs, this {self.type} solver needs {len(self.history)}; "
+                "it was written by another type of solver or for another net"
+            )
+        for index, (array, tensor) in enumerate(zip(state.history, self.history)):
+            if np.size(array) != tensor.numel():
+                raise WeightsError(f"{path}: history blob {index} has {np.size(array)} values, not {tensor.numel()}")
+        if not os.path.isfile(state.learned_net):
+            raise WeightsError(f"{path}: its weights, {state.learned_net}, are not there; run from the folder it was made in")
+        self.net.copy_from(state.learned_net)
+        log.info("SGDSolver: restoring history")
+        for array, tensor in zip(state.history, self.history):
+            tensor.copy_(torch.from_numpy(np.array(array, np.float32).reshape(tensor.shape)))
+        self.iter, self.current_step = state.iter, state.current_step
+
+    def share_weights(self, net):
+        """Let `net` use the memory of the training net's parameters."""
+        net.share_with(self.net)
