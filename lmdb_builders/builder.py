@@ -1,0 +1,223 @@
+"""One data set into the LMDBs of several crops: each photo is decoded once and cropped once a scheme."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import Callable, Dict, Iterator, List, NamedTuple, Tuple, Union
+
+import numpy as np
+
+import recipe
+from lmdb_builders import manifest
+from lmdb_builders.crops import crop_face
+from lmdb_builders.detections import OK, Detection, detect, make_detector
+from lmdb_builders.errors import BuildError, ImageError
+from lmdb_builders.files import replace_folder
+from lmdb_builders.images import read_image
+from lmdb_builders.lmdb_writer import (
+    COMPRESSED_SHARE, LmdbWriter, encode_crop, image_datum, labels_datum, record_key, stored_bytes,
+)
+from lmdb_builders.pool import ordered_map
+from lmdb_builders.records import UNUSABLE, DataSet, FaceRecord, Skipped
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a build is asked for."""
+
+    profile: recipe.Profile
+    crops: Tuple[str, ...]  # schemes
+    output: str  # the profile's data folder
+    splits: Tuple[str, ...] = ("train", "val")
+    encode: str = "raw"
+    seed: int = 2016
+    celeba_landmarks: str = "dataset"  # or "detector"
+    workers: int = 1
+    max_lost: float = 0.02  # share of a split's rows
+    force: bool = False
+    detector: Callable = make_detector
+    say: Callable = print
+    progress: Callable = lambda answers, total, title: answers
+
+
+class Listed(NamedTuple):
+    """A face that goes into the LMDBs of its split."""
+
+    record: FaceRecord
+    landmarks: np.ndarray
+    keys: Tuple[Tuple[str, bytes], ...]  # (LMDB, key)
+
+
+def lmdb_names(dataset: DataSet, split: str) -> List[Tuple[str, int]]:
+    """Image LMDBs of a split: (name, position of the label that a face must have to be in it; -1: none is needed)."""
+    if dataset.name == "celeba":
+        return [(f"celeba_{split}", -1)]
+    return [
+        (f"fotw_{task.name}_{split}", dataset.label_names.index(task.fotw_column)) for task in recipe.TASKS.values()
+    ]
+
+
+def build_dataset(dataset: DataSet, settings: Settings, staging: str) -> None:
+    """Make the LMDBs of all schemes in `settings.crops` that are not there yet.
+
+    Raises BuildError where too many faces are lost, a split is empty, or the disk is too small or fills.
+    """
+    started = time.monotonic()
+    path = os.path.join(settings.output, "detections", f"{dataset.name}.csv")
+    use_dataset = dataset.name == "celeba" and settings.celeba_landmarks == "dataset"
+    found, origin = detect(
+        dataset, path, use_dataset, settings.workers, settings.detector, settings.force, settings.progress
+    )
+    settings.say(f"{dataset.name}: {len(dataset.records)} faces listed; landmarks {origin}")
+    facts = manifest.facts(dataset, settings, path)
+    crops = [
+        crop for crop in settings.crops
+        if settings.force or not manifest.is_complete(os.path.join(settings.output, crop), dataset.name, facts[crop])
+    ]
+    for crop in settings.crops:
+        if crop not in crops:
+            folder = os.path.join(settings.output, crop)
+            settings.say(f"{dataset.name}: {folder} is complete for these sources and settings (FORCE=1 builds again)")
+    if not crops:
+        return
+    lost = list(dataset.skipped) + [
+        dataset.skip(record, found[record.image].status if record.image in found else "not in detections.csv")
+        for record in dataset.records
+        if record.image not in found or found[record.image].status != OK
+    ]
+    check_lost(dataset, lost, settings)
+    plan = {split: list_faces(dataset, split, found, settings.seed) for split in settings.splits}
+    check_disk(dataset, plan, crops, settings)
+    counts: Dict[str, Counter] = {crop: Counter() for crop in crops}
+    for split in settings.splits:
+        lost += write_split(dataset, split, plan[split], crops, settings, staging, counts)
+    check_lost(dataset, lost, settings)
+    for crop in crops:
+        names = manifest.publish(dataset, crop, settings, staging, counts[crop], lost, facts[crop], started)
+        settings.say(f"{dataset.name}: {os.path.join(settings.output, crop)} " + ", ".join(names))
+
+
+def list_faces(dataset: DataSet, split: str, found: Dict[str, Detection], seed: int) -> List[Listed]:
+    """The split's faces in the order of the LMDBs: shuffled once, the same for every scheme and every rebuild.
+
+    A key's number is the position among the faces that the LMDB is meant for; one that fails later leaves a gap, as
+    with Caffe's converter, and moves no other key.
+    """
+    records = [record for record in dataset.records if record.split == split]
+    numbers: Counter = Counter()
+    faces = []
+    for position in np.random.RandomState(seed).permutation(len(records)):
+        record = records[position]
+        keys = []
+        for name, label in lmdb_names(dataset, split):
+            if label < 0 or record.labels[label] != UNUSABLE:
+                keys.append((name, record_key(numbers[name], record.image)))
+                numbers[name] += 1
+        detection = found.get(record.image)
+        if keys and detection is not None and detection.status == OK:
+            faces.append(Listed(record, detection.landmarks, tuple(keys)))
+    return faces
+
+
+def write_split(dataset, split, faces, crops, settings, staging, counts) -> List[Skipped]:
+    """Write a split's LMDBs of all `crops` below `staging`; returns the faces that could not be cropped."""
+    size, encode = settings.profile.crop_size, settings.encode
+    twin = dataset.name == "celeba"
+    names = [name for name, _ in lmdb_names(dataset, split)] + ([f"celeba_{split}_labels"] if twin else [])
+    writers: Dict[Tuple[str, str], LmdbWriter] = {}
+    lost: List[Skipped] = []
+    work = functools.partial(crop_photo, dataset.folder, crops, size, encode)
+    tasks = ((face.record.image, face.landmarks) for face in faces)
+    answers = ordered_map(work, tasks, settings.workers)
+    try:
+        for crop in crops:
+            for name in names:
+                writers[crop, name] = LmdbWriter(os.path.join(staging, crop, name))
+        title = f"{dataset.name} {split}"
+        for face, answer in zip(faces, settings.progress(answers, len(faces), title)):
+            if isinstance(answer, str):
+                lost.append(dataset.skip(face.record, answer))
+                continue
+            for crop, data in zip(crops, answer):
+                put_face(dataset, face, data, size, encode, {name: writers[crop, name] for name in names})
+        for (crop, name), writer in writers.items():
+            writer.close()
+            counts[crop][name] = writer.count
+            if writer.count == 0:
+                raise BuildError(f"{dataset.folder}: no usable face for {name}; {reasons(lost) or 'its table is empty'}")
+    finally:
+        answers.close()  # ends the worker processes
+        for writer in writers.values():
+            writer.abandon()
+    return lost
+
+
+def put_face(dataset, face: Listed, data: bytes, size: int, encode: str, writers: Dict[str, LmdbWriter]) -> None:
+    """Put one crop into each LMDB of its split: with its task's label for FotW, beside its twin of labels for CelebA."""
+    positions = dict(lmdb_names(dataset, face.record.split))
+    for name, key in face.keys:
+        label = face.record.labels[positions[name]] if positions[name] >= 0 else 0
+        writers[name].put(key, image_datum(data, size, encode, label))
+        if name + "_labels" in writers:
+            writers[name + "_labels"].put(key, labels_datum(face.record.labels))
+
+
+def crop_photo(folder: str, crops, size: int, encode: str, task) -> Union[List[bytes], str]:
+    """Work of one photo: what each scheme's Datum holds, or the reason why there is none."""
+    image, landmarks = task
+    try:
+        pixels = read_image(os.path.join(folder, image))
+        return [encode_crop(crop_face(pixels, landmarks, recipe.CROPS[crop], size), encode) for crop in crops]
+    except ImageError as error:
+        return f"unreadable: {error}"
+
+
+def reasons(lost: List[Skipped]) -> str:
+    """'12 image file is missing (train.csv line 3: a.jpg), ...': the most frequent reasons, each with an example."""
+    kinds = Counter(entry.reason.split(":")[0] for entry in lost)
+    examples = {entry.reason.split(":")[0]: entry for entry in reversed(lost)}
+    return "; ".join(
+        f"{count} {kind} (as {examples[kind].file} line {examples[kind].line}: {examples[kind].image})"
+        for kind, count in kinds.most_common(5)
+    )
+
+
+def check_lost(dataset: DataSet, lost: List[Skipped], settings: Settings) -> None:
+    """Raise BuildError where a split lost more than the allowed share of its rows."""
+    for split in settings.splits:
+        gone = [entry for entry in lost if entry.split == split]
+        skipped = sum(entry.split == split for entry in dataset.skipped)
+        rows = skipped + sum(record.split == split for record in dataset.records)
+        if len(gone) > settings.max_lost * rows:
+            raise BuildError(
+                f"{dataset.folder}: {len(gone)} of {rows} {split} faces are lost, more than --max-lost "
+                f"{settings.max_lost:g} allows: {reasons(gone)}"
+            )
+
+
+def needed_bytes(dataset: DataSet, plan: Dict[str, List[Listed]], crops, settings: Settings) -> int:
+    """About how much the LMDBs will take; compressed ones by the share measured on real faces."""
+    raw = 3 * settings.profile.crop_size ** 2 + 32
+    image = stored_bytes(raw * COMPRESSED_SHARE[settings.encode])
+    labels = stored_bytes(5 * len(dataset.label_names)) if dataset.name == "celeba" else 0
+    faces = sum(len(face.keys) for listed in plan.values() for face in listed)
+    return len(crops) * faces * (image + labels)
+
+
+def check_disk(dataset: DataSet, plan, crops, settings: Settings) -> None:
+    """Say what the build will take, and refuse where the disk has less."""
+    needed = needed_bytes(dataset, plan, crops, settings)
+    free = shutil.disk_usage(settings.output).free
+    images = sum(len(face.keys) for listed in plan.values() for face in listed)
+    text = f"{images} images x {len(crops)} ({', '.join(crops)}), about {needed / 1e9:.2f} GB"
+    settings.say(f"{dataset.name}: writing {text}; {free / 1e9:.1f} GB are free")
+    if needed > free:
+        raise BuildError(
+            f"{settings.output}: {dataset.name} needs about {needed / 1e9:.2f} GB and {free / 1e9:.2f} GB are free; "
+            "free space, build one scheme at a time (CROP=scheme1), or compress (ENCODE=jpg)"
+        )

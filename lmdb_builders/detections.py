@@ -1,0 +1,204 @@
+"""detections.csv: which face of a photo is meant and where its five landmarks lie. Found once, cropped many times.
+
+One row an image: image (relative to the data set's folder), x, y, width, height of the face's box, score, five
+landmarks, status. Pixels as stored in the file (EXIF orientation not applied). Status is "ok" or the reason why there is
+no face. A file that was edited or put there by hand is used as it is and never overwritten; beside a file that this
+module wrote lies <name>.json, by which it knows its own.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import json
+import os
+from typing import Callable, Dict, Iterator, NamedTuple, Optional, Tuple
+
+import numpy as np
+
+from lmdb_builders.errors import BuildError, ImageError
+from lmdb_builders.files import atomic_write, remove_file, write_json
+from lmdb_builders.images import read_image
+from lmdb_builders.pool import ordered_map
+from lmdb_builders.records import DataSet, box_problem, file_sha256
+
+OK, NO_FACE, NOT_AT_BOX = "ok", "no-face", "no-face: none of the faces found touches the annotated box"
+UNREADABLE = "unreadable: "
+POINTS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
+NUMBERS = ("x", "y", "width", "height", "score", *(f"{point}_{axis}" for point in POINTS for axis in "xy"))
+COLUMNS = ("image", *NUMBERS, "status")
+
+
+class Detection(NamedTuple):
+    """One row."""
+
+    status: str
+    numbers: Tuple[Optional[float], ...] = (None,) * len(NUMBERS)  # None where there is no face, or no box, no score
+
+    @property
+    def landmarks(self) -> np.ndarray:
+        """5 x 2 float32, recipe.FACE_TEMPLATE's order. Only where status is OK."""
+        return np.array(self.numbers[5:], dtype=np.float32).reshape(5, 2)
+
+
+def make_detector():
+    """The detector that worker processes load when no other is asked for."""
+    from detector import Detector
+
+    return Detector()
+
+
+def detect(
+    dataset: DataSet, path: str, use_dataset: bool, workers: int = 1, factory: Callable = make_detector,
+    force: bool = False, progress: Callable = lambda answers, total, title: answers,
+) -> Tuple[Dict[str, Detection], str]:
+    """Detections of all the data set's records, from the file `path` as far as it has them; the rest is made.
+
+    `use_dataset`: take the data set's own landmarks and boxes instead of running the detector that `factory` makes.
+    A run that was stopped goes on where it was; photos that could not be read are tried again.
+    Returns ({image: Detection}, a sentence on where they came from). Raises BuildError for a file that cannot be used.
+    """
+    mark = path + ".json"
+    origin = _read_origin(mark)
+    settings = {"landmarks": "dataset" if use_dataset else "detector", "sources": dataset.sources}
+    if os.path.exists(path) and _is_users(path, origin):
+        return read_detections(path), f"as they lie in {path}, which this program did not write and leaves alone"
+    known = {} if force or not _same_origin(origin, settings) else _kept(path)
+    missing = [record for record in dataset.records if record.image not in known]
+    if not missing and origin is not None and origin.get("sha256"):
+        return known, f"read from {path}"
+    if use_dataset and any(record.landmarks is None for record in missing):
+        raise BuildError(f"{dataset.folder}: no file of landmarks; use --landmarks detector")
+
+    if origin is not None:
+        settings["sources"] = {**origin.get("sources", {}), **settings["sources"]} if known else settings["sources"]
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    write_json(mark, {**settings, "sha256": None})  # None: not complete
+    rewrite(path, known)
+    if use_dataset:
+        answers: Iterator = ((record.image, _annotated(record)) for record in missing)
+    else:
+        work = functools.partial(_find_face, dataset.folder, factory)
+        tasks = ((record.image, record.split, record.box) for record in missing)
+        answers = progress(ordered_map(work, tasks, workers, chunk=4), len(missing), f"{dataset.name} faces")
+    with open(path, "a", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        for image, detection in answers:
+            writer.writerow(_row(image, detection))
+            if not use_dataset:
+                file.flush()  # what is found stays found when the run is stopped
+            known[image] = detection
+    rewrite(path, {record.image: known.pop(record.image) for record in dataset.records} | known)
+    known = read_detections(path)
+    write_json(mark, {**settings, "sha256": file_sha256(path)})
+    return known, f"made from {'the data set' if use_dataset else 'the photos'} ({len(missing)} new), kept in {path}"
+
+
+def read_detections(path: str) -> Dict[str, Detection]:
+    """Read a detections.csv; columns by name, in any order. Raises BuildError for a file that is no such table.
+
+    A row whose numbers are broken becomes a Detection whose status names the line.
+    """
+    found: Dict[str, Detection] = {}
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+            if missing:
+                raise BuildError(f"{path}: no column {', '.join(missing)}; remove the file and it is made again")
+            for row in reader:
+                found[row["image"]] = _parse(row, reader.line_num)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise BuildError(f"{path}: not a CSV file ({error}); remove it and it is made again") from None
+    return found
+
+
+def rewrite(path: str, detections: Dict[str, Detection]) -> None:
+    """Write a whole detections.csv, complete or not at all."""
+    with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        writer.writerows(_row(image, detection) for image, detection in detections.items())
+
+
+def _parse(row: Dict[str, str], line: int) -> Detection:
+    status = (row["status"] or "").strip()
+    if status != OK:
+        return Detection(status or f"broken row: line {line} has no status")
+    try:
+        numbers = tuple(float(row[name]) if row[name] or name not in NUMBERS[:5] else None for name in NUMBERS)
+    except (TypeError, ValueError):
+        return Detection(f"broken row: line {line} has a value that is not a number")
+    return Detection(status, numbers)
+
+
+def _row(image: str, detection: Detection) -> list:
+    numbers = ("" if value is None else f"{value:.4f}".rstrip("0").rstrip(".") for value in detection.numbers)
+    return [image, *numbers, detection.status]
+
+
+def _read_origin(mark: str) -> Optional[dict]:
+    try:
+        with open(mark, encoding="utf-8") as file:
+            return json.load(file)
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        remove_file(mark)
+        return None
+
+
+def _is_users(path: str, origin: Optional[dict]) -> bool:
+    """True for a file without our mark, and for one that was changed after we completed it."""
+    return origin is None or (origin.get("sha256") is not None and origin["sha256"] != file_sha256(path))
+
+
+def _same_origin(origin: Optional[dict], settings: dict) -> bool:
+    """True where what was found before still holds: made the same way, from annotations that have not changed since."""
+    if origin is None or origin.get("landmarks") != settings["landmarks"]:
+        return False
+    before = origin.get("sources", {})
+    return all(before.get(file, digest) == digest for file, digest in settings["sources"].items())
+
+
+def _kept(path: str) -> Dict[str, Detection]:
+    """Rows of an own, perhaps unfinished file that need not be made again."""
+    if not os.path.exists(path):
+        return {}
+    return {
+        image: detection for image, detection in read_detections(path).items()
+        if not detection.status.startswith((UNREADABLE, "broken row"))
+    }
+
+
+def _annotated(record) -> Detection:
+    box = record.box or (None,) * 4
+    return Detection(OK, (*box, None, *(float(value) for value in record.landmarks.ravel())))
+
+
+@functools.lru_cache(maxsize=1)
+def _detector(factory: Callable):
+    """One detector a process."""
+    return factory()
+
+
+def _find_face(folder: str, factory: Callable, task) -> Tuple[str, Detection]:
+    """Work of one photo: the face nearest the annotated box in training, nearest the center in testing (section 4)."""
+    from detector import nearest_to_box, nearest_to_center, overlap
+
+    image, split, box = task
+    try:
+        pixels = read_image(os.path.join(folder, image))
+    except ImageError as error:
+        return image, Detection(f"{UNREADABLE}{error}")
+    by_box = box is not None and split != "test"
+    problem = box_problem(box, *pixels.shape[:2]) if by_box else None
+    if problem:
+        return image, Detection(f"bad box: {problem}")
+    faces = _detector(factory).detect(pixels)
+    face = nearest_to_box(faces, box) if by_box else nearest_to_center(faces, pixels.shape)
+    if face is None:
+        return image, Detection(NO_FACE)
+    if by_box and overlap(face.box, box) == 0:
+        return image, Detection(NOT_AT_BOX)  # another person: the label does not belong to this face
+    return image, Detection(OK, tuple(float(value) for value in (*face.box, face.score, *face.landmarks.ravel())))

@@ -1,0 +1,78 @@
+"""Files and folders that are complete or not there."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import shutil
+from typing import Iterator
+
+from lmdb_builders.errors import BuildError
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextlib.contextmanager
+def atomic_write(path: str) -> Iterator[str]:
+    """Yield a temporary path beside `path`; renamed to `path` when the block succeeds, removed when it fails."""
+    temporary = f"{path}.{os.getpid()}.tmp"
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        remove_file(temporary)
+
+
+def write_json(path: str, value) -> None:
+    with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        json.dump(value, file, indent=1, ensure_ascii=False)
+        file.write("\n")
+
+
+def remove_file(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(path)
+
+
+def replace_folder(source: str, target: str) -> None:
+    """Move the folder `source` to `target`; an older `target` goes only after the new one is complete."""
+    old = f"{source}.old"
+    if os.path.isdir(target):
+        os.rename(target, old)
+    os.rename(source, target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def sole_builder(folder: str) -> Iterator[str]:
+    """Hold `folder` for one build at a time and yield an empty staging folder in it, removed at the end however it comes.
+
+    A staging folder that a killed build left is removed first. Raises BuildError where another build holds `folder`.
+    """
+    os.makedirs(folder, exist_ok=True)
+    staging = os.path.join(folder, ".building")
+    with open(os.path.join(folder, ".lock"), "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BuildError(f"{folder}: another build is writing there; wait for it or stop it") from None
+        shutil.rmtree(staging, ignore_errors=True)
+        os.makedirs(staging)
+        try:
+            yield staging
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def disk_full(path: str, error: Exception) -> BuildError:
+    """The one-line error for a disk that filled while `path` was written."""
+    free = shutil.disk_usage(os.path.dirname(os.path.abspath(path))).free
+    return BuildError(
+        f"{path}: the disk is full ({free / 1e9:.1f} GB free; {error}). Nothing half-written is left; "
+        "free space, or build one scheme at a time (CROP=scheme1) or compressed (ENCODE=jpg)"
+    )

@@ -1,0 +1,128 @@
+"""What the data sets' readers hand on: one record a face, and the rows that could not become one."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from dataclasses import dataclass, field
+from typing import Dict, List, NamedTuple, Optional, Tuple
+
+import numpy as np
+
+from lmdb_builders.errors import BuildError
+
+UNUSABLE = 2  # a label that is neither 0 nor 1; FotW itself writes 2 for "undetermined"
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class FaceRecord:
+    """One annotated face, as the data set's own files describe it."""
+
+    image: str  # path relative to the data set's folder, with forward slashes
+    split: str  # one of SPLITS
+    box: Optional[Tuple[float, float, float, float]]  # x, y, width, height in stored pixels, as annotated; None: none
+    landmarks: Optional[np.ndarray]  # 5 x 2 float32 in recipe.FACE_TEMPLATE's order, or None
+    labels: bytes  # one byte a name of DataSet.label_names: 0, 1 or UNUSABLE
+    line: int  # of DataSet.table[split]
+
+
+class Skipped(NamedTuple):
+    """A row that is not in the LMDBs."""
+
+    split: str
+    image: str
+    file: str  # the annotation file, relative to the data set's folder
+    line: int
+    reason: str
+
+
+@dataclass
+class DataSet:
+    """Everything a reader found."""
+
+    name: str  # "celeba" or "fotw"
+    folder: str
+    label_names: Tuple[str, ...]
+    records: List[FaceRecord] = field(default_factory=list)
+    skipped: List[Skipped] = field(default_factory=list)
+    tables: Dict[str, str] = field(default_factory=dict)  # split -> the file whose lines `FaceRecord.line` counts
+    sources: Dict[str, str] = field(default_factory=dict)  # annotation file, relative -> sha256
+    notes: List[str] = field(default_factory=list)  # worth telling, not wrong
+
+    def relative(self, path: str) -> str:
+        return os.path.relpath(path, self.folder).replace(os.sep, "/")
+
+    def add_source(self, path: str) -> None:
+        self.sources[self.relative(path)] = file_sha256(path)
+
+    def skip(self, record: FaceRecord, reason: str) -> Skipped:
+        """The entry for a record that fell out later, in detection or cropping. Does not store it."""
+        return Skipped(record.split, record.image, self.tables[record.split], record.line, reason)
+
+
+def file_sha256(path: str) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def read_lines(path: str) -> List[str]:
+    """Lines of an annotation file without their ends (LF or CRLF, with or without byte order mark)."""
+    try:
+        with open(path, encoding="utf-8-sig", newline=None) as file:
+            return file.read().split("\n")
+    except UnicodeDecodeError as error:
+        raise BuildError(f"{path}: not a text file in UTF-8 ({error.reason} at byte {error.start}); unpack it again")
+    except OSError as error:
+        raise BuildError(f"{path}: cannot be read ({error.strerror}); check its permissions")
+
+
+def require_columns(path: str, columns, needed) -> None:
+    """Raise BuildError where one of `needed` is not among a table's `columns`."""
+    missing = [name for name in needed if name not in columns]
+    if missing:
+        raise BuildError(
+            f"{path}: no column {', '.join(missing)}; its header has: {', '.join(columns)}. "
+            "Put the data set's own file back, or name the column as there"
+        )
+
+
+def unsafe_name(name: str) -> Optional[str]:
+    """Why a file name from a table must not be opened, or None. A table must not reach outside its own folder."""
+    if not name or "\0" in name:
+        return "no usable file name"
+    parts = name.replace("\\", "/").split("/")
+    if parts[0] == "" or parts[0].endswith(":") or ".." in parts:
+        return "file name leaves the data set's folder"
+    return None
+
+
+def list_folder(folder: str) -> frozenset:
+    """Names of the files in a folder: one listing instead of a look-up an image."""
+    with os.scandir(folder) as entries:
+        return frozenset(entry.name for entry in entries)
+
+
+def image_problem(name: str, folder: str, listing: frozenset) -> Optional[str]:
+    """Why the image `name` of `folder` cannot be there, or None."""
+    problem = unsafe_name(name)
+    if problem:
+        return problem
+    found = name in listing or ("/" in name and os.path.exists(os.path.join(folder, name)))
+    return None if found else "image file is missing"
+
+
+def box_problem(box, height: int, width: int) -> Optional[str]:
+    """Why an annotated box (x, y, width, height) marks nothing in an image of this size, or None."""
+    x, y, box_width, box_height = box
+    if not all(math.isfinite(value) for value in box):
+        return "box is not finite"
+    if box_width <= 0 or box_height <= 0:
+        return f"box is empty ({box_width:g} x {box_height:g})"
+    if x >= width or y >= height or x + box_width <= 0 or y + box_height <= 0:
+        return f"box ({x:g}, {y:g}, {box_width:g}, {box_height:g}) lies outside the image of {width} x {height}"
+    return None
