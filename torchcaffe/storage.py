@@ -1,0 +1,135 @@
+"""Files as such: reading one whole, saying what it is by its content, and writing one whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+
+from torchcaffe import wire
+from torchcaffe.errors import CaffeError
+
+HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_NAMES = {
+    "caffemodel": "weights (a .caffemodel)",
+    "solverstate": "a solver state (a .solverstate)",
+    "blob": "a single array, such as a mean (a .binaryproto)",
+    "text": "text, such as a net's or solver's definition (a .prototxt)",
+    "hdf5": "HDF5",
+}
+# Top-level fields that tell the binary messages apart: field number -> wire types seen there.
+_FIELDS = {
+    "caffemodel": {1: {2}, 2: {2}, 3: {2}, 4: {0, 2}, 5: {0}, 6: {2}, 7: {0}, 8: {2}, 100: {2}},
+    "solverstate": {1: {0}, 2: {2}, 3: {2}, 4: {0}},
+    "blob": {1: {0}, 2: {0}, 3: {0}, 4: {0}, 5: {2, 5}, 6: {2, 5}, 7: {2}, 8: {1, 2}, 9: {1, 2}},
+}
+
+
+def read_bytes(path, error=CaffeError, what="file") -> bytes:
+    """The file's content; `error` with one line where there is none.
+
+    Raises:
+        error: missing, a folder, unreadable, empty, or plainly something else (a git-lfs pointer, a web page, an
+            archive); the message names the file and the remedy.
+    """
+    try:
+        with open(path, "rb") as file:
+            content = file.read()
+    except FileNotFoundError:
+        raise error(f"{path}: no such {what}; paths are relative to {os.getcwd()}") from None
+    except IsADirectoryError:
+        raise error(f"{path}: is a folder, not a {what}") from None
+    except OSError as problem:
+        raise error(f"{path}: cannot be read: {problem.strerror}") from None
+    reason = foreign(content)
+    if reason:
+        raise error(f"{path}: {reason}")
+    return content
+
+
+def foreign(content: bytes) -> str:
+    """Why a file cannot be any of Caffe's, with the remedy; empty where it may be one."""
+    head = content[:512].lstrip().lower()
+    if not content:
+        return "is empty (0 bytes); fetch or copy it again"
+    if content.startswith(b"version https://git-lfs"):
+        return "is a git-lfs pointer, not the file itself; run `git lfs pull` where it came from"
+    if head.startswith((b"<!doctype html", b"<html")):
+        return "is a web page, not the file itself; the download gave a page instead: fetch it again and look at it"
+    if content.startswith((b"\x1f\x8b", b"PK\x03\x04", b"BZh", b"\xfd7zXZ\x00")):
+        return "is a compressed archive (or a PyTorch file); unpack it and give the file inside"
+    return ""
+
+
+def kind(content: bytes) -> str:
+    """What a file is, by content: "hdf5", "caffemodel", "solverstate", "blob", "text" or "" (unknown)."""
+    if any(content[start : start + 8] == HDF5_SIGNATURE for start in (0, 512, 1024, 2048)):
+        return "hdf5"
+    fields = []
+    try:
+        for number, wire_type, _ in wire.walk(content):
+            fields.append((number, wire_type))
+            if len(fields) == 64:
+                break
+    except wire.TruncatedError:
+        pass  # what was seen before the end still tells
+    except wire.WireError:
+        fields = []
+    for name, known in _FIELDS.items():
+        if fields and all(wire_type in known.get(number, ()) for number, wire_type in fields):
+            return name
+    return "text" if _is_text(content[:4096]) else ""
+
+
+def _is_text(head):
+    return not any(byte < 32 and byte not in b"\t\n\r\f" for byte in head)
+
+
+def refuse_other_kind(path, content: bytes, wanted: str, error):
+    """Raise `error` where a file is clearly another of Caffe's kinds than `wanted` (a key of `kind`'s answers)."""
+    found = kind(content)
+    if found not in ("", wanted):
+        raise error(f"{path}: is {_NAMES[found]}, not {_NAMES[wanted]}; give the right file")
+
+
+@contextlib.contextmanager
+def atomic_write(path):
+    """Write a file whole or not at all: yields a temporary path beside `path`, which is then renamed to it.
+
+    The temporary name keeps the suffix. On success the content is on the disk (fsync of file and folder) before it
+    gets its name; on failure it is removed and what was at `path` stays.
+
+    Raises:
+        CaffeError: the folder is missing, `path` is no regular file, or the disk is full.
+    """
+    target = os.path.realpath(os.fspath(path))  # a link stays a link
+    folder, name = os.path.split(target)
+    if not os.path.isdir(folder):
+        raise CaffeError(f"{path}: cannot be written: the folder {folder} does not exist; create it first")
+    if os.path.exists(target) and not os.path.isfile(target):
+        raise CaffeError(f"{path}: cannot be written: it exists and is no regular file")
+    stem, suffix = os.path.splitext(name)
+    temporary = os.path.join(folder, f".{stem}.{secrets.token_hex(4)}.tmp{suffix}")
+    try:
+        yield temporary
+        _flush(temporary)
+        os.replace(temporary, target)
+        _flush(folder)
+    except OSError as problem:
+        if problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS):
+            raise CaffeError(
+                f"{path}: cannot be written: {problem.strerror}; what was there before, if anything, is unchanged"
+            ) from problem
+        raise
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(temporary)
+
+
+def _flush(path):
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,86 @@
+"""Protobuf's text format (.prototxt), with errors a reader of the file can act on."""
+
+from __future__ import annotations
+
+import difflib
+import re
+
+from google.protobuf import text_format
+
+from torchcaffe.errors import PrototxtError
+from torchcaffe.proto import caffe_pb2
+
+_UNKNOWN_FIELD = re.compile(r'Message type "caffe\.([\w.]+)" has no field named "([^"]*)"')
+_UNKNOWN_VALUE = re.compile(r'Enum type "caffe\.([\w.]+)" has no value (?:named|with number) (.*)\.$')
+_REPEATED = re.compile(r'Message type "caffe\.([\w.]+)" should not have multiple "(\w+)" fields')
+
+
+def parse(text: str, message, source: str):
+    """Parse `text` into `message` (empty before) and return it.
+
+    Args:
+        source: the file's name, for messages.
+    Raises:
+        PrototxtError: names source, line and what is wrong; for an unknown field or value, what was likely meant.
+    """
+    try:
+        text_format.Parse(text, message)
+    except text_format.ParseError as problem:
+        raise PrototxtError(f"{source}{_place(problem)}: {_explain(str(problem), message)}") from None
+    except UnicodeEncodeError:
+        raise PrototxtError(f"{source}: holds text that is not UTF-8; save it as UTF-8") from None
+    missing = message.FindInitializationErrors()
+    if missing:
+        raise PrototxtError(f"{source}: required fields are missing: {', '.join(missing)}")
+    return message
+
+
+def _place(problem):
+    line = problem.GetLine()
+    return f", line {line}" if line else ""
+
+
+def _explain(complaint, message):
+    found = _UNKNOWN_FIELD.search(complaint)
+    if found:
+        return _unknown_field(found[1], found[2], message)
+    found = _UNKNOWN_VALUE.search(complaint)
+    if found:
+        enum = _descriptor(found[1].rsplit(".", 1)[-1], found[1].rpartition(".")[0])
+        values = [value.name for value in enum.values]
+        return f"{found[1]} has no value {found[2]}; {_suggest(found[2], values)}"
+    found = _REPEATED.search(complaint)
+    if found:
+        return f"{found[2]} of {found[1]} is given twice; it takes one value"
+    complaint = re.sub(r"^\d+:\d+ : ", "", complaint)  # our place says it already
+    return re.sub(r"^'.*?': (?=[A-Z])", "", complaint)  # the line itself
+
+
+def _descriptor(name, outer):
+    """Descriptor of the enum `name`, at top level or inside the message `outer`."""
+    if not outer:
+        return caffe_pb2.DESCRIPTOR.enum_types_by_name[name]
+    return caffe_pb2.DESCRIPTOR.message_types_by_name[outer].enum_types_by_name[name]
+
+
+def _unknown_field(kind, name, message):
+    descriptor = caffe_pb2.DESCRIPTOR.message_types_by_name[kind]
+    where = f"{kind} has no field '{name}'"
+    holders = [
+        field.name
+        for field in descriptor.fields
+        if field.message_type and field.name.endswith("_param") and name in field.message_type.fields_by_name
+    ]
+    if holders:
+        return f"{where}; it belongs inside {' or '.join(holders)} {{ ... }}"
+    other = {"NetParameter": caffe_pb2.SolverParameter, "SolverParameter": caffe_pb2.NetParameter}.get(kind)
+    if other and message.DESCRIPTOR.name == kind and name in other.DESCRIPTOR.fields_by_name:
+        what = "solver" if kind == "NetParameter" else "net"
+        return f"{where}, but a {what} has: is this a {what}'s definition, given where the other is wanted?"
+    return f"{where}; {_suggest(name, [field.name for field in descriptor.fields])}"
+
+
+def _suggest(name, existing):
+    near = difflib.get_close_matches(name, existing, n=3, cutoff=0.6)
+    near = near or difflib.get_close_matches(name.upper(), existing, n=3, cutoff=0.6)
+    return f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(existing)}"
