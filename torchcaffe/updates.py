@@ -13,11 +13,11 @@ from torchcaffe.errors import SolverError
 
 
 def sgd(g, history, r, solver):
-    return history[0].mul_(solver.param.momentum).add_(g, alpha=r)
+    return history[0].mul_(solver.proto.momentum).add_(g, alpha=r)
 
 
 def nesterov(g, history, r, solver):
-    momentum = solver.param.momentum
+    momentum = solver.proto.momentum
     previous = history[0].clone()
     history[0].mul_(momentum).add_(g, alpha=r)
     return history[0].mul(1 + momentum).sub_(previous, alpha=momentum)
@@ -25,17 +25,17 @@ def nesterov(g, history, r, solver):
 
 def adagrad(g, history, r, solver):
     history[0].addcmul_(g, g)
-    return g.div(history[0].sqrt().add_(solver.param.delta)).mul_(r)
+    return g.div(history[0].sqrt().add_(solver.proto.delta)).mul_(r)
 
 
 def rmsprop(g, history, r, solver):
-    decay = solver.param.rms_decay
+    decay = solver.proto.rms_decay
     history[0].mul_(decay).addcmul_(g, g, value=1 - decay)
-    return g.div(history[0].sqrt().add_(solver.param.delta)).mul_(r)
+    return g.div(history[0].sqrt().add_(solver.proto.delta)).mul_(r)
 
 
 def adadelta(g, history, r, solver):
-    momentum, delta = solver.param.momentum, solver.param.delta
+    momentum, delta = solver.proto.momentum, solver.proto.delta
     history[0].mul_(momentum).addcmul_(g, g, value=1 - momentum)
     step = g.mul(((history[1] + delta) / (history[0] + delta)).sqrt_())
     history[1].mul_(momentum).addcmul_(step, step, value=1 - momentum)
@@ -43,12 +43,12 @@ def adadelta(g, history, r, solver):
 
 
 def adam(g, history, r, solver):
-    beta1, beta2 = solver.param.momentum, solver.param.momentum2
+    beta1, beta2 = solver.proto.momentum, solver.proto.momentum2
     count = solver.iter + 1
     history[0].mul_(beta1).add_(g, alpha=1 - beta1)
     history[1].mul_(beta2).addcmul_(g, g, value=1 - beta2)
     correction = math.sqrt(1 - beta2**count) / (1 - beta1**count)
-    return history[0].div(history[1].sqrt().add_(solver.param.delta)).mul_(r * correction)
+    return history[0].div(history[1].sqrt().add_(solver.proto.delta)).mul_(r * correction)
 
 
 # type -> (rule, state tensors a parameter)
