@@ -1,0 +1,300 @@
+"""Step 1 to step 4 as rows of one table: what each reads, what it writes, and whether that is still true.
+
+    from tools import chain
+    for row in chain.rows(recipe.DEMO, ["gnet", "snet1"], [1, 2, 3, 4]):
+        print(row.title, row.weights_in, "->", row.weights_out, chain.state(row).kind)
+
+A row's inputs are weights, LMDBs and the solver's and the net's text with the row's overrides. Their fingerprints are
+written beside the result (`<weights>.json`), and decide later whether the result still stands.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from typing import Dict, List, Optional, Sequence
+
+import recipe
+
+# Solver fields that change what is shown and kept, not what is learned.
+INDIFFERENT = {"net", "snapshot_prefix", "snapshot", "display", "test_iter", "test_interval", "test_initialization",
+               "snapshot_after_train", "solver_mode", "device_id", "debug_info"}
+
+
+class ChainError(RuntimeError):
+    """A step cannot run as asked; the message names what is wrong and the command that helps."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One step of one net. Paths are relative to `root`, where the training runs.
+
+    `start` replaces the weights that the step starts from ("" = none, fillers only) and `variant` is added to the names
+    of what it writes: together they make Table 2's other ways to step 4.
+    """
+
+    profile: recipe.Profile
+    net: str
+    step: int
+    root: str = recipe.ROOT
+    batch: Optional[int] = None
+    max_iter: Optional[int] = None
+    start: Optional[str] = None
+    variant: str = ""
+
+    @property
+    def title(self) -> str:
+        """Such as "step 2, scheme3" or "step 4, GNet"."""
+        what = {1: "", 2: recipe.NETS[self.net].crop}.get(self.step, recipe.NETS[self.net].title)
+        return ", ".join(part for part in (f"step {self.step}", what, self.variant) if part)
+
+    @property
+    def solver(self) -> str:
+        return recipe.solver_prototxt(self.profile.name, self.net, self.step)
+
+    @property
+    def definition(self) -> str:
+        """The net's prototxt: step 1 has VGG-Face's deploy net, the others a training net."""
+        if self.step == 1:
+            return recipe.deploy_prototxt(self.profile.name, "identity")
+        return recipe.net_prototxt(self.profile.name, self.net, self.step)
+
+    @property
+    def weights_in(self) -> Optional[str]:
+        """Caffemodel that the step starts from; None where it starts from fillers."""
+        if self.start is not None:
+            return self.start or None
+        return vgg_face(self.profile) if self.step == 1 else recipe.step_weights(
+            self.profile.name, self.net, self.step - 1)
+
+    @property
+    def weights_out(self) -> str:
+        return self._varied(recipe.step_weights(self.profile.name, self.net, self.step))
+
+    @property
+    def folder(self) -> str:
+        if self.step == 1:
+            return f"runs/{self.profile.name}/step1"
+        return self._varied(recipe.run_folder(self.profile.name, self.net, self.step))
+
+    @property
+    def databases(self) -> Dict[str, str]:
+        return {} if self.step == 1 else recipe.lmdb_paths(self.profile.name, self.net, self.step)
+
+    @property
+    def head(self) -> Optional[str]:
+        """The last layer, where it is new in this step and so gets no weights from the step before."""
+        if self.step == 2:
+            return recipe.ATTRIBUTES_LAYER
+        before = self.step == 3 or (self.start is not None and not _has_head(self))
+        return recipe.TASKS[recipe.NETS[self.net].task].layer if before else None
+
+    @property
+    def command(self) -> str:
+        """What a user types to run this step."""
+        return f"make step{self.step} NET={self.net} PROFILE={self.profile.name}"
+
+    def path(self, path: str) -> str:
+        """`path` as an absolute one."""
+        return os.path.join(self.root, path)
+
+    def _varied(self, path: str) -> str:
+        stem, suffix = os.path.splitext(path)
+        return f"{stem}-{self.variant}{suffix}" if self.variant else path
+
+
+@dataclass(frozen=True)
+class State:
+    """kind: "done", "changed" (done, but from other inputs: `changes`), "interrupted" (at `iteration`) or "to do"."""
+
+    kind: str
+    iteration: int = 0
+    changes: tuple = ()
+    record: Optional[dict] = None
+
+
+def rows(profile: recipe.Profile, nets: Sequence[str], steps: Sequence[int], **options) -> List[Row]:
+    """Rows in the order in which they run; a step that nets share (1; 2 on one crop scheme) comes once."""
+    found: Dict[str, Row] = {}
+    for step in sorted(set(steps)):
+        for net in nets:
+            row = Row(profile, net, step, **options)
+            found.setdefault(row.weights_out, row)
+    return list(found.values())
+
+
+def vgg_face(profile: recipe.Profile) -> str:
+    """Where step 1 finds VGG-Face: the release, or for narrow nets a stand-in that step 1 makes itself."""
+    from tools.vgg_face import VGG_FACE
+
+    return VGG_FACE if is_full_size(profile) else f"weights/{profile.name}/VGG_FACE_stand_in.caffemodel"
+
+
+def is_full_size(profile: recipe.Profile) -> bool:
+    """True where VGG-Face's release fits the profile's nets."""
+    return profile.width == 1.0 and profile.crop_size == recipe.PAPER.crop_size
+
+
+# ---------------------------------------------------------------------------------------------- what is there
+def check_inputs(row: Row):
+    """Raise ChainError, naming the command that helps, for the first input of `row` that is missing."""
+    for path in (row.definition,) if row.step == 1 else (row.solver, row.definition):
+        if not os.path.exists(row.path(path)):
+            raise ChainError(f"{row.title}: {path} is missing: make prototxt")
+    for path in row.databases.values():
+        if not os.path.exists(row.path(os.path.join(path, "data.mdb"))):
+            data = {"celeba": "CELEBA=path", "fotw": "FOTW=path"}[recipe.STEPS[row.step].dataset]
+            crop = recipe.NETS[row.net].crop
+            raise ChainError(f"{row.title}: {path} is missing: make lmdb CROP={crop} PROFILE={row.profile.name} {data}")
+    weights = row.weights_in
+    if weights is None or os.path.exists(row.path(weights)):
+        return
+    if row.step == 1:
+        if row.start is None and not is_full_size(row.profile):
+            return  # the stand-in, which step 1 makes
+        raise ChainError(f"{row.title}: {weights} is missing: make weights (fetches it), or make weights VGG_FACE=path "
+                         "(takes a file that you have)")
+    before = f"make step{row.step - 1} NET={row.net} PROFILE={row.profile.name}"
+    raise ChainError(f"{row.title}: {weights} is missing: {before if row.start is None else 'see --weights'}")
+
+
+def state(row: Row, inputs: Optional[dict] = None) -> State:
+    """What is there of a row. `inputs` (see `fingerprints`) tells "changed" from "done"; without it nothing is read."""
+    record = read_json(row.path(row.weights_out + ".json"))
+    snapshot = newest_snapshot(row, inputs)
+    there = os.path.exists(row.path(row.weights_out))
+    if snapshot:
+        return State("interrupted", snapshot["iteration"], record=record)
+    if not there:
+        return State("to do")
+    if record is None:
+        return State("done")  # put there by hand: not ours to replace
+    changes = tuple(differences(record["inputs"], inputs)) if inputs is not None else ()
+    return State("changed" if changes else "done", record["iteration"], changes, record)
+
+
+def newest_snapshot(row: Row, inputs: Optional[dict]) -> Optional[dict]:
+    """Newest whole snapshot of the run that is not finished: {"iteration", "state"}; None where none is.
+
+    Whole: both files have the sizes that were noted when they were complete. With `inputs`, only of a run from these.
+    """
+    job = read_json(row.path(os.path.join(row.folder, "run.json")))
+    if not job or job.get("finished") or (inputs is not None and differences(job["inputs"], inputs)):
+        return None
+    marks = [read_json(path) for path in glob.glob(glob.escape(row.path(row.folder)) + "/snapshot_iter_*.json")]
+    whole = [mark for mark in marks if mark and all(
+        os.path.exists(row.path(name)) and os.path.getsize(row.path(name)) == size
+        for name, size in mark["files"].items())]
+    if not whole:
+        return None
+    newest = max(whole, key=lambda mark: mark["iteration"])
+    solver_state = next(name for name in newest["files"] if name.endswith(".solverstate"))
+    return {"iteration": newest["iteration"], "state": solver_state}
+
+
+# ---------------------------------------------------------------------------------------------- fingerprints
+def fingerprints(row: Row, solver=None, net=None) -> Dict[str, str]:
+    """What determines a row's result, by name: the solver's fields, the net's text, each file's contents.
+
+    solver, net: SolverParameter and NetParameter with the row's overrides (none in step 1).
+    """
+    found = {}
+    if solver is not None:
+        for field, value in solver.ListFields():
+            if field.name not in INDIFFERENT:
+                found[f"solver's {field.name}"] = str(value)
+    if net is not None:
+        found["net"] = hashlib.sha256(str(net).encode()).hexdigest()
+    if row.weights_in:
+        found[row.weights_in] = sha256(row.path(row.weights_in))
+    for path in row.databases.values():
+        found[path] = database_fingerprint(row.path(path))
+    return found
+
+
+def differences(old: Dict[str, str], new: Dict[str, str]) -> List[str]:
+    """Sentences on what is not the same in two results of `fingerprints`."""
+    found = []
+    for name in sorted(set(old) | set(new)):
+        before, now = old.get(name), new.get(name)
+        if before == now:
+            continue
+        if name.startswith("solver's "):
+            found.append(f"{name} was {before or 'not set'}, is {now or 'not set'}")
+        else:
+            found.append(f"{name} has changed" if before and now else f"{name} is {'new' if now else 'no longer used'}")
+    return found
+
+
+def sha256(path: str) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def database_fingerprint(path: str) -> str:
+    """Fingerprint of an LMDB folder by what its builder wrote down of it, or else by number and names of its records."""
+    name = os.path.basename(path)
+    manifest = read_json(os.path.join(os.path.dirname(path), "manifest.json")) or {}
+    entry = manifest.get(name.split("_")[0], {})
+    digest = hashlib.sha256()
+    if "facts" in entry and name in entry.get("images", {}):
+        facts = {key: value for key, value in entry["facts"].items() if key != "splits"}  # of the other LMDBs
+        digest.update(json.dumps([facts, name, entry["images"][name]], sort_keys=True).encode())
+        return digest.hexdigest()
+    with _open(path) as environment, environment.begin() as transaction:
+        for key in transaction.cursor().iternext(values=False):
+            digest.update(key + b"\0")
+    digest.update(str(os.path.getsize(os.path.join(path, "data.mdb"))).encode())
+    return digest.hexdigest()
+
+
+def records(path: str) -> int:
+    """Number of records of an LMDB folder. Raises ChainError where it cannot be read."""
+    import lmdb
+
+    try:
+        with _open(path) as environment:
+            return environment.stat()["entries"]
+    except lmdb.Error as error:
+        raise ChainError(f"{path} cannot be read: {error}; build it again") from None
+
+
+def read_json(path: str) -> Optional[dict]:
+    """Object in a JSON file; None where the file is missing or torn."""
+    try:
+        with open(path, encoding="utf-8") as stream:
+            return json.load(stream)
+    except (OSError, ValueError):
+        return None
+
+
+def write_json(path: str, value: dict):
+    """Write a JSON file, whole or not at all."""
+    part = path + ".part"
+    with open(part, "w", encoding="utf-8") as stream:
+        json.dump(value, stream, indent=1)
+        stream.write("\n")
+    os.replace(part, path)
+
+
+def _open(path: str):
+    import lmdb
+
+    return lmdb.open(path, readonly=True, lock=False, create=False)
+
+
+def _has_head(row: Row) -> bool:
+    """True where the weights that a step 4 was told to start from hold its last layer."""
+    if not row.weights_in:
+        return False
+    from torchcaffe import files
+
+    names = {layer.name for layer in files.read_weights(row.path(row.weights_in))}
+    return recipe.TASKS[recipe.NETS[row.net].task].layer in names

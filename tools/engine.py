@@ -1,0 +1,97 @@
+"""Which engine speaks pycaffe: the only place that knows.
+
+    from tools import engine
+    caffe = engine.resolve("auto")             # a module with pycaffe's names, in this process
+    interpreter = engine.interpreter("caffe")  # a Python that imports it, for work in a process of its own
+
+auto   real Caffe where this Python imports it, else torchcaffe
+caffe  real Caffe where this Python imports it, else Debian's in .caffe/ (`make caffe`), which has its own Python 3.9
+torch  torchcaffe, pycaffe on PyTorch
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from dataclasses import dataclass, field
+
+import recipe
+
+NAMES = ("auto", "caffe", "torch")
+DEBIAN = ".caffe"  # Debian 11's packages unpacked under the project's folder
+
+
+class EngineError(RuntimeError):
+    """No engine of that name can run here; the message names the remedy."""
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    """A Python whose `module` speaks pycaffe: `command` + arguments starts it, with `environment` added to ours."""
+
+    module: str
+    title: str
+    command: tuple
+    environment: dict = field(default_factory=dict)
+
+    def environ(self) -> dict:
+        """The whole environment of a process of this interpreter."""
+        return {**os.environ, **self.environment}
+
+
+def resolve(name: str = "auto"):
+    """Module that speaks pycaffe (Net, get_solver, set_mode_gpu ...) in the running Python.
+
+    Raises EngineError for an unknown name, and for "caffe" where this Python cannot import it.
+    """
+    module = _module(name)
+    if module == "caffe" and not _importable("caffe"):
+        if os.path.isdir(recipe.absolute(DEBIAN)):
+            raise EngineError(f"real Caffe is in {DEBIAN}/ with a Python of its own and cannot be imported into Python "
+                              f"{sys.version.split()[0]}: use ENGINE=torch here (training does run with ENGINE=caffe)")
+        raise EngineError(_no_caffe())
+    return importlib.import_module(module)
+
+
+def interpreter(name: str = "auto") -> Interpreter:
+    """The Python in which engine `name` runs as a child process. Raises EngineError where there is none."""
+    module = _module(name)
+    if module == "caffe" and not _importable("caffe"):
+        return _debian(recipe.absolute(DEBIAN))
+    title = "torchcaffe" if module == "torchcaffe" else "Caffe"
+    path = _joined(recipe.ROOT, os.environ.get("PYTHONPATH"))
+    return Interpreter(module, title, (sys.executable,), {"PYTHONPATH": path})
+
+
+def _module(name: str) -> str:
+    if name not in NAMES:
+        raise EngineError(f"unknown engine {name!r}: one of {', '.join(NAMES)}")
+    if name == "auto":
+        return "caffe" if _importable("caffe") else "torchcaffe"
+    return {"caffe": "caffe", "torch": "torchcaffe"}[name]
+
+
+def _importable(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _debian(folder: str) -> Interpreter:
+    """Debian's Python 3.9 and Caffe, by the launcher that tools/install_caffe.py wrote."""
+    launcher = os.path.join(folder, "python")
+    if not os.path.exists(launcher):
+        raise EngineError(_no_caffe())
+    environment = {"PYTHONPATH": recipe.ROOT, "PYTHONDONTWRITEBYTECODE": "1"}
+    return Interpreter("caffe", f"Caffe in {DEBIAN}", (launcher,), environment)
+
+
+def _joined(*paths) -> str:
+    return os.pathsep.join(path for path in paths if path)
+
+
+def _no_caffe() -> str:
+    return "real Caffe is not here: make caffe (puts Debian 11's Caffe 1.0 into .caffe/), or ENGINE=torch"

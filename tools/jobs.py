@@ -1,0 +1,77 @@
+"""What a run is asked to do: its copies of the recipe's solver and net, with overrides, and the job for tools/solve.py.
+
+    from tools import chain, jobs
+    solver, net = jobs.definitions(chain.Row(recipe.DEMO, "gnet", 4, batch=8, max_iter=20))
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Optional
+
+from tools import chain
+
+NEVER = 2**31 - 1  # as a test_interval: tools/solve.py tests instead of the solver, and so sees the numbers
+LEARNING = ("Convolution", "InnerProduct")  # types of the paper's layers with weights
+def definitions(row: chain.Row):
+    """(SolverParameter, NetParameter) of a row as its run folder gets them, with the row's overrides."""
+    from torchcaffe import files
+    from torchcaffe.proto import caffe_pb2
+
+    solver, net = files.read_solver(row.path(row.solver)), files.read_net(row.path(row.definition))
+    faces = chain.records(row.path(row.databases["val"]))
+    if faces == 0:
+        raise chain.ChainError(f"{row.title}: {row.databases['val']} holds no face; build it again")
+    for layer in net.layer:
+        phases = {rule.phase for rule in layer.include if rule.HasField("phase")}
+        if layer.type != "Data":
+            continue
+        if phases == {caffe_pb2.TRAIN} and row.batch:
+            layer.data_param.batch_size = row.batch
+        elif phases == {caffe_pb2.TEST}:
+            layer.data_param.batch_size = test_batch = _even_batch(faces, layer.data_param.batch_size)
+    if row.max_iter:
+        solver.max_iter = row.max_iter
+    solver.net = os.path.join(row.folder, "net.prototxt")
+    solver.snapshot_prefix = os.path.join(row.folder, "snapshot")
+    del solver.test_iter[:]
+    solver.test_iter.append(-(-faces // test_batch))
+    return solver, net
+
+
+def _even_batch(faces: int, most: int) -> int:
+    """Test batch of at most `most`, and more than half, that covers all faces with the fewest taken twice."""
+    return min(range(most, most // 2, -1), key=lambda size: -faces % size)
+
+
+def write(row: chain.Row, module: str, solver, net, inputs: dict, gpu: Optional[int], resume: Optional[str]):
+    """Put net.prototxt, solver.prototxt, job.json and run.json into the run folder.
+
+    module: the engine's; inputs: see chain.fingerprints; resume: .solverstate to go on from, or None.
+    """
+    from google.protobuf import text_format
+
+    note = "# {} with this run's batch size, iterations and test_iter. Written by tools/train.py.\n"
+    with open(row.path(solver.net), "w", encoding="utf-8") as stream:
+        stream.write(note.format(row.definition) + text_format.MessageToString(net))
+    job = {
+        "kind": "train", "module": module, "title": row.title, "gpu": gpu,
+        "solver": os.path.join(row.folder, "solver.prototxt"), "weights": row.weights_in,
+        "expected": expected_layers(row, net), "resume": resume, "snapshot_prefix": solver.snapshot_prefix,
+        "max_iter": solver.max_iter, "display": solver.display, "snapshot": solver.snapshot,
+        "test_interval": solver.test_interval, "test_iter": solver.test_iter[0],
+    }
+    silent = type(solver)()
+    silent.CopyFrom(solver)
+    silent.test_interval, silent.test_initialization = NEVER, False
+    with open(row.path(job["solver"]), "w", encoding="utf-8") as stream:
+        stream.write(note.format(row.solver) + f"# test_interval, in truth {solver.test_interval}, is out of reach: "
+                     "tools/solve.py tests.\n" + text_format.MessageToString(silent))
+    chain.write_json(row.path(os.path.join(row.folder, "job.json")), job)
+    chain.write_json(row.path(os.path.join(row.folder, "run.json")),
+                     {"inputs": inputs, "max_iter": solver.max_iter, "finished": False})
+
+
+def expected_layers(row: chain.Row, net) -> list:
+    """Layers that the weights have to fill: all that learn but a new last layer."""
+    return [layer.name for layer in net.layer if layer.type in LEARNING and layer.name != row.head]

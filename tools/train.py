@@ -1,0 +1,141 @@
+"""Run steps of the paper's chain: step 1 adopts VGG-Face, steps 2 to 4 train, each from the weights of the one before.
+
+    make step4 NET=gnet PROFILE=demo                         # or the same without make:
+    python tools/train.py --step 4 --net gnet --profile demo
+    python tools/train.py --step 1 2 3 4 --profile demo      # all of it, for GNet, SNet1 and SNet2
+
+A step that is done says so and does nothing. Ctrl-C takes a snapshot; the same command goes on from it. Table 2's rows
+skip steps: --weights starts from another file ("none": from random numbers), --variant keeps the result apart.
+"""
+
+from __future__ import annotations
+
+if __name__ == "__main__":
+    import os, sys
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    from tools import environment; environment.ensure()
+
+import argparse
+import os
+import subprocess
+import sys
+
+import recipe
+
+STOPPED = 130
+
+
+def get_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--step", type=int, nargs="+", choices=sorted(recipe.STEPS), required=True, help="which steps")
+    parser.add_argument("--net", nargs="+", choices=sorted(recipe.NETS), default=list(recipe.PIPELINE_NETS),
+                        metavar="NET", help="which nets, of %(choices)s (default: %(default)s)")
+    parser.add_argument("--profile", choices=sorted(recipe.PROFILES), default="paper", help="default: %(default)s")
+    parser.add_argument("--engine", choices=("auto", "caffe", "torch"), default="auto",
+                        help="real Caffe or torchcaffe (default: real Caffe where Python imports it, else torchcaffe)")
+    parser.add_argument("--gpu", type=int, metavar="ID", help="number of the GPU (default: train on the CPU)")
+    parser.add_argument("--batch", type=positive, metavar="N", help="training batch size instead of the recipe's")
+    parser.add_argument("--max-iter", type=positive, metavar="N", help="iterations instead of the recipe's")
+    parser.add_argument("--weights", metavar="FILE", help="caffemodel to start from instead of the previous step's, "
+                        "or none; needs --variant")
+    parser.add_argument("--variant", default="", metavar="NAME", help="added to the names of weights and run folder")
+    parser.add_argument("--force", action="store_true", help="start again from iteration 0, done or not")
+    return parser
+
+
+def positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value
+
+
+def run(rows, interpreter, gpu=None, force=False, header=(), say=print):
+    """Do `rows` (of tools.chain) in order. Raises chain.ChainError, runs.Stopped and the engine's CaffeError."""
+    from tools import adopt, runs
+
+    for row in rows:
+        if row.step == 1:
+            adopt.adopt(row, interpreter, force=force, header=header, say=say)
+        else:
+            runs.train(row, interpreter, gpu=gpu, force=force, header=header, say=say)
+
+
+def plan(rows, interpreter) -> str:
+    """Table of what will run, one line a row."""
+    from tools import chain
+    from tools.status import align
+
+    lines = [("step", "from", "to", "learning rate", "iterations x batch", "state")]
+    for row in rows:
+        profile, state = row.profile, chain.state(row)
+        rate = f"{profile.base_lr[row.step]:g}" if row.step in profile.base_lr else "-"
+        size = "-" if row.step == 1 else (f"{row.max_iter or profile.max_iter[row.step]:,} x "
+                                          f"{row.batch or profile.batch_size}")
+        at = f" at {state.iteration:,}" if state.kind == "interrupted" else ""
+        lines.append((row.title, row.weights_in or "random numbers", row.weights_out, rate, size, state.kind + at))
+    return align(lines) + f"\nengine: {interpreter.title}"
+
+
+def poly_note(rows) -> str:
+    """What Caffe makes of the paper's "polynomial with gamma 0.1"; empty where no row has both."""
+    for row in rows:
+        profile = row.profile
+        if row.step > 1 and profile.lr_policy == "poly" and profile.gamma:
+            return (f"note: the solvers set gamma {profile.gamma:g}, as the paper says, and Caffe's poly policy does not "
+                    f"read it: rate = base_lr * (1 - iteration / max_iter) ^ {profile.power:g} (docs/fidelity.md)")
+    return ""
+
+
+def header(options) -> list:
+    """Head of a run's log: arguments and commit."""
+    try:
+        commit = subprocess.run(["git", "-C", recipe.ROOT, "describe", "--always", "--dirty", "--abbrev=12"],
+                                capture_output=True, text=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        commit = ""
+    arguments = " ".join(f"{name}={value}" for name, value in sorted(vars(options).items()))
+    return [f"tools/train.py {arguments}", f"commit {commit or 'unknown'}"]
+
+
+def main(argv=None) -> int:
+    """Return 0 when all is done, 1 when a step failed, 2 on wrong use, 130 when stopped with a snapshot."""
+    parser = get_parser()
+    options = parser.parse_args(argv)
+    if options.weights and not options.variant:
+        parser.error("--weights needs --variant, so that the chain's own results stay what they are")
+    if options.weights and len(options.step) > 1:
+        parser.error("--weights is for one step at a time")
+    from tools import chain, engine, runs
+    from torchcaffe.errors import CaffeError
+
+    start = {None: None, "none": ""}.get(options.weights, options.weights and os.path.abspath(options.weights))
+    try:
+        interpreter = engine.interpreter(options.engine)
+        rows = chain.rows(recipe.PROFILES[options.profile], options.net, options.step, batch=options.batch,
+                          max_iter=options.max_iter, start=start, variant=options.variant)
+        print(plan(rows, interpreter), flush=True)
+        if poly_note(rows):
+            print(poly_note(rows), flush=True)
+        run(rows, interpreter, options.gpu, options.force, header(options), say)
+    except runs.Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        return STOPPED
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return STOPPED
+    except OSError as error:
+        print(f"train: {error.filename or ''}: {error.strerror}", file=sys.stderr)
+        return 1
+    except (chain.ChainError, engine.EngineError, CaffeError) as error:
+        print(f"train: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def say(message: str):
+    print(message, flush=True)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
