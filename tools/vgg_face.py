@@ -1,0 +1,133 @@
+"""VGG-Face's weights: which layers and shapes the file must have, and a random file of the same form.
+
+Not a command of its own; `tools/weights.py` and step 1 use it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Dict, Tuple
+
+import recipe
+
+Shapes = Tuple[Tuple[int, ...], Tuple[int, ...]]  # of a layer's weights and of its biases
+
+VGG_FACE = "weights/VGG_FACE.caffemodel"  # where `make weights` puts it, in the project's folder
+RECORD = ".json"  # appended to a caffemodel's path without its suffix: what was found there at first use
+
+
+def expected_shapes(width: float = 1.0, input_size: int = recipe.PAPER.crop_size) -> Dict[str, Shapes]:
+    """Shapes of VGG-Face's 16 layers with learned weights, in the net's order: {name: (weights, biases)}.
+
+    `width` is the share of VGG-Face's filters and units that the net has, `input_size` its square input in pixels.
+    Convolutions are (filters, channels, 3, 3), fully connected layers (units, inputs).
+    """
+    def share(full: int) -> int:
+        return max(1, int(round(full * width)))
+
+    shapes: Dict[str, Shapes] = {}
+    channels = 3
+    for group, (filters, count) in enumerate(recipe.CONVOLUTIONS, start=1):
+        for number in range(1, count + 1):
+            shapes[f"conv{group}_{number}"] = ((share(filters), channels, 3, 3), (share(filters),))
+            channels = share(filters)
+    side = -(-input_size // 2 ** len(recipe.CONVOLUTIONS))  # each group ends with a pooling that halves, rounding up
+    inputs = channels * side * side
+    for name, units in (("fc6", share(recipe.FULLY_CONNECTED)), ("fc7", share(recipe.FULLY_CONNECTED)),
+                        ("fc8", recipe.IDENTITIES)):
+        shapes[name] = ((units, inputs), (units,))
+        inputs = units
+    return shapes
+
+
+def check_vgg_face(path: str, width: float = 1.0, input_size: int = recipe.PAPER.crop_size) -> None:
+    """Raise torchcaffe.errors.WeightsError unless `path` holds VGG-Face's 16 layers, of these shapes, all finite.
+
+    V1 and V2 files are accepted; further layers and a missing fc8 are not.
+    """
+    from torchcaffe import files
+    from torchcaffe.errors import WeightsError
+
+    expected = expected_shapes(width, input_size)
+    layers = {layer.name: layer for layer in files.read_weights(path) if layer.blobs}
+    absent = [name for name in expected if name not in layers]
+    unknown = [name for name in layers if name not in expected]
+    if absent or unknown:
+        parts = [f"{word} {', '.join(names)}" for word, names in (("lacks", absent), ("has", unknown)) if names]
+        raise WeightsError(f"{path}: not VGG-Face's weights: it {' and '.join(parts)}; expected the "
+                           f"{len(expected)} layers conv1_1 .. conv5_3, fc6, fc7, fc8 (see weights/README.md)")
+    for name, shapes in expected.items():
+        blobs = layers[name].blobs
+        found = tuple(_without_padding(blob.shape) for blob in blobs)
+        if found != tuple(_without_padding(shape) for shape in shapes):
+            raise WeightsError(f"{path}: layer {name} has shapes {_listed(blob.shape for blob in blobs)}, "
+                               f"expected {_listed(shapes)} (see weights/README.md)")
+        for blob in blobs:
+            # A NaN passes through min and max; no temporary array of the blob's size is made.
+            if not abs(float(blob.data.min())) + abs(float(blob.data.max())) < float("inf"):
+                raise WeightsError(f"{path}: layer {name} holds values that are not finite; fetch the file anew")
+
+
+def verify_vgg_face(path: str) -> str:
+    """Check the structure of VGG-Face's file and that it is the one first used; return its sha256.
+
+    At first use the sha256 is written to a JSON file beside it (VGG_FACE.json), later compared with it.
+    Raises torchcaffe.errors.WeightsError.
+    """
+    from torchcaffe.errors import WeightsError
+
+    from tools.download import sha256_of
+
+    check_vgg_face(path)
+    record_path = os.path.splitext(path)[0] + RECORD
+    found = {"file": os.path.basename(path), "size": os.path.getsize(path), "sha256": sha256_of(path)}
+    if not os.path.exists(record_path):
+        with open(record_path, "w", encoding="utf-8") as stream:
+            json.dump(found, stream, indent=2)
+            stream.write("\n")
+        return found["sha256"]
+    with open(record_path, encoding="utf-8") as stream:
+        recorded = json.load(stream).get("sha256")
+    if recorded != found["sha256"]:
+        raise WeightsError(f"{path}: sha256 is {found['sha256']}, but {recorded} was noted in {record_path} at first "
+                           "use; if you changed the file on purpose, delete that note")
+    return recorded
+
+
+def write_random_vgg_face(path: str, width: float = 1.0, seed: int = recipe.PAPER.random_seed,
+                          input_size: int = recipe.PAPER.crop_size) -> None:
+    """Write a file of VGG-Face's form (V1 caffemodel) with random weights. Nothing is learned in it.
+
+    It stands in where the real file is not to be had: in the demo's step 1 and in tests. Weights are normal with the
+    standard deviation sqrt(2 / inputs) (He et al. 2015), which keeps the scale of the signal through the ReLUs; biases
+    are 0. The same arguments give the same file. 580 MB at full width.
+    """
+    import numpy as np
+    from torchcaffe import files
+
+    generator = np.random.default_rng(seed)
+
+    layers = []
+    for name, (shape, bias_shape) in expected_shapes(width, input_size).items():
+        weights = generator.standard_normal(shape, dtype=np.float32)
+        weights *= np.float32((2.0 / np.prod(shape[1:])) ** 0.5)
+        kind = "CONVOLUTION" if len(shape) == 4 else "INNER_PRODUCT"
+        layers.append((name, kind, [_padded(weights), _padded(np.zeros(bias_shape, np.float32))]))
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    files.write_v1_weights(path, "VGG_FACE_random", layers, [("data", (1, 3, input_size, input_size))])
+
+
+def _padded(array):
+    """`array` with four axes, as V1 files have it: leading ones are put before its own."""
+    return array.reshape((1,) * (4 - array.ndim) + array.shape)
+
+
+def _without_padding(shape: Tuple[int, ...]) -> Tuple[int, ...]:
+    """V1 files pad every shape to four axes with leading ones."""
+    shape = tuple(int(size) for size in shape)
+    return _without_padding(shape[1:]) if shape[:1] == (1,) else shape
+
+
+def _listed(shapes) -> str:
+    return " and ".join("x".join(str(size) for size in shape) for shape in shapes)
