@@ -72,7 +72,8 @@ def _draw_face(axes, prediction, scale: float, left: float, unit: float) -> None
     line = _points(max(2.0, 2.6 * unit))
     for color, extra in (("black", 1.9), (FACE, 1.0)):  # the dark line below keeps the box visible on any photo
         alpha = 0.45 if color == "black" else 1.0
-        axes.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor=color, linewidth=line * extra, alpha=alpha))
+        style = {"edgecolor": color, "linewidth": line * extra, "alpha": alpha}
+        axes.add_patch(Rectangle((x, y), width, height, fill=False, **style))
     radius = min(max(0.022 * width, 1.8 * unit), 6 * unit)
     for landmark_x, landmark_y in prediction.face.landmarks:
         center = (float(landmark_x) * scale + left, float(landmark_y) * scale)

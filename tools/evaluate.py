@@ -40,10 +40,10 @@ def get_parser() -> argparse.ArgumentParser:
         prog="evaluate.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--profile", default=os.environ.get("PROFILE") or recipe.PAPER.name, choices=recipe.PROFILES)
-    parser.add_argument("--photos", metavar="FOTW", help="FotW's folder: run the whole pipeline on its validation photos")
+    parser.add_argument("--photos", metavar="FOTW", help="FotW's folder: the whole pipeline on its validation photos")
     parser.add_argument("--engine", default=os.environ.get("ENGINE") or "auto", choices=("auto", "caffe", "torch"))
     parser.add_argument("--gpu", type=int, metavar="NUMBER", help="GPU to run on (default: the CPU)")
-    parser.add_argument("--batch", type=int, metavar="FACES", help="faces at a time (default: the profile's test batch)")
+    parser.add_argument("--batch", type=int, metavar="FACES", help="faces at a time (default: as in testing)")
     return parser
 
 
@@ -55,6 +55,7 @@ def main(argv=None) -> int:
     from lmdb_builders.errors import BuildError
     from tools.pipeline import PipelineError
 
+    os.environ.setdefault("GLOG_minloglevel", "1")  # Caffe's report of each layer is for training
     try:
         if arguments.photos:
             evaluation, protocol, suffix = evaluate_photos(arguments), "testing phase, whole photos", "_photos"
@@ -91,7 +92,7 @@ def evaluate_faces(arguments) -> Tuple[dict, dict, int]:
         check_count(folder, len(labels[net]))
     check_same("snet1", labels["snet1"], "snet2", labels["snet2"])
     truths = {"gender": labels["gnet"], "smile": labels["snet1"]}
-    return truths, combine(ones), count_missed(arguments.profile)
+    return truths, combine(ones), count_missed(sources["gnet"])
 
 
 def combine(ones: Dict[str, dict]) -> Dict[str, dict]:
@@ -173,6 +174,29 @@ def check_same(first: str, first_labels: Dict[str, int], second: str, second_lab
             raise EvaluationError(f"{name} has the label {label} for {first} but {second_labels[name]} for {second}")
 
 
+def manifest_entry(folder: str) -> dict:
+    """FotW's part of the manifest beside the LMDB `folder`; empty where there is none."""
+    from lmdb_builders import manifest
+
+    return manifest.read(os.path.dirname(folder)).get("fotw", {})
+
+
+def check_count(folder: str, scored: int) -> None:
+    """Raise EvaluationError where an LMDB did not hold exactly the faces that its manifest lists."""
+    listed = manifest_entry(folder).get("images", {}).get(os.path.basename(folder))
+    if listed != scored or not scored:
+        raise EvaluationError(
+            f"{folder}: {scored} faces scored, but {'no number' if listed is None else listed} in the manifest.json "
+            "beside it; build it again: make lmdb FORCE=1"
+        )
+
+
+def count_missed(folder: str) -> int:
+    """How many validation photos did not get into the LMDB `folder`, by its manifest."""
+    skipped = manifest_entry(folder).get("skipped", ())
+    return len({entry["image"] for entry in skipped if entry["split"] == "val"})
+
+
 # ------------------------------------------------------------------------------------------ testing phase: photos
 def evaluate_photos(arguments) -> Tuple[dict, dict, int]:
     """(truths, probabilities, 0) of the whole pipeline; a photo without an answer has None, and is named on stderr."""
@@ -180,7 +204,10 @@ def evaluate_photos(arguments) -> Tuple[dict, dict, int]:
     from tools.pipeline import Pipeline
     from tqdm import tqdm
 
-    records = read_fotw(arguments.photos, ("val",)).records
+    dataset = read_fotw(arguments.photos, ("val",))
+    records = dataset.records
+    for entry in dataset.skipped:
+        print(f"evaluate.py: {entry.file} line {entry.line}: {entry.image}: {entry.reason}: left out", file=sys.stderr)
     pipeline = Pipeline.load(arguments.profile, arguments.engine, arguments.gpu)
     truths: dict = {task: {} for task in recipe.TASKS}
     ones: dict = {net: {} for net in recipe.PIPELINE_NETS}
@@ -243,7 +270,8 @@ def paper_accuracy(name: str):
 def report(profile: str, protocol: str, figures: Dict[str, dict], challenge: dict) -> str:
     """All figures as text."""
     lines = [f"Model 3 of profile {profile} on FotW's validation set ({protocol})", ""]
-    lines.append(f"{'':8}{'nets':<16}{'schemes':<9}{'faces':>6}{'accuracy':>11}{'95 % interval':>18}{'paper':>10}")
+    columns = f"{'nets':<16}{'schemes':<9}{'faces':>6}{'accuracy':>11}{'95 % interval':>18}{'paper':>10}"
+    lines.append(f"{'':8}{columns}")
     for name, figure in figures.items():
         nets = FIGURES[name][1]
         titles = " + ".join(recipe.NETS[net].title for net in nets)
@@ -264,7 +292,7 @@ def report(profile: str, protocol: str, figures: Dict[str, dict], challenge: dic
             lines.append(f"  {figure['missed']} without an answer count as wrong")
     lines += ["", describe_challenge(challenge)]
     if profile != recipe.PAPER.name:
-        lines.append(f"The paper's figures are of 224-pixel nets and the whole of FotW; {recipe.PROFILES[profile].why}.")
+        lines.append(f"The paper's nets see 224 pixels; these are for {recipe.PROFILES[profile].why}.")
     return "\n".join(lines)
 
 
@@ -272,9 +300,9 @@ def describe_challenge(challenge: dict) -> str:
     if not challenge["images"]:
         return "Organizers' error: no image has a label for both tasks"
     return (
-        f"Organizers' error: {challenge['sum']:.1f} over {challenge['images']} images with both labels (an image counts "
-        f"0, 1/2 or 1,\na face that was not found 1): mean accuracy {100 * challenge['mean_accuracy']:.2f} %. "
-        f"The paper says {recipe.CHALLENGE_ERROR}; that it is this sum is our reading."
+        f"Organizers' error: {challenge['sum']:.1f} over {challenge['images']} images (each counts 0, 1/2 or 1, a face "
+        f"that was not found 1),\na mean accuracy of {100 * challenge['mean_accuracy']:.2f} %. "
+        f"The paper's {recipe.CHALLENGE_ERROR} is such a sum in our reading (docs/fidelity.md)."
     )
 
 

@@ -164,7 +164,10 @@ class Classifier:
 
 
 class Pipeline:
-    """Detector, crops and nets of Figure 1. Make one with `Pipeline.load`; it may be used for any number of photos."""
+    """Detector, crops and nets of Figure 1. Make one with `Pipeline.load`, use it for any number of photos.
+
+    Its methods raise PipelineError where a net cannot run; a photo that cannot be answered has an `error` instead.
+    """
 
     def __init__(self, detector, classifiers: Dict[str, Classifier], profile: str):
         self.detector, self.classifiers, self.profile = detector, classifiers, profile
@@ -180,12 +183,9 @@ class Pipeline:
         profile = choose_profile(profile)
         caffe = load_engine(engine, gpu)
         classifiers = {net: Classifier(caffe, profile, net) for net in recipe.PIPELINE_NETS}
-        from detector import Detector, DetectorError
+        from detector import Detector
 
-        try:
-            return cls(Detector(caffe=caffe), classifiers, profile)
-        except DetectorError as error:
-            raise PipelineError(str(error)) from error
+        return cls(Detector(caffe=caffe), classifiers, profile)
 
     def predict(self, image, name: str = "") -> Prediction:
         """Gender and smile of the face nearest to the middle of `image` (height x width x 3 uint8, BGR)."""
@@ -225,9 +225,12 @@ class Pipeline:
 
     def _prepare(self, image, name: str) -> Tuple[Prediction, Crops]:
         """Stages 1 and 2: the central face, and its crop for each net (none where there is no face)."""
-        from detector import nearest_to_center
+        from detector import DetectorError, nearest_to_center
 
-        face = nearest_to_center(self.detector.detect(image), image.shape)
+        try:
+            face = nearest_to_center(self.detector.detect(image), image.shape)
+        except DetectorError as error:  # its nets' weights are missing
+            raise PipelineError(str(error)) from error
         if face is None:
             return Prediction(name, error=NO_FACE), {}
         try:

@@ -54,7 +54,7 @@ def picture_paths(draw: str, images: list) -> list:
             raise ValueError(f"--draw: {draw} is a file without suffix; name a folder or a file with {SUFFIXES[0]}")
         paths = _folder_paths(draw, images)
     elif suffix.lower() not in SUFFIXES:
-        raise ValueError(f"--draw: {draw}: pictures are written as {', '.join(SUFFIXES)}; a path without suffix is a folder")
+        raise ValueError(f"--draw: {draw}: a picture is {', '.join(SUFFIXES)}; a path without suffix is a folder")
     elif len(images) == 1:
         paths = [draw]
     else:
@@ -106,6 +106,7 @@ def main(argv=None) -> int:
     arguments = get_parser().parse_args(argv)
     from tools.pipeline import Pipeline, PipelineError
 
+    os.environ.setdefault("GLOG_minloglevel", "1")  # Caffe's report of each layer is for training
     try:
         pictures = picture_paths(arguments.draw, arguments.images) if arguments.draw else [None] * len(arguments.images)
         pipeline = Pipeline.load(arguments.profile, arguments.engine, arguments.gpu)

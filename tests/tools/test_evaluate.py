@@ -1,0 +1,195 @@
+"""Scores: the figures by hand, the LMDBs' faces, whole photos, and everything that must stop an evaluation."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import recipe
+from lmdb_builders.lmdb_writer import LmdbWriter, encode_crop, image_datum, record_key
+from pipeline_fakes import FakeDetector, fake_caffe, install, photo
+from tools import engine, evaluate, scores
+
+SIZE = recipe.DEMO.crop_size
+BRIGHTNESS = {"a.jpg": 200, "b.jpg": 60, "c.jpg": 220, "d.jpg": 30}  # the fake nets answer 1 above 127
+GENDER = {"a.jpg": 1, "b.jpg": 0, "c.jpg": 0, "d.jpg": 0}  # c is answered wrongly
+SMILE = {"a.jpg": 1, "b.jpg": 1, "c.jpg": 1, "d.jpg": 0}  # b is
+
+
+# ------------------------------------------------------------------------------------------ figures
+def test_wilson_interval_against_published_values():
+    assert scores.wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)  # Newcombe 1998, table I
+    assert scores.wilson_interval(0, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
+    assert scores.wilson_interval(15, 148) == pytest.approx((0.0624, 0.1605), abs=5e-5)
+
+
+def test_score_counts_a_face_that_was_not_found_as_wrong():
+    figure = scores.score({"a": 1, "b": 0, "c": 0, "d": 1}, {"a": 0.9, "b": 0.8, "c": 0.1, "d": None})
+    assert (figure["accuracy"], figure["faces"], figure["missed"]) == (0.5, 4, 1)
+    assert figure["confusion"] == [[1, 1], [0, 1]]
+    with pytest.raises(ValueError, match="other images"):
+        scores.score({"a": 1}, {"b": 0.5})
+
+
+def test_organizers_error_is_0_a_half_or_1_an_image():
+    truths = ({"both": 1, "one": 1, "none": 1, "lost": 1, "unlabeled": 1}, {"both": 0, "one": 0, "none": 0, "lost": 0})
+    answers = (
+        {"both": 0.9, "one": 0.9, "none": 0.1, "lost": None, "unlabeled": 0.1},
+        {"both": 0.1, "one": 0.9, "none": 0.9, "lost": None},
+    )
+    assert scores.challenge_error(truths, answers)["sum"] == 0 + 0.5 + 1 + 1
+    found = scores.challenge_error(truths, answers, missed=2)
+    assert found == {"sum": 4.5, "images": 6, "mean_accuracy": 0.25}
+
+
+def test_the_papers_figures_are_found():
+    assert [evaluate.paper_accuracy(name) for name in evaluate.FIGURES] == [91.66, 89.34, 88.79, 88.89]
+
+
+# ------------------------------------------------------------------------------------------ faces of the LMDBs
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project with trained nets that answer how bright a crop is, and the three validation LMDBs."""
+    caffe = fake_caffe()
+    monkeypatch.setenv("GLOG_minloglevel", "1")
+    monkeypatch.setattr(recipe, "ROOT", str(tmp_path))
+    monkeypatch.setattr(engine, "resolve", lambda name="auto": caffe)
+    monkeypatch.setattr("detector.Detector", FakeDetector)
+    install(recipe.ROOT, {"gnet": "bright", "snet1": "bright", "snet2": 0.4})
+    write_lmdb("gnet", GENDER)
+    write_lmdb("snet1", SMILE)
+    write_lmdb("snet2", dict(reversed(SMILE.items())), encode="png")
+    return tmp_path
+
+
+def write_lmdb(net: str, labels: dict, listed=None, encode: str = "raw", skipped=()) -> str:
+    folder = recipe.absolute(recipe.lmdb_paths("demo", net, 4)["val"])
+    shutil.rmtree(folder, ignore_errors=True)
+    writer = LmdbWriter(folder)
+    for index, (name, label) in enumerate(labels.items()):
+        data = encode_crop(photo(BRIGHTNESS[name], SIZE, SIZE), encode)
+        writer.put(record_key(index, f"smiles_valset/{name}"), image_datum(data, SIZE, encode, label))
+    writer.close()
+    listed = len(labels) if listed is None else listed
+    entry = {"images": {os.path.basename(folder): listed}, "skipped": [{"split": "val", "image": n} for n in skipped]}
+    with open(os.path.join(os.path.dirname(folder), "manifest.json"), "w") as file:
+        json.dump({"fotw": entry}, file)
+    return folder
+
+
+def run(*arguments) -> int:
+    return evaluate.main(["--profile", "demo", *arguments])
+
+
+def results(suffix: str = "") -> dict:
+    with open(recipe.absolute(f"runs/demo/results{suffix}.json")) as file:
+        return json.load(file)
+
+
+@pytest.mark.parametrize("batch", ["1", "3", "4", "50"])
+def test_results(project, capsys, batch):
+    """smile = (brightness + 0.4) / 2: above one half for a and c only."""
+    assert run("--batch", batch) == 0
+    assert results() == {
+        "gender": {"accuracy": 0.75, "faces": 4},
+        "smile": {"accuracy": 0.75, "faces": 4},
+        "snet1": {"accuracy": 0.75, "faces": 4},
+        "snet2": {"accuracy": 0.25, "faces": 4},
+    }
+    text = capsys.readouterr().out
+    assert "SNet1 + SNet2" in text and "91.66 %" in text and "89.34 %" in text
+    assert "Organizers' error: 1.0 over 4 images" in text
+
+
+def test_table_of_faces_and_evaluation(project):
+    write_lmdb("gnet", GENDER, skipped=["e.jpg"])
+    assert run() == 0
+    with open(recipe.absolute("runs/demo/evaluation.csv"), newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["image"] for row in rows] == sorted(GENDER)
+    assert rows[1]["gender_label"] == "0" and rows[1]["smile_label"] == "1"
+    assert float(rows[1]["gender_probability"]) == pytest.approx(60 / 255, abs=1e-5)
+    assert float(rows[1]["smile_probability"]) == pytest.approx((60 / 255 + 0.4) / 2, abs=1e-5)
+    with open(recipe.absolute("runs/demo/evaluation.json")) as file:
+        content = json.load(file)
+    assert content["figures"]["gender"]["confusion"] == [[2, 1], [0, 1]]
+    assert content["challenge"]["sum"] == 2.0 and content["challenge"]["images"] == 5  # e.jpg: no face, scores 1
+
+
+def test_a_label_for_one_task_only(project):
+    del_smile = {name: label for name, label in SMILE.items() if name != "a.jpg"}
+    write_lmdb("snet1", del_smile)
+    write_lmdb("snet2", del_smile)
+    assert run() == 0
+    assert results()["gender"]["faces"] == 4 and results()["smile"]["faces"] == 3
+
+
+@pytest.mark.parametrize("listed", [3, 5])
+def test_an_lmdb_that_does_not_hold_what_its_manifest_lists(project, capsys, listed):
+    write_lmdb("snet1", SMILE, listed=listed)
+    assert run() == 1
+    error = capsys.readouterr().err
+    assert f"4 faces scored, but {listed} in the manifest" in error and "make lmdb FORCE=1" in error
+    assert not os.path.exists(recipe.absolute("runs/demo/results.json"))
+
+
+def test_no_manifest(project, capsys):
+    os.remove(os.path.join(os.path.dirname(write_lmdb("gnet", GENDER)), "manifest.json"))
+    assert run() == 1
+    assert "no number in the manifest.json" in capsys.readouterr().err
+
+
+def test_smile_nets_that_saw_other_faces_or_labels(project, capsys):
+    write_lmdb("snet2", {**{name: SMILE[name] for name in ("a.jpg", "b.jpg", "c.jpg")}})
+    assert run() == 1
+    assert "differ in 1 images, d.jpg for one" in capsys.readouterr().err
+    write_lmdb("snet2", {**SMILE, "b.jpg": 0})
+    assert run() == 1
+    assert "b.jpg has the label 1 for snet1 but 0 for snet2" in capsys.readouterr().err
+
+
+def test_missing_inputs_are_named_with_their_command(project, capsys):
+    shutil.rmtree(write_lmdb("snet2", SMILE))
+    assert run() == 2
+    assert "data/demo/scheme5/fotw_smile_val is missing: make lmdb PROFILE=demo" in capsys.readouterr().err
+    write_lmdb("snet2", SMILE)
+    os.remove(recipe.absolute(recipe.step_weights("demo", "snet1", 4)))
+    assert run() == 2
+    assert "make step4 NET=snet1 PROFILE=demo" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--batch", "0"], ["--profile", "toy"], ["--epochs", "3"]])
+def test_wrong_use(project, arguments):
+    with pytest.raises(SystemExit) as stop:
+        evaluate.main(arguments)
+    assert stop.value.code == 2
+
+
+# ------------------------------------------------------------------------------------------ whole photos
+def test_photos(project, capsys):
+    """b has no usable smile label, d's face is not found: wrong in both tasks, and named."""
+    folder = project / "FotW" / "smiles_valset"
+    folder.mkdir(parents=True)
+    lines = ["image_name, bbox_x, bbox_y, bbox_width, bbox_height, Gender, Smile"]
+    for name, brightness in {**BRIGHTNESS, "d.jpg": 0}.items():
+        Image.fromarray(photo(brightness)).save(folder / name, quality=95)
+        lines.append(f"{name}, 30, 30, 40, 50, {GENDER[name]}, {2 if name == 'b.jpg' else SMILE[name]}")
+    (folder / "gender_fex_valset.csv").write_text("\r\n".join(lines) + "\r\n")
+    assert run("--photos", str(project / "FotW")) == 0
+    captured = capsys.readouterr()
+    assert results("_photos")["gender"] == {"accuracy": 0.5, "faces": 4}
+    assert results("_photos")["smile"] == {"accuracy": pytest.approx(2 / 3), "faces": 3}
+    assert "smiles_valset/d.jpg: no face found: counts as wrong" in captured.err
+    assert "1 without an answer count as wrong" in captured.out
+    assert not os.path.exists(recipe.absolute("runs/demo/results.json"))
+
+
+def test_photos_without_data_set(project, capsys):
+    assert run("--photos", str(project / "nowhere")) == 2
+    assert "no such folder" in capsys.readouterr().err

@@ -1,0 +1,126 @@
+"""The three stages of Figure 1, with nets whose answers are known."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import recipe
+from pipeline_fakes import LANDMARKS, FakeDetector, FakeNet, fake_caffe, install, photo
+from tools import engine, pipeline
+from tools.pipeline import Answer, Classifier, Pipeline, PipelineError
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """An empty project folder, a fake engine and a fake detector."""
+    FakeNet.made.clear()
+    caffe = fake_caffe()
+    monkeypatch.setattr(recipe, "ROOT", str(tmp_path))
+    monkeypatch.setattr(engine, "resolve", lambda name="auto": caffe)
+    monkeypatch.setattr("detector.Detector", FakeDetector)
+    return tmp_path
+
+
+def test_answers_come_from_gnet_and_the_mean_of_both_snets(project):
+    install(project, {"gnet": 0.25, "snet1": 0.9, "snet2": 0.3})
+    answer = Pipeline.load("demo").predict(photo(), "a.jpg").as_dict()
+    assert json.loads(json.dumps(answer)) == {
+        "image": "a.jpg",
+        "face": {"box": [30, 30, 40, 50], "score": 0.9, "landmarks": LANDMARKS.tolist()},
+        "gender": {"label": "male", "probability": 0.75},
+        "smile": {"label": "smiling", "probability": 0.6, "snet1": 0.9, "snet2": 0.3},
+    }
+
+
+@pytest.mark.parametrize("one, label, probability", [(0.8, "female", 0.8), (0.2, "male", 0.8), (0.5, "male", 0.5)])
+def test_probability_is_that_of_the_label(one, label, probability):
+    assert Answer.of("gender", one) == Answer(label, probability)
+
+
+def test_no_face_is_an_error_and_leaves_the_others_alone(project):
+    install(project, {"gnet": "bright", "snet1": "bright", "snet2": "bright"})
+    results = Pipeline.load("demo").predict_many([photo(51), photo(0), photo(204)], ["a", "b", "c"])
+    assert [result.image for result in results] == ["a", "b", "c"]
+    assert results[1].as_dict() == {"image": "b", "error": "no face found"}
+    assert [round(results[index].ones["gnet"], 3) for index in (0, 2)] == [0.2, 0.8]
+
+
+def test_crops_of_many_photos_go_through_a_net_together(project):
+    install(project, {"gnet": "bright", "snet1": 0.5, "snet2": 0.5})
+    count = pipeline.BATCH + 3
+    results = Pipeline.load("demo").predict_many(photo(10 + index, 90, 120) for index in range(count))
+    assert FakeNet.made[0].batches == [pipeline.BATCH, 3]
+    assert np.allclose([result.ones["gnet"] for result in results], [(10 + index) / 255 for index in range(count)])
+
+
+def test_the_face_nearest_the_middle_is_taken(project):
+    install(project, {"gnet": 0.5, "snet1": 0.5, "snet2": 0.5})
+    result = Pipeline.load("demo").predict(photo(255))
+    assert result.face.box == (30, 30, 40, 50)  # the one in the corner has the better score
+
+
+def test_landmarks_without_extent_are_an_error_of_the_photo(project, monkeypatch):
+    install(project, {"gnet": 0.5, "snet1": 0.5, "snet2": 0.5})
+    loaded = Pipeline.load("demo")
+    monkeypatch.setattr("pipeline_fakes.LANDMARKS", np.zeros((5, 2), np.float32))
+    assert "landmarks" in loaded.predict(photo()).error
+
+
+def test_auto_takes_the_papers_weights_only_where_all_are_there(project):
+    install(project, {"gnet": 0.1, "snet1": 0.1, "snet2": 0.1}, "demo")
+    install(project, {"gnet": 0.9, "snet1": 0.9}, "paper")
+    assert Pipeline.load().profile == "demo"
+    install(project, {"snet2": 0.9}, "paper")
+    loaded = Pipeline.load()
+    assert loaded.profile == "paper"
+    assert loaded.predict(photo()).gender == Answer("female", pytest.approx(0.9))
+
+
+def test_missing_files_are_named_with_the_command_that_makes_them(project):
+    with pytest.raises(PipelineError, match="step4_gnet.caffemodel .make step4. nor .*make demo"):
+        Pipeline.load()
+    install(project, {"gnet": 0.1, "snet1": 0.1})
+    with pytest.raises(PipelineError, match="demo/step4_snet2.caffemodel is missing: make step4 NET=snet2 PROFILE=demo"):
+        Pipeline.load("demo")
+    with pytest.raises(PipelineError, match="unknown profile 'toy': use auto, paper, demo"):
+        Pipeline.load("toy")
+
+
+def test_weights_that_cannot_be_loaded_and_weights_without_numbers(project):
+    install(project, {"gnet": "nan", "snet1": 0.5, "snet2": 0.5})
+    with pytest.raises(PipelineError, match="step4_gnet.caffemodel gives probabilities that are no numbers"):
+        Pipeline.load("demo").predict(photo())
+    caffe = fake_caffe()
+
+    def refuse(*arguments, **options):
+        raise RuntimeError("Cannot copy param 0 weights from layer 'fc6'")
+
+    caffe.Net = refuse
+    with pytest.raises(PipelineError, match="cannot load weights/demo/step4_gnet.caffemodel .* layer 'fc6'"):
+        Classifier(caffe, "demo", "gnet")
+
+
+@pytest.mark.parametrize("gpu, calls", [(None, ["cpu"]), (2, [2, "gpu"])])
+def test_device(project, gpu, calls):
+    assert pipeline.load_engine("auto", gpu).mode == calls
+
+
+def test_a_missing_engine_is_a_pipeline_error(project, monkeypatch):
+    def refuse(name):
+        raise engine.EngineError("real Caffe is not here: make caffe")
+
+    monkeypatch.setattr(engine, "resolve", refuse)
+    with pytest.raises(PipelineError, match="make caffe"):
+        pipeline.load_engine("caffe")
+
+
+def test_nets_get_each_their_own_scheme(project):
+    """A photo black but for the mouth: SNet2, which sees mouth and cheeks, sees most of it."""
+    install(project, {"gnet": "bright", "snet1": "bright", "snet2": "bright"})
+    image = photo(1)
+    image[62:74, 38:62] = 255
+    ones = Pipeline.load("demo").predict(image).ones
+    assert ones["snet2"] > 2 * ones["snet1"] > 2 * ones["gnet"] > 0

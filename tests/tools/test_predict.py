@@ -1,0 +1,241 @@
+"""The command: output, exit status, pictures, and every kind of image that users bring."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import subprocess
+import sys
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import recipe
+from pipeline_fakes import FakeDetector, fake_caffe, install, photo
+from tools import draw, engine, predict
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project with trained nets, and the folder of the user's photos as working folder."""
+    caffe = fake_caffe()
+    monkeypatch.setenv("GLOG_minloglevel", "1")
+    monkeypatch.setattr(recipe, "ROOT", str(tmp_path / "project"))
+    monkeypatch.setattr(engine, "resolve", lambda name="auto": caffe)
+    monkeypatch.setattr("detector.Detector", FakeDetector)
+    install(recipe.ROOT, {"gnet": 0.93, "snet1": 0.8, "snet2": 0.6})
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path / "photos")
+    return tmp_path / "photos"
+
+
+def save(name: str, image=None, **options) -> str:
+    """Save an image (Pillow's, or H x W x 3 uint8) in the working folder; returns `name`."""
+    image = Image.fromarray(photo() if image is None else image) if not isinstance(image, Image.Image) else image
+    image.save(name, **options)
+    return name
+
+
+def answers(capsys) -> list:
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_text(project, capsys):
+    assert predict.main([save("a.jpg"), save("b.png")]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        line.replace("IMAGE", name)
+        for name in ("a.jpg", "b.png")
+        for line in (
+            "IMAGE",
+            "  face    40 x 50 pixels at (30, 30), score 0.900",
+            "  gender  female        93.0 %",
+            "  smile   smiling       70.0 %   (smiling: SNet1 80.0 %, SNet2 60.0 %)",
+        )
+    ]
+
+
+def test_json_is_one_object_an_image_in_the_order_given(project, capsys):
+    images = [save("b.jpg"), save("no face.png", photo(0)), save("a.png"), "missing.jpg"]
+    assert predict.main([*images, "--json"]) == 1
+    found = answers(capsys)
+    assert [answer["image"] for answer in found] == images
+    assert found[0]["gender"] == {"label": "female", "probability": 0.93}
+    assert found[0]["smile"] == {"label": "smiling", "probability": 0.7, "snet1": 0.8, "snet2": 0.6}
+    assert found[1] == {"image": "no face.png", "error": "no face found"}
+    assert found[3] == {"image": "missing.jpg", "error": "file is missing"}
+    assert set(found[2]) == {"image", "face", "gender", "smile"}
+
+
+def test_failures_in_text_name_the_file_and_leave_the_others(project, capsys):
+    assert predict.main([save("dark.png", photo(0)), save("a.png")]) == 1
+    captured = capsys.readouterr()
+    assert captured.err == "predict.py: dark.png: no face found\n"
+    assert captured.out.startswith("a.png\n")
+
+
+USABLE = {
+    "gray.png": lambda: Image.new("L", (100, 100), 128),
+    "gray with alpha.png": lambda: Image.new("LA", (100, 100), (128, 255)),
+    "palette.png": lambda: Image.new("RGB", (100, 100), (90, 120, 200)).convert("P"),
+    "transparent palette.gif": lambda: Image.new("RGBA", (100, 100), (90, 120, 200, 255)).convert("P"),
+    "cmyk.jpg": lambda: Image.new("CMYK", (100, 100), (10, 60, 90, 20)),
+    "sixteen bits.png": lambda: Image.fromarray(np.full((100, 100), 128 << 8, np.uint16)),
+    "alpha.png": lambda: Image.new("RGBA", (100, 100), (90, 120, 200, 128)),
+    "one bit.png": lambda: Image.new("1", (100, 100), 1),
+}
+
+
+@pytest.mark.parametrize("name", USABLE)
+def test_images_of_every_mode_are_answered(project, capsys, name):
+    assert predict.main([save(name, USABLE[name]()), "--json"]) == 0
+    (answer,) = answers(capsys)
+    assert answer["face"]["box"] == [30, 30, 40, 50]
+
+
+def test_exif_turn_is_applied(project, capsys):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by a quarter to show
+    assert predict.main([save("turned.jpg", photo(128, 60, 200), exif=exif), "--json", "--draw", "out.png"]) == 0
+    (answer,) = answers(capsys)
+    assert answer["face"]["box"] == [18, 60, 24, 100]  # of a photo 60 wide and 200 high
+    width, height = Image.open("out.png").size
+    assert height > width
+
+
+def broken(name: str) -> str:
+    if name == "empty.jpg":
+        open(name, "wb").close()
+    elif name == "truncated.jpg":
+        save(name, np.random.RandomState(1).randint(0, 255, (80, 80, 3)).astype(np.uint8))
+        os.truncate(name, os.path.getsize(name) // 2)
+    elif name == "enormous.png":
+        header = b"IHDR" + struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
+        parts = [header, b"IDAT" + zlib.compress(b""), b"IEND"]
+        chunks = [struct.pack(">I", len(part) - 4) + part + struct.pack(">I", zlib.crc32(part)) for part in parts]
+        with open(name, "wb") as file:
+            file.write(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    elif name == "folder.jpg":
+        os.mkdir(name)
+    else:
+        with open(name, "w") as file:
+            file.write("not an image")
+    return name
+
+
+@pytest.mark.parametrize("name", ["empty.jpg", "truncated.jpg", "enormous.png", "folder.jpg", "text.jpg"])
+def test_unusable_files_are_an_error_each_without_traceback(project, capsys, name):
+    assert predict.main([broken(name), "--json"]) == 1
+    (answer,) = answers(capsys)
+    assert set(answer) == {"image", "error"} and "\n" not in answer["error"]
+    assert predict.main([name]) == 1
+    assert capsys.readouterr().err.splitlines() == [f"predict.py: {name}: {answer['error']}"]
+
+
+def test_names_of_odd_bytes(project, capsys):
+    name = os.fsdecode(b"caf\xe9.png")
+    try:
+        save("plain.png")
+        os.rename("plain.png", name)
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    assert predict.main([name]) == 0
+    assert predict.main([name, "--json"]) == 0
+    assert predict.main([name, "no such file.png"]) == 1
+
+
+# ------------------------------------------------------------------------------------------ pictures
+def test_one_picture_goes_to_the_file_named(project, capsys):
+    assert predict.main([save("a.jpg"), "--draw", "new folder/out.png"]) == 0
+    assert capsys.readouterr().out.endswith("  picture new folder/out.png\n")
+    assert Image.open("new folder/out.png").size[0] == draw.LONG_SIDE[0]
+
+
+def test_several_pictures(project):
+    os.makedirs("other")
+    images = [save("a.jpg"), save("dark.png", photo(0)), save("other/a.png")]
+    assert predict.main([*images, "--draw", "pictures", "--json"]) == 1
+    assert sorted(os.listdir("pictures")) == ["a_prediction.png", "a_prediction_2.png"]
+    assert predict.main([*images, "--draw", "out.jpg", "--json"]) == 1
+    assert os.path.exists("out_1.jpg") and not os.path.exists("out_2.jpg") and os.path.exists("out_3.jpg")
+
+
+@pytest.mark.parametrize("target, message", [("a.jpg", "overwrite"), ("out.gif", ".png"), ("plain", "without suffix")])
+def test_places_where_no_picture_can_go(project, capsys, target, message):
+    with open("plain", "w"):
+        pass
+    before = os.path.getsize(save("a.jpg"))
+    assert predict.main(["a.jpg", "--draw", target]) == 2
+    assert message in capsys.readouterr().err
+    assert os.path.getsize("a.jpg") == before
+
+
+def test_a_picture_that_cannot_be_written_is_a_failure(project, capsys):
+    with open("file", "w"):
+        pass
+    assert predict.main([save("a.jpg"), "--draw", "file/out.png"]) == 1
+    assert "file/out.png: cannot write the picture" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("height, width", [(8, 8), (30, 4_000), (3_000, 2_000)])
+def test_pictures_of_photos_of_all_sizes(project, height, width):
+    prediction = predict_one(photo(200, height, width))
+    draw.draw(photo(200, height, width), prediction, "out.png")
+    picture = np.asarray(Image.open("out.png").convert("RGB"))
+    assert draw.LONG_SIDE[0] <= max(picture.shape[:2]) <= 2 * draw.LONG_SIDE[1]
+    assert count(picture, draw.GENDER) > 100 and count(picture, draw.SMILE) > 100  # the bars
+
+
+def test_bars_are_as_long_as_their_probabilities(project):
+    draw.draw(photo(), predict_one(photo()), "out.png")
+    picture = np.asarray(Image.open("out.png").convert("RGB"))
+    rows = (picture == rgb(draw.GENDER)).all(axis=2).sum(axis=1)
+    track = (picture == rgb(draw.TRACK)).all(axis=2)[rows.argmax(), : picture.shape[1] // 2].sum()
+    assert rows.max() / (rows.max() + track) == pytest.approx(0.93, abs=0.02)
+
+
+def predict_one(image):
+    from tools.pipeline import Pipeline
+
+    return Pipeline.load("demo").predict(image)
+
+
+def rgb(color: str) -> list:
+    return [int(color[position : position + 2], 16) for position in (1, 3, 5)]
+
+
+def count(picture, color: str) -> int:
+    return int((picture == rgb(color)).all(axis=2).sum())
+
+
+# ------------------------------------------------------------------------------------------ wrong use
+@pytest.mark.parametrize("arguments", [[], ["a.jpg", "--unknown"], ["a.jpg", "--profile", "toy"], ["a.jpg", "--gpu"]])
+def test_wrong_use(project, capsys, arguments):
+    with pytest.raises(SystemExit) as stop:
+        predict.main(arguments)
+    assert stop.value.code == 2
+    assert "usage: predict.py" in capsys.readouterr().err
+
+
+def test_missing_weights(project, capsys):
+    os.remove(recipe.absolute(recipe.step_weights("demo", "gnet", 4)))
+    assert predict.main([save("a.jpg")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "make demo" in error and "make step4" in error
+
+
+@pytest.mark.parametrize("tool", ["predict.py", "evaluate.py"])
+def test_help_from_any_folder_is_quick_and_leaves_nothing_behind(tmp_path, root, tool):
+    code = (
+        f"import sys, runpy; sys.argv = ['{tool}', '--help']\n"
+        "try: runpy.run_path(sys.orig_argv[-1], run_name='__main__')\n"
+        "except SystemExit as stop:\n"
+        "    heavy = {'torch', 'cv2', 'matplotlib', 'numpy'} & set(sys.modules)\n"
+        "    assert not stop.code and not heavy, (stop.code, heavy)\n"
+    )
+    command = [sys.executable, "-c", code, str(root / "tools" / tool)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"usage: {tool}") and os.listdir(tmp_path) == []
