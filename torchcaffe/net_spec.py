@@ -34,7 +34,7 @@ OWN_SETTINGS = _own_settings()
 
 
 def to_proto(*tops):
-    """NetParameter (without a name) that computes `tops`; everything is named after its type: Data1, Convolution1, ..."""
+    """NetParameter (without a name) that computes `tops`; each is named after its type: Data1, Pooling1, ..."""
     layers, names, counts = OrderedDict(), {}, Counter()
     for top in tops:
         if not isinstance(top, Top):
@@ -190,7 +190,7 @@ class NetSpec:
 
     def __getattr__(self, name):
         try:
-            return self.tops[name]
+            return super().__getattribute__("tops")[name]
         except KeyError:
             raise AttributeError(f"the net has no blob '{name}'; it has {', '.join(self.tops) or 'none'}") from None
 

@@ -1,4 +1,4 @@
-"""Solver states (.solverstate, .solverstate.h5): what a training needs, beside the weights, to go on as if never stopped."""
+"""Solver states (.solverstate, .solverstate.h5): what a training needs beside the weights to go on where it stopped."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ def read_solver_state(path) -> SolverState:
         SolverError: missing, truncated, or another kind of file, such as the weights beside it.
     """
     path = os.fspath(path)
-    content = storage.read_bytes(path, SolverError, "solver state")
-    if storage.kind(content) == "hdf5":
+    if storage.is_hdf5(path):
         return _read_hdf5(path)
+    content = storage.read_bytes(path, SolverError, "solver state")
     storage.refuse_other_kind(path, content, "solverstate", SolverError)
     state, seen = SolverState(), set()
     try:

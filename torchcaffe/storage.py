@@ -64,7 +64,7 @@ def foreign(content: bytes) -> str:
 
 def kind(content: bytes) -> str:
     """What a file is, by content: "hdf5", "caffemodel", "solverstate", "blob", "text" or "" (unknown)."""
-    if any(content[start : start + 8] == HDF5_SIGNATURE for start in (0, 512, 1024, 2048)):
+    if _has_hdf5_signature(content):
         return "hdf5"
     fields = []
     try:
@@ -80,6 +80,19 @@ def kind(content: bytes) -> str:
         if fields and all(wire_type in known.get(number, ()) for number, wire_type in fields):
             return name
     return "text" if _is_text(content[:4096]) else ""
+
+
+def is_hdf5(path) -> bool:
+    """True for an HDF5 file, whatever its name; False too where there is none."""
+    try:
+        with open(path, "rb") as file:
+            return _has_hdf5_signature(file.read(2056))
+    except OSError:
+        return False
+
+
+def _has_hdf5_signature(content):
+    return any(content[start : start + 8] == HDF5_SIGNATURE for start in (0, 512, 1024, 2048))
 
 
 def _is_text(head):

@@ -78,7 +78,7 @@ def upgrade_v0(net, source: str):
 
 
 def _without_padding(net, source):
-    """The entries but "padding", whose pad goes into the conv or pool that reads it, and whose bottom becomes theirs."""
+    """The entries but "padding", whose pad goes into the conv or pool that reads it; so does its bottom."""
     producers = dict.fromkeys(net.input)
     kept = []
     for original in net.layers:
@@ -86,7 +86,7 @@ def _without_padding(net, source):
         entry.CopyFrom(original)
         for index, bottom in enumerate(entry.bottom):
             if bottom not in producers:
-                raise NetError(f"{source}: layer '{entry.layer.name}' reads '{bottom}', which no layer before it writes")
+                raise NetError(f"{source}: layer '{entry.layer.name}' reads '{bottom}', which no earlier layer writes")
             producer = producers[bottom]
             if producer is not None and producer.layer.type == "padding":
                 _absorb(entry, index, producer, source)
@@ -115,7 +115,7 @@ def _upgrade_entry(entry, source):
             new.name = value
         elif name == "type":
             if value not in V0_TYPES:
-                raise NetError(f"{source}: layer '{old.name}' has no known V0 type '{value}'; {', '.join(_TYPES)} exist")
+                raise NetError(f"{source}: layer '{old.name}': no V0 type '{value}'; {', '.join(_TYPES)} exist")
             new.type = V0_TYPES[value]
         elif name in _KEPT:
             getattr(new, name).extend(value)

@@ -48,11 +48,11 @@ def read_weights(path) -> list:
         WeightsError: missing, truncated, another kind of file, or not consistent; names the layer and the remedy.
     """
     path = os.fspath(path)
-    content = storage.read_bytes(path, WeightsError, "weights file")
-    if storage.kind(content) == "hdf5":
+    if storage.is_hdf5(path):
         from torchcaffe.weights_hdf5 import read_weights_hdf5
 
         return read_weights_hdf5(path)
+    content = storage.read_bytes(path, WeightsError, "weights file")
     storage.refuse_other_kind(path, content, "caffemodel", WeightsError)
     layers, forms = [], set()
     try:
