@@ -1,0 +1,102 @@
+# The project's commands. `make` lists them; a target's text after ## is its line there.
+#
+# Variables, from the command line or the environment:
+#= NET       gnet, snet1, snet2 or another of recipe.py (default: these three)
+#= PROFILE   paper (default) or demo: 64-pixel crops and narrow nets, minutes on two cores
+#= ENGINE    auto (default), caffe or torch
+#= GPU       number of the GPU to train on (default: the CPU)
+#= CROP      scheme1 .. scheme5 or all (default: those of the three nets)
+#= CELEBA    folder of CelebA: Anno, Eval, Img
+#= FOTW      folder of FotW: smiles_trset, smiles_valset
+#= VGG_FACE  VGG_FACE.caffemodel or vgg_face_caffe.tar.gz that you have
+#= BATCH     training batch size instead of the recipe's
+#= MAX_ITER  iterations instead of the recipe's
+#= ENCODE    how images lie in the LMDBs: raw (default), jpg or png
+#= IMAGE     photo for predict and crops
+#= FORCE     1: do again what is done
+#= PYTHON    interpreter to make .venv with, 3.10 or newer (default: python3)
+#= TORCH     cpu: PyTorch's CPU build (default: what pip finds, on Linux the CUDA build)
+
+PYTHON ?= python3
+PY := .venv/bin/python
+READY := .venv/ready
+
+# $(call option,--flag,VARIABLE): the flag with the variable's words, or nothing; quoted: as one word, ~ expanded.
+option = $(if $(strip $($(2))),$(1) $($(2)))
+quoted = $(if $(strip $($(2))),$(1) '$(patsubst ~/%,$(HOME)/%,$($(2)))')
+force := $(if $(filter-out 0 no false,$(FORCE)),--force)
+data_sets = $(call quoted,--celeba,CELEBA) $(call quoted,--fotw,FOTW)
+profile = $(call option,--profile,PROFILE)
+engine = $(call option,--engine,ENGINE) $(call option,--gpu,GPU)
+need = $(if $(strip $($(1))),,$(error $(2)))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test weights lmdb step1 step2 step3 step4 status evaluate predict crops prototxt
+.PHONY: clean clean-demo distclean again
+
+help: ## list the targets and variables
+	@echo 'Targets:'
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do \
+		printf '  make %-11s %s\n' "$$name" "$$text"; done
+	@echo 'Variables (make TARGET NAME=value):'
+	@sed -n 's/^#= /  /p' $(MAKEFILE_LIST)
+
+setup: $(READY) ## make .venv with the locked packages and build the detector's weights
+
+# Stands for a finished set-up and holds the TORCH it was made with: asking for another one sets up again.
+$(READY): pyproject.toml requirements.lock
+	@command -v '$(PYTHON)' > /dev/null || { \
+		echo "make: $(PYTHON) is not installed; type: sudo apt-get install python3-venv (or give PYTHON=path)" >&2; exit 1; }
+	@'$(PYTHON)' tools/make_environment.py $(call option,--torch,TORCH)
+ifneq ($(TORCH),)
+ifneq ($(TORCH),$(shell cat $(READY) 2> /dev/null))
+$(READY): again
+endif
+endif
+
+demo: $(READY) ## everything once, small: draw faces (or CELEBA=, FOTW=), LMDBs, steps 1-4, evaluation, a prediction
+	@$(PY) -m tools.demo $(data_sets) $(call option,--engine,ENGINE) $(call option,--gpu,GPU) $(force)
+
+test: $(READY) ## run the tests
+	$(PY) -m pytest
+
+weights: $(READY) ## fetch and check VGG_FACE.caffemodel, or take it from VGG_FACE=path
+	@$(PY) -m tools.weights $(call quoted,--file,VGG_FACE) $(force)
+
+lmdb: $(READY) ## build the LMDBs from CELEBA= and FOTW=, for CROP=
+	@$(PY) -m lmdb_builders.build $(profile) $(call option,--crop,CROP) $(data_sets) $(call option,--encode,ENCODE) $(force)
+
+step1: $(READY) ## adopt VGG-Face
+step2: $(READY) ## learn CelebA's forty attributes, one model a crop scheme
+step3: $(READY) ## learn the net's own attribute on CelebA
+step4: $(READY) ## learn the net's own attribute on FotW
+step1 step2 step3 step4:
+	@$(PY) -m tools.train --step $(@:step%=%) $(call option,--net,NET) $(profile) $(engine) \
+		$(call option,--batch,BATCH) $(call option,--max-iter,MAX_ITER) $(force)
+
+status: $(READY) ## show each net's steps: done, iteration, loss, accuracy, file
+	@$(PY) -m tools.status $(profile)
+
+evaluate: $(READY) ## accuracy on FotW's validation faces, into runs/PROFILE/results.json
+	@$(PY) -m tools.evaluate $(profile) $(engine) $(call option,--batch,BATCH) $(call quoted,--photos,FOTW)
+
+predict: $(READY) ## gender and smile of the face in IMAGE=
+	$(call need,IMAGE,make predict needs IMAGE=photo.jpg)
+	@$(PY) -m tools.predict $(call quoted,,IMAGE) $(engine)
+
+crops: $(READY) ## draw the five crops of IMAGE= (the paper's Figure 3)
+	$(call need,IMAGE,make crops needs IMAGE=photo.jpg)
+	@$(PY) -m tools.crops $(call quoted,,IMAGE)
+
+prototxt: $(READY) ## write prototxt/ and solvers/ from recipe.py
+	@$(PY) -m tools.make_nets
+
+clean: ## remove caches and build leftovers
+	find . -name .venv -prune -o -name .caffe -prune -o -name __pycache__ -type d -exec rm -rf {} +
+	rm -rf .pytest_cache .hypothesis build *.egg-info
+
+clean-demo: ## remove the demo's faces, LMDBs, weights and runs
+	rm -rf data/demo weights/demo runs/demo
+
+distclean: clean ## also remove .venv; data, weights and runs stay
+	rm -rf .venv
