@@ -49,7 +49,7 @@ def read_solver_state(path) -> SolverState:
     path = os.fspath(path)
     if storage.is_hdf5(path):
         return _read_hdf5(path)
-    content = storage.read_bytes(path, SolverError, "solver state")
+    content = storage.read_bytes(path, SolverError, "solver state", mapped=True)
     storage.refuse_other_kind(path, content, "solverstate", SolverError)
     state, seen = SolverState(), set()
     try:

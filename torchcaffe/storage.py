@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import mmap
 import os
 import secrets
 
@@ -26,43 +27,53 @@ _FIELDS = {
 }
 
 
-def read_bytes(path, error=CaffeError, what="file") -> bytes:
+def read_bytes(path, error=CaffeError, what="file", mapped=False):
     """The file's content; `error` with one line where there is none.
 
+    Args:
+        mapped: give an mmap instead of bytes: nothing is read before it is used, nothing is held twice. For files
+            that are replaced as a whole (atomic_write), not rewritten in place.
     Raises:
         error: missing, a folder, unreadable, empty, or plainly something else (a git-lfs pointer, a web page, an
             archive); the message names the file and the remedy.
     """
     try:
         with open(path, "rb") as file:
-            content = file.read()
+            content = _map(file) if mapped else file.read()
     except FileNotFoundError:
         raise error(f"{path}: no such {what}; paths are relative to {os.getcwd()}") from None
     except IsADirectoryError:
         raise error(f"{path}: is a folder, not a {what}") from None
     except OSError as problem:
         raise error(f"{path}: cannot be read: {problem.strerror}") from None
-    reason = foreign(content)
+    reason = foreign(content[:512])
     if reason:
         raise error(f"{path}: {reason}")
     return content
 
 
-def foreign(content: bytes) -> str:
-    """Why a file cannot be any of Caffe's, with the remedy; empty where it may be one."""
-    head = content[:512].lstrip().lower()
-    if not content:
+def _map(file):
+    try:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError):  # empty, or nothing that can be mapped, such as a pipe
+        return file.read()
+
+
+def foreign(start: bytes) -> str:
+    """Why a file that starts so cannot be any of Caffe's, with the remedy; empty where it may be one."""
+    head = start.lstrip().lower()
+    if not start:
         return "is empty (0 bytes); fetch or copy it again"
-    if content.startswith(b"version https://git-lfs"):
+    if start.startswith(b"version https://git-lfs"):
         return "is a git-lfs pointer, not the file itself; run `git lfs pull` where it came from"
     if head.startswith((b"<!doctype html", b"<html")):
         return "is a web page, not the file itself; the download gave a page instead: fetch it again and look at it"
-    if content.startswith((b"\x1f\x8b", b"PK\x03\x04", b"BZh", b"\xfd7zXZ\x00")):
+    if start.startswith((b"\x1f\x8b", b"PK\x03\x04", b"BZh", b"\xfd7zXZ\x00")):
         return "is a compressed archive (or a PyTorch file); unpack it and give the file inside"
     return ""
 
 
-def kind(content: bytes) -> str:
+def kind(content) -> str:
     """What a file is, by content: "hdf5", "caffemodel", "solverstate", "blob", "text" or "" (unknown)."""
     if _has_hdf5_signature(content):
         return "hdf5"
@@ -99,7 +110,7 @@ def _is_text(head):
     return not any(byte < 32 and byte not in b"\t\n\r\f" for byte in head)
 
 
-def refuse_other_kind(path, content: bytes, wanted: str, error):
+def refuse_other_kind(path, content, wanted: str, error):
     """Raise `error` where a file is clearly another of Caffe's kinds than `wanted` (a key of `kind`'s answers)."""
     found = kind(content)
     if found not in ("", wanted):

@@ -22,7 +22,10 @@ _V1, _LAYER = 2, 100  # fields of NetParameter
 
 @dataclass
 class WeightBlob:
-    """One parameter as a file holds it. `data` and `diff` are float32, shaped `shape`, and may be read-only views."""
+    """One parameter as a file holds it: `data` and `diff` are float32 of `shape`.
+
+    From a binary file they are read-only views of the file itself: copy what is to be changed, or kept for long.
+    """
 
     data: np.ndarray
     shape: tuple
@@ -52,7 +55,7 @@ def read_weights(path) -> list:
         from torchcaffe.weights_hdf5 import read_weights_hdf5
 
         return read_weights_hdf5(path)
-    content = storage.read_bytes(path, WeightsError, "weights file")
+    content = storage.read_bytes(path, WeightsError, "weights file", mapped=True)
     storage.refuse_other_kind(path, content, "caffemodel", WeightsError)
     layers, forms = [], set()
     try:
