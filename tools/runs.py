@@ -25,6 +25,7 @@ from tools.metrics import Metrics, draw
 from tools.progress import Progress, duration
 
 KEPT_SNAPSHOTS = 2  # of a running step; the newest one stays when it is done
+DRAW_SECONDS = 20.0  # between two drawings of the curve
 STOPPED = 130
 
 
@@ -71,7 +72,7 @@ class Run:
         self.metrics = Metrics(row.path(os.path.join(row.folder, "metrics.csv")), resume=first)
         self.progress = Progress(row.title, solver.max_iter, first)
         self.began, self.iteration = time.monotonic(), first
-        self.end, self.versions, self.test = None, {}, {}
+        self.end, self.versions, self.test, self.drawn = None, {}, {}, 0.0
 
     def follow(self, interpreter, header=()):
         """Start the process and read its events to the end. Raises chain.ChainError or Stopped."""
@@ -101,7 +102,9 @@ class Run:
             self.test = event
             self.progress.test(event["iteration"], event["loss"], event["accuracy"])
             self.metrics.add(event["iteration"], seconds, val_loss=event["loss"], val_accuracy=event["accuracy"])
-            self.draw()
+            if seconds - self.drawn > DRAW_SECONDS:
+                self.drawn = seconds
+                self.draw()
         elif kind == "weights":
             self.progress.say(_filled(self.row, event))
         elif kind == "snapshot":

@@ -1,0 +1,87 @@
+"""The whole chain, tiny, for real: synthetic crops in LMDBs, step 1 to step 4 in torchcaffe, stopped and resumed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from tiny_project import TINY, make_project
+
+from tools import chain, engine, metrics, status, train
+from torchcaffe import files
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> str:
+    root = str(tmp_path_factory.mktemp("project"))
+    make_project(root)
+    return root
+
+
+def run(root, steps, **options):
+    """Run `steps` of GNet; returns (messages, rows)."""
+    said = []
+    rows = chain.rows(TINY, ["gnet"], steps, root=root, **options)
+    train.run(rows, engine.interpreter("torch"), header=["a test"], say=said.append)
+    return said, rows
+
+
+def test_four_steps_then_nothing_to_do(project):
+    _, rows = run(project, [1, 2, 3, 4])
+    for row in rows:
+        record = chain.read_json(row.path(row.weights_out) + ".json")
+        assert record["sha256"] == chain.sha256(row.path(row.weights_out))
+        assert chain.state(row).kind == "done"
+    last = rows[-1]
+    assert record["iteration"] == 6 and 0.0 <= record["accuracy"] <= 1.0
+    assert record["engine"].startswith("torchcaffe") and record["seed"] == TINY.random_seed
+    learned = {layer.name for layer in files.read_weights(last.path(last.weights_out)) if layer.blobs}
+    assert learned >= {"conv1_1", "fc7", "fc8_gender"} and "fc8_attributes" not in learned
+    numbers = metrics.read(last.path(f"{last.folder}/metrics.csv"))
+    assert [row["iteration"] for row in numbers] == [0, 1, 2, 3, 4, 5, 6]
+    assert [row["iteration"] for row in numbers if row["val_accuracy"] is not None] == [0, 3, 6]
+    assert os.path.getsize(last.path(f"{last.folder}/curve.png")) > 5000
+    with open(last.path(f"{last.folder}/train.log")) as stream:
+        log = stream.read()
+    assert log.startswith("# a test\n") and "Solving step 4, GNet" in log
+    assert "Test net output #0: accuracy = " in log and ", lr = 0.0001" in log
+    times = [os.path.getmtime(row.path(row.weights_out)) for row in rows]
+    said, _ = run(project, [1, 2, 3, 4])
+    assert len(said) == 4 and all("done" in line for line in said)
+    assert times == [os.path.getmtime(row.path(row.weights_out)) for row in rows]
+
+
+def test_terminated_run_goes_on_from_its_snapshot(project):
+    run(project, [1])
+    script = textwrap.dedent("""
+        import sys
+        from tiny_project import TINY
+        from tools import chain, engine, runs, train
+        rows = chain.rows(TINY, ["gnet"], [2], root=sys.argv[1], max_iter=300, variant="stopped")
+        try:
+            train.run(rows, engine.interpreter("torch"), say=lambda line: print(line, flush=True))
+        except runs.Stopped as stopped:
+            print(stopped)
+            raise SystemExit(130)
+    """)
+    row = chain.rows(TINY, ["gnet"], [2], root=project, max_iter=300, variant="stopped")[0]
+    paths = os.pathsep.join([os.path.dirname(os.path.dirname(os.path.dirname(__file__))), os.path.dirname(__file__)])
+    child = subprocess.Popen([sys.executable, "-c", script, project], stdout=subprocess.PIPE, text=True,
+                             stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": paths})
+    while len(metrics.read(row.path(f"{row.folder}/metrics.csv"))) < 3:
+        assert child.poll() is None
+    child.send_signal(signal.SIGTERM)
+    output, _ = child.communicate(timeout=60)
+    assert child.returncode == 130 and "the same command goes on from there" in output
+    state = chain.state(row)
+    assert state.kind == "interrupted" and 0 < state.iteration < 300
+    assert status.describe(row)["state"] == "stopped"
+    said, _ = run(project, [2], max_iter=300, variant="stopped")
+    assert f"going on from iteration {state.iteration}" in said[0]
+    assert chain.state(row).kind == "done"
+    iterations = [line["iteration"] for line in metrics.read(row.path(f"{row.folder}/metrics.csv"))]
+    assert iterations == sorted(set(iterations)) and iterations[-1] == 300

@@ -1,0 +1,240 @@
+"""The driver of the steps, with a fake engine that starts at once: what it skips, repeats, refuses and keeps."""
+
+from __future__ import annotations
+
+import glob
+import os
+import shutil
+import sys
+
+import pytest
+from tiny_project import TINY, make_project
+
+import recipe
+from tools import chain, engine, metrics, runs, status, train
+from torchcaffe import files
+
+FAKE = engine.Interpreter("fake_caffe", "a fake", (sys.executable,), {
+    "PYTHONPATH": os.pathsep.join([recipe.ROOT, os.path.dirname(__file__)])})
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> str:
+    root = str(tmp_path_factory.mktemp("made"))
+    make_project(root)
+    run(root, [1])
+    return root
+
+
+@pytest.fixture
+def project(made, tmp_path) -> str:
+    """A copy of a project in which step 1 is done."""
+    return shutil.copytree(made, tmp_path / "project", symlinks=True).__str__()
+
+
+def run(root, steps, force=False, **options):
+    """Run `steps` of GNet; returns (messages, last row)."""
+    said = []
+    rows = chain.rows(TINY, ["gnet"], steps, root=root, **options)
+    train.run(rows, FAKE, force=force, say=said.append)
+    return said, rows[-1]
+
+
+def record(row):
+    return chain.read_json(row.path(row.weights_out) + ".json")
+
+
+def test_done_step_is_left_alone_and_force_repeats_it(project):
+    _, row = run(project, [2])
+    before = os.stat(row.path(row.weights_out)).st_mtime_ns
+    said, _ = run(project, [2])
+    assert "done" in said[0] and "FORCE=1" in said[0]
+    assert os.stat(row.path(row.weights_out)).st_mtime_ns == before
+    run(project, [2], force=True)
+    assert os.stat(row.path(row.weights_out)).st_mtime_ns > before
+
+
+def test_steps_that_nets_share_come_once():
+    rows = chain.rows(recipe.PAPER, ["gnet", "snet1", "snet2", "gender1"], [4, 1, 2])
+    assert [row.title for row in rows] == [
+        "step 1", "step 2, scheme3", "step 2, scheme1", "step 2, scheme5",
+        "step 4, GNet", "step 4, SNet1", "step 4, SNet2", "step 4, gender on scheme 1"]
+    outputs = [row.weights_out for row in chain.rows(recipe.PAPER, recipe.NETS, [1, 2, 3, 4])]
+    assert len(outputs) == len(set(outputs))
+    for row in chain.rows(recipe.PAPER, recipe.NETS, [2, 3, 4]):
+        assert row.weights_in in outputs  # declared output of an earlier row
+
+
+def test_changed_settings_are_named_and_trained_again(project):
+    run(project, [2])
+    said, row = run(project, [2], max_iter=2, batch=4)
+    assert any("solver's max_iter was 6, is 2" in line for line in said)
+    assert any("net has changed" in line for line in said)
+    assert record(row)["iteration"] == 2
+
+
+def test_changed_weights_and_database_are_named(project):
+    run(project, [2, 3])
+    run(project, [2], max_iter=3)
+    said, row = run(project, [3])
+    assert f"step 3, GNet: {row.weights_in} has changed" in said
+    shutil.rmtree(row.path(row.databases["train"]))
+    shutil.copytree(row.path(row.databases["val"]), row.path(row.databases["train"]))
+    said, row = run(project, [3])
+    assert f"step 3, GNet: {row.databases['train']} has changed" in said
+
+
+def test_manifest_tells_whether_a_database_is_the_same(project):
+    path = os.path.join(project, "data/tiny/scheme3/celeba_val")
+    manifest = {"celeba": {"facts": {"seed": 1, "splits": ["train"]}, "images": {"celeba_val": 10}}, "fotw": {}}
+    prints = []
+    for facts in ({}, {"splits": ["train", "test"]}, {"seed": 2}):
+        manifest["celeba"]["facts"].update(facts)
+        chain.write_json(os.path.join(project, "data/tiny/scheme3/manifest.json"), manifest)
+        prints.append(chain.database_fingerprint(path))
+    assert prints[0] == prints[1] != prints[2]
+
+
+def test_display_and_snapshot_intervals_do_not_matter_to_the_result(project):
+    _, row = run(project, [2])
+    path = row.path(row.solver)
+    with open(path) as stream:
+        text = stream.read()
+    with open(path, "w") as stream:
+        stream.write(text.replace("display: 1 ", "display: 3 ").replace("snapshot: 2 ", "snapshot: 5 "))
+    said, _ = run(project, [2])
+    assert "done" in said[0]
+
+
+def test_weights_put_there_by_hand_are_not_replaced(project):
+    _, row = run(project, [2])
+    os.remove(row.path(row.weights_out) + ".json")
+    said, _ = run(project, [2], max_iter=2)
+    assert "no record beside it" in said[0]
+
+
+def test_run_files(project):
+    _, row = run(project, [2], batch=5)
+    solver = files.read_solver(row.path(f"{row.folder}/solver.prototxt"))
+    net = files.read_net(row.path(solver.net))
+    batches = [layer.data_param.batch_size for layer in net.layer if layer.type == "Data"]
+    assert batches == [5, 5, 5, 5] and list(solver.test_iter) == [2]  # 10 faces, none of them twice
+    assert solver.test_interval == 2**31 - 1 and not solver.test_initialization
+    assert sorted(os.path.basename(path) for path in glob.glob(row.path(f"{row.folder}/snapshot_*"))) == [
+        "snapshot_iter_6.caffemodel", "snapshot_iter_6.json", "snapshot_iter_6.solverstate"]
+    rows = metrics.read(row.path(f"{row.folder}/metrics.csv"))
+    assert rows[0]["val_loss"] is not None and rows[0]["train_loss"] is None
+    assert rows[1]["learning_rate"] == pytest.approx(1e-4) and rows[2]["learning_rate"] == pytest.approx(1e-4 * 5 / 6)
+    assert record(row)["train_loss"] == pytest.approx(1 / 6, rel=1e-6)
+
+
+def test_killed_run_resumes_from_a_whole_snapshot_and_ends_the_same(project, monkeypatch):
+    _, row = run(project, [2])
+    straight = record(row)["sha256"]
+    monkeypatch.setenv("FAKE_ABORT", "5")
+    with pytest.raises(chain.ChainError, match=r"Check failed: shape.*snapshot of iteration 4 is kept"):
+        run(project, [2], force=True)
+    assert record(row)["sha256"] == straight  # the old result stays until there is a new one
+    monkeypatch.delenv("FAKE_ABORT")
+    with open(row.path(f"{row.folder}/snapshot_iter_4.solverstate"), "r+b") as stream:
+        stream.truncate(3)  # torn: the one before it has to do
+    os.remove(row.path(row.weights_out))
+    said, row = run(project, [2])
+    assert "going on from iteration 2 " in said[0]
+    assert record(row)["sha256"] == straight
+
+
+def test_snapshots_of_other_inputs_are_put_aside(project, monkeypatch):
+    monkeypatch.setenv("FAKE_ABORT", "5")
+    with pytest.raises(chain.ChainError):
+        run(project, [2])
+    monkeypatch.delenv("FAKE_ABORT")
+    said, row = run(project, [2], max_iter=5)
+    assert "not gone on with" in said[0] and "going on" not in said[0]
+    assert record(row)["iteration"] == 5
+    aside, = glob.glob(row.path(row.folder) + ".2*")
+    assert os.path.exists(os.path.join(aside, "snapshot_iter_4.caffemodel"))
+
+
+@pytest.mark.parametrize("spoiled, sentence", [
+    ("nan@3", "iteration 3: the loss is nan; most likely the learning rate 5e-05 is too high"),
+    ("stuck", "the loss has been 87.3365"),
+])
+def test_broken_loss_stops_the_run_and_keeps_the_snapshot(project, monkeypatch, spoiled, sentence):
+    monkeypatch.setenv("FAKE_LOSS", spoiled)
+    with pytest.raises(chain.ChainError) as error:
+        run(project, [2], max_iter=6 if "nan" in spoiled else 40)
+    assert sentence in str(error.value) and "is kept" in str(error.value)
+    assert not os.path.exists(os.path.join(project, "weights/tiny/step2_scheme3.caffemodel"))
+
+
+def test_file_without_an_expected_layer_is_refused(project):
+    row, = chain.rows(TINY, ["gnet"], [1], root=project)
+    layers = [layer for layer in files.read_weights(row.path(row.weights_out)) if layer.name != "fc6"]
+    net = files.parse_net("".join(f'layer {{ name: "{layer.name}" type: "{layer.type}" }}\n' for layer in layers))
+    files.write_weights(row.path("weights/tiny/no_fc6.caffemodel"), net,
+                        [[blob.data.reshape(blob.shape) for blob in layer.blobs] for layer in layers])
+    with pytest.raises(chain.ChainError, match="does not fill layer fc6"):
+        run(project, [2], start="weights/tiny/no_fc6.caffemodel", variant="no_fc6")
+
+
+def test_variant_skips_steps_and_keeps_the_chain_apart(project):
+    _, row = run(project, [4], start="", variant="no_steps")
+    assert row.weights_out == "weights/tiny/step4_gnet-no_steps.caffemodel" and record(row)["iteration"] == 6
+    _, row = run(project, [4], start=recipe.step_weights("tiny", "gnet", 1), variant="only_step1")
+    assert row.head == "fc8_gender" and record(row)["iteration"] == 6
+    assert not os.path.exists(row.path("weights/tiny/step4_gnet.caffemodel"))
+
+
+@pytest.mark.parametrize("step, missing, command", [
+    (2, "data/tiny/scheme3/celeba_train", "make lmdb CROP=scheme3 PROFILE=tiny CELEBA="),
+    (4, "data/tiny/scheme3/fotw_gender_train", "make lmdb CROP=scheme3 PROFILE=tiny FOTW="),
+    (3, "weights/tiny/step2_scheme3.caffemodel", "make step2 NET=gnet PROFILE=tiny"),
+    (4, "solvers/tiny/step4_gnet.prototxt", "make prototxt"),
+])
+def test_missing_input_names_the_command_that_makes_it(project, step, missing, command):
+    if not missing.startswith("weights"):
+        shutil.rmtree(os.path.join(project, missing.split("/")[0]))
+    with pytest.raises(chain.ChainError) as error:
+        run(project, [step])
+    assert missing in str(error.value) and command in str(error.value)
+
+
+def test_missing_vgg_face_says_make_weights(tmp_path):
+    make = chain.Row(recipe.PAPER, "gnet", 1, root=str(tmp_path))
+    os.makedirs(os.path.dirname(make.path(make.definition)))
+    open(make.path(make.definition), "w").close()
+    with pytest.raises(chain.ChainError, match=r"VGG_FACE.caffemodel is missing: make weights .* VGG_FACE=path"):
+        chain.check_inputs(make)
+
+
+def test_two_processes_do_not_train_in_one_folder(project):
+    row, = chain.rows(TINY, ["gnet"], [2], root=project)
+    os.makedirs(row.path(row.folder))
+    with runs._only_one(row):
+        assert status.describe(row)["state"] == "running"
+        with pytest.raises(chain.ChainError, match="another process"):
+            run(project, [2])
+
+
+def test_status(project):
+    entries = {entry["step"]: entry for entry in status.collect(TINY, root=project) if entry["net"] == "gnet"}
+    assert [entries[step]["state"] for step in (1, 2, 3, 4)] == ["done", "missing", "missing", "missing"]
+    assert entries[2]["command"] == "make step2 NET=gnet PROFILE=tiny"
+    run(project, [2])
+    entry = next(entry for entry in status.collect(TINY, root=project) if entry["net"] == "gnet" and entry["step"] == 2)
+    assert (entry["state"], entry["iteration"]) == ("done", 6) and entry["accuracy"] is not None
+    lines = status.table(list(entries.values())).splitlines()
+    assert len({line.index("-") for line in lines[2:]}) == 1  # aligned
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["--step", "5"], "invalid choice"),
+    (["--step", "2", "--batch", "0"], "not a positive number"),
+    (["--step", "2", "--weights", "none"], "needs --variant"),
+    (["--step", "2", "--net", "fnet"], "gnet"),
+])
+def test_wrong_use_ends_with_2(arguments, message, capsys):
+    with pytest.raises(SystemExit) as error:
+        train.main(arguments)
+    assert error.value.code == 2 and message in capsys.readouterr().err
