@@ -52,6 +52,7 @@ class NetWeights:
         for layer in self.layers:
             target.setdefault(layer.param.name, layer)
         report, pairs, filled = CopyReport(str(path)), [], set()
+        owned = {id(blob) for blob in self.learnable}
         for source in read_weights(path):
             layer = target.get(source.name)
             if layer is None:
@@ -59,8 +60,8 @@ class NetWeights:
                 if source.blobs:
                     report.ignored.append(source.name)
                 continue
-            self._check_fit(path, source, layer)
-            pairs += [(layer.blobs[index], blob) for index, blob in enumerate(source.blobs)]
+            self._check_fit(path, source, layer, owned)
+            pairs += [(layer.blobs[index], blob) for index, blob in enumerate(source.blobs) if blob is not None]
             if layer.blobs:
                 report.copied.append(source.name)
             filled.update(id(blob.data_memory) for blob in layer.blobs)
@@ -75,13 +76,18 @@ class NetWeights:
         log.info(str(report))
 
     @staticmethod
-    def _check_fit(path, source, layer):
-        if len(source.blobs) != len(layer.blobs):
+    def _check_fit(path, source, layer, owned):
+        given = source.blobs + [None] * (len(layer.blobs) - len(source.blobs))
+        # HDF5 stores a shared parameter with its owner only; every other blob has to be there.
+        missing = any(new is None and id(blob) in owned for new, blob in zip(given, layer.blobs))
+        if missing or len(given) != len(layer.blobs):
             raise WeightsError(
                 f'{path}: layer "{source.name}" has {len(source.blobs)} blobs there and {len(layer.blobs)} in this net; '
                 "rename the layer to start it from its fillers"
             )
         for index, (given, blob) in enumerate(zip(source.blobs, layer.blobs)):
+            if given is None:
+                continue
             if given.legacy:
                 fits = len(blob.dims) <= 4 and legacy_dims(blob.dims) == tuple(given.shape)
             else:
