@@ -18,7 +18,7 @@ _LUMINANCE = np.array([0.2125, 0.7154, 0.0721])  # of R, G, B
 
 def blobproto_to_array(blob, return_diff=False):
     """Array (float64) of a BlobProto's `data`, or of its `diff`; a legacy blob has four axes."""
-    data = np.array(blob.diff if return_diff else blob.data)
+    data = np.array(blob.diff if return_diff else blob.data, float)
     if any(blob.HasField(name) for name in ("num", "channels", "height", "width")):
         return data.reshape(blob.num, blob.channels, blob.height, blob.width)
     return data.reshape(tuple(blob.shape.dim))

@@ -41,7 +41,8 @@ def read_bytes(path, error=CaffeError, what="file", mapped=False):
         with open(path, "rb") as file:
             content = _map(file) if mapped else file.read()
     except FileNotFoundError:
-        raise error(f"{path}: no such {what}; paths are relative to {os.getcwd()}") from None
+        where = "" if os.path.isabs(path) else f" in {os.getcwd()}"
+        raise error(f"{path}: no such {what}{where}; check the path") from None
     except IsADirectoryError:
         raise error(f"{path}: is a folder, not a {what}") from None
     except OSError as problem:

@@ -66,6 +66,10 @@ def _descriptor(name, outer):
 def _unknown_field(kind, name, message):
     descriptor = caffe_pb2.DESCRIPTOR.message_types_by_name[kind]
     where = f"{kind} has no field '{name}'"
+    other = {"NetParameter": caffe_pb2.SolverParameter, "SolverParameter": caffe_pb2.NetParameter}.get(kind)
+    if other and message.DESCRIPTOR.name == kind and name in other.DESCRIPTOR.fields_by_name:
+        what = "solver" if kind == "NetParameter" else "net"
+        return f"{where}, but a {what} has: is this a {what}'s definition, given where the other is wanted?"
     holders = [
         field.name
         for field in descriptor.fields
@@ -73,10 +77,6 @@ def _unknown_field(kind, name, message):
     ]
     if holders:
         return f"{where}; it belongs inside {' or '.join(holders)} {{ ... }}"
-    other = {"NetParameter": caffe_pb2.SolverParameter, "SolverParameter": caffe_pb2.NetParameter}.get(kind)
-    if other and message.DESCRIPTOR.name == kind and name in other.DESCRIPTOR.fields_by_name:
-        what = "solver" if kind == "NetParameter" else "net"
-        return f"{where}, but a {what} has: is this a {what}'s definition, given where the other is wanted?"
     return f"{where}; {_suggest(name, [field.name for field in descriptor.fields])}"
 
 
