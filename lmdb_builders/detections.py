@@ -43,6 +43,7 @@ class Detection(NamedTuple):
 
 def make_detector():
     """The detector that worker processes load when no other is asked for."""
+    os.environ.setdefault("GLOG_minloglevel", "1")  # Caffe's report of each layer is for training
     from detector import Detector
 
     return Detector()

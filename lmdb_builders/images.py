@@ -13,7 +13,7 @@ MEGAPIXELS_LIMIT = 100  # ours: a decoded image of this size takes 300 MB; the l
 SIDE_LIMIT = 32_766  # cv2.warpAffine addresses pixels with 16 bits
 
 # Only decoders that read pixels and nothing else: Pillow's EPS reader, for one, starts another program.
-FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000")
+FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000")
 
 
 def read_image(path, apply_orientation: bool = False) -> np.ndarray:

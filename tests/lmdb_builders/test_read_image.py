@@ -1,0 +1,153 @@
+"""images.read_image on every kind of file that a data set's folder can hold."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from lmdb_builders.errors import ImageError
+from lmdb_builders.images import read_image
+
+
+@pytest.fixture
+def colors():
+    """40 x 60, all three channels different everywhere."""
+    y, x = np.mgrid[0:40, 0:60]
+    return np.stack([x * 4, y * 6, 255 - x * 2 - y], axis=-1).astype(np.uint8)  # BGR
+
+
+def save(array_rgb, path, **options):
+    Image.fromarray(array_rgb).save(path, **options)
+    return path
+
+
+def test_photo_equals_opencv(real_fotw):
+    for path in sorted((real_fotw / "smiles_trset").glob("*.jpg"))[:10]:
+        assert np.array_equal(read_image(path), cv2.imread(str(path)))
+
+
+def test_png_is_bgr(tmp_path, colors):
+    cv2.imwrite(str(tmp_path / "a.png"), colors)
+    image = read_image(tmp_path / "a.png")
+    assert image.dtype == np.uint8 and image.flags.c_contiguous and np.array_equal(image, colors)
+
+
+@pytest.mark.parametrize("extension", ["jpg", "png"])
+def test_gray_becomes_three_equal_channels(tmp_path, colors, extension):
+    gray = colors[:, :, 0]
+    cv2.imwrite(str(tmp_path / f"a.{extension}"), gray)
+    image = read_image(tmp_path / f"a.{extension}")
+    assert image.shape == (40, 60, 3)
+    assert np.abs(image.astype(int) - gray[:, :, None]).max() <= (0 if extension == "png" else 8)
+
+
+def test_one_bit_and_gray_with_alpha(tmp_path, colors):
+    Image.fromarray(colors[:, :, 0] > 100).save(tmp_path / "bit.png")
+    assert set(np.unique(read_image(tmp_path / "bit.png"))) == {0, 255}
+    Image.fromarray(colors[:, :, 0]).convert("LA").save(tmp_path / "la.png")
+    assert np.array_equal(read_image(tmp_path / "la.png")[:, :, 1], colors[:, :, 0])
+
+
+def test_cmyk_keeps_its_colors(tmp_path, colors):
+    Image.fromarray(colors[:, :, ::-1].copy()).convert("CMYK").save(tmp_path / "a.jpg", quality=98)
+    assert np.abs(read_image(tmp_path / "a.jpg").astype(int) - colors).mean() < 4
+
+
+def test_first_picture_of_several(tmp_path, colors):
+    """Phones write MPO files, JPEGs with a second picture, under the name .jpg."""
+    first, second = Image.fromarray(colors), Image.fromarray(255 - colors)
+    first.save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[second], quality=98)
+    assert np.abs(read_image(tmp_path / "a.jpg").astype(int) - colors[:, :, ::-1]).mean() < 4
+
+
+def test_palette(tmp_path, colors):
+    picture = Image.fromarray(colors[:, :, ::-1].copy()).quantize(256)
+    picture.save(tmp_path / "a.png")
+    picture.save(tmp_path / "t.png", transparency=3)
+    expected = np.asarray(picture.convert("RGB"))[:, :, ::-1]
+    assert np.array_equal(read_image(tmp_path / "a.png"), expected)
+    assert np.array_equal(read_image(tmp_path / "t.png"), expected)
+
+
+def test_alpha_is_dropped_as_in_opencv(tmp_path, colors):
+    alpha = np.full((40, 60, 1), 7, np.uint8)
+    cv2.imwrite(str(tmp_path / "a.png"), np.concatenate([colors, alpha], axis=2))
+    assert np.array_equal(read_image(tmp_path / "a.png"), cv2.imread(str(tmp_path / "a.png")))
+    assert np.array_equal(read_image(tmp_path / "a.png"), colors)
+
+
+@pytest.mark.parametrize("extension", ["png", "tiff"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_sixteen_bits_keep_their_high_byte(tmp_path, colors, channels, extension):
+    deep = colors.astype(np.uint16) * 256 + 99
+    path = tmp_path / f"a.{extension}"
+    cv2.imwrite(str(path), deep if channels == 3 else deep[:, :, 0])
+    expected = colors if channels == 3 else np.repeat(colors[:, :, :1], 3, axis=2)
+    assert np.array_equal(read_image(path), expected)
+
+
+def test_orientation_is_applied_only_on_request(tmp_path, colors):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # "turn a quarter clockwise to see it upright"
+    picture = Image.fromarray(colors[:, :, ::-1].copy())
+    picture.save(tmp_path / "a.png", exif=exif)
+    assert np.array_equal(read_image(tmp_path / "a.png"), colors)
+    assert np.array_equal(read_image(tmp_path / "a.png", apply_orientation=True), np.rot90(colors, -1))
+
+
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.95])
+@pytest.mark.parametrize("extension", ["jpg", "png", "webp", "gif"])
+def test_truncated_is_refused(tmp_path, colors, extension, share):
+    noise = np.random.RandomState(0).randint(0, 256, (40, 60, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / f"a.{extension}")
+    data = (tmp_path / f"a.{extension}").read_bytes()
+    (tmp_path / f"a.{extension}").write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(ImageError):
+        read_image(tmp_path / f"a.{extension}")
+
+
+def test_jpeg_that_lost_its_last_bytes_is_refused(tmp_path, colors):
+    cv2.imwrite(str(tmp_path / "a.jpg"), colors)
+    (tmp_path / "a.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:-40])
+    with pytest.raises(ImageError, match="truncated"):
+        read_image(tmp_path / "a.jpg")
+
+
+def test_what_is_no_image(tmp_path):
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "text.jpg").write_text("<html>404</html>")
+    (tmp_path / "folder.jpg").mkdir()
+    for name, reason in (
+        ("empty.jpg", "empty"), ("text.jpg", "not an image"), ("folder.jpg", "folder"), ("none.jpg", "missing"),
+        ("a\0b.jpg", "cannot be opened|missing"), ("x" * 300, "cannot be opened|missing"),
+    ):
+        with pytest.raises(ImageError, match=reason):
+            read_image(f"{tmp_path}/{name}")
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that says it is width x height, and has no pixels."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("size", [(10_001, 10_000), (60_000, 60_000), (40_000, 4)])
+def test_enormous_is_refused_by_its_header(tmp_path, size):
+    (tmp_path / "a.png").write_bytes(png_header(*size))
+    with pytest.raises(ImageError, match="megapixels|longer"):
+        read_image(tmp_path / "a.png")
+
+
+def test_program_running_formats_are_not_opened(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n")
+    with pytest.raises(ImageError, match="not an image of a known format"):
+        read_image(tmp_path / "a.jpg")
