@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import os
 from typing import Dict, List, Optional
 
@@ -61,16 +62,20 @@ class Metrics:
 
 
 def read(path: str) -> List[Row]:
-    """Rows of a metrics.csv, None where a cell is empty; no rows where there is no file. A torn last row is left out."""
+    """Rows of a metrics.csv, None where a cell is empty; no rows where there is no file.
+
+    A row that is being written at this moment is left out.
+    """
     if not os.path.exists(path):
         return []
     rows = []
     with open(path, newline="") as stream:
-        for cells in csv.DictReader(stream):
+        for cells in csv.reader(stream):
             try:
-                row = {name: float(cells[name]) if cells[name] else None for name in COLUMNS}
+                numbers = [float(cell) if cell else None for cell in cells]
+                row = dict(zip(COLUMNS, numbers, strict=True))
                 rows.append(dict(row, iteration=int(row["iteration"])))
-            except (TypeError, KeyError, ValueError):
+            except (TypeError, ValueError):  # the head, or a torn row
                 continue
     return rows
 
@@ -115,7 +120,8 @@ def _points(rows: List[Row], column: str):
 
 def _roof(rows: List[Row]) -> Optional[float]:
     """Top of the loss axis: the highest loss, unless the first few rows tower over all the others."""
-    losses = [row[name] for row in rows for name in ("train_loss", "val_loss") if row[name] is not None]
+    losses = [row[name] for row in rows for name in ("train_loss", "val_loss")
+              if row[name] is not None and math.isfinite(row[name])]
     if not losses:
         return None
     late = sorted(losses)[int(0.95 * (len(losses) - 1))]

@@ -32,6 +32,12 @@ def project(made, tmp_path) -> str:
     return shutil.copytree(made, tmp_path / "project", symlinks=True).__str__()
 
 
+@pytest.fixture(autouse=True)
+def no_curves(monkeypatch):
+    """Drawing takes longer than all the rest here; test_chain.py looks at the curve."""
+    monkeypatch.setattr(runs, "draw", lambda rows, path, title: None)
+
+
 def run(root, steps, force=False, **options):
     """Run `steps` of GNet; returns (messages, last row)."""
     said = []
