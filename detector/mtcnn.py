@@ -1,8 +1,8 @@
 """MTCNN, the cascade of three nets that finds faces and their landmarks; the nets themselves run in the engine.
 
-Source: Zhang, Zhang, Li, Qiao, "Joint Face Detection and Alignment using Multitask Cascaded Convolutional Networks", IEEE
-Signal Processing Letters 2016, and the behavior of the authors' published nets. The nets were trained on transposed
-images, so the photo is transposed once, here, and all arrays of pixels below are x first, y second.
+Source: Zhang, Zhang, Li, Qiao, "Joint Face Detection and Alignment using Multitask Cascaded Convolutional Networks",
+IEEE Signal Processing Letters 2016, and the behavior of the authors' published nets. The nets were trained on
+transposed images, so the photo is transposed once, here, and all arrays of pixels below are x first, y second.
 """
 
 from __future__ import annotations
@@ -193,7 +193,7 @@ class Detector:
             self._nets, self._process = {}, os.getpid()
         if name not in self._nets:
             if not os.path.exists(weights_path(name)):
-                raise DetectorError(f"{weights_path(name)} is missing: run `python -m detector.convert` (part of setup)")
+                raise DetectorError(f"{weights_path(name)} is missing: run `make setup` or `python -m detector.convert`")
             if self._caffe is None:
                 import torchcaffe
 
