@@ -83,7 +83,7 @@ def test_missing_files_are_named_with_the_command_that_makes_them(project):
     with pytest.raises(PipelineError, match="step4_gnet.caffemodel .make step4. nor .*make demo"):
         Pipeline.load()
     install(project, {"gnet": 0.1, "snet1": 0.1})
-    with pytest.raises(PipelineError, match="demo/step4_snet2.caffemodel is missing: make step4 NET=snet2 PROFILE=demo"):
+    with pytest.raises(PipelineError, match="step4_snet2.caffemodel is missing: make step4 NET=snet2 PROFILE=demo"):
         Pipeline.load("demo")
     with pytest.raises(PipelineError, match="unknown profile 'toy': use auto, paper, demo"):
         Pipeline.load("toy")
