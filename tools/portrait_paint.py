@@ -13,8 +13,8 @@ import numpy as np
 
 import recipe
 
-CANVAS = 480  # pixels, square; the origin of the face frame is its center
-UNIT = 60  # pixels of one face unit on the canvas
+CANVAS = 384  # pixels, square; the origin of the face frame is its center
+UNIT = 48  # pixels of one face unit on the canvas
 SHIFT = 4  # binary digits after the point in OpenCV's drawing coordinates
 DEPTH = 0.95  # how far the face's middle lies before its outline, in face units
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
@@ -129,8 +129,9 @@ class Painter:
         `light` (-1..1) brightens the right side and darkens the left; `blur` in canvas pixels, before it is shrunk.
         """
         slope = 1 + light * np.clip((np.arange(CANVAS) - CANVAS / 2) / (1.2 * UNIT), -1, 1)
-        color = self.color * slope.astype(np.float32)[None, :, None] * self.alpha[..., None]
-        layer = np.dstack([color, self.alpha])
+        layer = np.empty((CANVAS, CANVAS, 4), np.float32)
+        layer[..., :3] = self.color * (slope.astype(np.float32) * self.alpha)[..., None]
+        layer[..., 3] = self.alpha
         return cv2.GaussianBlur(layer, (0, 0), blur) if blur > 0.2 else layer
 
 
