@@ -149,8 +149,9 @@ def solver_file(profile: recipe.Profile, net: str, step: int) -> str:
     weights, result = (recipe.step_weights(profile.name, net, row) for row in (step - 1, step))
     faces, batch = profile.validation_faces[recipe.STEPS[step].dataset], profile.test_batch_size
     covering = f"{faces:,} validation faces by {batch}, rounded up; the driver counts those it finds"
+    definition = recipe.net_prototxt(profile.name, net, step)
     rows = (
-        ("net", plain(recipe.net_prototxt(profile.name, net, step)), "both phases; paths start at the project's folder"),
+        ("net", plain(definition), "both phases; run from the project's folder, where all paths start"),
         ("test_iter", str(math.ceil(faces / batch)), covering),
         number("test_interval", step),
         number("test_initialization"),
@@ -171,7 +172,7 @@ def solver_file(profile: recipe.Profile, net: str, step: int) -> str:
     lines = [
         *head(profile, step_title(net, step)),
         *comment(f"From {weights} to {result}: make step{step} NET={net} PROFILE={profile.name}"),
-        f"# Caffe alone: caffe train --solver={solver} --weights={weights}",
+        f"# In Caffe: caffe train --solver={solver} --weights={weights}",
         *comment("solver_mode is left out: the device is the caller's choice (GPU=0 of make, --gpu of caffe)."),
         *(f"{field}: {shown}  # {why}" for field, shown, why in rows),
     ]

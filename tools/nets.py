@@ -69,8 +69,9 @@ def vgg_face(n: NetSpec, profile: recipe.Profile, settings: Settings):
 def filled(profile: recipe.Profile) -> Settings:
     """What the weights of each kind of layer start from where no file brings them."""
     zero = dict(type="constant", value=0)
-    body = dict(weight_filler=profile.weight_filler, bias_filler=zero)
-    return {kind: body for kind in profile.lr_mult} | {"last": dict(weight_filler=profile.last_filler, bias_filler=zero)}
+    settings = {kind: dict(weight_filler=profile.weight_filler, bias_filler=zero) for kind in profile.lr_mult}
+    settings["last"] = dict(weight_filler=profile.last_filler, bias_filler=zero)
+    return settings
 
 
 def trained(profile: recipe.Profile) -> Settings:
@@ -160,8 +161,9 @@ def training_net(profile: recipe.Profile, net: str, step: int) -> NetParameter:
 
 
 def deploy_net(profile: recipe.Profile, head: str) -> NetParameter:
-    """Crops in (blob "data", 1 x 3 x size x size, BGR, mean subtracted; reshape it for more), probabilities out ("prob").
+    """Net that answers: crops in (blob "data"), probabilities out ("prob").
 
+    data: 1 x 3 x size x size float32, BGR, 0..255 with recipe.MEAN_BGR subtracted; reshape it for more crops.
     head: "gender" or "smile" (two probabilities, in the order of the task's classes), "attributes" (forty, each on its
     own) or "identity" (VGG-Face itself). The last has fillers: the demo's step 1 is what they make.
     """

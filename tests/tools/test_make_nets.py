@@ -1,0 +1,419 @@
+"""The generated nets and solvers: current, right in every number of the paper, and readable by others."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from google.protobuf import text_format
+
+import recipe
+from tools import make_nets, net_comments, nets
+from torchcaffe.proto import caffe_pb2
+
+ROOT = Path(recipe.ROOT)
+TRAIN, TEST = caffe_pb2.TRAIN, caffe_pb2.TEST
+TRAININGS = [(profile, net, step) for profile in recipe.PROFILES for net in recipe.NETS for step in (2, 3, 4)]
+# Table 1 by hand: (name, filters, square of the support times the depth of what it reads).
+TABLE1 = (
+    ("conv1_1", 64, 3 * 3 * 3), ("conv1_2", 64, 3 * 3 * 64),
+    ("conv2_1", 128, 3 * 3 * 64), ("conv2_2", 128, 3 * 3 * 128),
+    ("conv3_1", 256, 3 * 3 * 128), ("conv3_2", 256, 3 * 3 * 256), ("conv3_3", 256, 3 * 3 * 256),
+    ("conv4_1", 512, 3 * 3 * 256), ("conv4_2", 512, 3 * 3 * 512), ("conv4_3", 512, 3 * 3 * 512),
+    ("conv5_1", 512, 3 * 3 * 512), ("conv5_2", 512, 3 * 3 * 512), ("conv5_3", 512, 3 * 3 * 512),
+    ("fc6", 4096, 7 * 7 * 512), ("fc7", 4096, 4096), ("fc8", 2622, 4096),
+)  # fmt: skip
+
+
+def read_net(path):
+    return text_format.Parse((ROOT / path).read_text(), caffe_pb2.NetParameter())
+
+
+def read_solver(path):
+    return text_format.Parse((ROOT / path).read_text(), caffe_pb2.SolverParameter())
+
+
+def layers_of(net, phase):
+    return [layer for layer in net.layer if not layer.include or any(rule.phase == phase for rule in layer.include)]
+
+
+def layer_named(net, name, phase=TRAIN):
+    (layer,) = [layer for layer in layers_of(net, phase) if layer.name == name]
+    return layer
+
+
+def infer(net, phase, size):
+    """Blob shapes and parameter shapes by name, worked out here from the layers' definitions alone."""
+    shapes, parameters = {}, {}
+    for layer in layers_of(net, phase):
+        inputs = [shapes[name] for name in layer.bottom]  # KeyError: a blob used before it is made
+        outputs = [inputs[0]] if inputs else []
+        if layer.type == "Input":
+            outputs = [tuple(layer.input_param.shape[0].dim)]
+        elif layer.type == "Data":
+            count = layer.data_param.batch_size
+            outputs = [(count, 40, 1, 1) if "labels" in layer.top else (count, 3, size, size), (count,)]
+        elif layer.type == "Convolution":
+            setting, (count, channels, height, width) = layer.convolution_param, inputs[0]
+            kernel, pad = setting.kernel_size[0], setting.pad[0]
+            outputs = [(count, setting.num_output, height + 2 * pad - kernel + 1, width + 2 * pad - kernel + 1)]
+            parameters[layer.name] = [(setting.num_output, channels, kernel, kernel), (setting.num_output,)]
+        elif layer.type == "Pooling":
+            assert (layer.pooling_param.kernel_size, layer.pooling_param.stride, layer.pooling_param.pad) == (2, 2, 0)
+            outputs = [inputs[0][:2] + tuple(-(-side // 2) for side in inputs[0][2:])]
+        elif layer.type == "InnerProduct":
+            units, read = layer.inner_product_param.num_output, int(np.prod(inputs[0][1:]))
+            outputs = [(inputs[0][0], units)]
+            parameters[layer.name] = [(units, read), (units,)]
+        elif layer.type == "Slice":
+            cuts = [0, *layer.slice_param.slice_point, inputs[0][1]]
+            outputs = [(inputs[0][0], b - a) + inputs[0][2:] for a, b in zip(cuts, cuts[1:])]
+            assert all(shape[1] > 0 for shape in outputs) and len(outputs) == len(layer.top)
+        elif layer.type == "Concat":
+            outputs = [(inputs[0][0], sum(shape[1] for shape in inputs))]
+        elif layer.type in ("SoftmaxWithLoss", "SigmoidCrossEntropyLoss", "Accuracy"):
+            assert inputs[0][0] == inputs[1][0]
+            labels = np.prod(inputs[0]) if layer.type == "SigmoidCrossEntropyLoss" else inputs[0][0]
+            assert np.prod(inputs[1]) == labels
+            outputs = [()]
+        elif layer.type == "Silence":
+            outputs = []
+        else:
+            assert layer.type in ("ReLU", "Dropout", "Softmax", "Sigmoid", "Eltwise"), layer.type
+            assert len(set(inputs)) == 1
+        for name, shape in zip(layer.top, outputs):
+            assert name not in shapes or list(layer.bottom) == list(layer.top), f"{name} is made twice"
+            shapes[name] = shape
+    return shapes, parameters
+
+
+def dangling(net, phase):
+    layers = layers_of(net, phase)
+    used = {name for layer in layers for name in layer.bottom}
+    return {name for layer in layers for name in layer.top} - used
+
+
+def count(parameters):
+    return sum(int(np.prod(shape)) for shapes in parameters.values() for shape in shapes)
+
+
+# ---------------------------------------------------------------------------------------------- files
+def test_committed_files_are_current(tmp_path):
+    assert make_nets.main(["--output", str(tmp_path)]) == 0
+    fresh = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*.prototxt"))
+    assert len(fresh) == 2 * (5 + 7 + 7) * len(recipe.PROFILES) + 4 * len(recipe.PROFILES)
+    for path in fresh:
+        assert (ROOT / path).read_bytes() == (tmp_path / path).read_bytes(), f"{path}: type make prototxt"
+    assert make_nets.main(["--check"]) == 0
+
+
+def test_check_names_changed_missing_and_left_over_files(tmp_path, capsys):
+    output = ["--output", str(tmp_path)]
+    assert make_nets.main(output) == 0
+    changed = tmp_path / "solvers/paper/step2_scheme1.prototxt"
+    changed.write_text(changed.read_text().replace("base_lr: 0.001", "base_lr: 0.01"))
+    (tmp_path / "prototxt/demo/deploy_gender.prototxt").unlink()
+    (tmp_path / "prototxt/demo/old.prototxt").write_text("")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.prototxt")}
+    assert make_nets.main([*output, "--check"]) == 1
+    text = capsys.readouterr()
+    assert "make prototxt" in text.out
+    assert text.err.splitlines() == [
+        "solvers/paper/step2_scheme1.prototxt: is not what recipe.py gives",
+        "prototxt/demo/deploy_gender.prototxt: is missing",
+        "prototxt/demo/old.prototxt: is not in the recipe: delete it",
+    ]
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.prototxt")} == before
+    assert make_nets.main([*output, "--profile", "paper"]) == 0
+    assert make_nets.main([*output, "--profile", "paper", "--check"]) == 0
+    assert make_nets.main([*output, "--profile", "demo", "--check"]) == 1
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, capsys):
+    (tmp_path / "prototxt").write_text("a file where a folder should be")
+    assert make_nets.main(["--output", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_help_from_another_folder_loads_no_torch(tmp_path):
+    command = [sys.executable, "-X", "importtime", str(ROOT / "tools/make_nets.py"), "--help"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0 and "--check" in result.stdout
+    assert not re.search(r"\|\s+(torch|cv2|numpy|google.protobuf.message)\b", result.stderr)
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_file_starts_with_its_generator_and_explains_each_solver_value():
+    for path, text in make_nets.generate(recipe.PROFILES.values()).items():
+        assert text.startswith("# Written by `make prototxt` (tools/make_nets.py)"), path
+        assert max(len(line) for line in text.splitlines() if line.startswith("#")) <= 120, path
+        if path.startswith("solvers/"):
+            values = [line for line in text.splitlines() if not line.startswith("#")]
+            assert all(re.fullmatch(r"\w+: \S+  # \S.*", line) for line in values), path
+            assert any(line.startswith("gamma: 0.1  # ") and "poly never reads gamma" in line for line in values)
+
+
+def test_every_source_is_of_a_field_that_exists():
+    for name in net_comments.SOURCES:
+        field, _, key = name.partition(" ")
+        net_comments.value(recipe.PAPER, field, (int(key) if key.isdigit() else key) if key else None)
+
+
+# ---------------------------------------------------------------------------------------------- nets
+def test_vgg_face_is_table_1():
+    shapes, parameters = infer(read_net("prototxt/paper/deploy_identity.prototxt"), TEST, 224)
+    weights = {name: first for name, (first, _) in parameters.items()}
+    assert [(name, shape[0], int(np.prod(shape[1:]))) for name, shape in weights.items()] == list(TABLE1)
+    assert count(parameters) == sum(filters * read + filters for _, filters, read in TABLE1) == 145_002_878
+    assert shapes["pool5"] == (1, 512, 7, 7) and shapes["prob"] == (1, 2622)
+    depths = [sum(name.startswith(f"conv{group}_") for name in parameters) for group in range(1, 6)]
+    assert depths == [depth for _, depth in recipe.CONVOLUTIONS]
+
+
+@pytest.mark.parametrize("profile", recipe.PROFILES)
+@pytest.mark.parametrize("head, outputs", (("gender", 2), ("smile", 2), ("attributes", 40), ("identity", 2622)))
+def test_deploy_nets(profile, head, outputs):
+    net = read_net(recipe.deploy_prototxt(profile, head))
+    size = recipe.PROFILES[profile].crop_size
+    shapes, parameters = infer(net, TEST, size)
+    assert shapes["data"] == (1, 3, size, size) and shapes["prob"] == (1, outputs)
+    assert dangling(net, TEST) == {"prob"}
+    assert list(parameters)[:-1] == [name for name, _, _ in TABLE1[:-1]]
+    if (profile, head) == ("paper", "gender"):
+        assert count(parameters) == 145_002_878 - (2622 - 2) * 4097
+    kinds = [(layer.name, layer.type) for layer in net.layer]
+    assert ("drop6", "Dropout") in kinds and ("relu7", "ReLU") in kinds and ("pool5", "Pooling") in kinds
+
+
+@pytest.mark.parametrize("profile, net, step", TRAININGS)
+def test_training_net(profile, net, step):
+    settings, task = recipe.PROFILES[profile], recipe.TASKS[recipe.NETS[net].task]
+    definition = read_net(recipe.net_prototxt(profile, net, step))
+    head = recipe.ATTRIBUTES_LAYER if step == 2 else task.layer
+    deploy = read_net(recipe.deploy_prototxt(profile, "attributes" if step == 2 else task.name))
+    for phase, batch in ((TRAIN, settings.batch_size), (TEST, settings.test_batch_size)):
+        shapes, parameters = infer(definition, phase, settings.crop_size)
+        assert shapes["data"][0] == batch
+        assert shapes[head] == (batch, 40 if step == 2 else 2)
+        assert parameters == infer(deploy, TEST, settings.crop_size)[1]  # what is trained is what is deployed
+        accuracies = {"accuracy"} if step > 2 else {"accuracy_gender", "accuracy_smile"} if phase == TEST else set()
+        assert dangling(definition, phase) == {"loss"} | accuracies
+    loss = layer_named(definition, "loss")
+    assert loss.type == ("SigmoidCrossEntropyLoss" if step == 2 else "SoftmaxWithLoss")
+    assert list(loss.bottom) == [head, "labels" if step == 2 else "label"]
+    assert not loss.HasField("loss_param")  # Caffe's defaults: equation 2 as a mean over the batch
+
+
+@pytest.mark.parametrize("profile, net, step", TRAININGS)
+def test_data_layers(profile, net, step):
+    definition, paths = read_net(recipe.net_prototxt(profile, net, step)), recipe.lmdb_paths(profile, net, step)
+    for phase, part in ((TRAIN, "train"), (TEST, "val")):
+        data = layer_named(definition, "data", phase)
+        assert data.data_param.backend == caffe_pb2.DataParameter.LMDB
+        assert data.data_param.source == paths[part]
+        assert data.transform_param.mirror == (phase == TRAIN)
+        assert np.allclose(data.transform_param.mean_value, [93.5940, 104.7624, 129.1863])
+        assert not data.transform_param.crop_size and data.transform_param.scale == 1
+        if step == 4:
+            assert list(data.top) == ["data", "label"]
+        else:
+            labels = layer_named(definition, "labels", phase)
+            assert labels.data_param.source == paths[f"{part}_labels"]
+            assert labels.data_param.batch_size == data.data_param.batch_size
+            assert not labels.HasField("transform_param")
+
+
+@pytest.mark.parametrize("net", recipe.NETS)
+def test_step_3_reads_its_own_attribute(net):
+    definition = read_net(recipe.net_prototxt("paper", net, 3))
+    slice_layer = layer_named(definition, "slice_labels")
+    column = {"gender": 20, "smile": 31}[recipe.NETS[net].task]  # Male, Smiling in list_attr_celeba.txt, from 0
+    assert list(slice_layer.slice_param.slice_point) == [column, column + 1]
+    assert slice_layer.top[1] == "label" == layer_named(definition, "loss").bottom[1]
+
+
+@pytest.mark.parametrize("profile, net, step", TRAININGS)
+def test_learning_rates_and_fillers(profile, net, step):
+    settings = recipe.PROFILES[profile]
+    for layer in read_net(recipe.net_prototxt(profile, net, step)).layer:
+        if layer.type not in ("Convolution", "InnerProduct"):
+            assert not layer.param
+            continue
+        kind = "convolution" if layer.type == "Convolution" else layer.name if layer.name in ("fc6", "fc7") else "last"
+        weight, bias = layer.param
+        assert weight.lr_mult == bias.lr_mult == pytest.approx(settings.lr_mult[kind])
+        assert (weight.decay_mult, bias.decay_mult) == (1, 0)
+        own = layer.convolution_param if layer.type == "Convolution" else layer.inner_product_param
+        filler = settings.last_filler if kind == "last" else settings.weight_filler
+        assert own.weight_filler.type == filler["type"]
+        assert (own.bias_filler.type, own.bias_filler.value) == ("constant", 0)
+    if profile == "paper":  # section 3.4
+        assert [settings.lr_mult[kind] for kind in ("convolution", "fc7", "last")] == [0.1, 0.5, 1]
+
+
+def test_tasks_never_share_a_last_layer():
+    names = [task.layer for task in recipe.TASKS.values()] + [recipe.ATTRIBUTES_LAYER, "fc8"]
+    assert len(set(names)) == len(names)
+
+
+def test_helpers_are_defined_once_and_nets_are_short():
+    text = (ROOT / "tools/nets.py").read_text()
+    for helper in ("conv_relu", "max_pool", "fc_relu_drop"):
+        assert text.count(f"def {helper}(") == 1
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno - node.lineno < 60, node.name
+
+
+# ---------------------------------------------------------------------------------------------- solvers
+@pytest.mark.parametrize("profile, net, step", TRAININGS)
+def test_solver(profile, net, step):
+    settings, dataset = recipe.PROFILES[profile], recipe.STEPS[step].dataset
+    solver = read_solver(recipe.solver_prototxt(profile, net, step))
+    assert solver.net == recipe.net_prototxt(profile, net, step)
+    assert solver.snapshot_prefix == recipe.run_folder(profile, net, step) + "/snapshot"
+    faces = settings.validation_faces[dataset]
+    assert faces <= solver.test_iter[0] * settings.test_batch_size < faces + settings.test_batch_size
+    assert solver.base_lr == pytest.approx(settings.base_lr[step])
+    assert solver.max_iter == settings.max_iter[step]
+    assert (solver.type, solver.lr_policy, solver.power) == ("SGD", "poly", 1)
+    assert (solver.momentum, solver.weight_decay, solver.gamma) == pytest.approx((0.9, 0.0005, 0.1))
+    assert solver.test_initialization and solver.HasField("random_seed")
+    assert not solver.HasField("solver_mode") and not solver.weights
+    if profile == "paper":  # section 3.4
+        assert solver.base_lr == pytest.approx({2: 0.001, 3: 0.01, 4: 0.01}[step])
+        assert solver.max_iter == 110_000 and settings.batch_size == 120
+
+
+def test_each_step_starts_from_an_earlier_steps_declared_output():
+    for profile in recipe.PROFILES:
+        made = {recipe.step_weights(profile, "gnet", 1)}
+        for step in (2, 3, 4):
+            results = set()
+            for net in recipe.NETS:
+                text = (ROOT / recipe.solver_prototxt(profile, net, step)).read_text()
+                (weights,) = re.findall(r"^# In Caffe: caffe train --solver=\S+ --weights=(\S+)$", text, re.MULTILINE)
+                assert weights in made, f"{profile} {net} step {step} starts from {weights}"
+                results.add(recipe.step_weights(profile, net, step))
+            made |= results
+
+
+# ---------------------------------------------------------------------------------------------- one home a fact
+def project_files():
+    folders = [path for path in ROOT.iterdir() if path.is_dir() and path.name not in ("tests", "benchmarks")]
+    folders = [folder for folder in folders if not folder.name.startswith(".")]
+    return [*ROOT.glob("*.py"), *(path for folder in folders for path in folder.rglob("*.py"))]
+
+
+def test_mean_values_and_class_names_are_literals_of_the_recipe_only():
+    classes = {name for task in recipe.TASKS.values() for name in task.classes}
+    homes = {value: set() for value in (*recipe.MEAN_BGR, *classes)}
+    for path in project_files():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            value = getattr(node, "value", None) if isinstance(node, ast.Constant) else None
+            if isinstance(value, (str, float)) and value in homes:
+                homes[value].add(str(path.relative_to(ROOT)))
+    assert homes == {value: {"recipe.py"} for value in homes}
+
+
+# ---------------------------------------------------------------------------------------------- other readers
+@pytest.fixture(scope="module")
+def demo_weights(tmp_path_factory):
+    """Deploy net of gender in the demo's width with random weights, as a caffemodel written here."""
+    path = recipe.deploy_prototxt("demo", "gender")
+    net, random = read_net(path), np.random.default_rng(1)
+    _, parameters = infer(net, TEST, recipe.DEMO.crop_size)
+    for layer in net.layer:
+        for shape in parameters.get(layer.name, ()):
+            spread = 0.1 if len(shape) == 1 else (2 / np.prod(shape[1:])) ** 0.5
+            blob = layer.blobs.add()
+            blob.shape.dim.extend(shape)
+            blob.data.extend((random.standard_normal(shape) * spread).astype(np.float32).ravel().tolist())
+    target = tmp_path_factory.mktemp("weights") / "gender.caffemodel"
+    target.write_bytes(net.SerializeToString())
+    return str(ROOT / path), str(target)
+
+
+def test_opencv_reads_the_deploy_net_as_the_engine_does(demo_weights):
+    cv2 = pytest.importorskip("cv2")
+    caffe = pytest.importorskip("torchcaffe")
+    definition, weights = demo_weights
+    crops = np.random.default_rng(2).uniform(-128, 128, (3, 3, 64, 64)).astype(np.float32)
+    other = cv2.dnn.readNetFromCaffe(definition, weights)
+    other.setInput(crops)
+    expected = other.forward("prob")
+    caffe.set_mode_cpu()
+    net = caffe.Net(definition, caffe.TEST, weights=weights)
+    net.blobs["data"].reshape(*crops.shape)
+    net.blobs["data"].data[...] = crops
+    found = net.forward()["prob"]
+    assert expected.shape == found.shape == (3, 2) and np.allclose(expected.sum(axis=1), 1, atol=1e-5)
+    assert np.allclose(found, expected, atol=1e-4)
+
+
+def test_step_2_counts_gender_and_smile_among_the_forty(tmp_path):
+    """The TEST net's accuracy layers against counting, with scores and labels given in the place of images."""
+    caffe = pytest.importorskip("torchcaffe")
+    net = nets.training_net(recipe.DEMO, "gnet", 2)
+    kept = [layer for layer in layers_of(net, TEST) if "accuracy" in layer.name or "slice" in layer.name]
+    kept += [layer for layer in layers_of(net, TEST) if layer.name.startswith(("absent", "two_scores", "unused"))]
+    order = [layer.name for layer in net.layer]
+    small = caffe_pb2.NetParameter(layer=sorted(kept, key=lambda layer: order.index(layer.name)))
+    text = (
+        'layer { name: "s" type: "Input" top: "fc8_attributes" input_param { shape { dim: 6 dim: 40 } } }\n'
+        'layer { name: "l" type: "Input" top: "labels" input_param { shape { dim: 6 dim: 40 dim: 1 dim: 1 } } }\n'
+    )
+    (tmp_path / "net.prototxt").write_text(text + text_format.MessageToString(small))
+    random = np.random.default_rng(3)
+    scores, labels = random.standard_normal((6, 40)), random.integers(0, 2, (6, 40))
+    caffe.set_mode_cpu()
+    engine = caffe.Net(str(tmp_path / "net.prototxt"), caffe.TEST)
+    engine.blobs["fc8_attributes"].data[...] = scores
+    engine.blobs["labels"].data[...] = labels.reshape(6, 40, 1, 1)
+    found = engine.forward()
+    assert set(found) == {"accuracy_gender", "accuracy_smile"}
+    for name, column in (("gender", 20), ("smile", 31)):
+        expected = np.mean((scores[:, column] > 0) == labels[:, column])
+        assert float(found[f"accuracy_{name}"]) == pytest.approx(expected)
+        assert 0 < expected < 1
+
+
+def test_fillers_bring_pixels_to_the_scale_of_one():
+    caffe = pytest.importorskip("torchcaffe")
+    caffe.set_mode_cpu()
+    caffe.set_random_seed(1)
+    net = caffe.Net(str(ROOT / recipe.deploy_prototxt("demo", "identity")), caffe.TEST)
+    pixels = np.random.default_rng(4).integers(0, 256, net.blobs["data"].data.shape)
+    net.blobs["data"].data[...] = pixels - np.reshape(recipe.MEAN_BGR, (1, 3, 1, 1))
+    net.forward()
+    assert 0.03 < np.sqrt(np.mean(np.square(net.blobs["fc7"].data))) < 3
+
+
+# ---------------------------------------------------------------------------------------------- documentation
+def test_fidelity_names_places_that_exist():
+    text = (ROOT / "docs/fidelity.md").read_text(encoding="utf-8")
+    places = set(re.findall(r"`([\w/]+\.py):(\w+)`", text))
+    assert len(places) > 20
+    for file, symbol in sorted(places):
+        tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
+        defined = {node.name for node in tree.body if hasattr(node, "name")}
+        targets = [target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
+        assert symbol in defined | {target.id for target in targets if isinstance(target, ast.Name)}, f"{file}:{symbol}"
+    for name in re.findall(r"`recipe.py:Profile` `(\w+)`", text):
+        assert hasattr(recipe.PAPER, name), name
+
+
+def test_fidelity_arithmetic():
+    text = (ROOT / "docs/fidelity.md").read_text(encoding="utf-8")
+    samples = recipe.PAPER.batch_size * recipe.PAPER.max_iter[4]
+    words = " ".join(text.split())
+    assert f"about {samples / 162_770:.0f} epochs" in words and f"about {samples / 6_171:,.0f} epochs" in words
+    share = recipe.CHALLENGE_ERROR / 3_086
+    assert f"{share:.4f}" in words and f"{100 * (1 - share):.1f} %" in words
+    for iteration, rate in ((27_500, "0.0075"), (55_000, "0.005"), (99_000, "0.001")):
+        assert float(rate) == pytest.approx(0.01 * (1 - iteration / recipe.PAPER.max_iter[4]) ** recipe.PAPER.power)
+        assert f"| {rate} |" in text
