@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import List, Optional, Tuple
 
@@ -121,5 +122,6 @@ class LmdbWriter:
 
 
 def _is_disk_full(error: lmdb.Error) -> bool:
+    """True for the system's "disk full", which LMDB passes on as text, and for the EIO that it makes of a cut write."""
     text = str(error)
-    return isinstance(error, lmdb.DiskError) or any(os.strerror(number) in text for number in DISK_FULL)
+    return any(os.strerror(number) in text for number in (*DISK_FULL, errno.EIO))

@@ -1,0 +1,303 @@
+"""The command from end to end, read back with lmdb, numpy and the schema alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import lmdb
+import numpy as np
+import pytest
+
+import recipe
+from conftest import LANDMARKS
+from fake_detector import FakeDetector
+from lmdb_builders import build, builder, detections, lmdb_writer
+from lmdb_builders.crops import crop_face
+from lmdb_builders.images import read_image
+from lmdb_builders.preprocess import to_blob
+from torchcaffe.proto import caffe_pb2
+
+SCHEMES = ("scheme1", "scheme3", "scheme5")
+
+
+@pytest.fixture(autouse=True)
+def fake_detector(monkeypatch):
+    monkeypatch.setattr(builder.Settings, "__init__", _with_fake(builder.Settings.__init__))
+
+
+def _with_fake(original):
+    def __init__(self, *arguments, **options):
+        original(self, *arguments, **{"detector": FakeDetector, **options})
+
+    return __init__
+
+
+@pytest.fixture
+def run(celeba, fotw, tmp_path, capsys):
+    """run(*more flags) builds both data sets in this process: (exit status, stdout, stderr)."""
+
+    def command(*flags, datasets=("celeba", "fotw")):
+        folders = {"celeba": celeba, "fotw": fotw}
+        sources = [text for name in datasets for text in (f"--{name}", str(folders[name]))]
+        status = build.main(
+            [*sources, "--profile", "demo", "--workers", "1", "--output", str(tmp_path / "data"), *flags]
+        )
+        return (status, *capsys.readouterr())
+
+    return command
+
+
+def records(folder):
+    with lmdb.open(str(folder), readonly=True, lock=False) as environment, environment.begin() as transaction:
+        return [(key.decode(), caffe_pb2.Datum.FromString(value)) for key, value in transaction.cursor()]
+
+
+def manifest(data, scheme="scheme1"):
+    return json.loads((data / scheme / "manifest.json").read_text())
+
+
+def test_what_lies_in_the_lmdbs(run, tmp_path, celeba):
+    status, out, _ = run()
+    data = tmp_path / "data"
+    assert status == 0 and {path.name for path in data.iterdir()} == {*SCHEMES, "detections", ".lock"}
+    expected = {"celeba_train": 8, "celeba_train_labels": 8, "celeba_val": 2, "celeba_val_labels": 2,
+                "fotw_gender_train": 5, "fotw_smile_train": 5, "fotw_gender_val": 3, "fotw_smile_val": 3}
+    for scheme in SCHEMES:
+        assert {path.name for path in (data / scheme).iterdir()} == {*expected, "manifest.json"}
+        for name, count in expected.items():
+            assert len(records(data / scheme / name)) == count
+        assert manifest(data, scheme)["celeba"]["images"] | manifest(data, scheme)["fotw"]["images"] == expected
+    values = {name: [key for key, _ in records(data / "scheme1" / name)] for name in expected}
+    assert values["celeba_train"] == values["celeba_train_labels"]
+    assert values == {name: [key for key, _ in records(data / "scheme5" / name)] for name in expected}
+    names = [key.split("_", 1)[1] for key in values["celeba_train"]]
+    assert names != sorted(names) and [key[:8] for key in values["celeba_train"]] == [f"{i:08d}" for i in range(8)]
+    for (key, image), (_, labels) in zip(records(data / "scheme1/celeba_train"), records(data / "scheme1/celeba_train_labels")):
+        number = int(key.split("_")[1].split(".")[0]) - 1
+        photo = read_image(celeba / "Img/img_celeba" / key.split("_", 1)[1])
+        crop = crop_face(photo, LANDMARKS, recipe.CROPS["scheme1"], 64)
+        planes = np.frombuffer(image.data, np.uint8).reshape(image.channels, image.height, image.width)
+        assert np.array_equal(planes - np.array(recipe.MEAN_BGR, np.float32).reshape(3, 1, 1), to_blob(crop[None])[0])
+        female = recipe.LABELS.index("Female")
+        assert len(labels.float_data) == 40 and labels.float_data[female] == ((number + female) % 3 != 0)
+    labels = {key.split("_", 1)[1]: datum.label for key, datum in records(data / "scheme3/fotw_smile_train")}
+    assert labels == {f"im_GenFex_{n:05d}.jpg": s for n, s in ((1, 0), (2, 1), (3, 1), (4, 0), (5, 1))}
+    labels = {key.split("_", 1)[1]: datum.label for key, datum in records(data / "scheme3/fotw_gender_train")}
+    assert labels == {f"im_GenFex_{n:05d}.jpg": s for n, s in ((1, 0), (2, 1), (3, 0), (4, 1), (6, 0))}
+
+
+def test_pool_of_processes_writes_the_same(run, tmp_path):
+    run()
+    before = {path: path.read_bytes() for path in (tmp_path / "data").glob("*/*/data.mdb")}
+    status, _, _ = run("--force", "--workers", "2")
+    assert status == 0 and len(before) == 24
+    assert all(path.read_bytes() == content for path, content in before.items())
+
+
+def test_second_run_does_nothing(run, tmp_path):
+    run()
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "data").rglob("*.mdb")}
+    status, out, _ = run()
+    assert status == 0 and out.count("is complete for these sources and settings") == 6
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "data").rglob("*.mdb")}
+
+
+@pytest.mark.parametrize("change", ["force", "encode", "seed", "source", "lmdb"])
+def test_changed_builds_are_built_again(run, tmp_path, fotw, edit, change):
+    run()
+    first = manifest(tmp_path / "data")
+    flags = {"force": ["--force"], "encode": ["--encode", "png"], "seed": ["--seed", "5"]}.get(change, [])
+    if change == "source":
+        edit(fotw / "smiles_trset/gender_fex_trset.csv", "20,20,0,0", "20,20,1,0")
+    if change == "lmdb":
+        shutil.rmtree(tmp_path / "data/scheme1/fotw_gender_val")
+    status, out, _ = run(*flags)
+    assert status == 0
+    assert "fotw: " + str(tmp_path / "data/scheme1") + " fotw_gender_train" in out
+    assert ("celeba: " + str(tmp_path / "data/scheme1") + " celeba_train" in out) == (change not in ("source", "lmdb"))
+    assert len(records(tmp_path / "data/scheme1/fotw_gender_val")) == 3
+    if change in ("encode", "seed"):
+        assert manifest(tmp_path / "data")["celeba"]["facts"] != first["celeba"]["facts"]
+
+
+def test_one_data_set_after_the_other(run, tmp_path):
+    run(datasets=["fotw"])
+    assert "celeba" not in manifest(tmp_path / "data")
+    run(datasets=["celeba"])
+    assert {"celeba", "fotw"} <= set(manifest(tmp_path / "data"))
+    assert (tmp_path / "data/scheme1/fotw_smile_val/data.mdb").exists()
+
+
+def test_crop_test_and_seed_flags(run, tmp_path):
+    status, _, _ = run("--crop", "scheme2", "--test", datasets=["celeba"])
+    assert status == 0 and len(records(tmp_path / "data/scheme2/celeba_test_labels")) == 2
+    assert not (tmp_path / "data/scheme1").exists()
+    first = [key for key, _ in records(tmp_path / "data/scheme2/celeba_train")]
+    run("--crop", "scheme2", "--seed", "9", datasets=["celeba"])
+    assert sorted(key[9:] for key in first) == sorted(key[9:] for key, _ in records(tmp_path / "data/scheme2/celeba_train"))
+    assert first != [key for key, _ in records(tmp_path / "data/scheme2/celeba_train")]
+
+
+def test_bad_images_are_counted_and_named(run, tmp_path, celeba, fotw, edit):
+    """Each kind of damage in one build; what is left of the data sets is built."""
+    (celeba / "Img/img_celeba/000002.jpg").write_bytes((celeba / "Img/img_celeba/000003.jpg").read_bytes()[:-60])
+    edit(celeba / "Anno/list_landmarks_celeba.txt", "000004.jpg 20 19 28 19 24 24 20 29 28 29", "000004.jpg" + " 24" * 10)
+    cv2.imwrite(str(fotw / "smiles_trset/im_GenFex_00001.jpg"), np.zeros((48, 48, 3), np.uint8))
+    edit(fotw / "smiles_trset/gender_fex_trset.csv", "00003.jpg,14,14,20,20", "00003.jpg,14,14,0,0")
+    (fotw / "smiles_valset/im_GenFex_00008.jpg").unlink()
+    status, _, _ = run("--max-lost", "0.5")
+    assert status == 0
+    entry = manifest(tmp_path / "data")["celeba"]
+    assert entry["images"]["celeba_train"] == 6 == entry["images"]["celeba_train_labels"]
+    partition = "Eval/list_eval_partition.txt"
+    skipped = sorted(entry["skipped"], key=lambda row: row["line"])
+    assert [(row["image"], row["file"], row["line"]) for row in skipped] == [
+        ("Img/img_celeba/000002.jpg", partition, 2), ("Img/img_celeba/000004.jpg", partition, 4),
+    ]
+    assert "truncated" in skipped[0]["reason"] and "no extent" in skipped[1]["reason"]
+    entry = manifest(tmp_path / "data")["fotw"]
+    assert entry["skipped_reasons"] == {
+        "image file is missing": 1, "no-face": 1, "bad box: box is empty (0 x 0)": 1,
+    }
+    assert entry["rows"] == {"train": 6, "val": 3} and entry["unusable_labels"] == {"Gender": 1, "Smile": 1}
+    assert entry["images"]["fotw_gender_train"] == 3 and entry["images"]["fotw_gender_val"] == 2
+
+
+def test_a_later_failure_moves_no_key(run, tmp_path, celeba):
+    run(datasets=["celeba"])
+    keys = [key for key, _ in records(tmp_path / "data/scheme1/celeba_train")]
+    (celeba / "Img/img_celeba" / keys[3][9:]).write_bytes(b"")
+    run("--max-lost", "0.5", "--force", datasets=["celeba"])
+    assert [key for key, _ in records(tmp_path / "data/scheme1/celeba_train")] == keys[:3] + keys[4:]
+
+
+def test_too_many_lost_fails_and_leaves_nothing(run, tmp_path, celeba, fotw):
+    (celeba / "Img/img_celeba/000002.jpg").unlink()
+    status, _, error = run()
+    assert status == 1 and error.count("\n") == 1
+    assert "1 of 8 train faces are lost, more than --max-lost 0.02 allows" in error
+    assert "1 image file is missing (as Eval/list_eval_partition.txt line 2: 000002.jpg)" in error
+    assert not list((tmp_path / "data").rglob("*.mdb")) and not (tmp_path / "data/.building").exists()
+
+
+def test_loss_while_cropping_counts_too(run, tmp_path, celeba):
+    (celeba / "Img/img_celeba/000009.jpg").write_bytes(b"not a photo")
+    status, _, error = run()
+    assert status == 1 and "1 of 2 val faces are lost" in error and "unreadable" in error
+    assert not list((tmp_path / "data").rglob("*.mdb"))
+
+
+def test_a_split_without_a_usable_face_fails(run, fotw, edit):
+    table = fotw / "smiles_valset/gender_fex_valset.csv"
+    table.write_text(table.read_text().replace("20,20,0", "20,20,2").replace("20,20,1", "20,20,2"))
+    status, _, error = run()
+    assert status == 1 and "no usable face for fotw_gender_val" in error
+
+
+@pytest.mark.parametrize("flags, message", [
+    ([], "give --celeba FOLDER, --fotw FOLDER or both"),
+    (["--celeba", "x", "--max-lost", "3"], "--max-lost is a share"),
+    (["--celeba", "x", "--crop", "scheme9"], "invalid choice: 'scheme9'"),
+])
+def test_wrong_use(flags, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        build.main(flags)
+    assert stop.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_fatal_mistakes_are_one_line(run, celeba, fotw, edit, tmp_path):
+    edit(fotw / "smiles_trset/gender_fex_trset.csv", "Gender", "Sex")
+    status, out, error = run()
+    assert status == 1 and error.startswith("error: ") and error.count("\n") == 1 and "no column Gender" in error
+    assert not list((tmp_path / "data").rglob("*.mdb"))  # CelebA is not built in vain
+
+
+def test_disk_too_small_is_refused_before_writing(run, monkeypatch, tmp_path):
+    monkeypatch.setattr(builder.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
+    status, _, error = run()
+    assert status == 1 and "needs about" in error and "ENCODE=jpg" in error
+    assert not list((tmp_path / "data").rglob("*.mdb"))
+
+
+def test_disk_that_fills_leaves_the_old_build(run, monkeypatch, tmp_path):
+    run()
+    before = {path: path.read_bytes() for path in (tmp_path / "data").rglob("data.mdb")}
+
+    class FullEnvironment:
+        def __init__(self, environment):
+            self.environment = environment
+
+        def __getattr__(self, name):
+            return getattr(self.environment, name)
+
+        def begin(self, write=False):
+            raise lmdb.Error("mdb_txn_commit: No space left on device")
+
+    monkeypatch.setattr(lmdb_writer.lmdb, "open", lambda *a, _open=lmdb.open, **k: FullEnvironment(_open(*a, **k)))
+    status, _, error = run("--force")
+    assert status == 1 and "the disk is full" in error and error.count("\n") == 1
+    assert not (tmp_path / "data/.building").exists()
+    assert before == {path: path.read_bytes() for path in (tmp_path / "data").rglob("data.mdb")}
+
+
+def test_full_disk_while_faces_are_written(run, monkeypatch):
+    def full(*arguments):
+        raise OSError(28, os.strerror(28), "detections.csv")
+
+    monkeypatch.setattr(detections, "rewrite", full)
+    status, _, error = run()
+    assert status == 1 and error == f"error: detections.csv: {os.strerror(28)}; nothing half-written is left\n"
+
+
+def test_only_one_build_at_a_time_and_leftovers_go(run, tmp_path):
+    from lmdb_builders.files import sole_builder
+
+    leftover = tmp_path / "data/.building/scheme1"
+    leftover.mkdir(parents=True)
+    with sole_builder(str(tmp_path / "data")):
+        assert not leftover.exists()
+        status, _, error = run()
+    assert status == 1 and "another build is writing there" in error
+    assert run()[0] == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopping_leaves_nothing_half_done(celeba, tmp_path, root, number):
+    """The real command, stopped in the middle of its work: exit status 130, one line, no staging folder."""
+    for table in [*celeba.glob("Anno/*"), *celeba.glob("Eval/*")]:  # many rows, so that there is a middle
+        lines = table.read_text().splitlines()
+        rows = [line for line in lines if line.startswith("000001.jpg")]
+        table.write_text("\n".join(lines + [rows[0].replace("000001", f"9{i:05d}") for i in range(4000)]))
+    for i in range(4000):
+        os.link(celeba / "Img/img_celeba/000001.jpg", celeba / f"Img/img_celeba/9{i:05d}.jpg")
+    command = [sys.executable, "-m", "lmdb_builders.build", "--celeba", str(celeba), "--output", str(tmp_path / "data"),
+               "--workers", "2", "--crop", "scheme1"]
+    process = subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    deadline = time.monotonic() + 30
+    while not list(tmp_path.glob("data/.building/scheme1/celeba_train/data.mdb")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == 130 and error.strip().split("\n")[-1].startswith("stopped; nothing half-written is left")
+    assert "Traceback" not in error
+    assert {path.name for path in (tmp_path / "data").iterdir()} == {"detections", ".lock"}
+
+
+def test_help_loads_nothing_heavy(root, tmp_path):
+    code = (
+        "import sys\nfrom lmdb_builders import build\n"
+        "try: build.main(['--help'])\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'cv2', 'numpy', 'lmdb', 'matplotlib'} & set(sys.modules)\nsys.exit(str(heavy) if heavy else 0)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "--crop" in done.stdout and not list(tmp_path.iterdir())
