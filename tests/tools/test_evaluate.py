@@ -14,7 +14,7 @@ from PIL import Image
 import recipe
 from lmdb_builders.lmdb_writer import LmdbWriter, encode_crop, image_datum, record_key
 from pipeline_fakes import FakeDetector, fake_caffe, install, photo
-from tools import engine, evaluate, scores
+from tools import engine, evaluate, evaluation_report, scores
 
 SIZE = recipe.DEMO.crop_size
 BRIGHTNESS = {"a.jpg": 200, "b.jpg": 60, "c.jpg": 220, "d.jpg": 30}  # the fake nets answer 1 above 127
@@ -49,7 +49,7 @@ def test_organizers_error_is_0_a_half_or_1_an_image():
 
 
 def test_the_papers_figures_are_found():
-    assert [evaluate.paper_accuracy(name) for name in evaluate.FIGURES] == [91.66, 89.34, 88.79, 88.89]
+    assert [evaluation_report.paper_accuracy(name) for name in evaluate.FIGURES] == [91.66, 89.34, 88.79, 88.89]
 
 
 # ------------------------------------------------------------------------------------------ faces of the LMDBs
