@@ -66,7 +66,8 @@ def _draw_all(jobs: List[Job], workers: int) -> List[Dict[str, Any]]:
     from tqdm import tqdm
 
     with get_context("spawn").Pool(min(workers, len(jobs)) or 1) as pool:
-        return list(tqdm(pool.imap(draw_one, jobs, chunksize=8), total=len(jobs), desc="drawing faces", unit="face"))
+        return list(tqdm(pool.imap(draw_one, jobs, chunksize=8), total=len(jobs), desc="drawing faces", unit="face",
+                         disable=None))
 
 
 def draw_one(job: Job) -> Dict[str, Any]:

@@ -1,0 +1,168 @@
+"""Run the whole chain once, small: faces, LMDBs, steps 1 to 4 of GNet, SNet1 and SNet2, evaluation, a prediction.
+
+    make demo                                                 # on faces that it draws
+    python tools/demo.py --celeba CELEBA --fotw FOTW          # on photographs, in the data sets' own layouts
+
+Each command is printed before it runs, so that you can type it yourself. What is done is not done again; Ctrl-C stops,
+and the same command goes on. Ends with runs/demo/results.json and runs/demo/prediction.png.
+"""
+
+from __future__ import annotations
+
+if __name__ == "__main__":
+    import os, sys
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    from tools import environment; environment.ensure()
+
+import argparse
+import csv
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from typing import Dict, List, Optional, Tuple
+
+import recipe
+from tools.draw_faces import FACES
+
+PROFILE = recipe.DEMO.name
+PICTURE = f"runs/{PROFILE}/prediction.png"
+RESULTS = f"runs/{PROFILE}/results.json"
+UNSEEN = f"{FACES}/unseen.jpg"  # a drawn photo that is in neither data set
+UNSEEN_SEED = 56
+VALIDATION = ("smiles_valset", "gender_fex_valset.csv")
+
+Stage = Tuple[str, List[str]]  # title, what follows `python`
+
+
+class StageError(RuntimeError):
+    """A stage failed; it has said why."""
+
+
+def stages(celeba: str, fotw: str, photo: str, options: argparse.Namespace) -> List[Stage]:
+    """The stages after the faces are there, in order."""
+    profile = ["--profile", PROFILE]
+    force = ["--force"] if options.force else []
+    engine = ["--engine", options.engine] + (["--gpu", str(options.gpu)] if options.gpu is not None else [])
+    limit = ["--max-iter", str(options.max_iter)] if options.max_iter else []
+    found = [("LMDBs", ["-m", "lmdb_builders.build", *profile, "--celeba", celeba, "--fotw", fotw, *force])]
+    for step in recipe.STEPS.values():
+        command = ["tools/train.py", "--step", str(step.number), *profile, *engine, *force]
+        found.append((f"step {step.number}: {step.title}", command + (limit if step.number > 1 else [])))
+    found.append(("evaluation", ["tools/evaluate.py", *profile, *engine]))
+    found.append(("prediction", ["tools/predict.py", photo, *profile, *engine, "--draw", PICTURE]))
+    return found
+
+
+def run(stage: Stage, seconds: Dict[str, float]) -> None:
+    """Print and run one stage in the project's folder and note how long it took. Raises StageError, KeyboardInterrupt."""
+    title, arguments = stage
+    print(f"\n== {title}\n$ {shlex.join(['python', *arguments])}", flush=True)
+    started = time.monotonic()
+    process = subprocess.Popen([sys.executable, *arguments], cwd=recipe.ROOT)
+    stopped = False
+    while True:
+        try:
+            status = process.wait()
+            break
+        except KeyboardInterrupt:  # the stage got it too: it ends by itself, after a snapshot
+            stopped = True
+    seconds[title] = time.monotonic() - started
+    if stopped:
+        raise KeyboardInterrupt
+    if status:
+        raise StageError(f"{title} failed (status {status}); mend it and type the same command again: it goes on there")
+
+
+def draw_unseen() -> str:
+    """Draw the photo for the prediction, from a seed of its own; return its path."""
+    from tools.draw_faces import draw_one
+
+    path = recipe.absolute(UNSEEN)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    attributes = draw_one(("FotW", UNSEEN_SEED, 1, path))["attributes"]
+    labels = (recipe.TASKS["gender"].classes[not attributes["Male"]],
+              recipe.TASKS["smile"].classes[attributes["Smiling"]])
+    print(f"{UNSEEN}: drawn to be {labels[0]}, {labels[1]}; not among the photos that are trained on")
+    return path
+
+
+def first_validation_photo(fotw: str) -> str:
+    """Path of the first photo of FotW's validation table. Raises StageError where there is none."""
+    table = os.path.join(fotw, *VALIDATION)
+    try:
+        with open(table, encoding="utf-8-sig", newline="") as stream:
+            rows = list(csv.reader(stream))
+    except OSError as error:
+        raise StageError(f"{table}: {error.strerror}; FOTW is a folder with smiles_trset and smiles_valset") from None
+    if len(rows) < 2 or not rows[1]:
+        raise StageError(f"{table}: names no photo")
+    path = os.path.join(fotw, VALIDATION[0], rows[1][0].strip())
+    print(f"{path}: FotW says " + ", ".join(f"{name.strip()} {value.strip()}" for name, value
+                                            in list(zip(rows[0], rows[1]))[-2:]) + "; not trained on")
+    return path
+
+
+def summary(seconds: Dict[str, float]) -> str:
+    """What came out: accuracies, minutes, files."""
+    with open(recipe.absolute(RESULTS), encoding="utf-8") as stream:
+        results = json.load(stream)
+    rows = [("gender", "GNet", "gender"), ("smile", "SNet1 and SNet2, mean", "smile"), ("smile", "SNet1", "snet1"),
+            ("smile", "SNet2", "snet2")]
+    lines = ["accuracy on FotW's validation faces"]
+    lines += [f"  {task:<7} {net:<22} {results[key]['accuracy']:7.2%}  of {results[key]['faces']:,} faces"
+              for task, net, key in rows]
+    lines += ["minutes"]
+    lines += [f"  {title:<32} {value / 60:6.1f}" for title, value in seconds.items()]
+    lines += [f"  {'all':<32} {sum(seconds.values()) / 60:6.1f}", "files"]
+    files = {"faces": FACES, "LMDBs": f"data/{PROFILE}", "weights": f"weights/{PROFILE}",
+             "logs and curves": f"runs/{PROFILE}", "results": RESULTS, "prediction": PICTURE}
+    return "\n".join(lines + [f"  {name:<16} {path}" for name, path in files.items()
+                              if os.path.exists(recipe.absolute(path))])
+
+
+def get_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--celeba", metavar="FOLDER", help="CelebA (default: drawn faces)")
+    parser.add_argument("--fotw", metavar="FOLDER", help="FotW (default: drawn faces)")
+    parser.add_argument("--engine", choices=("auto", "caffe", "torch"), default="auto", help="default: %(default)s")
+    parser.add_argument("--gpu", type=int, metavar="ID", help="number of the GPU (default: the CPU)")
+    parser.add_argument("--max-iter", type=int, metavar="N", help="iterations of each step instead of the recipe's")
+    parser.add_argument("--force", action="store_true", help="do again what is done")
+    return parser
+
+
+def main(argv=None) -> int:
+    """Return 0 when everything ran, 1 when a stage failed, 2 on wrong use, 130 when stopped."""
+    parser = get_parser()
+    options = parser.parse_args(argv)
+    if bool(options.celeba) != bool(options.fotw):
+        parser.error("--celeba and --fotw go together: CELEBA=path FOTW=path")
+    seconds: Dict[str, float] = {}
+    try:
+        celeba, fotw, photo = _faces(options, seconds)
+        for stage in stages(celeba, fotw, photo, options):
+            run(stage, seconds)
+        print(f"\n== summary\n{summary(seconds)}")
+    except (StageError, OSError) as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\ndemo: stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _faces(options: argparse.Namespace, seconds: Dict[str, float]) -> Tuple[str, str, str]:
+    """The folders of the two data sets, and the photo for the prediction."""
+    if options.celeba:
+        celeba, fotw = os.path.abspath(options.celeba), os.path.abspath(options.fotw)
+        return celeba, fotw, first_validation_photo(fotw)
+    run(("faces", ["tools/draw_faces.py"] + (["--force"] if options.force else [])), seconds)
+    return f"{FACES}/CelebA", f"{FACES}/FotW", draw_unseen()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
