@@ -8,21 +8,17 @@ from __future__ import annotations
 
 import os
 
-from tools import chain, runs
+from tools import chain, child, fingerprints, runs
 
 
 def adopt(row: chain.Row, interpreter, force: bool = False, header=(), say=print) -> bool:
-    """Do step 1 unless its result stands; True when it was done. Raises chain.ChainError and WeightsError."""
-    from tools.vgg_face import check_vgg_face, write_random_vgg_face
+    """Do step 1 unless its result stands; True when done. Raises chain.ChainError, child.Stopped and WeightsError."""
+    from tools.vgg_face import check_vgg_face, verify_vgg_face
 
     chain.check_inputs(row)
     profile, source = row.profile, row.path(row.weights_in)
-    if row.start is None and not chain.is_full_size(profile) and not os.path.exists(source):
-        os.makedirs(os.path.dirname(source), exist_ok=True)
-        write_random_vgg_face(source + ".part", width=profile.width, seed=profile.random_seed,
-                              input_size=profile.crop_size)
-        os.replace(source + ".part", source)
-        say(f"{row.title}: {row.weights_in} made, random weights in VGG-Face's form")
+    if row.start is None and not chain.is_full_size(profile):
+        _make_stand_in(row, say)
     inputs = chain.fingerprints(row)
     state = chain.state(row, inputs)
     if state.kind == "done" and not force:
@@ -30,11 +26,33 @@ def adopt(row: chain.Row, interpreter, force: bool = False, header=(), say=print
         return False
     for change in state.changes:
         say(f"{row.title}: {change}")
-    check_vgg_face(source, width=profile.width, input_size=profile.crop_size)
+    if row.start is None and chain.is_full_size(profile):
+        verify_vgg_face(source)
+    else:
+        check_vgg_face(source, width=profile.width, input_size=profile.crop_size)
     os.makedirs(row.path(row.folder), exist_ok=True)
     _convert(row, interpreter, header, say, inputs)
     say(f"{row.title}: {row.weights_out} from {row.weights_in}, 16 layers checked")
     return True
+
+
+def _make_stand_in(row: chain.Row, say):
+    """Write a random file of VGG-Face's form, unless one of the profile's width and size is there."""
+    from torchcaffe.errors import WeightsError
+    from tools.vgg_face import check_vgg_face, write_random_vgg_face
+
+    form = {"width": row.profile.width, "input_size": row.profile.crop_size}
+    path = row.path(row.weights_in)
+    try:
+        if os.path.exists(path):
+            check_vgg_face(path, **form)
+            return
+    except WeightsError:
+        say(f"{row.title}: {row.weights_in} does not fit the profile any more")
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    write_random_vgg_face(path + ".part", seed=row.profile.random_seed, **form)
+    os.replace(path + ".part", path)
+    say(f"{row.title}: {row.weights_in} made, random weights in VGG-Face's form")
 
 
 def _convert(row: chain.Row, interpreter, header, say, inputs: dict):
@@ -43,15 +61,13 @@ def _convert(row: chain.Row, interpreter, header, say, inputs: dict):
     job = {"kind": "convert", "module": interpreter.module, "net": row.definition, "weights": row.weights_in,
            "output": converted}
     path = os.path.join(row.folder, "job.json")
-    chain.write_json(row.path(path), job)
+    fingerprints.write_json(row.path(path), job)
     ends = []
     try:
-        status = runs.run_job(row, path, interpreter, header, ends.append, say)
-        if status != 0:
-            raise chain.ChainError(f"{row.title}: {runs.failure(row, ends[-1] if ends else None, status)}")
+        child.run(row, path, interpreter, header, ends.append, say)
         versions = ends[-1]["versions"]
         record = {"step": row.title, "iteration": 0, "loss": None, "accuracy": None, "engine": versions["engine"],
-                  "versions": versions, "sha256": chain.sha256(row.path(converted)), "inputs": inputs}
+                  "versions": versions, "sha256": fingerprints.sha256_of(row.path(converted)), "inputs": inputs}
         runs.place(row, converted, record)
     finally:
         if os.path.exists(row.path(converted)):

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import json
 import os
 from dataclasses import dataclass
 from typing import Dict, List, Optional, Sequence
 
 import recipe
+from tools.fingerprints import database_fingerprint, differences, read_json, sha256_of
 
 # Solver fields that change what is shown and kept, not what is learned.
 INDIFFERENT = {"net", "snapshot_prefix", "snapshot", "display", "test_iter", "test_interval", "test_initialization",
@@ -209,85 +209,10 @@ def fingerprints(row: Row, solver=None, net=None) -> Dict[str, str]:
     if net is not None:
         found["net"] = hashlib.sha256(str(net).encode()).hexdigest()
     if row.weights_in:
-        found[row.weights_in] = sha256(row.path(row.weights_in))
+        found[row.weights_in] = sha256_of(row.path(row.weights_in))
     for path in row.databases.values():
         found[path] = database_fingerprint(row.path(path))
     return found
-
-
-def differences(old: Dict[str, str], new: Dict[str, str]) -> List[str]:
-    """Sentences on what is not the same in two results of `fingerprints`."""
-    found = []
-    for name in sorted(set(old) | set(new)):
-        before, now = old.get(name), new.get(name)
-        if before == now:
-            continue
-        if name.startswith("solver's "):
-            found.append(f"{name} was {before or 'not set'}, is {now or 'not set'}")
-        else:
-            found.append(f"{name} has changed" if before and now else f"{name} is {'new' if now else 'no longer used'}")
-    return found
-
-
-def sha256(path: str) -> str:
-    """SHA-256 of a file, in hexadecimal digits."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def database_fingerprint(path: str) -> str:
-    """Fingerprint of an LMDB folder by what its builder wrote down of it, or else by number and names of its records."""
-    name = os.path.basename(path)
-    manifest = read_json(os.path.join(os.path.dirname(path), "manifest.json")) or {}
-    entry = manifest.get(name.split("_")[0], {})
-    digest = hashlib.sha256()
-    if "facts" in entry and name in entry.get("images", {}):
-        facts = {key: value for key, value in entry["facts"].items() if key != "splits"}  # of the other LMDBs
-        digest.update(json.dumps([facts, name, entry["images"][name]], sort_keys=True).encode())
-        return digest.hexdigest()
-    with _open(path) as environment, environment.begin() as transaction:
-        for key in transaction.cursor().iternext(values=False):
-            digest.update(key + b"\0")
-    digest.update(str(os.path.getsize(os.path.join(path, "data.mdb"))).encode())
-    return digest.hexdigest()
-
-
-def records(path: str) -> int:
-    """Number of records of an LMDB folder. Raises ChainError where it cannot be read."""
-    import lmdb
-
-    try:
-        with _open(path) as environment:
-            return environment.stat()["entries"]
-    except lmdb.Error as error:
-        raise ChainError(f"{path} cannot be read: {error}; build it again") from None
-
-
-def read_json(path: str) -> Optional[dict]:
-    """Object in a JSON file; None where the file is missing or torn."""
-    try:
-        with open(path, encoding="utf-8") as stream:
-            return json.load(stream)
-    except (OSError, ValueError):
-        return None
-
-
-def write_json(path: str, value: dict):
-    """Write a JSON file, whole or not at all."""
-    part = path + ".part"
-    with open(part, "w", encoding="utf-8") as stream:
-        json.dump(value, stream, indent=1)
-        stream.write("\n")
-    os.replace(part, path)
-
-
-def _open(path: str):
-    import lmdb
-
-    return lmdb.open(path, readonly=True, lock=False, create=False)
 
 
 def _has_head(row: Row) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import Optional
 
-from tools import chain
+from tools import chain, fingerprints
 
 NEVER = 2**31 - 1  # as a test_interval: tools/solve.py tests instead of the solver, and so sees the numbers
 LEARNING = ("Convolution", "InnerProduct")  # types of the paper's layers with weights
@@ -19,7 +19,7 @@ def definitions(row: chain.Row):
     from torchcaffe.proto import caffe_pb2
 
     solver, net = files.read_solver(row.path(row.solver)), files.read_net(row.path(row.definition))
-    faces = chain.records(row.path(row.databases["val"]))
+    faces = fingerprints.count_records(row.path(row.databases["val"]))
     if faces == 0:
         raise chain.ChainError(f"{row.title}: {row.databases['val']} holds no face; build it again")
     for layer in net.layer:
@@ -67,8 +67,8 @@ def write(row: chain.Row, module: str, solver, net, inputs: dict, gpu: Optional[
     with open(row.path(job["solver"]), "w", encoding="utf-8") as stream:
         stream.write(note.format(row.solver) + f"# test_interval, in truth {solver.test_interval}, is out of reach: "
                      "tools/solve.py tests.\n" + text_format.MessageToString(silent))
-    chain.write_json(row.path(os.path.join(row.folder, "job.json")), job)
-    chain.write_json(row.path(os.path.join(row.folder, "run.json")),
+    fingerprints.write_json(row.path(os.path.join(row.folder, "job.json")), job)
+    fingerprints.write_json(row.path(os.path.join(row.folder, "run.json")),
                      {"inputs": inputs, "max_iter": solver.max_iter, "finished": False})
 
 

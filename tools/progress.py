@@ -1,4 +1,4 @@
-"""What a training run shows on the terminal: a bar with the time left, or, where nobody watches, a line now and then."""
+"""What a training run shows on the terminal: a bar with the time left or, where nobody watches, a line at times."""
 
 from __future__ import annotations
 
@@ -20,9 +20,8 @@ class Progress:
         if self.stream.isatty():
             from tqdm import tqdm
 
-            self.bar = tqdm(total=total, initial=first, desc=title, unit="iteration", file=self.stream,
-                            dynamic_ncols=True, leave=True,
-                            bar_format="{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} {remaining} left{postfix}")
+            form = "{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}, {remaining} left{postfix}"
+            self.bar = tqdm(total=total, initial=first, desc=title, bar_format=form, file=self.stream, dynamic_ncols=True)
 
     def step(self, iteration: int, loss: float):
         """One iteration done, with its loss."""

@@ -12,25 +12,17 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import json
 import os
 import shutil
-import signal
-import subprocess
 import time
 from typing import Optional
 
-from tools import chain, jobs
+from tools import chain, child, fingerprints, jobs
 from tools.metrics import Metrics, draw
 from tools.progress import Progress, duration
 
 KEPT_SNAPSHOTS = 2  # of a running step; the newest one stays when it is done
 DRAW_SECONDS = 20.0  # between two drawings of the curve
-STOPPED = 130
-
-
-class Stopped(Exception):
-    """Training was stopped by the user and can go on; the message says how."""
 
 
 # ---------------------------------------------------------------------------------------------- training
@@ -38,7 +30,7 @@ def train(row: chain.Row, interpreter, gpu: Optional[int] = None, force: bool = 
     """Train a row unless its result stands; True when it was trained.
 
     Goes on from the newest whole snapshot of a run from the same inputs. `interpreter`: see tools/engine.py; `header`:
-    lines for the log's head. Raises chain.ChainError, and Stopped after SIGINT or SIGTERM (a snapshot is there).
+    lines for the log's head. Raises chain.ChainError, and child.Stopped after SIGINT or SIGTERM.
     """
     chain.check_inputs(row)
     solver, net = jobs.definitions(row)
@@ -71,28 +63,22 @@ class Run:
         self.title = f"{row.title} ({row.profile.name})"
         self.metrics = Metrics(row.path(os.path.join(row.folder, "metrics.csv")), resume=first)
         self.progress = Progress(row.title, solver.max_iter, first)
-        self.began, self.iteration = time.monotonic(), first
-        self.end, self.versions, self.test, self.drawn = None, {}, {}, 0.0
+        self.began = time.monotonic()
+        self.versions, self.test, self.drawn = {}, {}, 0.0
 
     def follow(self, interpreter, header=()):
-        """Start the process and read its events to the end. Raises chain.ChainError or Stopped."""
+        """Start the process and read its events to the end. Raises chain.ChainError or child.Stopped."""
         job = os.path.join(self.row.folder, "job.json")
         try:
-            status = run_job(self.row, job, interpreter, header, self.event, self.say)
+            child.run(self.row, job, interpreter, header, self.event, self.say)
         finally:
             self.progress.close()
             self.metrics.close()
-        self.draw()
-        if status == STOPPED:
-            raise Stopped(f"{self.row.title}: stopped at iteration {self.iteration} of {self.max_iter}, snapshot kept; "
-                          "the same command goes on from there")
-        if self.end is None or self.end["status"] != "done":
-            raise chain.ChainError(f"{self.row.title}: {failure(self.row, self.end, status)}")
+            self.draw()
 
     def event(self, event: dict):
         """Take one event of tools/solve.py."""
         kind, seconds = event["event"], time.monotonic() - self.began
-        self.iteration = event.get("iteration", self.iteration)
         if kind == "step":
             self.progress.step(event["iteration"], event["loss"])
             if event["row"]:
@@ -111,55 +97,9 @@ class Run:
             _prune(self.row, KEPT_SNAPSHOTS)
         elif kind == "start":
             self.versions = event["versions"]
-        elif kind == "end":
-            self.end = event
 
     def draw(self):
         draw(self.metrics.rows, self.row.path(os.path.join(self.row.folder, "curve.png")), self.title)
-
-
-def run_job(row: chain.Row, job: str, interpreter, header, on_event, say) -> int:
-    """Run tools/solve.py on `job` in its own process, its log appended to train.log; return its exit status.
-
-    SIGINT and SIGTERM are handed on once, which stops it with a snapshot; a second one ends it at once.
-    """
-    command = [*interpreter.command, "-m", "tools.solve", job]
-    with open(row.path(os.path.join(row.folder, "train.log")), "a", encoding="utf-8") as log:
-        log.writelines(f"# {line}\n" for line in header)
-        log.flush()
-        # A session of its own: a Ctrl-C at the terminal reaches it through us only, once.
-        child = subprocess.Popen(command, cwd=row.root, env=interpreter.environ(), stdout=subprocess.PIPE, stderr=log,
-                                 stdin=subprocess.DEVNULL, text=True, start_new_session=True)
-    asked = []
-
-    def hand_on(number, frame):
-        asked.append(number)
-        if len(asked) == 1:
-            say("stopping after this iteration, with a snapshot (again: at once, without one)")
-            child.send_signal(signal.SIGTERM)
-        else:
-            child.kill()
-
-    with _signals(hand_on), child.stdout:
-        for line in child.stdout:
-            on_event(json.loads(line))
-        status = child.wait()
-    return STOPPED if asked and status != 0 else status
-
-
-def failure(row: chain.Row, end: Optional[dict], status: int) -> str:
-    """One line on why the process ended: its own message, or the last fatal line of its log (Caffe aborts)."""
-    log = os.path.join(row.folder, "train.log")
-    if end and end.get("message"):
-        message = end["message"].strip().splitlines()[0]
-    else:
-        with open(row.path(log), encoding="utf-8", errors="replace") as stream:
-            lines = [line.strip() for line in stream.readlines()[-200:] if line.strip()]
-        fatal = [line.split("] ", 1)[-1] for line in lines if line.startswith("F") and "] " in line]
-        message = (fatal or lines or ["no message"])[-1] + f" (exit status {status})"
-    snapshot = chain.newest_snapshot(row, None)
-    kept = f"; the snapshot of iteration {snapshot['iteration']} is kept" if snapshot else ""
-    return f"{message}{kept} (log: {log})"
 
 
 # ---------------------------------------------------------------------------------------------- the end
@@ -171,10 +111,10 @@ def _finish(row: chain.Row, run: Run, solver, inputs: dict, interpreter):
         "accuracy": run.test.get("accuracy"), "accuracies": run.test.get("accuracies"),
         "train_loss": run.metrics.last("train_loss"), "seconds": run.metrics.last("seconds"),
         "engine": run.versions.get("engine", interpreter.module), "versions": run.versions,
-        "seed": solver.random_seed, "sha256": chain.sha256(row.path(final)), "inputs": inputs,
+        "seed": solver.random_seed, "sha256": fingerprints.sha256_of(row.path(final)), "inputs": inputs,
     }
     place(row, final, record)
-    chain.write_json(row.path(os.path.join(row.folder, "run.json")),
+    fingerprints.write_json(row.path(os.path.join(row.folder, "run.json")),
                      {"inputs": inputs, "max_iter": solver.max_iter, "finished": True})
     _prune(row, 1)
     run.say(f"{row.title}: {row.weights_out}" + _numbers(record) + f" in {duration(record['seconds'] or 0)}")
@@ -191,15 +131,15 @@ def place(row: chain.Row, weights: str, record: dict):
     with contextlib.suppress(FileNotFoundError):
         os.remove(target + ".json")  # never a record of other weights beside the new ones
     os.replace(part, target)
-    chain.write_json(target + ".json", record)
+    fingerprints.write_json(target + ".json", record)
 
 
 def _clear(row: chain.Row, inputs: dict, say):
     """Make room for a run from the start. A run from other inputs that was not finished is moved aside, not lost."""
     folder = row.path(row.folder)
-    old = chain.read_json(os.path.join(folder, "run.json"))
+    old = fingerprints.read_json(os.path.join(folder, "run.json"))
     snapshots = glob.glob(glob.escape(folder) + "/snapshot_iter_*")
-    if old and not old.get("finished") and snapshots and chain.differences(old["inputs"], inputs):
+    if old and not old.get("finished") and snapshots and fingerprints.differences(old["inputs"], inputs):
         aside = f"{row.folder}.{time.strftime('%Y%m%d-%H%M%S')}"
         say(f"{row.title}: the unfinished run from other inputs is now {aside}; it is not gone on with")
         os.rename(folder, row.path(aside))
@@ -230,19 +170,8 @@ def _only_one(row: chain.Row):
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise chain.ChainError(f"{row.title}: another process is training in {row.folder}; wait or stop it") from None
+            raise chain.ChainError(f"{row.title}: another process trains in {row.folder}; wait or stop it") from None
         yield
-
-
-@contextlib.contextmanager
-def _signals(handler):
-    """Let `handler` have SIGINT and SIGTERM for a while."""
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)
 
 
 def _numbers(record: Optional[dict]) -> str:

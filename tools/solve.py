@@ -128,19 +128,19 @@ class Training:
     def _fill(self, weights, expected):
         """Copy `weights` by layer name, and see from the numbers themselves which layers it filled."""
         log("Finetuning from %s" % weights)
-        before = {name: [blob.data.copy() for blob in blobs] for name, blobs in self.net.params.items()}
+        before = {name: _samples(blobs) for name, blobs in self.net.params.items()}
         self.net.copy_from(weights)
         copied, left = [], []
         for name, blobs in self.net.params.items():
-            same = all(np.array_equal(old, blob.data) for old, blob in zip(before[name], blobs))
+            same = all(np.array_equal(old, new) for old, new in zip(before[name], _samples(blobs)))
             (left if same else copied).append(name)
         report = getattr(self.net, "copy_report", None)
         self.events("weights", file=weights, copied=copied, left=left,
                     ignored=[str(name) for name in getattr(report, "ignored", ())])
         missing = [name for name in expected if name not in copied]
         if missing:
-            raise Failed("%s does not fill layer %s: it holds no layer of that name (see the list of layers that it was "
-                         "made from), so this net would train it from random numbers" % (weights, ", ".join(missing)))
+            raise Failed("%s does not fill layer %s: it holds no such layer, so the net would start there "
+                         "from random numbers" % (weights, ", ".join(missing)))
 
     # ---- the loop
     def run(self):
@@ -217,6 +217,9 @@ class Training:
                 log("    Test net output #%d: %s = %g%s" % (number, name, scalar, weighted))
                 number += 1
         loss = sum(weight * float(means[name].sum()) for name, weight in weights.items())
+        if not math.isfinite(loss):
+            raise Failed("iteration %d: the validation loss is %s; most likely the learning rate is too high for these "
+                         "weights" % (self.iteration, loss))
         accuracies = {name: float(value) for name, value in means.items() if name.startswith("accuracy")}
         mean = sum(accuracies.values()) / len(accuracies) if accuracies else None
         self.events("test", iteration=self.iteration, loss=loss, accuracy=mean, accuracies=accuracies,
@@ -239,6 +242,11 @@ class Training:
             json.dump({"iteration": self.iteration, "files": files}, stream)
         os.replace(stem + ".json.part", stem + ".json")
         self.events("snapshot", iteration=self.iteration, stem=stem)
+
+
+def _samples(blobs):
+    """Copies of evenly spaced values of each blob, enough to tell whether a layer was filled."""
+    return [blob.data.reshape(-1)[::max(1, blob.data.size // 10000)].copy() for blob in blobs]
 
 
 def _loss_weights(net):

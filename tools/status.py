@@ -40,7 +40,7 @@ def collect(profile: recipe.Profile, root: str = recipe.ROOT) -> List[dict]:
 
 def describe(row) -> dict:
     """The object of one row (see collect)."""
-    from tools import chain, metrics
+    from tools import chain, fingerprints, metrics
 
     state = chain.state(row)
     entry = {
@@ -51,7 +51,7 @@ def describe(row) -> dict:
     running = is_running(row)
     if running or state.kind == "interrupted":
         rows = metrics.read(row.path(os.path.join(row.folder, "metrics.csv")))
-        run = chain.read_json(row.path(os.path.join(row.folder, "run.json"))) or {}
+        run = fingerprints.read_json(row.path(os.path.join(row.folder, "run.json"))) or {}
         newest = rows[-1]["iteration"] if rows else 0
         entry.update(state="running" if running else "stopped", max_iter=run.get("max_iter", entry["max_iter"]),
                      iteration=newest if running else state.iteration,

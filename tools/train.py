@@ -51,7 +51,7 @@ def positive(text: str) -> int:
 
 
 def run(rows, interpreter, gpu=None, force=False, header=(), say=print):
-    """Do `rows` (of tools.chain) in order. Raises chain.ChainError, runs.Stopped and the engine's CaffeError."""
+    """Do `rows` (of tools.chain) in order. Raises chain.ChainError, child.Stopped and the engine's CaffeError."""
     from tools import adopt, runs
 
     for row in rows:
@@ -62,29 +62,30 @@ def run(rows, interpreter, gpu=None, force=False, header=(), say=print):
 
 
 def plan(rows, interpreter) -> str:
-    """Table of what will run, one line a row."""
+    """Table of what will run, one line a row, and what to know about it."""
     from tools import chain
     from tools.status import align
+    from torchcaffe import files
 
-    lines = [("step", "from", "to", "learning rate", "iterations x batch", "state")]
+    lines, notes = [("step", "from", "to", "learning rate", "iterations x batch", "state")], []
     for row in rows:
-        profile, state = row.profile, chain.state(row)
-        rate = f"{profile.base_lr[row.step]:g}" if row.step in profile.base_lr else "-"
-        size = "-" if row.step == 1 else (f"{row.max_iter or profile.max_iter[row.step]:,} x "
-                                          f"{row.batch or profile.batch_size}")
+        state, numbers = chain.state(row), ("-", "-")
+        if row.step > 1 and os.path.exists(row.path(row.solver)):
+            solver = files.read_solver(row.path(row.solver))
+            numbers = (f"{solver.base_lr:g}", f"{row.max_iter or solver.max_iter:,} x "
+                                              f"{row.batch or row.profile.batch_size}")
+            notes.append(poly_note(solver))
         at = f" at {state.iteration:,}" if state.kind == "interrupted" else ""
-        lines.append((row.title, row.weights_in or "random numbers", row.weights_out, rate, size, state.kind + at))
-    return align(lines) + f"\nengine: {interpreter.title}"
+        lines.append((row.title, row.weights_in or "random numbers", row.weights_out, *numbers, state.kind + at))
+    return "\n".join([align(lines), f"engine: {interpreter.title}", *dict.fromkeys(filter(None, notes))])
 
 
-def poly_note(rows) -> str:
-    """What Caffe makes of the paper's "polynomial with gamma 0.1"; empty where no row has both."""
-    for row in rows:
-        profile = row.profile
-        if row.step > 1 and profile.lr_policy == "poly" and profile.gamma:
-            return (f"note: the solvers set gamma {profile.gamma:g}, as the paper says, and Caffe's poly policy does not "
-                    f"read it: rate = base_lr * (1 - iteration / max_iter) ^ {profile.power:g} (docs/fidelity.md)")
-    return ""
+def poly_note(solver) -> str:
+    """What Caffe makes of the paper's "polynomial with gamma 0.1"; empty for a solver without these two."""
+    if solver.lr_policy != "poly" or not solver.HasField("gamma"):
+        return ""
+    return (f"note: gamma {solver.gamma:g} stands in the solvers because the paper names it; Caffe's poly policy does "
+            f"not read it: rate = base_lr * (1 - iteration / max_iter) ^ {solver.power:g} (docs/fidelity.md)")
 
 
 def header(options) -> list:
@@ -106,7 +107,7 @@ def main(argv=None) -> int:
         parser.error("--weights needs --variant, so that the chain's own results stay what they are")
     if options.weights and len(options.step) > 1:
         parser.error("--weights is for one step at a time")
-    from tools import chain, engine, runs
+    from tools import chain, child, engine
     from torchcaffe.errors import CaffeError
 
     start = {None: None, "none": ""}.get(options.weights, options.weights and os.path.abspath(options.weights))
@@ -115,17 +116,15 @@ def main(argv=None) -> int:
         rows = chain.rows(recipe.PROFILES[options.profile], options.net, options.step, batch=options.batch,
                           max_iter=options.max_iter, start=start, variant=options.variant)
         print(plan(rows, interpreter), flush=True)
-        if poly_note(rows):
-            print(poly_note(rows), flush=True)
         run(rows, interpreter, options.gpu, options.force, header(options), say)
-    except runs.Stopped as stopped:
+    except child.Stopped as stopped:
         print(stopped, file=sys.stderr)
         return STOPPED
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return STOPPED
     except OSError as error:
-        print(f"train: {error.filename or ''}: {error.strerror}", file=sys.stderr)
+        print(f"train: {error}", file=sys.stderr)
         return 1
     except (chain.ChainError, engine.EngineError, CaffeError) as error:
         print(f"train: {error}", file=sys.stderr)

@@ -7,11 +7,12 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 
 import pytest
 from tiny_project import TINY, make_project
 
-from tools import chain, engine, metrics, status, train
+from tools import chain, engine, fingerprints, metrics, status, train
 from torchcaffe import files
 
 
@@ -33,8 +34,8 @@ def run(root, steps, **options):
 def test_four_steps_then_nothing_to_do(project):
     _, rows = run(project, [1, 2, 3, 4])
     for row in rows:
-        record = chain.read_json(row.path(row.weights_out) + ".json")
-        assert record["sha256"] == chain.sha256(row.path(row.weights_out))
+        record = fingerprints.read_json(row.path(row.weights_out) + ".json")
+        assert record["sha256"] == fingerprints.sha256_of(row.path(row.weights_out))
         assert chain.state(row).kind == "done"
     last = rows[-1]
     assert record["iteration"] == 6 and 0.0 <= record["accuracy"] <= 1.0
@@ -60,28 +61,29 @@ def test_terminated_run_goes_on_from_its_snapshot(project):
     script = textwrap.dedent("""
         import sys
         from tiny_project import TINY
-        from tools import chain, engine, runs, train
-        rows = chain.rows(TINY, ["gnet"], [2], root=sys.argv[1], max_iter=300, variant="stopped")
+        from tools import chain, child, engine, train
+        rows = chain.rows(TINY, ["gnet"], [2], root=sys.argv[1], max_iter=60, variant="stopped")
         try:
             train.run(rows, engine.interpreter("torch"), say=lambda line: print(line, flush=True))
-        except runs.Stopped as stopped:
+        except child.Stopped as stopped:
             print(stopped)
             raise SystemExit(130)
     """)
-    row = chain.rows(TINY, ["gnet"], [2], root=project, max_iter=300, variant="stopped")[0]
+    row = chain.rows(TINY, ["gnet"], [2], root=project, max_iter=60, variant="stopped")[0]
     paths = os.pathsep.join([os.path.dirname(os.path.dirname(os.path.dirname(__file__))), os.path.dirname(__file__)])
     child = subprocess.Popen([sys.executable, "-c", script, project], stdout=subprocess.PIPE, text=True,
                              stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": paths})
     while len(metrics.read(row.path(f"{row.folder}/metrics.csv"))) < 3:
         assert child.poll() is None
+        time.sleep(0.02)
     child.send_signal(signal.SIGTERM)
     output, _ = child.communicate(timeout=60)
-    assert child.returncode == 130 and "the same command goes on from there" in output
+    assert child.returncode == 130 and "the same command goes on from iteration" in output
     state = chain.state(row)
-    assert state.kind == "interrupted" and 0 < state.iteration < 300
+    assert state.kind == "interrupted" and 0 < state.iteration < 60
     assert status.describe(row)["state"] == "stopped"
-    said, _ = run(project, [2], max_iter=300, variant="stopped")
+    said, _ = run(project, [2], max_iter=60, variant="stopped")
     assert f"going on from iteration {state.iteration}" in said[0]
     assert chain.state(row).kind == "done"
     iterations = [line["iteration"] for line in metrics.read(row.path(f"{row.folder}/metrics.csv"))]
-    assert iterations == sorted(set(iterations)) and iterations[-1] == 300
+    assert iterations == sorted(set(iterations)) and iterations[-1] == 60

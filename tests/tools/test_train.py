@@ -11,7 +11,7 @@ import pytest
 from tiny_project import TINY, make_project
 
 import recipe
-from tools import chain, engine, metrics, runs, status, train
+from tools import chain, engine, fingerprints, metrics, runs, status, train
 from torchcaffe import files
 
 FAKE = engine.Interpreter("fake_caffe", "a fake", (sys.executable,), {
@@ -47,7 +47,7 @@ def run(root, steps, force=False, **options):
 
 
 def record(row):
-    return chain.read_json(row.path(row.weights_out) + ".json")
+    return fingerprints.read_json(row.path(row.weights_out) + ".json")
 
 
 def test_done_step_is_left_alone_and_force_repeats_it(project):
@@ -96,8 +96,8 @@ def test_manifest_tells_whether_a_database_is_the_same(project):
     prints = []
     for facts in ({}, {"splits": ["train", "test"]}, {"seed": 2}):
         manifest["celeba"]["facts"].update(facts)
-        chain.write_json(os.path.join(project, "data/tiny/scheme3/manifest.json"), manifest)
-        prints.append(chain.database_fingerprint(path))
+        fingerprints.write_json(os.path.join(project, "data/tiny/scheme3/manifest.json"), manifest)
+        prints.append(fingerprints.database_fingerprint(path))
     assert prints[0] == prints[1] != prints[2]
 
 

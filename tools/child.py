@@ -1,0 +1,95 @@
+"""The process in which an engine works for a step: started, listened to, stopped, and asked why it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+from typing import Callable, Optional, Sequence
+
+from tools import chain
+
+STOPPED = 130  # exit status of tools/solve.py after a signal
+
+
+class Stopped(Exception):
+    """The user stopped the training; the message says how it goes on."""
+
+
+def run(row: chain.Row, job: str, interpreter, header: Sequence[str], on_event: Callable, say: Callable):
+    """Run tools/solve.py on the file `job` and give each of its events (a dict) to `on_event`.
+
+    The log goes to train.log in the row's run folder, after the lines of `header`. SIGINT and SIGTERM are handed on
+    once, which stops the process with a snapshot; a second one ends it at once. Raises chain.ChainError with the reason
+    where it fails, and Stopped where it was stopped.
+    """
+    log = row.path(os.path.join(row.folder, "train.log"))
+    asked, process, end = [], None, None
+
+    def hand_on(number, frame):
+        asked.append(number)
+        if len(asked) == 1:
+            say("stopping after this iteration, with a snapshot (once more: at once, without one)")
+        if process is not None:
+            process.terminate() if len(asked) == 1 else process.kill()
+
+    with _signals(hand_on):
+        process = _start(row, job, interpreter, header, log)
+        if asked:
+            process.terminate()
+        try:
+            for line in process.stdout:
+                event = json.loads(line)
+                end = event if event["event"] == "end" else end
+                on_event(event)
+        except BaseException:
+            process.terminate()
+            raise
+        finally:
+            process.stdout.close()
+            status = process.wait()
+    if status == 0:
+        return
+    if asked and (end is None or end["status"] == "stopped"):
+        snapshot = chain.newest_snapshot(row, None)
+        place = f"from iteration {snapshot['iteration']} (without FORCE)" if snapshot else "from the start"
+        raise Stopped(f"{row.title}: stopped; the same command goes on {place}")
+    raise chain.ChainError(f"{row.title}: {reason(row, end, status)}")
+
+
+def _start(row: chain.Row, job: str, interpreter, header: Sequence[str], path: str):
+    with open(path, "a", encoding="utf-8") as log:
+        log.writelines(f"# {line}\n" for line in header)
+        log.flush()
+        # A session of its own: a Ctrl-C at the terminal reaches it through us only, once.
+        return subprocess.Popen([*interpreter.command, "-m", "tools.solve", job], cwd=row.root, text=True,
+                                env=interpreter.environ(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                stderr=log, start_new_session=True)
+
+
+def reason(row: chain.Row, end: Optional[dict], status: int) -> str:
+    """One line on why the process failed: its own message, or the last fatal line of its log (Caffe aborts)."""
+    log = os.path.join(row.folder, "train.log")
+    if end and end.get("message"):
+        message = end["message"].strip().splitlines()[0]
+    else:
+        with open(row.path(log), encoding="utf-8", errors="replace") as stream:
+            lines = [line.strip() for line in stream.readlines()[-200:] if line.strip()]
+        fatal = [line.split("] ", 1)[1] for line in lines if line.startswith("F") and "] " in line]
+        message = (fatal or lines or ["no message"])[-1] + f" (exit status {status})"
+    snapshot = chain.newest_snapshot(row, None)
+    kept = f"; the snapshot of iteration {snapshot['iteration']} is kept" if snapshot else ""
+    return f"{message}{kept} (log: {log})"
+
+
+@contextlib.contextmanager
+def _signals(handler):
+    """Let `handler` have SIGINT and SIGTERM for a while."""
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)

@@ -1,0 +1,78 @@
+"""Tell whether an input is still what it was: fingerprints of files and LMDBs, and the JSON files that keep them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from typing import Dict, List, Optional
+
+from tools.download import sha256_of
+
+__all__ = ["count_records", "database_fingerprint", "differences", "read_json", "sha256_of", "write_json"]
+
+
+def differences(old: Dict[str, str], new: Dict[str, str]) -> List[str]:
+    """Sentences on what is not the same in two results of `fingerprints`."""
+    found = []
+    for name in sorted(set(old) | set(new)):
+        before, now = old.get(name), new.get(name)
+        if before == now:
+            continue
+        if name.startswith("solver's "):
+            found.append(f"{name} was {before or 'not set'}, is {now or 'not set'}")
+        else:
+            found.append(f"{name} has changed" if before and now else f"{name} is {'new' if now else 'no longer used'}")
+    return found
+
+
+def database_fingerprint(path: str) -> str:
+    """Fingerprint of an LMDB folder: of what its builder wrote down of it, or else of its size and its records' names."""
+    name = os.path.basename(path)
+    manifest = read_json(os.path.join(os.path.dirname(path), "manifest.json")) or {}
+    entry = manifest.get(name.split("_")[0], {})
+    digest = hashlib.sha256()
+    if "facts" in entry and name in entry.get("images", {}):
+        facts = {key: value for key, value in entry["facts"].items() if key != "splits"}  # not of this LMDB
+        digest.update(json.dumps([facts, name, entry["images"][name]], sort_keys=True).encode())
+        return digest.hexdigest()
+    with _open(path) as environment, environment.begin() as transaction:
+        for key in transaction.cursor().iternext(values=False):
+            digest.update(key + b"\0")
+    digest.update(str(os.path.getsize(os.path.join(path, "data.mdb"))).encode())
+    return digest.hexdigest()
+
+
+def count_records(path: str) -> int:
+    """Number of records of an LMDB folder. Raises OSError where it cannot be read."""
+    import lmdb
+
+    try:
+        with _open(path) as environment:
+            return environment.stat()["entries"]
+    except lmdb.Error as error:
+        raise OSError(f"{path} cannot be read as an LMDB: {error}; build it again") from None
+
+
+def read_json(path: str) -> Optional[dict]:
+    """Object in a JSON file; None where the file is missing or torn."""
+    try:
+        with open(path, encoding="utf-8") as stream:
+            return json.load(stream)
+    except (OSError, ValueError):
+        return None
+
+
+def write_json(path: str, value: dict):
+    """Write a JSON file, whole or not at all."""
+    part = path + ".part"
+    with open(part, "w", encoding="utf-8") as stream:
+        json.dump(value, stream, indent=1)
+        stream.write("\n")
+    os.replace(part, path)
+
+
+def _open(path: str):
+    import lmdb
+
+    return lmdb.open(path, readonly=True, lock=False, create=False)
