@@ -1,0 +1,54 @@
+"""tools/crops.py: Figure 3 for a photo, by a detector that always sees the same face."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+import detector
+import recipe
+from lmdb_builders.crops import crop_face
+from tools import crops
+
+LANDMARKS = np.array(recipe.FACE_TEMPLATE, np.float32) * 30 + 100
+
+
+class OneFace:
+    def detect(self, image):
+        return [detector.Face((60, 60, 80, 80), 0.99, LANDMARKS)] if image.any() else []
+
+
+@pytest.fixture
+def photo(tmp_path, monkeypatch):
+    monkeypatch.setattr(detector, "Detector", OneFace)
+    monkeypatch.chdir(tmp_path)
+    y, x = np.mgrid[0:200, 0:200]
+    pixels = np.stack([x, y, 255 - x], axis=-1).astype(np.uint8)
+    cv2.imwrite("photo.png", pixels)
+    return pixels
+
+
+def test_the_crops_are_drawn_pixel_for_pixel(photo, capsys):
+    assert crops.main(["photo.png", "--size", "64"]) == 0
+    assert capsys.readouterr().out == "photo_crops.png\n"
+    picture = cv2.imread("photo_crops.png")
+    gap = 4
+    assert picture.shape[1] == 6 * (64 + gap) + gap
+    for number, crop in enumerate(recipe.CROPS.values(), 1):
+        expected = crop_face(photo, LANDMARKS, crop, 64)
+        left = gap + number * (64 + gap)
+        drawn = picture[gap : gap + 64, left : left + 64]
+        assert np.abs(drawn.astype(int) - expected).max() <= 2, crop.name
+
+
+def test_no_face_unreadable_and_wrong_use(photo, capsys):
+    cv2.imwrite("black.png", np.zeros((50, 50, 3), np.uint8))
+    assert crops.main(["black.png"]) == 1 and "black.png: no face found" in capsys.readouterr().err
+    assert crops.main(["none.png"]) == 1 and "none.png: file is missing" in capsys.readouterr().err
+    assert crops.main(["photo.png", "--output", "nowhere/out.png"]) == 2
+    assert crops.main(["photo.png", "--output", "out.docx"]) == 2
+    for flags in (["--output", "photo.png"], ["--size", "3"]):
+        with pytest.raises(SystemExit) as stop:
+            crops.main(["photo.png", *flags])
+        assert stop.value.code == 2
