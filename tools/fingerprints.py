@@ -27,7 +27,7 @@ def differences(old: Dict[str, str], new: Dict[str, str]) -> List[str]:
 
 
 def database_fingerprint(path: str) -> str:
-    """Fingerprint of an LMDB folder: of what its builder wrote down of it, or else of its size and its records' names."""
+    """Fingerprint of an LMDB folder: of its builder's notes, or else of its size and its records' names."""
     name = os.path.basename(path)
     manifest = read_json(os.path.join(os.path.dirname(path), "manifest.json")) or {}
     entry = manifest.get(name.split("_")[0], {})

@@ -52,7 +52,7 @@ class Metrics:
     def _put(self, row: Row):
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerow(
-            ["" if row[name] is None else f"{row[name]:.8g}" for name in COLUMNS])
+            ["" if row[name] is None else f"{row[name]:.7g}" for name in COLUMNS])
         self.start = self.stream.tell()
         self._write(text.getvalue())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 
@@ -21,7 +22,9 @@ class Progress:
             from tqdm import tqdm
 
             form = "{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}, {remaining} left{postfix}"
-            self.bar = tqdm(total=total, initial=first, desc=title, bar_format=form, file=self.stream, dynamic_ncols=True)
+            size = {} if min(os.get_terminal_size(self.stream.fileno())) > 0 else {"ncols": 100, "nrows": 20}
+            self.bar = tqdm(total=total, initial=first, desc=title, bar_format=form, file=self.stream,
+                            dynamic_ncols=not size, **size)  # some terminals do not tell their size
 
     def step(self, iteration: int, loss: float):
         """One iteration done, with its loss."""
