@@ -37,8 +37,7 @@ class Table(NamedTuple):
 
     path: str
     columns: Tuple[str, ...]
-    rows: Dict[str, Tuple[int, List[str]]]  # image -> (line, values)
-    announced: Optional[int]  # the number of rows the file's first line promises
+    rows: Dict[str, Tuple[int, str]]  # image -> (line, the rest of the line): lists of values would take a gigabyte
 
     def positions(self, columns) -> List[int]:
         """Where the named columns stand; BuildError where one is missing."""
@@ -50,7 +49,8 @@ class Table(NamedTuple):
         file = os.path.basename(self.path)
         if image not in self.rows:
             raise ValueError(f"no row in {file}")
-        line, cells = self.rows[image]
+        line, text = self.rows[image]
+        cells = text.split()
         if len(cells) != len(self.columns):
             raise ValueError(f"{file} line {line}: {len(cells)} values instead of {len(self.columns)}")
         try:
@@ -78,13 +78,13 @@ def read_celeba(folder: str, edition: str = "auto", splits=("train", "val")) -> 
     dataset.tables = {split: dataset.relative(partition.path) for split in SPLITS}
 
     listing, prefix = list_folder(images), dataset.relative(images)
-    for image, (line, cells) in partition.rows.items():
-        split = SPLITS[int(cells[0])] if cells[:1] in (["0"], ["1"], ["2"]) else None
+    for image, (line, text) in partition.rows.items():
+        split = SPLITS[int(text)] if text in ("0", "1", "2") else None
         if split is not None and split not in splits:
             continue
         try:
             if split is None:
-                raise ValueError(f"partition is {' '.join(cells)!r}, expected 0, 1 or 2")
+                raise ValueError(f"partition is {text!r}, expected 0, 1 or 2")
             labels = _labels(attributes, image, positions)
             problem = image_problem(image, images, listing)
             if problem:
@@ -137,26 +137,26 @@ def _numbers(folder: str, stem: str, dataset: DataSet, columns) -> Optional[Call
 def _read_table(path: str, dataset: DataSet, columns=None) -> Table:
     """A CelebA table: an optional line with the number of rows, a header unless `columns` is given, then the rows."""
     dataset.add_source(path)
-    announced, rows, start = None, {}, 0
-    lines = [line.replace(",", " ").split() for line in read_lines(path)]
-    if lines and len(lines[0]) == 1 and lines[0][0].isdigit():
-        announced, start = int(lines[0][0]), 1
-    header = lines[start] if start < len(lines) else []
-    if header and (columns is None or header[0] == "image_id"):
-        start += 1
-        columns = columns or tuple(header[1:] if header[0] == "image_id" else header)
-    for number, cells in enumerate(lines[start:], start + 1):
-        if not cells:
+    announced, rows = None, {}
+    for number, line in enumerate(read_lines(path), 1):
+        image, text = (*line.replace(",", " ").split(None, 1), "", "")[:2]
+        text = text.rstrip()
+        if not image:
             continue
-        if cells[0] in rows:
-            dataset.notes.append(f"{dataset.relative(path)} line {number}: {cells[0]} again; the first row counts")
+        if number == 1 and not text and image.isdigit():
+            announced = int(image)
+        elif image == "image_id" or columns is None:
+            header = text.split() if image == "image_id" else [image, *text.split()]
+            columns = columns or tuple(header)
+        elif image in rows:
+            dataset.notes.append(f"{dataset.relative(path)} line {number}: {image} again; the first row counts")
         else:
-            rows[cells[0]] = (number, cells[1:])
+            rows[image] = (number, text)
     if not rows:
         raise BuildError(f"{path}: has no rows; put CelebA's own file there")
     if announced not in (None, len(rows)):
         dataset.notes.append(f"{dataset.relative(path)} announces {announced} rows and has {len(rows)}")
-    return Table(path, tuple(columns), rows, announced)
+    return Table(path, tuple(columns), rows)
 
 
 def _labels(attributes: Table, image: str, positions: List[int]) -> bytes:

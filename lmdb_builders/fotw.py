@@ -57,7 +57,7 @@ def _read_split(dataset: DataSet, split: str) -> None:
     table, photos = find_split(dataset.folder, split)
     dataset.add_source(table)
     dataset.tables[split] = dataset.relative(table)
-    lines = read_lines(table)
+    lines = list(read_lines(table))
     header = [cell.strip() for cell in next(csv.reader(lines[:1]), [])]
     require_columns(table, header, (NAME_COLUMN, *BOX_COLUMNS, *LABEL_COLUMNS))
     listing, prefix, seen = list_folder(photos), dataset.relative(photos), {}

@@ -6,7 +6,7 @@ import hashlib
 import math
 import os
 from dataclasses import dataclass, field
-from typing import Dict, List, NamedTuple, Optional, Tuple
+from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 
@@ -70,15 +70,16 @@ def file_sha256(path: str) -> str:
     return digest.hexdigest()
 
 
-def read_lines(path: str) -> List[str]:
+def read_lines(path: str) -> Iterator[str]:
     """Lines of an annotation file without their ends (LF or CRLF, with or without byte order mark)."""
     try:
         with open(path, encoding="utf-8-sig", newline=None) as file:
-            return file.read().split("\n")
+            for line in file:
+                yield line.rstrip("\n")
     except UnicodeDecodeError as error:
-        raise BuildError(f"{path}: not a text file in UTF-8 ({error.reason} at byte {error.start}); unpack it again")
+        raise BuildError(f"{path}: not a text file in UTF-8 ({error.reason}); unpack it again") from None
     except OSError as error:
-        raise BuildError(f"{path}: cannot be read ({error.strerror}); check its permissions")
+        raise BuildError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
 
 
 def require_columns(path: str, columns, needed) -> None:
