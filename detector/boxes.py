@@ -10,51 +10,42 @@ from typing import Sequence
 
 import numpy as np
 
-_BLOCK = 512  # boxes compared at once by suppress(); bounds its memory
+
+def sides(boxes: np.ndarray) -> np.ndarray:
+    """Widths and heights, N x 2, in pixels."""
+    return boxes[:, 2:] - boxes[:, :2] + 1
 
 
-def suppress(boxes: np.ndarray, scores: np.ndarray, threshold: float, by_smaller: bool = False) -> np.ndarray:
-    """Non-maximum suppression: indices of the boxes that stay, best score first.
+def suppress(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndarray:
+    """Greedy non-maximum suppression: indices of the boxes that stay, best score first.
 
-    A box goes when it shares more than `threshold` with a better one that stays. The share is the intersection over
-    the union, or with `by_smaller` over the smaller of the two (which drops a face inside a face). Equal scores: the
-    later box wins, as in the authors' code. The result is the greedy algorithm's, found a block at a time.
+    A box goes when its intersection over union with a better one that stays is above `threshold`. Of equal scores the
+    later box wins, as in the authors' code. Scores are above 0.
     """
+    if len(boxes) < 2:
+        return np.arange(len(boxes))
+    import cv2
+
+    rectangles = np.concatenate([boxes[::-1, :2], sides(boxes[::-1])], axis=1)
+    # OpenCV holds the threshold as float32; the next one above keeps a share that equals it, as float64 does.
+    limit = np.nextafter(np.float32(threshold), np.float32(np.inf))
+    kept = cv2.dnn.NMSBoxes(list(map(tuple, rectangles.tolist())), scores[::-1].tolist(), 0.0, float(limit))
+    return len(boxes) - 1 - np.reshape(kept, -1).astype(np.int64)
+
+
+def suppress_nested(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndarray:
+    """As suppress, by the intersection over the smaller of the two boxes: drops a face inside a face. For few boxes."""
     order = np.argsort(scores, kind="stable")[::-1]
-    sides = boxes[order, 2:] - boxes[order, :2] + 1
-    edges = np.concatenate([boxes[order], (sides[:, 0] * sides[:, 1])[:, None]], axis=1)
-    kept = np.empty(0, dtype=np.int64)
-    for start in range(0, len(order), _BLOCK):
-        block = np.arange(start, min(start + _BLOCK, len(order)))
-        if len(kept):
-            block = block[~(_shares(edges[kept], edges[block], by_smaller) > threshold).any(axis=0)]
-        kept = np.concatenate([kept, block[_greedy(_shares(edges[block], edges[block], by_smaller) > threshold)]])
-    return order[kept]
-
-
-def _greedy(conflicts: np.ndarray) -> np.ndarray:
-    """Which boxes, sorted best first, stay, given N x N `conflicts`: those in conflict with no better one that stays.
-
-    Starts from "all stay" and applies that sentence to all boxes at once until nothing changes; after k rounds the
-    first k boxes are final, and in practice three or four rounds settle all.
-    """
-    earlier = np.triu(conflicts, 1).astype(np.float32)
-    stays = np.ones(len(conflicts), dtype=np.float32)
-    while True:
-        settled = (stays @ earlier == 0).astype(np.float32)
-        if np.array_equal(settled, stays):
-            return stays > 0
-        stays = settled
-
-
-def _shares(first: np.ndarray, second: np.ndarray, by_smaller: bool) -> np.ndarray:
-    """N x M shares of N x 5 and M x 5 boxes, the fifth column being the area."""
-    left, top, right, bottom, area = first.T[:, :, None]
-    width = np.minimum(right, second[:, 2]) - np.maximum(left, second[:, 0]) + 1
-    height = np.minimum(bottom, second[:, 3]) - np.maximum(top, second[:, 1]) + 1
-    common = np.maximum(width, 0) * np.maximum(height, 0)
-    whole = np.minimum(area, second[:, 4]) if by_smaller else area + second[:, 4] - common
-    return common / np.maximum(whole, 1e-9)
+    areas = sides(boxes).prod(axis=1)
+    kept = []
+    while len(order):
+        best, order = order[0], order[1:]
+        kept.append(best)
+        first = np.maximum(boxes[best, :2], boxes[order, :2])
+        last = np.minimum(boxes[best, 2:], boxes[order, 2:])
+        common = np.maximum(last - first + 1, 0).prod(axis=1)
+        order = order[common <= threshold * np.minimum(areas[best], areas[order])]
+    return np.array(kept, dtype=np.int64)
 
 
 def move(boxes: np.ndarray, moves: np.ndarray, sides: np.ndarray) -> np.ndarray:
@@ -68,11 +59,6 @@ def square(boxes: np.ndarray) -> np.ndarray:
     side = sides.max(axis=1, keepdims=True)
     corner = boxes[:, :2] + (sides - side) / 2
     return np.trunc(np.concatenate([corner, corner + side], axis=1))
-
-
-def sides(boxes: np.ndarray) -> np.ndarray:
-    """Widths and heights, N x 2, in pixels."""
-    return boxes[:, 2:] - boxes[:, :2] + 1
 
 
 def touching(boxes: np.ndarray, shape: Sequence[int]) -> np.ndarray:

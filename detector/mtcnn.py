@@ -8,19 +8,17 @@ transposed images, so the photo is transposed once, here, and all arrays of pixe
 from __future__ import annotations
 
 import importlib
-import math
 import os
-from typing import Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
 from detector import boxes as arithmetic
 from detector.face import DetectorError, Face
+from detector.pyramid import Pyramid, scales
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 NETS = ("det1", "det2", "det3")
-CELL = 12  # side in pixels of the window that stage 1 judges
-STRIDE = 2  # distance in pixels between such windows
 CROP_SIDES = {"det2": 24, "det3": 48}  # side in pixels of the crops that stages 2 and 3 judge
 MAXIMUM_BATCH = 256  # crops a forward; bounds the memory of a photo with thousands of proposals
 
@@ -71,6 +69,7 @@ class Detector:
         self._caffe = caffe
         self._nets: Dict[str, object] = {}
         self._process: Optional[int] = None
+        self._pyramid: Tuple[Optional[tuple], Optional[Pyramid]] = (None, None)
 
     def __getstate__(self) -> dict:
         """What travels to another process: the settings and the engine's name; nets are loaded anew there."""
@@ -103,16 +102,17 @@ class Detector:
     # ------------------------------------------------------------------------------------------ the three stages
     def _propose(self, pixels: np.ndarray) -> np.ndarray:
         """Stage 1: square boxes, N x 4, in which det1 sees a face at some level of the pyramid."""
-        boxes, scores, moves = [], [], []
-        for scale in self._scales(pixels.shape):
-            found = self._scan(pixels, scale)
-            kept = arithmetic.suppress(found[0], found[1], 0.5)
-            for collected, part in zip((boxes, scores, moves), found):
-                collected.append(part[kept])
-        if not boxes:
+        pyramid = self._pyramid_of(pixels.shape)
+        if pyramid is None:
             return np.empty((0, 4))
-        boxes, scores, moves = (np.concatenate(parts) for parts in (boxes, scores, moves))
-        kept = arithmetic.suppress(boxes, scores, 0.7)
+        outputs = self._forward("det1", _blob([pyramid.draw(pixels)]))
+        probability = outputs["prob1"][0, 1]
+        cells, levels, boxes = pyramid.select(probability >= self.thresholds[0])
+        scores, moves = probability[cells], outputs["conv4-2"][0][:, cells[0], cells[1]].T
+        kept = [np.flatnonzero(levels == level) for level in np.unique(levels)]
+        kept = [level[arithmetic.suppress(boxes[level], scores[level], 0.5)] for level in kept]
+        kept = np.concatenate(kept) if kept else np.empty(0, np.int64)
+        kept = kept[arithmetic.suppress(boxes[kept], scores[kept], 0.7)]
         boxes, moves = boxes[kept], moves[kept]
         # The authors measure a side as last - first in this stage, and as last - first + 1 in the two others.
         boxes = arithmetic.square(arithmetic.move(boxes, moves, boxes[:, 2:] - boxes[:, :2]))
@@ -145,30 +145,16 @@ class Detector:
                 score=float(scores[index]),
                 landmarks=landmarks[index].astype(np.float32),
             )
-            for index in arithmetic.suppress(boxes, scores, 0.7, by_smaller=True)
+            for index in arithmetic.suppress_nested(boxes, scores, 0.7)
         ]
 
     # ------------------------------------------------------------------------------------------ their parts
-    def _scales(self, shape: Sequence[int]) -> Iterator[float]:
-        """Sizes of the pyramid's levels relative to the photo, largest first."""
-        scale = CELL / self.minimum_face
-        while min(shape[:2]) * scale >= CELL:
-            if math.ceil(max(shape[:2]) * scale) <= self.maximum_side:
-                yield scale
-            scale *= self.factor
-
-    def _scan(self, pixels: np.ndarray, scale: float) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Boxes (N x 4), scores (N) and moves (N x 4) that det1 finds at one level of the pyramid."""
-        import cv2
-
-        width, height = (math.ceil(side * scale) for side in pixels.shape[:2])
-        level = cv2.resize(pixels, (height, width), interpolation=cv2.INTER_AREA)
-        outputs = self._forward("det1", _blob([level]))
-        probability = outputs["prob1"][0, 1]
-        cells = np.nonzero(probability >= self.thresholds[0])
-        corner = np.stack(cells, axis=1) * STRIDE
-        boxes = np.trunc(np.concatenate([corner + 1, corner + CELL], axis=1) / scale)
-        return boxes, probability[cells], outputs["conv4-2"][0][:, cells[0], cells[1]].T
+    def _pyramid_of(self, shape: Sequence[int]) -> Optional[Pyramid]:
+        """The pyramid of photos of this shape, None for one without a level; the last is kept for the next photo."""
+        if self._pyramid[0] != shape:
+            levels = scales(shape, self.minimum_face, self.factor, self.maximum_side)
+            self._pyramid = (shape, Pyramid(shape, levels) if levels else None)
+        return self._pyramid[1]
 
     def _judge(self, name: str, pixels: np.ndarray, boxes: np.ndarray) -> Dict[str, np.ndarray]:
         """Outputs of a net of stage 2 or 3, by name, for the crops of N boxes, N > 0."""
@@ -192,13 +178,14 @@ class Detector:
         if self._process != os.getpid():
             self._nets, self._process = {}, os.getpid()
         if name not in self._nets:
-            if not os.path.exists(weights_path(name)):
-                raise DetectorError(f"{weights_path(name)} is missing: run `make setup` or `python -m detector.convert`")
+            weights = weights_path(name)
+            if not os.path.exists(weights):
+                raise DetectorError(f"{weights} is missing: run `python -m detector.convert`, as `make setup` does")
             if self._caffe is None:
                 import torchcaffe
 
                 self._caffe = torchcaffe
-            self._nets[name] = self._caffe.Net(definition_path(name), self._caffe.TEST, weights=weights_path(name))
+            self._nets[name] = self._caffe.Net(definition_path(name), self._caffe.TEST, weights=weights)
         return self._nets[name]
 
 

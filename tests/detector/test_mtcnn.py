@@ -118,18 +118,6 @@ def test_small_faces_are_left_out_by_size(astronaut, weights):
     assert len(Detector(minimum_face=60).detect(astronaut)) >= 1
 
 
-def test_the_pyramid_starts_at_the_smallest_face_and_ends_at_the_window():
-    scales = list(Detector(minimum_face=24)._scales((100, 80)))
-    assert scales[0] == 0.5 and scales[1] == pytest.approx(0.5 * 0.709)
-    assert 80 * scales[-1] >= 12 > 80 * scales[-1] * 0.709
-
-
-def test_the_pyramid_of_an_enormous_photo_is_bounded():
-    shape = (12000, 9000)
-    assert max(Detector()._scales(shape)) * 12000 <= 2000
-    assert max(Detector(maximum_side=float("inf"))._scales(shape)) == 0.6
-
-
 @pytest.mark.parametrize(
     "settings",
     ({"minimum_face": 0}, {"factor": 1}, {"factor": 0}, {"thresholds": (0.5, 0.5)}, {"thresholds": (2, 0, 0)}),
