@@ -32,9 +32,10 @@ def run(make_net, layer, *arrays, phase=caffe.TRAIN, parameters=()):
 
 
 def numeric_gradient(net, array, weight, step=1e-2):
-    """Gradient of sum(weight * y) by central differences, for a live array of the net."""
-    gradient = np.zeros_like(array)
-    for index in np.ndindex(array.shape):
+    """Gradient of sum(weight * y) by central differences, at up to 12 places of a live array; NaN elsewhere."""
+    gradient = np.full_like(array, np.nan)
+    for place in rng.permutation(array.size)[:12]:
+        index = np.unravel_index(place, array.shape)
         kept = array[index]
         values = []
         for change in (step, -step):
@@ -57,7 +58,8 @@ def check_gradients(net, bottoms=1, tolerance=2e-2):
     found = [blob.diff.copy() for blob in live]
     for blob, gradient in zip(live, found):
         expected = numeric_gradient(net, blob.data, weight)
-        np.testing.assert_allclose(gradient, expected, rtol=tolerance, atol=tolerance)
+        looked = ~np.isnan(expected)
+        np.testing.assert_allclose(gradient[looked], expected[looked], rtol=tolerance, atol=tolerance)
 
 
 def numpy_convolution(x, w, b, stride, pad, dilation, group):
