@@ -64,12 +64,13 @@ def main(argv: Optional[List[str]] = None) -> int:
     from detector import DetectorError
     from lmdb_builders.errors import BuildError
     from lmdb_builders.files import DISK_FULL
+    from torchcaffe.errors import CaffeError
 
     before = signal.signal(signal.SIGTERM, _stop)
     try:
         _build(options)
         return 0
-    except (BuildError, DetectorError) as error:
+    except (BuildError, DetectorError, CaffeError) as error:
         print(f"error: {error}", file=sys.stderr)
     except OSError as error:
         if error.errno not in (*DISK_FULL, errno.EACCES, errno.EPERM, errno.EROFS):
@@ -99,7 +100,7 @@ def _build(options: argparse.Namespace) -> None:
     settings = Settings(
         profile=profile,
         crops=tuple(recipe.CROPS) if "all" in options.crop else tuple(dict.fromkeys(options.crop)),
-        output=os.path.abspath(options.output or os.path.dirname(recipe.absolute(recipe.lmdb_folder(profile.name, "x")))),
+        output=os.path.abspath(options.output or recipe.absolute(recipe.lmdb_folder(profile.name, ""))),
         splits=splits, encode=options.encode,
         seed=profile.random_seed if options.seed is None else options.seed,
         celeba_landmarks=options.landmarks, workers=max(1, options.workers), max_lost=options.max_lost,

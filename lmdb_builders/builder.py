@@ -8,7 +8,7 @@ import shutil
 import time
 from collections import Counter
 from dataclasses import dataclass
-from typing import Callable, Dict, Iterator, List, NamedTuple, Tuple, Union
+from typing import Callable, Dict, List, NamedTuple, Tuple, Union
 
 import numpy as np
 
@@ -17,7 +17,6 @@ from lmdb_builders import manifest
 from lmdb_builders.crops import crop_face
 from lmdb_builders.detections import OK, Detection, detect, make_detector
 from lmdb_builders.errors import BuildError, ImageError
-from lmdb_builders.files import replace_folder
 from lmdb_builders.images import read_image
 from lmdb_builders.lmdb_writer import (
     COMPRESSED_SHARE, LmdbWriter, encode_crop, image_datum, labels_datum, record_key, stored_bytes,
@@ -149,7 +148,7 @@ def write_split(dataset, split, faces, crops, settings, staging, counts) -> List
             writer.close()
             counts[crop][name] = writer.count
             if writer.count == 0:
-                raise BuildError(f"{dataset.folder}: no usable face for {name}; {reasons(lost) or 'its table is empty'}")
+                raise BuildError(f"{dataset.folder}: no face for {name}: {reasons(lost) or 'the table has none'}")
     finally:
         answers.close()  # ends the worker processes
         for writer in writers.values():
@@ -158,7 +157,7 @@ def write_split(dataset, split, faces, crops, settings, staging, counts) -> List
 
 
 def put_face(dataset, face: Listed, data: bytes, size: int, encode: str, writers: Dict[str, LmdbWriter]) -> None:
-    """Put one crop into each LMDB of its split: with its task's label for FotW, beside its twin of labels for CelebA."""
+    """Put one crop into each LMDB of its split: with its task's label (FotW), or beside its forty labels (CelebA)."""
     positions = dict(lmdb_names(dataset, face.record.split))
     for name, key in face.keys:
         label = face.record.labels[positions[name]] if positions[name] >= 0 else 0

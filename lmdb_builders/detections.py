@@ -1,8 +1,8 @@
 """detections.csv: which face of a photo is meant and where its five landmarks lie. Found once, cropped many times.
 
 One row an image: image (relative to the data set's folder), x, y, width, height of the face's box, score, five
-landmarks, status. Pixels as stored in the file (EXIF orientation not applied). Status is "ok" or the reason why there is
-no face. A file that was edited or put there by hand is used as it is and never overwritten; beside a file that this
+landmarks, status. Pixels as stored in the file (EXIF orientation not applied). Status is "ok" or the reason why there
+is no face. A file that was edited or put there by hand is used as it is and never overwritten; beside a file that this
 module wrote lies <name>.json, by which it knows its own.
 """
 
@@ -17,10 +17,11 @@ from typing import Callable, Dict, Iterator, NamedTuple, Optional, Tuple
 import numpy as np
 
 from lmdb_builders.errors import BuildError, ImageError
-from lmdb_builders.files import atomic_write, remove_file, write_json
+from lmdb_builders.files import write_json
 from lmdb_builders.images import read_image
 from lmdb_builders.pool import ordered_map
 from lmdb_builders.records import DataSet, box_problem, file_sha256
+from torchcaffe.storage import atomic_write
 
 OK, NO_FACE, NOT_AT_BOX = "ok", "no-face", "no-face: none of the faces found touches the annotated box"
 UNREADABLE = "unreadable: "
@@ -144,8 +145,7 @@ def _read_origin(mark: str) -> Optional[dict]:
             return json.load(file)
     except FileNotFoundError:
         return None
-    except ValueError:
-        remove_file(mark)
+    except ValueError:  # not written by us
         return None
 
 

@@ -11,32 +11,15 @@ import shutil
 from typing import Iterator
 
 from lmdb_builders.errors import BuildError
+from torchcaffe.storage import atomic_write
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-@contextlib.contextmanager
-def atomic_write(path: str) -> Iterator[str]:
-    """Yield a temporary path beside `path`; renamed to `path` when the block succeeds, removed when it fails."""
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        remove_file(temporary)
 
 
 def write_json(path: str, value) -> None:
     with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         json.dump(value, file, indent=1, ensure_ascii=False)
         file.write("\n")
-
-
-def remove_file(path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.remove(path)
 
 
 def replace_folder(source: str, target: str) -> None:
@@ -50,9 +33,9 @@ def replace_folder(source: str, target: str) -> None:
 
 @contextlib.contextmanager
 def sole_builder(folder: str) -> Iterator[str]:
-    """Hold `folder` for one build at a time and yield an empty staging folder in it, removed at the end however it comes.
+    """Hold `folder` for one build at a time and yield an empty staging folder in it, which is removed at the end.
 
-    A staging folder that a killed build left is removed first. Raises BuildError where another build holds `folder`.
+    One that a killed build left is removed first. Raises BuildError where another build holds `folder`.
     """
     os.makedirs(folder, exist_ok=True)
     staging = os.path.join(folder, ".building")

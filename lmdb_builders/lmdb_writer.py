@@ -18,7 +18,8 @@ JPEG_QUALITY = 95  # OpenCV's default, which Caffe's converter uses
 FIRST_MAP_SIZE = 64 << 20  # bytes; doubled whenever it is full
 COMMIT_BYTES = 16 << 20  # bounds memory, and what a full map makes us write again
 PAGE = 4096  # of LMDB's file
-# Bytes an image takes at most, as a share of its raw bytes; measured on 64 to 224 pixel crops of real faces, rounded up.
+# Bytes of an image as a share of its raw bytes, above what crops of real faces took: at 64 pixels jpg 0.23 and png
+# 0.71 in the largest scheme, less at 224 pixels (0.11 and 0.5).
 COMPRESSED_SHARE = {"raw": 1.0, "jpg": 0.35, "png": 0.9}
 
 

@@ -8,7 +8,7 @@ import recipe
 
 
 def to_planes(crops: np.ndarray) -> np.ndarray:
-    """N x H x W x 3 uint8 BGR (or one crop, H x W x 3) as N x 3 x H x W (3 x H x W) uint8, contiguous: Datum's layout."""
+    """N x H x W x 3 uint8 BGR as N x 3 x H x W uint8, contiguous; one crop, H x W x 3, as 3 x H x W: Datum's layout."""
     crops = np.asarray(crops)
     if crops.dtype != np.uint8 or crops.ndim not in (3, 4) or crops.shape[-1] != 3:
         raise ValueError(f"expected uint8 crops of shape (N, H, W, 3), got {crops.dtype} {crops.shape}")

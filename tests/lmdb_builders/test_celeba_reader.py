@@ -77,7 +77,7 @@ def test_csv_edition_with_aligned_photos(celeba, tmp_path):
 
 
 @pytest.mark.parametrize("file, old, new, message", [
-    ("Anno/list_attr_celeba.txt", " Smiling ", " Smirking ", r"list_attr_celeba.txt: no column Smiling; its header has: .*"),
+    ("Anno/list_attr_celeba.txt", " Smiling ", " Smirking ", "list_attr_celeba.txt: no column Smiling; its header has"),
     ("Anno/list_landmarks_celeba.txt", "nose_x", "snout_x", "no column nose_x"),
     ("Anno/list_bbox_celeba.txt", "width", "breadth", "no column width"),
 ])

@@ -53,7 +53,8 @@ def test_not_aligned_keeps_axes_scale_and_origin(angle):
 def test_schemes_one_and_two_differ_in_alignment_only():
     one, two = recipe.CROPS["scheme1"], recipe.CROPS["scheme2"]
     assert (one.center, one.side) == (two.center, two.side) and one.aligned and not two.aligned
-    assert np.allclose(crop_matrix(TEMPLATE * 50 + 200, one, 224), crop_matrix(TEMPLATE * 50 + 200, two, 224), atol=1e-6)
+    upright = TEMPLATE * 50 + 200
+    assert np.allclose(crop_matrix(upright, one, 224), crop_matrix(upright, two, 224), atol=1e-6)
 
 
 @pytest.mark.parametrize("name", recipe.CROPS)

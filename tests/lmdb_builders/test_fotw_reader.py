@@ -89,13 +89,13 @@ def test_missing_or_unreadable_table_is_fatal(fotw):
         read_fotw(fotw / "nowhere")
 
 
-def test_real_tables(fotw, real_annotations):
-    """The published tables: all rows parse, only the photos are missing here."""
-    for split, name, rows in (("smiles_trset", "gender_fex_trset.csv", 6078), ("smiles_valset", "gender_fex_valset.csv", 3052)):
+def test_real_tables(fotw, real_annotations, monkeypatch):
+    """The published tables: all rows parse; the photos, which are not here, are taken to be."""
+    names = set()
+    for split, name in (("smiles_trset", "gender_fex_trset.csv"), ("smiles_valset", "gender_fex_valset.csv")):
         shutil.copy(real_annotations / name, fotw / split)
-        lines = (fotw / split / name).read_text().splitlines()[1:]
-        for line in lines:
-            (fotw / split / line.split(",")[0]).touch()
+        names.update(line.split(",")[0] for line in (fotw / split / name).read_text().splitlines())
+    monkeypatch.setattr("lmdb_builders.fotw.list_folder", lambda folder: names)
     dataset = read_fotw(fotw)
     assert not dataset.skipped and len(dataset.records) == 6078 + 3052
     women = sum(record.labels[0] == 1 for record in dataset.records if record.split == "train")
