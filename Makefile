@@ -42,6 +42,7 @@ help: ## list the targets and variables
 	@sed -n 's/^#= /  /p' $(MAKEFILE_LIST)
 
 setup: $(READY) ## make .venv with the locked packages and build the detector's weights
+	@echo "ready: .venv ($$($(PY) --version))"
 
 # Stands for a finished set-up and holds the TORCH it was made with: asking for another one sets up again.
 $(READY): pyproject.toml requirements.lock

@@ -141,11 +141,19 @@ def _read_json(path: str) -> Optional[dict]:
 
 
 def draw_sheet(photos: List[str], path: str, columns: int = 8, height: int = 200) -> None:
-    """Put photos side by side into one picture."""
+    """Put photos side by side into one picture, each in a square of `height` pixels."""
     import cv2
     import numpy as np
 
-    tiles = [cv2.resize(cv2.imread(photo), (height, height), interpolation=cv2.INTER_AREA) for photo in photos]
+    tiles = []
+    for photo in photos:
+        image = cv2.imread(photo)
+        scale = height / max(image.shape[:2])
+        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        tile = np.zeros((height, height, 3), np.uint8)
+        top, left = (height - image.shape[0]) // 2, (height - image.shape[1]) // 2
+        tile[top:top + image.shape[0], left:left + image.shape[1]] = image
+        tiles.append(tile)
     tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
     rows = [np.hstack(tiles[start:start + columns]) for start in range(0, len(tiles), columns)]
     if not cv2.imwrite(path, np.vstack(rows)):

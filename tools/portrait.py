@@ -143,7 +143,8 @@ def photograph(person: Person, random: np.random.Generator, width: int, height: 
     matrix = cv2.getRotationMatrix2D((CANVAS / 2, CANVAS / 2), roll, unit / UNIT)
     matrix[:, 2] += np.asarray(center) - CANVAS / 2
     layer = painter.finish(light=random.uniform(-0.28, 0.28), blur=max(0.0, 0.5 * UNIT / unit - 0.5))
-    layer = cv2.warpAffine(layer, matrix, (width, height), flags=cv2.INTER_LINEAR)
+    # Beyond the canvas: transparent, as its edge is, but for the body, which goes on downward.
+    layer = cv2.warpAffine(layer, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     alpha = layer[..., 3:]
     photo = _background(random, width, height) * (1 - alpha) + layer[..., :3]  # colors are multiplied by alpha already
     photo = _develop(photo, random)

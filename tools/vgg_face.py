@@ -99,9 +99,10 @@ def write_random_vgg_face(path: str, width: float = 1.0, seed: int = recipe.PAPE
                           input_size: int = recipe.PAPER.crop_size) -> None:
     """Write a file of VGG-Face's form (V1 caffemodel) with random weights. Nothing is learned in it.
 
-    It stands in where the real file is not to be had: in the demo's step 1 and in tests. Weights are normal with the
-    standard deviation sqrt(2 / inputs) (He et al. 2015), which keeps the scale of the signal through the ReLUs; biases
-    are 0. The same arguments give the same file. 580 MB at full width.
+    It stands in where the real file is not to be had: in the demo's step 1 and in tests. Weights are uniform with the
+    variance 1 / inputs (Caffe's "xavier" filler, as recipe.Profile.weight_filler), which brings pixels of -129..161 to
+    the scale of 1 after fifteen layers with ReLUs, where training can begin; biases are 0. The same arguments give the
+    same file. 580 MB at full width.
     """
     import numpy as np
     from torchcaffe import files
@@ -110,8 +111,9 @@ def write_random_vgg_face(path: str, width: float = 1.0, seed: int = recipe.PAPE
 
     layers = []
     for name, (shape, bias_shape) in expected_shapes(width, input_size).items():
-        weights = generator.standard_normal(shape, dtype=np.float32)
-        weights *= np.float32((2.0 / np.prod(shape[1:])) ** 0.5)
+        weights = generator.random(shape, dtype=np.float32)
+        weights -= np.float32(0.5)
+        weights *= np.float32((12.0 / np.prod(shape[1:])) ** 0.5)
         kind = "CONVOLUTION" if len(shape) == 4 else "INNER_PRODUCT"
         layers.append((name, kind, [_padded(weights), _padded(np.zeros(bias_shape, np.float32))]))
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
