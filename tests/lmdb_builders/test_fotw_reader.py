@@ -23,7 +23,7 @@ def test_everything_is_read(fotw):
 
 
 def test_label_that_is_neither_zero_nor_one_is_unusable_for_its_task(fotw, edit):
-    edit(fotw / TRAIN, "20,20,0,0", "20,20,,male")
+    edit(fotw / TRAIN, "20,20,0,0", "20,20,3,male")
     labels = [record.labels for record in read_fotw(fotw, ("train",)).records]
     assert labels[0] == bytes([UNUSABLE, UNUSABLE])
     assert labels[4] == bytes([UNUSABLE, 1]) and labels[5] == bytes([0, UNUSABLE])

@@ -281,12 +281,14 @@ def test_stopping_leaves_nothing_half_done(celeba, tmp_path, root, number):
         os.link(celeba / "Img/img_celeba/000001.jpg", celeba / f"Img/img_celeba/9{i:05d}.jpg")
     command = [sys.executable, "-m", "lmdb_builders.build", "--celeba", str(celeba), "--output", str(tmp_path / "data"),
                "--workers", "2", "--crop", "scheme1"]
-    process = subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        command, cwd=root, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True
+    )
     deadline = time.monotonic() + 30
     while not list(tmp_path.glob("data/.building/scheme1/celeba_train/data.mdb")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
-    process.send_signal(number)
+    os.killpg(process.pid, number)  # as a terminal does: to the workers too
     _, error = process.communicate(timeout=30)
     assert process.returncode == 130
     assert error.strip().split("\n")[-1].startswith("stopped; nothing half-written is left")
