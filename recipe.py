@@ -16,6 +16,8 @@ ROOT = os.path.dirname(os.path.abspath(__file__))
 # ---------------------------------------------------------------------------------------------- preprocessing
 MEAN_BGR = (93.5940, 104.7624, 129.1863)  # VGG-Face's training mean (its release); pixels 0..255, channel order B, G, R
 
+PIXEL_SCALE = 64.0  # ours: about the spread of pixels around that mean; used where weights are made up, never on pixels
+
 # ---------------------------------------------------------------------------------------------- labels
 # CelebA's forty attributes in CelebA's own order (list_attr_celeba.txt). A label is 1 where the file has 1 and 0 where
 # it has -1, except "Male", which is stored turned as "Female", so that 1 = female everywhere, as in FotW.
@@ -146,7 +148,7 @@ class Profile:
     test_batch_size: int
     max_iter: Dict[int, int]  # by step
     base_lr: Dict[int, float]
-    lr_mult: Dict[str, float]  # "convolution", "fc6", "fc7", "last"
+    lr_mult: Dict[str, float]  # "conv1_1", "convolution" (all others), "fc6", "fc7", "last"
     display: int
     test_interval: Dict[int, int]  # by step
     snapshot: int
@@ -167,6 +169,7 @@ class Profile:
     # come out of 15 such layers at the scale of 1: VGG-Face's Gaussian 0.01 makes 1e-6 of them, msra 100.
     weight_filler: Dict[str, object] = field(default_factory=lambda: {"type": "xavier"})
     last_filler: Dict[str, object] = field(default_factory=lambda: {"type": "gaussian", "std": 0.01})  # as VGG-Face
+    attributes_bias: float = 0.0  # what the forty outputs' biases start from
     why: str = ""
 
     def filters(self, full: int) -> int:
@@ -183,6 +186,7 @@ PAPER = Profile(
     max_iter={2: 110_000, 3: 110_000, 4: 110_000},  # section 3.4
     base_lr={number: step.base_lr for number, step in STEPS.items() if step.base_lr},
     lr_mult={
+        "conv1_1": 0.1,  # section 3.4: "0.1 on all convolutional layers"
         "convolution": 0.1,  # section 3.4
         "fc6": 0.5,  # ours, because the paper names fc7 only and fc6 lies between the convolutions and fc7
         "fc7": 0.5,  # section 3.4
@@ -196,19 +200,23 @@ PAPER = Profile(
 DEMO = replace(
     PAPER,
     name="demo",
-    crop_size=64,
-    width=0.25,
-    batch_size=64,
+    crop_size=48,
+    width=0.125,
+    batch_size=16,  # ours: many small updates leave the first plateau sooner than few large ones
     test_batch_size=50,
-    max_iter={2: 500, 3: 150, 4: 250},
-    base_lr={2: 0.01, 3: 0.01, 4: 0.01},
-    # No identity training stands behind the demo's step 1, so its convolutions have to learn at full rate.
-    lr_mult={"convolution": 1.0, "fc6": 1.0, "fc7": 1.0, "last": 1.0},
-    display=10,
-    test_interval={2: 100, 3: 50, 4: 50},
-    snapshot=100,
+    max_iter={2: 1000, 3: 500, 4: 700},
+    base_lr={2: 0.002, 3: 0.005, 4: 0.005},
+    # No identity training stands behind the demo's step 1, so its convolutions have to learn at full rate. conv1_1
+    # sees pixels, PIXEL_SCALE times what the other layers see: with weights so much smaller (tools/vgg_face.py), this
+    # rate makes it learn as if its input had the scale of theirs.
+    lr_mult={"conv1_1": PIXEL_SCALE**-2, "convolution": 1.0, "fc6": 1.0, "fc7": 1.0, "last": 1.0},
+    # Most attributes are absent from most faces: starting there keeps the first updates from being about that alone.
+    attributes_bias=-3.0,
+    display=20,
+    test_interval={2: 250, 3: 125, 4: 100},
+    snapshot=500,
     validation_faces={"celeba": 300, "fotw": 300},  # about; the driver counts the LMDB it finds
-    why="minutes on two cores: 64-pixel crops, a quarter of the filters, random weights in step 1",
+    why="minutes on two cores: small crops, an eighth of the filters, random weights in step 1",
 )
 PROFILES = {profile.name: profile for profile in (PAPER, DEMO)}
 

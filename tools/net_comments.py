@@ -12,7 +12,13 @@ from typing import Any, List
 import recipe
 
 WIDTH = 116
-LAYER_KINDS = {"convolution": "convolutions", "fc6": "fc6", "fc7": "fc7", "last": "the last layer"}
+LAYER_KINDS = {
+    "conv1_1": "conv1_1",
+    "convolution": "all other convolutions",
+    "fc6": "fc6",
+    "fc7": "fc7",
+    "last": "the last layer",
+}
 
 # Field of recipe.Profile (with its key, where the field is a table) -> source of the paper profile's value.
 SOURCES = {
@@ -24,6 +30,7 @@ SOURCES = {
     "base_lr 2": "section 3.4: 0.001 in step 2",
     "base_lr 3": "section 3.4: 0.01 in steps 3 and 4",
     "base_lr 4": "section 3.4: 0.01 in steps 3 and 4",
+    "lr_mult conv1_1": "section 3.4",
     "lr_mult convolution": "section 3.4",
     "lr_mult fc6": "ours: the paper leaves fc6 out; it lies between the convolutions and fc7",
     "lr_mult fc7": "section 3.4",
@@ -45,6 +52,7 @@ SOURCES = {
     "test_interval 3": "ours: CelebA's validation is large",
     "test_interval 4": "ours: FotW's validation is small and quick",
     "weight_filler": "ours: only for a step that starts without weights (first row of Table 2)",
+    "attributes_bias": "ours: the paper does not say",
     "last_filler": "ours: as VGG-Face's layers began; the paper does not say",
 }
 
@@ -122,6 +130,7 @@ def training_numbers(profile: recipe.Profile) -> List[str]:
             ("dropout", None, "dropout_ratio"),
             ("weight_filler", None, "filler below the last layer"),
             ("last_filler", None, "filler of the last layer"),
+            ("attributes_bias", None, "bias that the forty attributes start from"),
         ),
         *width_numbers(profile),
     ]

@@ -16,7 +16,7 @@ import recipe
 from torchcaffe.net_spec import NetSpec, layers as L, params as P
 from torchcaffe.proto.caffe_pb2 import TEST, TRAIN, NetParameter
 
-Settings = Dict[str, Dict[str, Any]]  # "convolution", "fc6", "fc7", "last" -> what such a layer's weights are given
+Settings = Dict[str, Dict[str, Any]]  # "conv1_1", "convolution", "fc6", "fc7", "last" -> what such a layer's weights are given
 
 
 # ---------------------------------------------------------------------------------------------- layers
@@ -42,7 +42,7 @@ def vgg_face(n: NetSpec, profile: recipe.Profile, settings: Settings):
     """Put VGG-Face (Table 1) on n.data, up to and with drop7; returns the blob that the last layer reads."""
     c1, c2, c3, c4, c5 = (profile.filters(filters) for filters, _ in recipe.CONVOLUTIONS)
     conv = settings["convolution"]
-    n.conv1_1, n.relu1_1 = conv_relu(n.data, c1, conv)
+    n.conv1_1, n.relu1_1 = conv_relu(n.data, c1, settings["conv1_1"])
     n.conv1_2, n.relu1_2 = conv_relu(n.relu1_1, c1, conv)
     n.pool1 = max_pool(n.relu1_2)
     n.conv2_1, n.relu2_1 = conv_relu(n.pool1, c2, conv)
@@ -146,7 +146,8 @@ def training_net(profile: recipe.Profile, net: str, step: int) -> NetParameter:
     features = vgg_face(n, profile, settings)
     if recipe.STEPS[step].labels == "attributes":
         head = recipe.ATTRIBUTES_LAYER
-        n[head] = L.InnerProduct(features, num_output=len(recipe.LABELS), **settings["last"])
+        last = dict(settings["last"], bias_filler=dict(type="constant", value=profile.attributes_bias))
+        n[head] = L.InnerProduct(features, num_output=len(recipe.LABELS), **last)
         n.loss = L.SigmoidCrossEntropyLoss(n[head], n.labels)
         attribute_accuracy(n)
     else:

@@ -99,10 +99,11 @@ def write_random_vgg_face(path: str, width: float = 1.0, seed: int = recipe.PAPE
                           input_size: int = recipe.PAPER.crop_size) -> None:
     """Write a file of VGG-Face's form (V1 caffemodel) with random weights. Nothing is learned in it.
 
-    It stands in where the real file is not to be had: in the demo's step 1 and in tests. Weights are uniform with the
-    variance 1 / inputs (Caffe's "xavier" filler, as recipe.Profile.weight_filler), which brings pixels of -129..161 to
-    the scale of 1 after fifteen layers with ReLUs, where training can begin; biases are 0. The same arguments give the
-    same file. 580 MB at full width.
+    It stands in where the real file is not to be had: in the demo's step 1 and in tests. Fifteen layers without batch
+    normalization hardly learn from independent random weights, so every layer comes in mirrored pairs of units, whose
+    ReLUs together pass the signal on undistorted: at the start the net is linear in its input but for the pooling
+    ("looks linear", Balduzzi et al. 2017). conv1_1 brings pixels of -129..161 to the scale of 1; biases are 0.
+    The same arguments give the same file. 580 MB at full width.
     """
     import numpy as np
     from torchcaffe import files
@@ -111,13 +112,32 @@ def write_random_vgg_face(path: str, width: float = 1.0, seed: int = recipe.PAPE
 
     layers = []
     for name, (shape, bias_shape) in expected_shapes(width, input_size).items():
-        weights = generator.random(shape, dtype=np.float32)
-        weights -= np.float32(0.5)
-        weights *= np.float32((12.0 / np.prod(shape[1:])) ** 0.5)
+        weights = _mirrored(generator, shape, first=name == "conv1_1")
         kind = "CONVOLUTION" if len(shape) == 4 else "INNER_PRODUCT"
         layers.append((name, kind, [_padded(weights), _padded(np.zeros(bias_shape, np.float32))]))
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     files.write_v1_weights(path, "VGG_FACE_random", layers, [("data", (1, 3, input_size, input_size))])
+
+
+def _mirrored(generator, shape, first):
+    """Random weights float32 of `shape` whose second half of units is the negative of the first.
+
+    Units read pairs (the first half of the channels against the second) so that relu(z) - relu(-z) = z arrives; the
+    first layer reads pixels. Gaussian with variance 1 / inputs read, which keeps the scale; an odd layer has no pairs.
+    """
+    import numpy as np
+
+    units, channels = shape[:2]
+    if units % 2 or (channels % 2 and not first):
+        return generator.standard_normal(shape, dtype=np.float32) * np.float32((2.0 / np.prod(shape[1:])) ** 0.5)
+    read = channels if first else channels // 2
+    half = generator.standard_normal((units // 2, read, *shape[2:]), dtype=np.float32)
+    half *= np.float32((1.0 / np.prod(half.shape[1:])) ** 0.5)
+    if first:
+        half /= np.float32(recipe.PIXEL_SCALE)
+        return np.concatenate([half, -half])
+    row = np.concatenate([half, -half], axis=1)
+    return np.concatenate([row, -row])
 
 
 def _padded(array):

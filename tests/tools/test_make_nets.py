@@ -243,16 +243,19 @@ def test_learning_rates_and_fillers(profile, net, step):
         if layer.type not in ("Convolution", "InnerProduct"):
             assert not layer.param
             continue
-        kind = "convolution" if layer.type == "Convolution" else layer.name if layer.name in ("fc6", "fc7") else "last"
+        kind = "convolution" if layer.type == "Convolution" else "last"
+        kind = layer.name if layer.name in ("conv1_1", "fc6", "fc7") else kind
         weight, bias = layer.param
         assert weight.lr_mult == bias.lr_mult == pytest.approx(settings.lr_mult[kind])
         assert (weight.decay_mult, bias.decay_mult) == (1, 0)
         own = layer.convolution_param if layer.type == "Convolution" else layer.inner_product_param
         filler = settings.last_filler if kind == "last" else settings.weight_filler
         assert own.weight_filler.type == filler["type"]
-        assert (own.bias_filler.type, own.bias_filler.value) == ("constant", 0)
+        start = settings.attributes_bias if layer.name == recipe.ATTRIBUTES_LAYER else 0
+        assert (own.bias_filler.type, own.bias_filler.value) == ("constant", start)
     if profile == "paper":  # section 3.4
-        assert [settings.lr_mult[kind] for kind in ("convolution", "fc7", "last")] == [0.1, 0.5, 1]
+        assert [settings.lr_mult[kind] for kind in ("conv1_1", "convolution", "fc7", "last")] == [0.1, 0.1, 0.5, 1]
+        assert settings.attributes_bias == 0
 
 
 def test_tasks_never_share_a_last_layer():

@@ -218,9 +218,23 @@ def test_random_weights(tmp_path) -> None:
     layers = {layer.name: layer for layer in files.read_weights(str(first))}
     for name in ("conv4_2", "fc6", "fc7"):
         data = layers[name].blobs[0].data
-        assert np.std(data) == pytest.approx(np.prod(vgg_face.expected_shapes(0.25, 64)[name][0][1:]) ** -0.5, rel=0.02)
-        assert abs(np.mean(data)) < 0.01 * np.std(data)
+        read = np.prod(vgg_face.expected_shapes(0.25, 64)[name][0][1:]) / 2  # a pair of mirrored inputs counts once
+        assert np.std(data) == pytest.approx(read**-0.5, rel=0.02)
         assert not np.any(layers[name].blobs[1].data)
+
+
+def test_random_weights_pass_the_signal_on_linearly(tmp_path) -> None:
+    """fc6 of pooled pairs: relu(W relu(+-z)) must give back +-K z, whatever z is."""
+    vgg_face.write_random_vgg_face(str(tmp_path / "w"), width=0.125, seed=1, input_size=32)
+    layers = {layer.name: np.asarray(layer.blobs[0].data) for layer in files.read_weights(str(tmp_path / "w"))}
+    generator = np.random.default_rng(0)
+    z = generator.normal(size=layers["fc6"].size // 512 // 2)
+    out = layers["fc6"].reshape(512, -1) @ np.concatenate([np.maximum(z, 0), np.maximum(-z, 0)])
+    np.testing.assert_allclose(out[:256], -out[256:], rtol=1e-5)
+    other = generator.normal(size=z.shape)
+    both = layers["fc6"].reshape(512, -1) @ np.concatenate([np.maximum(z + other, 0), np.maximum(-z - other, 0)])
+    alone = layers["fc6"].reshape(512, -1) @ np.concatenate([np.maximum(other, 0), np.maximum(-other, 0)])
+    np.testing.assert_allclose(both, out + alone, rtol=1e-4, atol=1e-5)
 
 
 def test_manifest_agrees_with_the_recipe(root: Path) -> None:
