@@ -59,7 +59,7 @@ def stages(celeba: str, fotw: str, photo: str, options: argparse.Namespace) -> L
 def run(stage: Stage, seconds: Dict[str, float]) -> None:
     """Print and run one stage in the project's folder and note how long it took. Raises StageError, KeyboardInterrupt."""
     title, arguments = stage
-    print(f"\n== {title}\n$ {shlex.join(['python', *arguments])}", flush=True)
+    print(f"\n== {title}\n$ {shlex.join([_interpreter(), *arguments])}", flush=True)
     started = time.monotonic()
     process = subprocess.Popen([sys.executable, *arguments], cwd=recipe.ROOT)
     stopped = False
@@ -76,8 +76,14 @@ def run(stage: Stage, seconds: Dict[str, float]) -> None:
         raise StageError(f"{title} failed (status {status}); mend it and type the same command again: it goes on there")
 
 
+def _interpreter() -> str:
+    """The running Python as one types it in the project's folder."""
+    inside = sys.executable.startswith(recipe.ROOT + os.sep)
+    return os.path.relpath(sys.executable, recipe.ROOT) if inside else sys.executable
+
+
 def draw_unseen() -> str:
-    """Draw the photo for the prediction, from a seed of its own; return its path."""
+    """Draw the photo for the prediction, from a seed of its own; return its path in the project's folder."""
     from tools.draw_faces import draw_one
 
     path = recipe.absolute(UNSEEN)
@@ -86,7 +92,7 @@ def draw_unseen() -> str:
     labels = (recipe.TASKS["gender"].classes[not attributes["Male"]],
               recipe.TASKS["smile"].classes[attributes["Smiling"]])
     print(f"{UNSEEN}: drawn to be {labels[0]}, {labels[1]}; not among the photos that are trained on")
-    return path
+    return UNSEEN
 
 
 def first_validation_photo(fotw: str) -> str:
@@ -115,9 +121,9 @@ def summary(seconds: Dict[str, float]) -> str:
     lines += [f"  {task:<7} {net:<22} {results[key]['accuracy']:7.2%}  of {results[key]['faces']:,} faces"
               for task, net, key in rows]
     lines += ["minutes"]
-    lines += [f"  {title:<32} {value / 60:6.1f}" for title, value in seconds.items()]
-    lines += [f"  {'all':<32} {sum(seconds.values()) / 60:6.1f}", "files"]
-    files = {"faces": FACES, "LMDBs": f"data/{PROFILE}", "weights": f"weights/{PROFILE}",
+    lines += [f"  {title:<35} {value / 60:6.1f}" for title, value in seconds.items()]
+    lines += [f"  {'all':<35} {sum(seconds.values()) / 60:6.1f}", "files"]
+    files = {"LMDBs": f"data/{PROFILE}", "weights": f"weights/{PROFILE}",
              "logs and curves": f"runs/{PROFILE}", "results": RESULTS, "prediction": PICTURE}
     return "\n".join(lines + [f"  {name:<16} {path}" for name, path in files.items()
                               if os.path.exists(recipe.absolute(path))])
