@@ -85,7 +85,9 @@ class Memory:
             self.tensor = torch.zeros(shape, device=device)
             self.newer = Memory.TENSOR
         elif self.newer == Memory.HOST:
-            self.tensor = torch.from_numpy(self.host).reshape(shape).to(device)  # on the CPU: the same memory
+            count = int(np.prod(shape, dtype=np.int64))
+            host = self.host if self.host.size == count else self.host.reshape(-1)[:count]  # the blob has shrunk
+            self.tensor = torch.from_numpy(host).reshape(shape).to(device)  # on the CPU: the same memory
             self.newer = Memory.BOTH
         if self.tensor.shape != shape:
             self.tensor = self.tensor.reshape(shape)
@@ -205,7 +207,7 @@ class Blob:
 
     def put(self, tensor):
         if tuple(tensor.shape) != self._shape:
-            self._shape = tuple(tensor.shape)
+            self.set_shape(tuple(tensor.shape))
         self.data_memory.put(tensor)
 
     def put_diff(self, tensor):
@@ -222,6 +224,17 @@ class IntVec(tuple):
     """Shape as pycaffe shows it: indexable, list()-able, equal to a tuple."""
 
     __slots__ = ()
+
+
+class BlobVec(list):
+    """A layer's learnable blobs: a list to which a Python layer adds with add_blob(*shape), zero-filled."""
+
+    def __init__(self, device="cpu"):
+        super().__init__()
+        self.device = device
+
+    def add_blob(self, *shape):
+        self.append(parameter(np.zeros(_checked(shape), np.float32), self.device))
 
 
 def _checked(shape):

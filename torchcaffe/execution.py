@@ -22,18 +22,10 @@ def forward(net, first: int, last: int) -> float:
             callback(index)
         bottoms = net.bottom_blobs[index]
         prepare(net, index)
-        layer, recorded = net.layers[index], net.layer_need_backward[index]
-        inputs = [blob.tensor().detach() for blob in bottoms]
-        if recorded:
-            for tensor, needed in zip(inputs, net.bottom_need_backward[index]):
-                if needed and tensor.is_floating_point():
-                    tensor.requires_grad_(True)
-        with torch.set_grad_enabled(recorded):
-            tops = run(layer, inputs)
-        net.recorded[index] = (inputs, tops) if recorded else None
-        for blob, tensor in zip(net.top_blobs[index], tops):
-            if tensor is not None:
-                blob.put(tensor.detach())
+        if net.built_layers[index].works_on_blobs:
+            run_on_blobs(net, index)
+        else:
+            run_recorded(net, index)
         total += weighted_loss(net, index)
         for callback in net.callbacks["after_forward"]:
             callback(index)
@@ -41,25 +33,48 @@ def forward(net, first: int, last: int) -> float:
     return float(total)
 
 
+def run_recorded(net, index):
+    layer, recorded = net.built_layers[index], net.layer_need_backward[index]
+    inputs = [blob.tensor().detach() for blob in net.bottom_blobs[index]]
+    if recorded:
+        for tensor, needed in zip(inputs, net.bottom_need_backward[index]):
+            tensor.requires_grad_(needed or layer.always_propagates)
+    with torch.set_grad_enabled(recorded):
+        tops = run(layer, inputs)
+    net.recorded[index] = (inputs, tops) if recorded else None
+    for blob, tensor in zip(net.top_blobs[index], tops):
+        if tensor is not None:
+            blob.put(tensor.detach())
+
+
+def run_on_blobs(net, index):
+    net.built_layers[index].forward_blobs(net.bottom_blobs[index], net.top_blobs[index])
+    net.assume_written()
+
+
 def forward_only(net):
     """Run the whole net without recording anything; returns the weighted loss as a tensor (testing)."""
     net.assume_written()
     total = torch.zeros((), device=net.device)
     with torch.no_grad():
-        for index, layer in enumerate(net.layers):
+        for index, layer in enumerate(net.built_layers):
             prepare(net, index)
             net.recorded[index] = None
-            for blob, tensor in zip(net.top_blobs[index], run(layer, [b.tensor() for b in net.bottom_blobs[index]])):
-                if tensor is not None:
-                    blob.put(tensor)
+            if layer.works_on_blobs:
+                run_on_blobs(net, index)
+            else:
+                tops = run(layer, [blob.tensor() for blob in net.bottom_blobs[index]])
+                for blob, tensor in zip(net.top_blobs[index], tops):
+                    if tensor is not None:
+                        blob.put(tensor)
             total = total + weighted_loss(net, index)
     return total
 
 
 def prepare(net, index):
-    """Reshape the tops of a layer whose bottoms have changed shape."""
+    """Reshape the tops of a layer whose bottoms have changed shape; a layer of the user's is always asked."""
     dims = tuple(blob.dims for blob in net.bottom_blobs[index])
-    if net.seen_shapes[index] != dims:
+    if net.seen_shapes[index] != dims or net.built_layers[index].works_on_blobs:
         net.reshape_layer(index)
 
 
@@ -91,10 +106,13 @@ def backward(net, first: int, last: int):
 
 
 def backward_layer(net, index):
-    layer = net.layers[index]
+    layer = net.built_layers[index]
+    layer.check_gradients(net.bottom_need_backward[index])
+    if layer.works_on_blobs:
+        layer.backward_blobs(net.top_blobs[index], net.bottom_need_backward[index], net.bottom_blobs[index])
+        net.assume_written()
+        return
     if not layer.has_backward:
-        if any(net.bottom_need_backward[index]) and net.force_backward:
-            raise NetError(f'layer "{layer.name}" ({layer.type}) has no backward; propagate_down: false stops it there')
         return
     if net.recorded[index] is None:
         raise NetError(f'layer "{layer.name}": backward without a forward of the same layer before it')
@@ -148,13 +166,14 @@ class Sweep:
         total = torch.zeros((), device=net.device)
         net.assume_written()
         with torch.enable_grad():
-            for index, layer in enumerate(net.layers):
+            for index, layer in enumerate(net.built_layers):
                 prepare(net, index)
                 inputs = [blob.tensor() for blob in net.bottom_blobs[index]]
                 if not net.layer_need_backward[index]:
                     with torch.no_grad():
                         tops = run(layer, inputs)
                 else:
+                    layer.check_gradients(net.bottom_need_backward[index])
                     inputs = [
                         tensor if needed else tensor.detach()
                         for tensor, needed in zip(inputs, net.bottom_need_backward[index])
@@ -169,7 +188,7 @@ class Sweep:
         return (
             not self.keep_diffs
             and net.overwrites[index]
-            and hasattr(net.layers[index], "forward_in_place")
+            and hasattr(net.built_layers[index], "forward_in_place")
             and net.bottom_blobs[index][0].data_memory.tensor.requires_grad
         )
 
@@ -198,7 +217,8 @@ class Sweep:
         leaves = [blob.data_memory.tensor for blob in net.learnable]
         for blob, leaf in zip(net.learnable, leaves):
             memory = blob.diff_memory
-            leaf.grad = None if memory.newer == memory.ZERO else blob.diff_tensor()
+            fresh = memory.newer == memory.ZERO or blob in net.overwritten
+            leaf.grad = None if fresh else blob.diff_tensor()
         torch.autograd.backward(tensors, gradients)
         for blob, leaf in zip(net.learnable, leaves):
             if leaf.grad is not None:
@@ -220,6 +240,7 @@ class Sweep:
                 if not self.net.weight_of.get(blob):
                     blob.put_diff(tensor.grad)
         for blob in self.net.blobs.values():
-            if blob.data_memory.tensor is not None and blob.data_memory.tensor.requires_grad:
+            tensor = blob.data_memory.tensor
+            if tensor is not None and tensor.requires_grad and not tensor.is_leaf:  # a leaf: a parameter shown as a top
                 blob.data_memory.tensor = blob.data_memory.tensor.detach()
         self.first_tensor.clear()

@@ -73,7 +73,12 @@ class Net(NetWeights):
     # ------------------------------------------------------------------------------------ names, as pycaffe
     @property
     def _layer_names(self):
-        return [layer.param.name for layer in self.layers]
+        return [layer.param.name for layer in self.built_layers]
+
+    @property
+    def layers(self):
+        """The layers as users see them: for a Python layer the object of the user's class."""
+        return [layer.shown for layer in self.built_layers]
 
     @property
     def layer_dict(self):
@@ -82,15 +87,15 @@ class Net(NetWeights):
     @property
     def params(self):
         """Layer name -> list of its learnable blobs; only layers that have any."""
-        return OrderedDict((layer.param.name, layer.blobs) for layer in self.layers if layer.blobs)
+        return OrderedDict((layer.param.name, layer.blobs) for layer in self.built_layers if layer.blobs)
 
     @property
     def bottom_names(self):
-        return OrderedDict((layer.param.name, list(layer.param.bottom)) for layer in self.layers)
+        return OrderedDict((layer.param.name, list(layer.param.bottom)) for layer in self.built_layers)
 
     @property
     def top_names(self):
-        return OrderedDict((layer.param.name, list(names)) for layer, names in zip(self.layers, self.top_blob_names))
+        return OrderedDict((layer.param.name, list(names)) for layer, names in zip(self.built_layers, self.top_blob_names))
 
     @property
     def blob_loss_weights(self):
@@ -108,8 +113,8 @@ class Net(NetWeights):
         execution.backward(self, end, start)
 
     def _check_range(self, low, high):
-        if not 0 <= low <= high < len(self.layers):
-            raise NetError(f"layers {low} to {high} are not a range within 0 to {len(self.layers) - 1}")
+        if not 0 <= low <= high < len(self.built_layers):
+            raise NetError(f"layers {low} to {high} are not a range within 0 to {len(self.built_layers) - 1}")
 
     def _layer_index(self, name):
         return self._layer_names.index(name)
@@ -120,7 +125,7 @@ class Net(NetWeights):
         Returns {name: array} of the outputs (or of `end`'s tops) and of `blobs`; the arrays are live views.
         """
         first = self._layer_index(start) if start is not None else 0
-        last = self._layer_index(end) if end is not None else len(self.layers) - 1
+        last = self._layer_index(end) if end is not None else len(self.built_layers) - 1
         names = set(self.top_names[end] if end is not None else self.outputs) | set(blobs or [])
         if kwargs:
             if set(kwargs) != set(self.inputs):
@@ -134,7 +139,7 @@ class Net(NetWeights):
 
     def backward(self, diffs=None, start=None, end=None, **kwargs):
         """Backward from layer `start` (default the last) to `end`; keyword arguments fill output diffs, all of them."""
-        first = self._layer_index(start) if start is not None else len(self.layers) - 1
+        first = self._layer_index(start) if start is not None else len(self.built_layers) - 1
         last = self._layer_index(end) if end is not None else 0
         names = set(self.bottom_names[end] if end is not None else self.inputs) | set(diffs or [])
         if kwargs:
@@ -186,21 +191,17 @@ class Net(NetWeights):
 
     def reshape(self):
         """Propagate shapes from the inputs through all layers."""
-        for index in range(len(self.layers)):
+        for index in range(len(self.built_layers)):
             self.reshape_layer(index)
 
     def reshape_layer(self, index):
-        layer, bottoms = self.layers[index], self.bottom_blobs[index]
-        if layer.is_source:
-            return
-        dims = tuple(blob.dims for blob in bottoms)
-        for blob, shape in zip(self.top_blobs[index], layer.shapes(*dims)):
-            blob.set_shape(tuple(shape))
-        self.seen_shapes[index] = dims
+        bottoms = self.bottom_blobs[index]
+        self.built_layers[index].reshape(bottoms, self.top_blobs[index])
+        self.seen_shapes[index] = tuple(blob.dims for blob in bottoms)
 
     def works_layerwise(self) -> bool:
         """True when somebody looks between layers, so that they have to run one at a time."""
-        return any(self.callbacks.values())
+        return any(self.callbacks.values()) or any(layer.works_on_blobs for layer in self.built_layers)
 
     def clear_param_diffs(self):
         for blob in self.learnable:
@@ -215,7 +216,7 @@ class Net(NetWeights):
 
     def set_input_arrays(self, data, labels):
         """Feed a MemoryData net: float32 arrays N×C×H×W and N labels; N a multiple of the batch size."""
-        layer = self.layers[0]
+        layer = self.built_layers[0]
         if not hasattr(layer, "set_arrays"):
             raise RuntimeError("set_input_arrays may only be called if the first layer is a MemoryDataLayer")
         layer.set_arrays(data, labels)
@@ -250,7 +251,7 @@ class Net(NetWeights):
         return [self._blob_names.index(name) for name in self.outputs]
 
     def _bottom_ids(self, index):
-        return [self._blob_names.index(name) for name in self.layers[index].param.bottom]
+        return [self._blob_names.index(name) for name in self.built_layers[index].param.bottom]
 
     def _top_ids(self, index):
         return [self._blob_names.index(name) for name in self.top_blob_names[index]]

@@ -21,13 +21,13 @@ class NetBuilder:
         self.layer_class = layer_class
         self.context = context
         self.available = OrderedDict()  # blobs not consumed so far
-        self.produced = {}  # blob name -> needs backward
+        self.needed = {}  # blob name -> needs backward
         self.owners = {}  # parameter name -> (layer name, blob, spec)
         self.memory_in_bytes = 0
 
     def build(self):
         net = self.net
-        net.layers, net.blobs, net.inputs = [], OrderedDict(), []
+        net.built_layers, net.blobs, net.inputs = [], OrderedDict(), []
         net.bottom_blobs, net.top_blobs, net.top_blob_names = [], [], []
         net.bottom_need_backward, net.layer_need_backward = [], []
         net.loss_weights, net.weight_of, net.seen_shapes = [], {}, []
@@ -40,7 +40,8 @@ class NetBuilder:
         net.outputs = sorted(name for name in self.available)
         for name in net.outputs:
             log.info(f"This network produces output {name}")
-        net.recorded = [None] * len(net.layers)
+        net.recorded = [None] * len(net.built_layers)
+        net.overwritten = {blob for layer in net.built_layers if layer.overwrites_gradient for blob in layer.blobs}
         self.index_blobs()
 
     # ---- one layer
@@ -54,25 +55,25 @@ class NetBuilder:
         bottoms, needs = self.connect_bottoms(param)
         tops, names = self.connect_tops(param, cls, bottoms)
         layer.check_counts(len(bottoms), len(tops))
-        net.layers.append(layer)
+        net.built_layers.append(layer)
         net.bottom_blobs.append(bottoms)
         net.top_blobs.append(tops)
         net.top_blob_names.append(names)
         net.seen_shapes.append(None)
+        written = list(param.param)  # a layer may add to its own (BatchNorm); these decide about backward
         layer.setup(bottoms, tops)
-        net.reshape_layer(len(net.layers) - 1)
+        net.reshape_layer(len(net.built_layers) - 1)
         log.info(f"Setting up {param.name}")
         self.set_loss_weights(param, cls, tops, names)
         if cls.is_source and param.type == "Input":
             net.inputs.extend(param.top)
-        specs = self.parameter_specs(layer)
-        learns = any(spec.lr_mult != 0 for spec in specs)
-        need = net.force_backward or learns or any(needs)
-        net.bottom_need_backward.append(self.bottom_flags(layer, needs))
+        learns = any(spec.lr_mult != 0 for spec in self.parameter_specs(layer, written))
+        need = learns or any(self.needed[name] for name in param.bottom)
+        net.bottom_need_backward.append(needs)
         net.layer_need_backward.append(need)
         for name in names:
-            self.produced[name] = need
-        self.share_parameters(layer, specs)
+            self.needed[name] = need
+        self.share_parameters(layer, self.parameter_specs(layer, param.param))
 
     def connect_bottoms(self, param):
         bottoms, needs = [], []
@@ -82,8 +83,7 @@ class NetBuilder:
             log.info(f"{param.name} <- {name}")
             del self.available[name]
             bottoms.append(self.net.blobs[name])
-            need = self.produced[name]
-            needs.append(bool(param.propagate_down[position]) if param.propagate_down else need)
+            needs.append(bool(param.propagate_down[position]) if param.propagate_down else self.needed[name])
         return bottoms, needs
 
     def connect_tops(self, param, cls, bottoms):
@@ -128,8 +128,7 @@ class NetBuilder:
         log.info(f"Memory required for data: {self.memory_in_bytes}")
 
     # ---- parameters
-    def parameter_specs(self, layer):
-        given = layer.param.param
+    def parameter_specs(self, layer, given):
         if len(given) > len(layer.blobs):
             raise NetError(f'layer "{layer.name}": {len(given)} param entries for {len(layer.blobs)} parameters')
         return [given[i] if i < len(given) else caffe_pb2.ParamSpec() for i in range(len(layer.blobs))]
@@ -175,18 +174,12 @@ class NetBuilder:
             setattr(merged, field, getattr(spec, field))
 
     # ---- backward
-    def bottom_flags(self, layer, needs):
-        if not self.net.force_backward:
-            return needs
-        allowed = layer.gradient_to
-        return [need or allowed is None or index in allowed for index, need in enumerate(needs)]
-
     def prune_backward(self):
         """Layers from which no loss can be reached, or whose gradient nobody wants, do not run backward."""
         net = self.net
         under_loss, skipped = set(), set()
-        for index in range(len(net.layers) - 1, -1, -1):
-            layer, names = net.layers[index], net.top_blob_names[index]
+        for index in range(len(net.built_layers) - 1, -1, -1):
+            layer, names = net.built_layers[index], net.top_blob_names[index]
             weights = net.loss_weights[index]
             contributes = any(weights) or any(name in under_loss for name in names)
             skip = bool(names) and all(name in skipped for name in names) and not any(weights)
@@ -207,10 +200,10 @@ class NetBuilder:
                 else:
                     skipped.discard(name)
         if net.force_backward:
-            net.layer_need_backward = [True] * len(net.layers)
-            net.bottom_need_backward = [
-                self.bottom_flags(layer, [False] * len(bottoms)) for layer, bottoms in zip(net.layers, net.bottom_blobs)
-            ]
+            net.layer_need_backward = [True] * len(net.built_layers)
+            for layer, flags in zip(net.built_layers, net.bottom_need_backward):
+                allowed = range(len(flags)) if layer.gradient_to is None else layer.gradient_to
+                flags[:] = [flag or index in allowed for index, flag in enumerate(flags)]
 
     # ---- look-ups for running
     def index_blobs(self):
@@ -219,9 +212,9 @@ class NetBuilder:
         for index, bottoms in enumerate(net.bottom_blobs):
             for blob in bottoms:
                 readers.setdefault(blob, []).append(index)
-        sources = {blob for layer, tops in zip(net.layers, net.top_blobs) if layer.is_source for blob in tops}
+        sources = {blob for layer, tops in zip(net.built_layers, net.top_blobs) if layer.is_source for blob in tops}
         outputs = {net.blobs[name] for name in net.outputs}
-        net.all_blobs = list(dict.fromkeys(list(net.blobs.values()) + [b for layer in net.layers for b in layer.blobs]))
+        net.all_blobs = list(dict.fromkeys(list(net.blobs.values()) + [b for layer in net.built_layers for b in layer.blobs]))
         net.intermediate = [
             blob
             for blob in net.blobs.values()
@@ -234,4 +227,4 @@ class NetBuilder:
             made_by = producer.get(bottoms[0]) if bottoms else None
             net.overwrites.append(in_place and made_by in ("Convolution", "InnerProduct"))
             for blob in tops:
-                producer[blob] = net.layers[index].type
+                producer[blob] = net.built_layers[index].type

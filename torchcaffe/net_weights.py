@@ -49,7 +49,7 @@ class NetWeights:
         from torchcaffe.files import read_weights
 
         target = {}
-        for layer in self.layers:
+        for layer in self.built_layers:
             target.setdefault(layer.param.name, layer)
         report, pairs, filled = CopyReport(str(path)), [], set()
         owned = {id(blob) for blob in self.learnable}
@@ -102,8 +102,8 @@ class NetWeights:
 
     def share_with(self, other):
         """Use the memory of `other`'s parameters, by layer name; both nets then see every change."""
-        source = {layer.param.name: layer for layer in reversed(other.layers)}
-        for layer in self.layers:
+        source = {layer.param.name: layer for layer in reversed(other.built_layers)}
+        for layer in self.built_layers:
             owner = source.get(layer.param.name)
             if owner is None:
                 if layer.blobs:
@@ -118,7 +118,7 @@ class NetWeights:
     def to_proto(self):
         """NetParameter as a snapshot holds it: every layer with its effective parameters, without blobs."""
         param = caffe_pb2.NetParameter(name=self.param.name)
-        for layer in self.layers:
+        for layer in self.built_layers:
             copy = param.layer.add()
             copy.CopyFrom(layer.param)
             del copy.blobs[:]
@@ -128,25 +128,25 @@ class NetWeights:
         """Write a caffemodel (V2, as Caffe 1.0 writes it); whole or not at all."""
         from torchcaffe.files import write_weights
 
-        diffs = [[blob.diff for blob in layer.blobs] for layer in self.layers] if with_diffs else None
-        write_weights(path, self.to_proto(), [[_array(blob) for blob in layer.blobs] for layer in self.layers], diffs)
+        diffs = [[blob.diff for blob in layer.blobs] for layer in self.built_layers] if with_diffs else None
+        write_weights(path, self.to_proto(), [[_array(blob) for blob in layer.blobs] for layer in self.built_layers], diffs)
 
     def save_hdf5(self, path, with_diffs=False):
         """Write weights in Caffe's HDF5 layout; shared parameters are stored with their owner only."""
         from torchcaffe.files import write_weights_hdf5
 
-        names = [layer.param.name for layer in self.layers]
+        names = [layer.param.name for layer in self.built_layers]
         repeated = {name for name in names if names.count(name) > 1}
         if repeated:
             raise WeightsError(f"HDF5 weights need unique layer names; repeated: {', '.join(sorted(repeated))}")
         owned = {id(blob) for blob in self.learnable}
         layers = [
             (layer.param.name, {i: _array(blob) for i, blob in enumerate(layer.blobs) if id(blob) in owned})
-            for layer in self.layers
+            for layer in self.built_layers
         ]
         diffs = None
         if with_diffs:
-            diffs = [(l.param.name, {i: blob.diff for i, blob in enumerate(l.blobs)}) for l in self.layers]
+            diffs = [(l.param.name, {i: blob.diff for i, blob in enumerate(l.blobs)}) for l in self.built_layers]
         write_weights_hdf5(path, layers, diffs)
 
 

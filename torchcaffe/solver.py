@@ -125,8 +125,8 @@ class SGDSolver(SolverFiles):
         total = 0.0
         for _ in range(passes):
             if net.works_layerwise():
-                total += net._forward(0, len(net.layers) - 1)
-                net._backward(len(net.layers) - 1, 0)
+                total += net._forward(0, len(net.built_layers) - 1)
+                net._backward(len(net.built_layers) - 1, 0)
                 continue
             sweep = execution.Sweep(net, keep_diffs)
             loss = sweep.forward()
@@ -218,7 +218,7 @@ class SGDSolver(SolverFiles):
             log.info("Optimization stopped early.")
             return
         if p.display and self.iter % p.display == 0:
-            loss = self.net._forward(0, len(self.net.layers) - 1)
+            loss = self.net._forward(0, len(self.net.built_layers) - 1)
             self.smooth(loss)
             log.info(f"Iteration {self.iter}, loss = {number(self.smoothed_loss)}")
         if p.test_interval and self.iter % p.test_interval == 0:

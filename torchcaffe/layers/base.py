@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from torchcaffe import fillers
-from torchcaffe.blob import Blob, parameter
+from torchcaffe.blob import Blob, BlobVec, parameter
 from torchcaffe.errors import NetError, ShapeError
 
 TRAIN, TEST = 0, 1
@@ -39,13 +39,18 @@ class Layer:
     is_source = False  # makes its tops itself (data, input, dummy): no shapes follow from bottoms
     in_place = True  # top may be the same blob as bottom
     has_backward = True
-    gradient_to = None  # None: every bottom; else indices of the bottoms that can get a gradient when forced
+    gradient_to = None  # None: every bottom; else indices of the bottoms that get a gradient when forced
+    refuses_gradient = ()  # bottoms that cannot have a gradient: an error where one is asked for; -1 is the last
+    always_propagates = False  # writes bottom diffs whenever it runs backward, asked for or not
+    overwrites_gradient = False  # its parameters' diffs are replaced at each backward, not added to
+    works_on_blobs = False  # runs on Blobs (forward_blobs, backward_blobs) instead of tensors
 
     def __init__(self, param, phase: int, context: Context):
         self.param = param
         self.phase = phase
         self.context = context
-        self.blobs: List[Blob] = []
+        self.blobs: List[Blob] = BlobVec(context.device)
+        self.shown = self  # what Net.layers shows
 
     # ---- what subclasses write
     def setup(self, bottom: List[Blob], top: List[Blob]):
@@ -58,6 +63,12 @@ class Layer:
     def forward(self, *bottoms: torch.Tensor):
         """Tops (a tensor, or a tuple of them) from bottoms, in torch operations that autograd can follow."""
         raise NotImplementedError
+
+    def reshape(self, bottom: List[Blob], top: List[Blob]):
+        """Give the tops their shapes; called at setup and whenever a bottom has changed its shape."""
+        if not self.is_source:
+            for blob, shape in zip(top, self.shapes(*(blob.dims for blob in bottom))):
+                blob.set_shape(tuple(shape))
 
     # ---- help for them
     @property
@@ -92,6 +103,21 @@ class Layer:
         """Caffe's CHECK: raise NetError with the layer's name and type unless `condition`."""
         if not condition:
             raise NetError(f'layer "{self.name}" ({self.type}): {message}')
+
+    def check_shape(self, condition, message: str):
+        """As `check`, for blobs whose shapes do not fit: ShapeError."""
+        if not condition:
+            raise ShapeError(f'layer "{self.name}" ({self.type}): {message}')
+
+    def check_gradients(self, wanted):
+        """NetError where a gradient is wanted (a flag a bottom) that this type does not have."""
+        refused = range(len(wanted)) if not self.has_backward else [i % len(wanted) for i in self.refuses_gradient]
+        for index in refused:
+            self.check(
+                not wanted[index],
+                f'has no gradient for its bottom "{self.param.bottom[index]}": stop it there with propagate_down: false, '
+                "or leave out force_backward",
+            )
 
     def check_counts(self, bottoms: int, tops: int):
         for what, count, (low, high) in (("bottom", bottoms, self.bottoms), ("top", tops, self.tops)):
