@@ -200,12 +200,12 @@ PAPER = Profile(
 DEMO = replace(
     PAPER,
     name="demo",
-    crop_size=48,
+    crop_size=64,
     width=0.125,
     batch_size=16,  # ours: many small updates leave the first plateau sooner than few large ones
     test_batch_size=50,
-    max_iter={2: 1000, 3: 500, 4: 700},
-    base_lr={2: 0.002, 3: 0.005, 4: 0.005},
+    max_iter={2: 2500, 3: 1000, 4: 1500},
+    base_lr={2: 0.003, 3: 0.005, 4: 0.005},
     # No identity training stands behind the demo's step 1, so its convolutions have to learn at full rate. conv1_1
     # sees pixels, PIXEL_SCALE times what the other layers see: with weights so much smaller (tools/vgg_face.py), this
     # rate makes it learn as if its input had the scale of theirs.
@@ -213,7 +213,7 @@ DEMO = replace(
     # Most attributes are absent from most faces: starting there keeps the first updates from being about that alone.
     attributes_bias=-3.0,
     display=20,
-    test_interval={2: 250, 3: 125, 4: 100},
+    test_interval={2: 500, 3: 250, 4: 250},
     snapshot=500,
     validation_faces={"celeba": 300, "fotw": 300},  # about; the driver counts the LMDB it finds
     why="minutes on two cores: small crops, an eighth of the filters, random weights in step 1",

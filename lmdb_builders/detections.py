@@ -135,7 +135,8 @@ def _parse(row: Dict[str, str], line: int) -> Detection:
 
 
 def _row(image: str, detection: Detection) -> list:
-    numbers = ("" if value is None else f"{value:.4f}".rstrip("0").rstrip(".") for value in detection.numbers)
+    # Nine digits bring a float32 back exactly, so that training and prediction cut the very same crop.
+    numbers = ("" if value is None else f"{value:.9g}" for value in detection.numbers)
     return [image, *numbers, detection.status]
 
 

@@ -6,9 +6,12 @@ part of it, so a test that needs them asks for a fixture below and is skipped wh
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as tools/environment.py has it, before torch is loaded
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"

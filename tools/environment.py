@@ -20,6 +20,9 @@ def ensure():
 
     Without an environment to turn to, prints one line that says what to type and exits with status 2.
     """
+    # Threads that wait for each other by spinning cost several times the work where cores are shared; they read this
+    # when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     reason = unsuitable()
     if not reason:
         return

@@ -108,7 +108,6 @@ def test_evaluation_of_lmdbs_as_the_builder_writes_them(project):
     assert all(result["faces"] == 1 and result["accuracy"] in (0.0, 1.0) for result in results.values())
 
 
-@pytest.mark.xfail(reason="detections.csv rounds landmarks to 4 decimals: few pixels differ, by one gray level")
 @pytest.mark.parametrize("number", range(2))
 def test_a_real_photo_with_the_real_detector(project, real_fotw, number):
     if not all(os.path.exists(weights_path(name)) for name in NETS):
