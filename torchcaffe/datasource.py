@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import queue
 import threading
 import weakref
 
@@ -66,9 +65,10 @@ def lmdb_batches(layer):
     """(endless iterator of (data tensor on the CPU, labels tensor), shape of one item) of a Data layer."""
     parameter = layer.param.data_param
     environment = Environment.open(parameter.source)
-    # Caffe's data layers seed their prefetch thread from the net's generator, even where nothing random follows.
-    layer.context.generator.draw()
     transformer = Transformer(layer)
+    transformer.seed(layer.context.generator)
+    transformer.seed(layer.context.generator)  # Caffe seeds twice, and uses the second
+    seed_thread(layer.context.generator)
     _, first = next(environment.records_from_start(False))
     shape = transformer.output_shape(to_array(first, transformer, environment.path).shape)
     rank, count = (layer.context.solver_rank, layer.context.solver_count) if layer.training else (0, 1)
@@ -90,6 +90,11 @@ def lmdb_batches(layer):
 
     batches.position = 0
     return batches(), shape
+
+
+def seed_thread(generator):
+    """Caffe seeds each prefetching thread from the net's generator, even where nothing random follows."""
+    generator.draw()
 
 
 def to_array(datum, transformer, path, key=b"the first"):
@@ -130,15 +135,17 @@ class Transformer:
         self.force = "color" if p.force_color else "gray" if p.force_gray else ""
         self.random_crop = bool(p.crop_size) and layer.training
         self.generator = None
-        if p.mirror or self.random_crop:
-            self.generator = rng.Generator(layer.context.generator.draw())
-            layer.context.generator.draw()
         self.mean_image = None
         if p.mean_file:
             from torchcaffe.files import read_blob
 
             mean = read_blob(p.mean_file)
             self.mean_image = torch.from_numpy(np.asarray(mean, np.float32).reshape(mean.shape[-3:]))
+
+    def seed(self, generator):
+        """Take a seed from the net's generator, where anything here is random."""
+        if self.param.mirror or self.random_crop:
+            self.generator = rng.Generator(generator.draw())
 
     def output_shape(self, shape):
         size = self.param.crop_size
@@ -197,54 +204,3 @@ class Transformer:
                 return
             for item, row, column in zip(batch, rows, columns):
                 item -= self.mean_image[:, row : row + size, column : column + size]
-
-
-class Prefetcher:
-    """Draws from `batches` in a thread, `depth` ahead. An error there is raised by next()."""
-
-    def __init__(self, batches, depth, device):
-        self.queue = queue.Queue(max(1, depth))
-        self.stopped = threading.Event()
-        self.device = device
-        self.thread = None
-        self.batches = batches
-        weakref.finalize(self, Prefetcher._stop, self.stopped, self.queue)
-
-    @staticmethod
-    def _stop(stopped, waiting):
-        stopped.set()
-        while not waiting.empty():
-            try:
-                waiting.get_nowait()
-            except queue.Empty:
-                break
-
-    @staticmethod
-    def _run(batches, waiting, stopped, pin):
-        try:
-            for batch in batches:
-                if pin:
-                    batch = tuple(tensor.pin_memory() for tensor in batch)
-                while not stopped.is_set():
-                    try:
-                        waiting.put(batch, timeout=0.2)
-                        break
-                    except queue.Full:
-                        continue
-                if stopped.is_set():
-                    return
-        except BaseException as error:  # handed over to the thread that asks for the next batch
-            waiting.put(error)
-
-    def next(self):
-        """Next (data, labels) on the device."""
-        if self.thread is None:
-            pin = self.device.type == "cuda"
-            arguments = (self.batches, self.queue, self.stopped, pin)
-            self.thread = threading.Thread(target=Prefetcher._run, args=arguments, daemon=True, name="prefetch")
-            self.thread.start()
-        batch = self.queue.get()
-        if isinstance(batch, BaseException):
-            self.queue.put(batch)
-            raise batch
-        return tuple(tensor.to(self.device, non_blocking=True) for tensor in batch)

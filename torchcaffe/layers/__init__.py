@@ -1,7 +1,23 @@
 """Caffe's layer catalogue, grouped as Caffe groups it; importing this package registers every layer."""
 
-from torchcaffe.layers import activation, common, data, loss, utility, vision  # noqa: F401
-from torchcaffe.layers.base import TEST, TRAIN, Context, Layer, layer_class, layer_types, register
+from torchcaffe.layers import (  # noqa: F401
+    accuracy,
+    activation,
+    affine,
+    common,
+    data,
+    hdf5,
+    loss,
+    margin_loss,
+    normalization,
+    pooling,
+    python,
+    reduction,
+    utility,
+    vision,
+)
+from torchcaffe.layers.base import TEST, TRAIN, Context, layer_class, layer_types, register
+from torchcaffe.layers.python import Layer
 
 __all__ = ["TEST", "TRAIN", "Context", "Layer", "layer_class", "layer_types", "register"]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 
@@ -62,6 +64,35 @@ class TanH(Layer):
 
 
 @register
+class ELU(Layer):
+    """x where positive, else alpha * (exp(x) - 1)."""
+
+    type = "ELU"
+
+    def forward(self, x):
+        return F.elu(x, self.param.elu_param.alpha)
+
+
+@register
+class BNLL(Layer):
+    """Binomial normal log likelihood: log(1 + exp(x))."""
+
+    type = "BNLL"
+
+    def forward(self, x):
+        return F.softplus(x, threshold=50)
+
+
+@register
+class AbsVal(Layer):
+    type = "AbsVal"
+    in_place = False
+
+    def forward(self, x):
+        return x.abs()
+
+
+@register
 class Power(Layer):
     """(shift + scale * x) ^ power."""
 
@@ -94,3 +125,71 @@ class Dropout(Layer):
         else:
             mask = torch.rand(x.shape, device=x.device) < keep
         return x * (mask * (1.0 / keep if keep else float("inf")))
+
+
+@register
+class Exp(Layer):
+    """base ^ (shift + scale * x); a base of -1 stands for e."""
+
+    type = "Exp"
+
+    def setup(self, bottom, top):
+        p = self.param.exp_param
+        self.check(p.base == -1 or p.base > 0, f"base must be positive (or -1 for e), not {p.base}")
+        self.logarithm = 1.0 if p.base == -1 else math.log(p.base)
+
+    def forward(self, x):
+        p = self.param.exp_param
+        return torch.exp((x * p.scale + p.shift) * self.logarithm)
+
+
+@register
+class Log(Layer):
+    """Logarithm to `base` of (shift + scale * x); a base of -1 stands for e."""
+
+    type = "Log"
+
+    def setup(self, bottom, top):
+        p = self.param.log_param
+        self.check(p.base == -1 or p.base > 0, f"base must be positive (or -1 for e), not {p.base}")
+        self.check(p.base != 1, "base 1 has no logarithm")
+        self.factor = 1.0 if p.base == -1 else 1.0 / math.log(p.base)
+
+    def forward(self, x):
+        p = self.param.log_param
+        return torch.log(x * p.scale + p.shift) * self.factor
+
+
+@register
+class Threshold(Layer):
+    """1 where x exceeds the threshold, else 0; no gradient."""
+
+    type = "Threshold"
+    has_backward = False
+
+    def forward(self, x):
+        return (x > self.param.threshold_param.threshold).to(x.dtype)
+
+
+@register
+class Clip(Layer):
+    """x limited to min..max; the gradient passes inside, both ends included."""
+
+    type = "Clip"
+
+    def setup(self, bottom, top):
+        p = self.param.clip_param
+        self.check(p.HasField("min") and p.HasField("max"), "clip_param needs both min and max")
+
+    def forward(self, x):
+        return x.clamp(self.param.clip_param.min, self.param.clip_param.max)
+
+
+@register
+class Swish(Layer):
+    """x * sigmoid(beta * x)."""
+
+    type = "Swish"
+
+    def forward(self, x):
+        return x * torch.sigmoid(x * self.param.swish_param.beta)

@@ -1,9 +1,10 @@
-"""Fully connected layers."""
+"""Fully connected layers: InnerProduct, and Embed for one-hot inputs."""
 
 from __future__ import annotations
 
 import math
 
+import torch
 import torch.nn.functional as F
 
 from torchcaffe.layers.base import Layer, register
@@ -38,3 +39,30 @@ class InnerProduct(Layer):
             weight = weight.t()
         bias = self.weight(1) if len(self.blobs) > 1 else None
         return F.linear(x.flatten(self.first), weight, bias)
+
+
+@register
+class Embed(Layer):
+    """Row x of a learned table (input_dim, num_output), plus a bias; x holds indices and gets no gradient."""
+
+    type = "Embed"
+    in_place = False
+    refuses_gradient = (0,)
+
+    def setup(self, bottom, top):
+        p = self.param.embed_param
+        self.check(p.num_output > 0, "num_output must be positive")
+        self.check(p.input_dim > 0, "input_dim must be positive")
+        self.add_parameter((p.input_dim, p.num_output), p.weight_filler)
+        if p.bias_term:
+            self.add_parameter((p.num_output,), p.bias_filler)
+
+    def shapes(self, shape):
+        return [shape + (self.param.embed_param.num_output,)]
+
+    def forward(self, x):
+        index, rows = x.to(torch.int64), self.param.embed_param.input_dim
+        if index.device.type == "cpu" and index.numel() and not 0 <= int(index.min()) <= int(index.max()) < rows:
+            self.check(False, f"indices {int(index.min())} to {int(index.max())} are outside 0 to {rows - 1} (input_dim)")
+        y = F.embedding(index, self.weight(0))
+        return y + self.weight(1) if len(self.blobs) > 1 else y

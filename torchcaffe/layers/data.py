@@ -1,11 +1,14 @@
-"""Layers that make their tops: Input, DummyData, Data (LMDB)."""
+"""Layers that make their tops: Input, DummyData, Parameter, Data (LMDB), ImageData, MemoryData."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from torchcaffe import fillers
+from torchcaffe.errors import CaffeError, DataError
 from torchcaffe.layers.base import Layer, register
+from torchcaffe.proto import caffe_pb2
 
 
 class Source(Layer):
@@ -73,7 +76,8 @@ class Data(Source):
     tops = (1, 2)
 
     def setup(self, bottom, top):
-        from torchcaffe.datasource import Prefetcher, lmdb_batches
+        from torchcaffe.datasource import lmdb_batches
+        from torchcaffe.prefetch import Prefetcher
 
         p = self.param.data_param
         self.check(p.backend == p.LMDB, "backend: LMDB must be given (Caffe's default, LEVELDB, is not offered)")
@@ -88,3 +92,83 @@ class Data(Source):
     def forward(self):
         data, labels = self.prefetcher.next()
         return (data, labels)[: len(self.param.top)]
+
+
+@register
+class ImageData(Source):
+    """Images that a text file lists with their labels, read, resized and transformed in the background."""
+
+    type = "ImageData"
+    tops = (2, 2)
+
+    def setup(self, bottom, top):
+        from torchcaffe.image_list import image_batches
+        from torchcaffe.prefetch import Prefetcher
+
+        p = self.param.image_data_param
+        self.check(bool(p.new_height) == bool(p.new_width), "give both new_height and new_width, or neither")
+        self.check(p.source, "image_data_param.source is missing")
+        self.check(p.batch_size > 0, "image_data_param.batch_size must be positive")
+        batches, shape = image_batches(self)
+        top[0].reshape(p.batch_size, *shape)
+        top[1].reshape(p.batch_size)
+        self.prefetcher = Prefetcher(batches, self.param.data_param.prefetch, self.context.device)
+
+    def forward(self):
+        return self.prefetcher.next()
+
+
+@register
+class MemoryData(Source):
+    """Arrays that Net.set_input_arrays gives, a batch at each forward, from the start again at their end."""
+
+    type = "MemoryData"
+    tops = (2, 2)
+
+    def setup(self, bottom, top):
+        p = self.param.memory_data_param
+        self.shape = (p.batch_size, p.channels, p.height, p.width)
+        self.check(min(self.shape) > 0, f"batch_size, channels, height and width must be positive, not {self.shape}")
+        self.data = self.labels = None
+        top[0].reshape(*self.shape)
+        top[1].reshape(p.batch_size)
+
+    def set_arrays(self, data, labels):
+        """Take float32 arrays, data N×C×H×W and N labels (N×1×1×1 too), without copying them. Raises RuntimeError."""
+        labels = labels[:, None, None, None] if isinstance(labels, np.ndarray) and labels.ndim == 1 else labels
+        for what, array, shape in (("data", data, self.shape[1:]), ("labels", labels, (1, 1, 1))):
+            if not (isinstance(array, np.ndarray) and array.dtype == np.float32 and array.flags["C_CONTIGUOUS"]):
+                raise CaffeError(f"{what} must be a C-contiguous float32 array; numpy.ascontiguousarray makes one")
+            if array.ndim != 4 or array.shape[1:] != shape:
+                wanted = "x".join(map(str, ("N",) + shape))
+                raise CaffeError(f'layer "{self.name}" takes {what} of shape {wanted}, not {array.shape}')
+        if len(data) != len(labels):
+            raise CaffeError(f"data and labels must have the same number of items, not {len(data)} and {len(labels)}")
+        if not len(data) or len(data) % self.shape[0]:
+            raise CaffeError(f"{len(data)} items are not a multiple of the batch size, {self.shape[0]}")
+        self.data, self.labels, self.position = data, labels, 0
+
+    def forward(self):
+        if self.data is None:
+            raise DataError(f'layer "{self.name}" (MemoryData) has no data yet: call set_input_arrays before forward')
+        chosen = slice(self.position, self.position + self.shape[0])
+        self.position = chosen.stop % len(self.data)
+        return tuple(torch.from_numpy(array[chosen]).to(self.context.device) for array in (self.data, self.labels))
+
+
+@register
+class Parameter(Source):
+    """A learned blob as a top; the two share data and gradient, which each backward therefore replaces."""
+
+    type = "Parameter"
+    tops = (1, 1)
+    overwrites_gradient = True
+
+    def setup(self, bottom, top):
+        self.add_parameter(tuple(self.param.parameter_param.shape.dim), caffe_pb2.FillerParameter())
+        top[0].reshape(*self.blobs[0].dims)
+        top[0].share_data(self.blobs[0])
+        top[0].share_diff(self.blobs[0])
+
+    def forward(self):
+        return None  # the top is the parameter

@@ -1,15 +1,17 @@
-"""Losses and metrics: scalars of shape ()."""
+"""Losses on classes and probabilities: scalars of shape (). The losses on vectors are in margin_loss."""
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
 from torchcaffe.errors import ShapeError
 from torchcaffe.layers.base import Layer, register
 
+SMALLEST = 1e-20  # where InfogainLoss and MultinomialLogisticLoss limit probabilities: kLOG_THRESHOLD
 LARGEST_LOSS = -math.log(torch.finfo(torch.float32).tiny)  # 87.33655: -log(FLT_MIN), Caffe's limit for one item
 
 
@@ -20,6 +22,7 @@ class LossLayer(Layer):
     is_loss = True
     in_place = False
     gradient_to = (0,)
+    refuses_gradient = (1,)
     default_normalization = "VALID"
 
     def setup(self, bottom, top):
@@ -121,36 +124,64 @@ class SigmoidCrossEntropyLoss(LossLayer):
 
 
 @register
-class Accuracy(Layer):
-    """Share of items whose true class is among the top_k scores; a tie counts against the true class."""
+class InfogainLoss(LossLayer):
+    """-sum over classes of H[label, class] * log softmax(scores)[class]; H from a file or the third bottom."""
 
-    type = "Accuracy"
-    bottoms = (2, 2)
+    type = "InfogainLoss"
+    bottoms = (2, 3)
     tops = (1, 2)
-    in_place = False
-    has_backward = False
-    gradient_to = ()
+    gradient_to = (0, 2)
+    refuses_gradient = (1, 2)
 
     def setup(self, bottom, top):
-        p = self.param.accuracy_param
-        self.top_k = p.top_k
-        self.ignore_label = p.ignore_label if p.HasField("ignore_label") else None
+        super().setup(bottom, top)
+        p = self.param.infogain_loss_param
+        self.check(not self.param.loss_param.HasField("normalize"), "normalize is not for this loss: use normalization")
+        self.matrix = None
+        if len(bottom) < 3:
+            from torchcaffe.files import read_blob
+
+            self.check(p.source, "the infogain matrix is missing: give infogain_loss_param.source or a third bottom")
+            self.matrix = torch.from_numpy(np.array(read_blob(p.source), np.float32)).to(self.context.device)
+        self.refuses_gradient = (1, 2)[: len(bottom) - 1]
 
     def shapes(self, *shapes):
-        classes = class_axis(self, self.param.accuracy_param, shapes)[2]
-        self.check(self.top_k <= classes, f"top_k {self.top_k} exceeds the {classes} classes")
-        return [(), (classes,)][: max(1, len(self.param.top))]
+        classes = class_axis(self, self.param.infogain_loss_param, shapes)[2]
+        found = self.matrix.shape if self.matrix is not None else shapes[2]
+        self.check_shape(
+            math.prod(found) == classes**2, f"{classes} classes need an infogain matrix of {classes**2} values, got {found}"
+        )
+        return (super().shapes(*shapes) + [shapes[0]])[: max(1, len(self.param.top))]
 
-    def forward(self, scores, labels):
-        _, outer, classes, inner = class_axis(self, self.param.accuracy_param, (scores.shape, labels.shape))
+    def forward(self, scores, labels, matrix=None):
+        p = self.param.infogain_loss_param
+        _, outer, classes, inner = class_axis(self, p, (scores.shape, labels.shape))
         labels = as_labels(self, labels, (outer, inner), classes, self.ignore_label)
-        scores = scores.reshape(outer, classes, inner)
+        matrix = (self.matrix if matrix is None else matrix).reshape(classes, classes)
+        logarithms = F.log_softmax(scores.reshape(outer, classes, inner), 1)
+        limited = logarithms + (logarithms.clamp(min=math.log(SMALLEST)) - logarithms).detach()
         used = torch.ones_like(labels, dtype=torch.bool) if self.ignore_label is None else labels != self.ignore_label
-        index = torch.where(used, labels, 0)[:, None]
-        rivals = (scores >= scores.gather(1, index)).scatter(1, index, False).sum(1)
-        hits = ((rivals < self.top_k) & used).to(scores.dtype)
-        accuracy = hits.sum() / used.sum().clamp(min=1)
-        if len(self.param.top) < 2:
-            return accuracy
-        members = F.one_hot(index[:, 0], classes).to(scores.dtype) * used[..., None]
-        return accuracy, (members * hits[..., None]).sum((0, 1)) / members.sum((0, 1)).clamp(min=1)
+        weights = matrix[torch.where(used, labels, 0)].movedim(2, 1) * used[:, None]
+        normalizer = self.normalizer(outer, inner, lambda: used.sum().to(scores.dtype))
+        loss = -(weights * limited).sum() / normalizer
+        return (loss, logarithms.detach().exp().reshape(scores.shape))[: max(1, len(self.param.top))]
+
+
+@register
+class MultinomialLogisticLoss(LossLayer):
+    """Mean of -log p[label] over the batch, from probabilities."""
+
+    type = "MultinomialLogisticLoss"
+
+    def shapes(self, *shapes):
+        self.check_shape(
+            math.prod(shapes[1][1:]) == 1, f"needs one label an item, got labels of shape {shapes[1]} for {shapes[0]}"
+        )
+        return super().shapes(*shapes)
+
+    def forward(self, probabilities, labels):
+        p = probabilities.flatten(1)
+        labels = as_labels(self, labels, (len(p), 1), p.shape[1], None)
+        chosen = p.gather(1, labels)
+        chosen = chosen + (chosen.clamp(min=SMALLEST) - chosen).detach()  # Caffe's gradient is that at the limit
+        return -chosen.log().sum() / len(p)

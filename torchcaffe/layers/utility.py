@@ -1,4 +1,4 @@
-"""Layers that move blobs about, and Softmax: Split, Concat, Slice, Eltwise, Flatten, Silence."""
+"""Layers that hand blobs on in another form: copied, joined, cut, reshaped, cropped, repeated."""
 
 from __future__ import annotations
 
@@ -83,36 +83,6 @@ class Slice(Layer):
 
 
 @register
-class Eltwise(Layer):
-    """SUM (with coefficients), PROD or MAX of blobs of one shape."""
-
-    type = "Eltwise"
-    bottoms = (2, None)
-
-    def setup(self, bottom, top):
-        p = self.param.eltwise_param
-        self.check(len(p.coeff) in (0, len(bottom)), f"{len(bottom)} bottoms need as many coeff, not {len(p.coeff)}")
-        self.check(not (p.operation == p.PROD and len(p.coeff)), "coeff is for SUM, not for PROD")
-
-    def shapes(self, *shapes):
-        for shape in shapes[1:]:
-            self.check(shape == shapes[0], f"all bottoms must have one shape: {shapes[0]} and {shape}")
-        return [shapes[0]]
-
-    def forward(self, *bottoms):
-        p = self.param.eltwise_param
-        if p.operation == p.SUM:
-            coefficients = list(p.coeff) or [1.0] * len(bottoms)
-            return sum(x if c == 1 else c * x for c, x in zip(coefficients, bottoms))
-        if p.operation == p.PROD:
-            return math.prod(bottoms[1:], start=bottoms[0])
-        top = torch.where(bottoms[0] > bottoms[1], bottoms[0], bottoms[1])  # a tie goes to the second, as in Caffe
-        for x in bottoms[2:]:
-            top = torch.where(x > top, x, top)
-        return top
-
-
-@register
 class Flatten(Layer):
     """Axes `axis` to `end_axis` become one."""
 
@@ -144,11 +114,132 @@ class Silence(Layer):
 
 
 @register
-class Softmax(Layer):
-    type = "Softmax"
+class Reshape(Layer):
+    """Axes `axis` to `axis + num_axes` replaced by `shape`: 0 copies the bottom's dimension, one -1 is inferred."""
+
+    type = "Reshape"
+    in_place = False
 
     def setup(self, bottom, top):
-        self.along = self.axis(self.param.softmax_param.axis, len(bottom[0].dims))
+        wanted = list(self.param.reshape_param.shape.dim)
+        self.check(wanted.count(-1) < 2, f"only one dimension may be -1: {wanted}")
+        self.check(all(size >= -1 for size in wanted), f"dimensions must be -1, 0 or positive: {wanted}")
+
+    def shapes(self, shape):
+        p = self.param.reshape_param
+        first = self.axis(p.axis, len(shape), end=True)
+        self.check(p.num_axes >= -1, f"num_axes must be -1 or more, not {p.num_axes}")
+        last = len(shape) if p.num_axes == -1 else first + p.num_axes
+        self.check_shape(last <= len(shape), f"axes {first} to {last} exceed shape {shape}")
+        wanted = list(p.shape.dim)
+        for index, size in enumerate(wanted):
+            if size == 0:
+                self.check_shape(first + index < len(shape), f"dimension {index} copies an axis that {shape} lacks")
+                wanted[index] = shape[first + index]
+        new = list(shape[:first]) + wanted + list(shape[last:])
+        count = math.prod(shape)
+        if -1 in new:
+            known = math.prod(size for size in new if size != -1)
+            self.check_shape(known and count % known == 0, f"{count} values of {shape} do not divide by {known} of {new}")
+            new[new.index(-1)] = count // known
+        self.check_shape(math.prod(new) == count, f"shape {shape} ({count} values) cannot become {tuple(new)}")
+        return [tuple(new)]
 
     def forward(self, x):
-        return torch.softmax(x, self.along)
+        return x.reshape(self.shapes(tuple(x.shape))[0])
+
+
+@register
+class Tile(Layer):
+    """The blob `tiles` times along one axis."""
+
+    type = "Tile"
+    in_place = False
+
+    def shapes(self, shape):
+        p = self.param.tile_param
+        self.check(p.tiles > 0, "tiles must be positive")
+        self.along = self.axis(p.axis, len(shape))
+        return [shape[: self.along] + (shape[self.along] * p.tiles,) + shape[self.along + 1 :]]
+
+    def forward(self, x):
+        return torch.cat([x] * self.param.tile_param.tiles, self.along)
+
+
+@register
+class Crop(Layer):
+    """The part of bottom 0 that has bottom 1's size in the axes from `axis` on; bottom 1 gets no gradient."""
+
+    type = "Crop"
+    bottoms = (2, 2)
+    in_place = False
+
+    def setup(self, bottom, top):
+        p, axes = self.param.crop_param, len(bottom[0].dims)
+        self.first = self.axis(p.axis, axes)
+        cropped = axes - self.first
+        self.check(
+            len(p.offset) in (0, 1, cropped), f"offset: none, one, or one for each of the {cropped} axes, not {len(p.offset)}"
+        )
+
+    def shapes(self, shape, like):
+        given = list(self.param.crop_param.offset) or [0]
+        self.check_shape(len(like) == len(shape), f"both bottoms need the same number of axes: {shape} and {like}")
+        cropped = len(shape) - self.first
+        self.offsets = given * cropped if len(given) == 1 else given
+        for axis, offset in enumerate(self.offsets, self.first):
+            self.check_shape(
+                offset + like[axis] <= shape[axis],
+                f"axis {axis}: {like[axis]} values from offset {offset} exceed bottom 0, {shape} cropped to {like}",
+            )
+        return [shape[: self.first] + like[self.first :]]
+
+    def forward(self, x, like):
+        for axis, offset in enumerate(self.offsets, self.first):
+            x = x.narrow(axis, offset, like.shape[axis])
+        return x
+
+
+@register
+class BatchReindex(Layer):
+    """Items of bottom 0 in the order of bottom 1's indices, repeated or left out as they say."""
+
+    type = "BatchReindex"
+    bottoms = (2, 2)
+    in_place = False
+    refuses_gradient = (1,)
+
+    def shapes(self, shape, index):
+        self.check_shape(len(index) == 1, f"indices need one axis, got shape {index}")
+        return [index + shape[1:]]
+
+    def forward(self, x, index):
+        index = index.to(torch.int64)
+        if index.device.type == "cpu" and index.numel() and not 0 <= int(index.min()) <= int(index.max()) < len(x):
+            self.check(False, f"indices {int(index.min())} to {int(index.max())} are outside 0 to {len(x) - 1}")
+        return x.index_select(0, index)
+
+
+@register
+class Filter(Layer):
+    """Items of each bottom for which the last bottom, one value an item, is not zero."""
+
+    type = "Filter"
+    bottoms = (2, None)
+    tops = (1, None)
+    in_place = False
+    refuses_gradient = (-1,)
+
+    def setup(self, bottom, top):
+        self.check(len(top) == len(bottom) - 1, f"{len(bottom)} bottoms need {len(bottom) - 1} tops, not {len(top)}")
+
+    def shapes(self, *shapes):
+        selector = shapes[-1]
+        self.check_shape(math.prod(selector[1:]) == 1, f"the selector needs one value an item, got shape {selector}")
+        for shape in shapes[:-1]:
+            self.check_shape(shape[:1] == selector[:1], f"{shape} and the selector {selector} differ in axis 0")
+        return list(shapes[:-1])  # until the first forward tells how many pass
+
+    def forward(self, *bottoms):
+        chosen = torch.nonzero(bottoms[-1].reshape(-1))[:, 0]
+        return tuple(x.index_select(0, chosen) for x in bottoms[:-1])

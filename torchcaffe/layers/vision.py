@@ -1,15 +1,14 @@
-"""Layers that look at neighborhoods: Convolution, Deconvolution, Pooling."""
+"""Layers that look at neighborhoods: Convolution, Deconvolution, Im2col (Pooling has its own module)."""
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
 import torch.nn.functional as F
 
 from torchcaffe.layers.base import Layer, register
-
-LOWEST = torch.finfo(torch.float32).min  # where Caffe's max pooling starts: -FLT_MAX
 
 
 def conv_geometry(layer, parameter, spatial):
@@ -34,6 +33,12 @@ def conv_geometry(layer, parameter, spatial):
     layer.check(all(size > 0 for size in kernel), f"kernel sizes must be positive: {kernel}")
     layer.check(all(size > 0 for size in stride), f"strides must be positive: {stride}")
     return kernel, stride, values("pad", 0), values("dilation", 1)
+
+
+def output_size(layer, size, axis):
+    """Places where the kernel of a layer with conv_geometry's numbers is applied along one spatial axis."""
+    extent = layer.dilation[axis] * (layer.kernel[axis] - 1) + 1
+    return int((size + 2 * layer.pad[axis] - extent) / layer.stride[axis]) + 1  # C division: toward zero
 
 
 class ConvolutionBase(Layer):
@@ -93,8 +98,7 @@ class Convolution(ConvolutionBase):
         return (self.outputs, self.inputs // self.group)
 
     def output_size(self, size, axis):
-        extent = self.dilation[axis] * (self.kernel[axis] - 1) + 1
-        return int((size + 2 * self.pad[axis] - extent) / self.stride[axis]) + 1  # C division: toward zero
+        return output_size(self, size, axis)
 
     def convolve(self, x, weight, bias):
         if x.dim() == 4 and x.shape[1] > 1:
@@ -127,91 +131,42 @@ class Deconvolution(ConvolutionBase):
 
 
 @register
-class Pooling(Layer):
-    """MAX and AVE pooling over four axes, with Caffe's rounding up, its clipping, and its divisor."""
+class Im2col(Layer):
+    """The patches that a convolution would multiply: (channels * kernel) rows for each place of the output."""
 
-    type = "Pooling"
-    tops = (1, 2)
+    type = "Im2col"
     in_place = False
 
     def setup(self, bottom, top):
-        p = self.param.pooling_param
-        self.check(len(bottom[0].dims) == 4, f"pooling needs 4 axes, got shape {bottom[0].dims}")
-        self.method = p.pool
-        self.check(p.pool != p.STOCHASTIC, "STOCHASTIC pooling exists on Caffe's GPU only and is not offered")
-        self.check(len(top) == 1 or p.pool == p.MAX, "a second top (the mask) is for MAX pooling")
-        self.global_pooling, self.round_up = p.global_pooling, p.round_mode == p.CEIL
-        self.stride = (p.stride_h, p.stride_w) if p.HasField("stride_h") else (p.stride, p.stride)
-        self.pad = (p.pad_h, p.pad_w) if p.HasField("pad_h") or p.HasField("pad_w") else (p.pad, p.pad)
-        kernel_given = p.HasField("kernel_h") or p.HasField("kernel_w")
-        if p.global_pooling:
-            self.check(not (p.HasField("kernel_size") or kernel_given), "global_pooling takes no kernel size")
-            self.check(self.pad == (0, 0) and self.stride == (1, 1), "global_pooling takes no pad and stride 1")
-            return
-        self.check(p.HasField("kernel_size") != kernel_given, "give kernel_size, or kernel_h and kernel_w")
-        self.kernel = (p.kernel_h, p.kernel_w) if kernel_given else (p.kernel_size, p.kernel_size)
-        self.check(min(self.kernel) > 0, f"kernel sizes must be positive: {self.kernel}")
-        self.check(min(self.stride) > 0, f"strides must be positive: {self.stride}")
-        self.check(all(a < k for a, k in zip(self.pad, self.kernel)), f"pad {self.pad} must be below kernel {self.kernel}")
+        p, shape = self.param.convolution_param, bottom[0].dims
+        self.channel_axis = self.axis(p.axis, len(shape))
+        spatial = len(shape) - self.channel_axis - 1
+        self.check_shape(spatial >= 1, f"no spatial axes after axis {self.channel_axis} in shape {shape}")
+        self.kernel, self.stride, self.pad, self.dilation = conv_geometry(self, p, spatial)
+
+    def output_sizes(self, sizes):
+        return [output_size(self, size, axis) for axis, size in enumerate(sizes)]
 
     def shapes(self, shape):
-        self.check(len(shape) == 4, f"pooling needs 4 axes, got shape {shape}")
-        kernel = self.window(shape)
-        sizes = [self.output_size(size, kernel[i], i) for i, size in enumerate(shape[2:])]
-        self.check(min(sizes) > 0, f"input {shape} is smaller than the pooling window {kernel}")
-        return [shape[:2] + tuple(sizes)] * max(1, len(self.param.top))
-
-    def window(self, shape):
-        return tuple(shape[2:]) if self.global_pooling else self.kernel
-
-    def output_size(self, size, kernel, axis):
-        steps = (size + 2 * self.pad[axis] - kernel) / self.stride[axis]
-        count = (math.ceil(steps) if self.round_up else math.floor(steps)) + 1
-        if max(self.pad) and (count - 1) * self.stride[axis] >= size + self.pad[axis]:
-            count -= 1  # the last window must start inside the image or its near padding
-        return count
+        sizes = self.output_sizes(shape[self.channel_axis + 1 :])
+        self.check_shape(min(sizes) > 0, f"input {shape} is smaller than the kernel {self.kernel}")
+        channels = shape[self.channel_axis] * math.prod(self.kernel)
+        return [shape[: self.channel_axis] + (channels,) + tuple(sizes)]
 
     def forward(self, x):
-        kernel = self.window(x.shape)
-        count = self.shapes(tuple(x.shape))[0][2:]
-        if self.method == self.param.pooling_param.MAX:
-            return self.maximum(x, kernel, count)
-        return self.average(x, kernel, count)
-
-    def padded(self, x, kernel, count, value):
-        """x extended so that `count` windows fit exactly."""
-        amounts = []
-        for axis in (1, 0):
-            needed = (count[axis] - 1) * self.stride[axis] + kernel[axis]
-            amounts += [self.pad[axis], needed - x.shape[2 + axis] - self.pad[axis]]
-        return F.pad(x, amounts, value=value) if any(amounts) else x
-
-    def maximum(self, x, kernel, count):
-        height, width = x.shape[2:]
-        with_mask = len(self.param.top) > 1
-        exact = all(
-            (count[i] - 1) * self.stride[i] + kernel[i] == x.shape[2 + i] + 2 * self.pad[i] for i in (0, 1)
-        ) and all(2 * a <= k for a, k in zip(self.pad, kernel))
-        if exact and not with_mask:
-            return F.max_pool2d(x, kernel, self.stride, self.pad)
-        if not exact and not with_mask and max(self.pad) == 0:
-            y = F.max_pool2d(x, kernel, self.stride, 0, ceil_mode=self.round_up)
-            if tuple(y.shape[2:]) == tuple(count):
-                return y
-        wide = self.padded(x, kernel, count, LOWEST)
-        if not with_mask:
-            return F.max_pool2d(wide, kernel, self.stride)
-        y, index = F.max_pool2d(wide, kernel, self.stride, return_indices=True)
-        row = torch.div(index, wide.shape[3], rounding_mode="floor") - self.pad[0]
-        column = index % wide.shape[3] - self.pad[1]
-        return y, (row * width + column).to(x.dtype)
-
-    def average(self, x, kernel, count):
-        sums = F.avg_pool2d(self.padded(x, kernel, count, 0.0), kernel, self.stride, divisor_override=1)
-        rows, columns = (self.extents(x.shape[2 + i], kernel[i], count[i], i, x) for i in (0, 1))
-        return sums / (rows[:, None] * columns[None, :])
-
-    def extents(self, size, kernel, count, axis, like):
-        """Window lengths that count in the divisor: the near padding does, what lies beyond it does not."""
-        start = torch.arange(count, device=like.device) * self.stride[axis] - self.pad[axis]
-        return (torch.clamp(start + kernel, max=size + self.pad[axis]) - start).to(like.dtype)
+        sizes = self.output_sizes(x.shape[self.channel_axis + 1 :])
+        needed = [
+            (count - 1) * stride + dilation * (kernel - 1) + 1
+            for count, stride, dilation, kernel in zip(sizes, self.stride, self.dilation, self.kernel)
+        ]
+        after = [n - size - pad for n, size, pad in zip(needed, x.shape[self.channel_axis + 1 :], self.pad)]
+        wide = F.pad(x, [amount for pair in reversed(list(zip(self.pad, after))) for amount in pair])
+        patches = []
+        for offset in itertools.product(*(range(size) for size in self.kernel)):
+            patch = wide
+            for axis, (place, count) in enumerate(zip(offset, sizes)):
+                first, stride = place * self.dilation[axis], self.stride[axis]
+                at = (slice(None),) * (self.channel_axis + 1 + axis)
+                patch = patch[at + (slice(first, first + (count - 1) * stride + 1, stride),)]
+            patches.append(patch)
+        return torch.stack(patches, self.channel_axis + 1).reshape(self.shapes(tuple(x.shape))[0])

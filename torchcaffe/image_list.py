@@ -1,0 +1,87 @@
+"""Lists of images with labels, one `path label` a line, as ImageData and convert_imageset read them."""
+
+from __future__ import annotations
+
+import os
+import re
+
+import numpy as np
+import torch
+
+from torchcaffe import log
+from torchcaffe.datasource import Transformer, seed_thread
+from torchcaffe.errors import DataError
+from torchcaffe.rng import Generator
+from torchcaffe.shuffles import shuffle
+
+
+def read_list(path):
+    """[(name, label)] of a list file. Names may hold spaces; what is no number counts as label 0, as in C.
+
+    Raises:
+        DataError: the file is missing, or a line is empty.
+    """
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            lines = file.read().splitlines()
+    except OSError as problem:
+        raise DataError(f"{path}: the list of images cannot be read: {problem.strerror}; check source") from None
+    entries = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            raise DataError(f"{path}, line {number} is empty; a line is an image's path, a space and a label")
+        name, _, label = line.rpartition(" ")
+        leading = re.match(r"\s*[+-]?\d+", label)
+        entries.append((name or line, int(leading.group()) if leading else 0))
+    return entries
+
+
+def read_image(path, height=0, width=0, color=True, where=""):
+    """C×H×W uint8, B, G, R (one plane where not `color`), resized where a size is given. Raises DataError."""
+    import cv2
+
+    image = cv2.imread(path, cv2.IMREAD_COLOR if color else cv2.IMREAD_GRAYSCALE)
+    if image is None:
+        reason = "is not an image that OpenCV can decode" if os.path.exists(path) else "does not exist"
+        raise DataError(f"{where}: {path} {reason}; correct the list or root_folder")
+    if height and width:
+        image = cv2.resize(image, (width, height))
+    image = image[:, :, None] if image.ndim == 2 else image
+    return np.ascontiguousarray(image.transpose(2, 0, 1))
+
+
+def image_batches(layer):
+    """(endless iterator of (data, labels), shape of one item) of an ImageData layer, drawing what Caffe draws."""
+    p, generator = layer.param.image_data_param, layer.context.generator
+    transformer = Transformer(layer)
+    transformer.seed(generator)  # the first of Caffe's two seeds is not used
+    entries = read_list(p.source)
+    layer.check(entries, f"{p.source} lists no images")
+    shuffler = Generator(generator.draw()) if p.shuffle else None
+    if shuffler:
+        shuffle(entries, shuffler)
+    start = generator.draw() % p.rand_skip if p.rand_skip else 0
+    layer.check(start < len(entries), f"rand_skip {p.rand_skip} passes the {len(entries)} lines of {p.source}")
+
+    def image(entry):
+        return read_image(p.root_folder + entry[0], p.new_height, p.new_width, p.is_color, p.source)
+
+    shape = transformer.output_shape(image(entries[start]).shape)
+    transformer.seed(generator)
+    seed_thread(generator)
+
+    def batches(position):
+        while True:
+            arrays, labels = [], np.empty(p.batch_size, np.float32)
+            for item in range(p.batch_size):
+                labels[item] = entries[position][1]
+                arrays.append(image(entries[position]))
+                position += 1
+                if position == len(entries):
+                    log.info("Restarting data prefetching from start.")
+                    position = 0
+                    if shuffler:
+                        shuffle(entries, shuffler)
+            yield transformer.batch(arrays, p.source), torch.from_numpy(labels)
+
+    return batches(start), shape

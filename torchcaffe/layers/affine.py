@@ -1,0 +1,75 @@
+"""Bias and Scale: a learned (or given) blob added to or multiplied into a run of the bottom's axes."""
+
+from __future__ import annotations
+
+from torchcaffe.layers.base import Layer, register
+
+
+class Broadcast(Layer):
+    """What Bias and Scale share: where the second operand's axes lie in the bottom's."""
+
+    bottoms = (1, 2)
+
+    def parameter_shape(self, bottom, parameter):
+        """Shape of the learned operand: the bottom's axes from `axis` on, `num_axes` of them (-1: to the end)."""
+        shape = bottom.dims
+        first, count = self.axis(parameter.axis, len(shape)), parameter.num_axes
+        self.check(count >= -1, f"num_axes must be -1 or more, not {count}")
+        self.check(count == -1 or first + count <= len(shape), f"{count} axes from axis {first} exceed shape {shape}")
+        return shape[first:] if count == -1 else shape[first : first + count]
+
+    def place(self, shape, operand, axis):
+        """`operand`'s shape with ones after it, so that it broadcasts against `shape` from `axis` on."""
+        first = self.axis(axis, len(shape)) if operand else 0
+        self.check_shape(
+            tuple(shape[first : first + len(operand)]) == tuple(operand),
+            f"shape {tuple(operand)} does not fit the axes from {first} of {tuple(shape)}",
+        )
+        return tuple(operand) + (1,) * (len(shape) - first - len(operand))
+
+    def shapes(self, shape, *operand):
+        self.place(shape, operand[0] if operand else self.blobs[0].dims, self.parameter().axis)
+        return [shape]
+
+
+@register
+class Bias(Broadcast):
+    """x + b."""
+
+    type = "Bias"
+
+    def parameter(self):
+        return self.param.bias_param
+
+    def setup(self, bottom, top):
+        if len(bottom) == 1:
+            self.add_parameter(self.parameter_shape(bottom[0], self.parameter()), self.parameter().filler)
+
+    def forward(self, x, operand=None):
+        bias = self.weight(0) if operand is None else operand
+        return x + bias.reshape(self.place(x.shape, bias.shape, self.parameter().axis))
+
+
+@register
+class Scale(Broadcast):
+    """x * factor, plus a learned bias of the same shape with bias_term."""
+
+    type = "Scale"
+
+    def parameter(self):
+        return self.param.scale_param
+
+    def setup(self, bottom, top):
+        p = self.parameter()
+        shape = bottom[1].dims if len(bottom) > 1 else self.parameter_shape(bottom[0], p)
+        if len(bottom) == 1:
+            filler = p.filler if p.HasField("filler") else type(p.filler)(type="constant", value=1)
+            self.add_parameter(shape, filler)
+        if p.bias_term:
+            self.add_parameter(shape, p.bias_filler)
+
+    def forward(self, x, operand=None):
+        factor = self.weight(0) if operand is None else operand
+        shape = self.place(x.shape, factor.shape, self.parameter().axis)
+        y = x * factor.reshape(shape)
+        return y + self.weight(-1).reshape(shape) if self.parameter().bias_term else y

@@ -1,0 +1,129 @@
+"""Layers that read and write HDF5 files."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import torch
+
+from torchcaffe import shuffles
+from torchcaffe.errors import DataError
+from torchcaffe.layers.base import TEST, Layer, register
+from torchcaffe.layers.data import Source
+
+
+@register
+class HDF5Data(Source):
+    """Rows of HDF5 files that a text file lists; each top is the dataset of its name. A file is held whole."""
+
+    type = "HDF5Data"
+
+    def setup(self, bottom, top):
+        p = self.param.hdf5_data_param
+        self.check(not self.param.HasField("transform_param"), "transform_param has no effect here: transform the files")
+        self.check(p.batch_size > 0, "hdf5_data_param.batch_size must be positive")
+        self.check(p.source, "hdf5_data_param.source is missing")
+        try:
+            with open(p.source) as file:
+                self.files = file.read().split()
+        except OSError as problem:
+            raise DataError(f"{p.source}: the list of HDF5 files cannot be read: {problem.strerror}") from None
+        self.check(self.files, f"{p.source} lists no files")
+        if p.shuffle:
+            shuffles.library_shuffle(self.files)
+        self.file, self.row, self.turn = 0, 0, 0
+        self.load()
+        for blob, array in zip(top, self.arrays):
+            blob.reshape(p.batch_size, *array.shape[1:])
+
+    def load(self):
+        """Read the file whose turn it is; its rows come in a new order where shuffled."""
+        import h5py
+
+        path = self.files[self.file]
+        try:
+            with h5py.File(path, "r") as file:
+                self.arrays = [self.dataset(file, name, path) for name in self.param.top]
+        except OSError as problem:
+            raise DataError(f"{path}: not a readable HDF5 file ({problem}); named in {self.param.hdf5_data_param.source}") from None
+        rows = {len(array) for array in self.arrays}
+        if len(rows) != 1 or not min(rows):
+            raise DataError(f"{path}: its datasets {', '.join(self.param.top)} need equal numbers of rows, not {sorted(rows)}")
+        self.order = list(range(min(rows)))
+        self.mix()
+
+    def dataset(self, file, name, path):
+        if name not in file:
+            raise DataError(f'{path}: no dataset "{name}" for the top of layer "{self.name}"; there are: {", ".join(file)}')
+        if not file[name].shape or file[name].dtype.kind not in "fiu":
+            raise DataError(f'{path}: dataset "{name}" must hold rows of numbers, not {file[name].dtype} of {file[name].shape}')
+        array = np.asarray(file[name], np.float32)
+        if hasattr(self, "arrays") and array.shape[1:] != self.arrays[list(self.param.top).index(name)].shape[1:]:
+            raise DataError(f'{path}: dataset "{name}" has rows of {array.shape[1:]}, unlike the first file')
+        return array
+
+    def mix(self):
+        if self.param.hdf5_data_param.shuffle:
+            shuffles.library_shuffle(self.order)
+
+    def advance(self):
+        self.turn += 1
+        self.row += 1
+        if self.row < len(self.order):
+            return
+        self.row = 0
+        if len(self.files) > 1:
+            self.file = (self.file + 1) % len(self.files)
+            if not self.file and self.param.hdf5_data_param.shuffle:
+                shuffles.library_shuffle(self.files)
+            self.load()
+        self.mix()
+
+    def forward(self):
+        size = self.param.hdf5_data_param.batch_size
+        batch = [np.empty((size,) + array.shape[1:], np.float32) for array in self.arrays]
+        for item in range(size):
+            while self.phase != TEST and self.turn % self.context.solver_count != self.context.solver_rank:
+                self.advance()  # rows are dealt to the solvers in turn
+            for target, array in zip(batch, self.arrays):
+                target[item] = array[self.order[self.row]]
+            self.advance()
+        return tuple(torch.from_numpy(array).to(self.context.device) for array in batch)
+
+
+@register
+class HDF5Output(Layer):
+    """Writes its two bottoms as `data` and `label`, four axes each, once."""
+
+    type = "HDF5Output"
+    bottoms = (2, 2)
+    tops = (0, 0)
+
+    def setup(self, bottom, top):
+        import h5py
+
+        self.path = self.param.hdf5_output_param.file_name
+        self.check(self.path, "hdf5_output_param.file_name is missing")
+        try:
+            h5py.File(self.path, "w").close()
+        except OSError as problem:
+            folder = os.path.dirname(os.path.abspath(self.path))
+            raise DataError(f"{self.path}: cannot be written ({problem}); check the folder {folder}") from None
+        self.written = False
+
+    def shapes(self, data, label):
+        self.check_shape(data[:1] == label[:1], f"data {data} and label {label} differ in axis 0")
+        return []
+
+    def forward(self, data, label):
+        import h5py
+
+        if self.written:
+            raise DataError(f'layer "{self.name}" (HDF5Output): {self.path} holds a batch already; one forward writes one file')
+        with h5py.File(self.path, "a") as file:
+            for name, tensor in (("data", data), ("label", label)):
+                array = tensor.detach().cpu().numpy()
+                file.create_dataset(name, data=array.reshape(array.shape + (1,) * (4 - array.ndim)))
+        self.written = True
+        return ()

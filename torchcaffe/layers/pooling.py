@@ -1,0 +1,152 @@
+"""Pooling, and spatial pyramids made of it."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+from torchcaffe.blob import Blob
+from torchcaffe.layers.base import Layer, register
+
+LOWEST = torch.finfo(torch.float32).min  # where Caffe's max pooling starts: -FLT_MAX
+
+
+@register
+class Pooling(Layer):
+    """MAX and AVE pooling over four axes, with Caffe's rounding up, its clipping, and its divisor."""
+
+    type = "Pooling"
+    tops = (1, 2)
+    in_place = False
+
+    def setup(self, bottom, top):
+        p = self.param.pooling_param
+        self.check(len(bottom[0].dims) == 4, f"pooling needs 4 axes, got shape {bottom[0].dims}")
+        self.method = p.pool
+        self.check(p.pool != p.STOCHASTIC, "STOCHASTIC pooling exists on Caffe's GPU only and is not offered")
+        self.check(len(top) == 1 or p.pool == p.MAX, "a second top (the mask) is for MAX pooling")
+        self.global_pooling, self.round_up = p.global_pooling, p.round_mode == p.CEIL
+        self.stride = (p.stride_h, p.stride_w) if p.HasField("stride_h") else (p.stride, p.stride)
+        self.pad = (p.pad_h, p.pad_w) if p.HasField("pad_h") or p.HasField("pad_w") else (p.pad, p.pad)
+        kernel_given = p.HasField("kernel_h") or p.HasField("kernel_w")
+        if p.global_pooling:
+            self.check(not (p.HasField("kernel_size") or kernel_given), "global_pooling takes no kernel size")
+            self.check(self.pad == (0, 0) and self.stride == (1, 1), "global_pooling takes no pad and stride 1")
+            return
+        self.check(p.HasField("kernel_size") != kernel_given, "give kernel_size, or kernel_h and kernel_w")
+        self.kernel = (p.kernel_h, p.kernel_w) if kernel_given else (p.kernel_size, p.kernel_size)
+        self.check(min(self.kernel) > 0, f"kernel sizes must be positive: {self.kernel}")
+        self.check(min(self.stride) > 0, f"strides must be positive: {self.stride}")
+        self.check(all(a < k for a, k in zip(self.pad, self.kernel)), f"pad {self.pad} must be below kernel {self.kernel}")
+
+    def shapes(self, shape):
+        self.check(len(shape) == 4, f"pooling needs 4 axes, got shape {shape}")
+        kernel = self.window(shape)
+        sizes = [self.output_size(size, kernel[i], i) for i, size in enumerate(shape[2:])]
+        self.check(min(sizes) > 0, f"input {shape} is smaller than the pooling window {kernel}")
+        return [shape[:2] + tuple(sizes)] * max(1, len(self.param.top))
+
+    def window(self, shape):
+        return tuple(shape[2:]) if self.global_pooling else self.kernel
+
+    def output_size(self, size, kernel, axis):
+        steps = (size + 2 * self.pad[axis] - kernel) / self.stride[axis]
+        count = (math.ceil(steps) if self.round_up else math.floor(steps)) + 1
+        if max(self.pad) and (count - 1) * self.stride[axis] >= size + self.pad[axis]:
+            count -= 1  # the last window must start inside the image or its near padding
+        return count
+
+    def forward(self, x):
+        kernel = self.window(x.shape)
+        count = self.shapes(tuple(x.shape))[0][2:]
+        if self.method == self.param.pooling_param.MAX:
+            return self.maximum(x, kernel, count)
+        return self.average(x, kernel, count)
+
+    def padded(self, x, kernel, count, value):
+        """x extended so that `count` windows fit exactly."""
+        amounts = []
+        for axis in (1, 0):
+            needed = (count[axis] - 1) * self.stride[axis] + kernel[axis]
+            amounts += [self.pad[axis], needed - x.shape[2 + axis] - self.pad[axis]]
+        return F.pad(x, amounts, value=value) if any(amounts) else x
+
+    def maximum(self, x, kernel, count):
+        y, index = self.first_maxima(x, kernel, count)
+        # A window without a number above -FLT_MAX (not-a-number, -infinity, nothing at all) is rare: look at the top.
+        if x.device.type == "cpu" and not bool((y > LOWEST).all()):
+            y, index = self.first_maxima(torch.where(x > LOWEST, x, LOWEST), kernel, count)
+            if index is not None:
+                index = torch.where(y > LOWEST, index, -1.0)
+        return y if index is None else (y, index)
+
+    def first_maxima(self, x, kernel, count):
+        """(largest value of each window, its index in the plane where a second top asks for it)."""
+        with_mask = len(self.param.top) > 1
+        exact = all(
+            (count[i] - 1) * self.stride[i] + kernel[i] == x.shape[2 + i] + 2 * self.pad[i] for i in (0, 1)
+        ) and all(2 * a <= k for a, k in zip(self.pad, kernel))
+        if exact and not with_mask:
+            return F.max_pool2d(x, kernel, self.stride, self.pad), None
+        if not exact and not with_mask and max(self.pad) == 0:
+            y = F.max_pool2d(x, kernel, self.stride, 0, ceil_mode=self.round_up)
+            if tuple(y.shape[2:]) == tuple(count):
+                return y, None
+        wide = self.padded(x, kernel, count, LOWEST)
+        if not with_mask:
+            return F.max_pool2d(wide, kernel, self.stride), None
+        y, index = F.max_pool2d(wide, kernel, self.stride, return_indices=True)
+        row = torch.div(index, wide.shape[3], rounding_mode="floor") - self.pad[0]
+        column = index % wide.shape[3] - self.pad[1]
+        return y, (row * x.shape[3] + column).to(x.dtype)
+
+    def average(self, x, kernel, count):
+        sums = F.avg_pool2d(self.padded(x, kernel, count, 0.0), kernel, self.stride, divisor_override=1)
+        rows, columns = (self.extents(x.shape[2 + i], kernel[i], count[i], i, x) for i in (0, 1))
+        return sums / (rows[:, None] * columns[None, :])
+
+    def extents(self, size, kernel, count, axis, like):
+        """Window lengths that count in the divisor: the near padding does, what lies beyond it does not."""
+        start = torch.arange(count, device=like.device) * self.stride[axis] - self.pad[axis]
+        return (torch.clamp(start + kernel, max=size + self.pad[axis]) - start).to(like.dtype)
+
+
+@register
+class SPP(Layer):
+    """Spatial pyramid: level i pools into 2^i x 2^i bins; the levels' bins are joined to one row an item."""
+
+    type = "SPP"
+    in_place = False
+
+    def setup(self, bottom, top):
+        p = self.param.spp_param
+        self.check(p.pyramid_height > 0, "pyramid_height must be positive")
+        self.check_shape(len(bottom[0].dims) == 4, f"SPP needs 4 axes, got shape {bottom[0].dims}")
+
+    def level(self, index, shape):
+        """Pooling layer of one level: windows that cover the image with 2^index bins a side, padded evenly."""
+        p = self.param.spp_param
+        bins = 2**index
+        parameter = type(self.param)(name=self.name, type="Pooling", bottom=["x"], top=["y"])
+        kernel = [math.ceil(size / bins) for size in shape[2:]]
+        pad = [(k * bins - size + 1) // 2 for k, size in zip(kernel, shape[2:])]
+        pooling = parameter.pooling_param
+        pooling.pool = p.pool
+        pooling.kernel_h, pooling.kernel_w = pooling.stride_h, pooling.stride_w = kernel
+        pooling.pad_h, pooling.pad_w = pad
+        layer = Pooling(parameter, self.phase, self.context)
+        layer.setup([Blob(*shape)], [Blob()])
+        return layer
+
+    def shapes(self, shape):
+        self.levels = [self.level(index, shape) for index in range(self.param.spp_param.pyramid_height)]
+        tops = [level.shapes(shape)[0] for level in self.levels]
+        if len(tops) == 1:
+            return tops
+        return [(shape[0], sum(math.prod(top[1:]) for top in tops))]
+
+    def forward(self, x):
+        tops = [level.forward(x) for level in self.levels]
+        return tops[0] if len(tops) == 1 else torch.cat([top.flatten(1) for top in tops], 1)
