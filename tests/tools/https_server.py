@@ -38,7 +38,9 @@ class Server:
         self.cut_after: List[int] = []  # bytes after which the next connections end
         self.redirect: Optional[str] = None
         self.status: List[int] = []  # answers of the next requests instead of the file
+        self.if_range = True  # False: sends the part asked for although the file has changed
         self.seen: List[Optional[str]] = []  # the Range header of each request
+        self.conditions: List[Optional[str]] = []  # the If-Range header of each request
         server = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -64,6 +66,7 @@ class Server:
     def answer(self, request: http.server.BaseHTTPRequestHandler) -> None:
         wanted = request.headers.get("Range")
         self.seen.append(wanted)
+        self.conditions.append(request.headers.get("If-Range"))
         if self.redirect:
             request.send_response(302)
             request.send_header("Location", self.redirect)
@@ -73,7 +76,7 @@ class Server:
             request.send_error(self.status.pop(0))
             return
         start = 0
-        if wanted and self.ranges and request.headers.get("If-Range") in (None, self.etag):
+        if wanted and self.ranges and (not self.if_range or self.conditions[-1] in (None, self.etag)):
             start = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1])
             if start >= len(self.content):
                 request.send_response(416)

@@ -57,6 +57,7 @@ def test_broken_connection_goes_on_where_it_ended(server: Server, target: Path) 
     fetch(server, target)
     assert target.read_bytes() == CONTENT
     assert server.seen == [None, "bytes=1000000-", "bytes=1500000-"]
+    assert server.conditions == [None, server.etag, server.etag]
 
 
 def test_later_call_goes_on(server: Server, target: Path) -> None:
@@ -77,8 +78,11 @@ def test_server_that_ignores_range(server: Server, target: Path) -> None:
     assert target.read_bytes() == CONTENT
 
 
+@pytest.mark.parametrize("if_range", [True, False], ids=["server says so", "server sends the part all the same"])
 @pytest.mark.parametrize("size", [500_000, 2_000_000], ids=["shorter", "longer"])
-def test_file_that_changed_meanwhile_is_fetched_from_its_start(server: Server, target: Path, size: int) -> None:
+def test_file_that_changed_meanwhile_is_fetched_from_its_start(server: Server, target: Path, size: int,
+                                                               if_range: bool) -> None:
+    server.if_range = if_range
     server.cut_after = [1_000_000] + [0] * download.ATTEMPTS
     with pytest.raises(download.DownloadError):
         fetch(server, target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 from pathlib import Path
 
@@ -56,6 +57,27 @@ def test_fotw_layout(drawn: Path) -> None:
         assert [row[0] for row in rows[1:]] == [f"im_GenFex_{first + index:05d}.jpg" for index in range(count)]
         assert all((drawn / "FotW" / folder / row[0]).exists() and set(row[5:]) <= {"0", "1"} for row in rows[1:])
         first += count
+
+
+def test_labels_follow_the_painting(drawn: Path, tmp_path: Path) -> None:
+    """Drawn again, each FotW photo is of the gender (1 = female) and smile that its row says."""
+    rows = list(csv.reader((drawn / "FotW" / "smiles_trset" / "gender_fex_trset.csv").read_text().splitlines()))[1:]
+    for number, row in enumerate(rows, start=1):
+        known = draw_faces.draw_one(("FotW", 2016, number, str(tmp_path / "again.jpg")))["attributes"]
+        assert row[5:] == [str(int(not known["Male"])), str(int(known["Smiling"]))]
+
+
+def test_smile_lifts_the_mouth_and_shows_teeth() -> None:
+    """The same person smiling: corners wider and higher, a brighter mouth, the same hair."""
+    plain = portrait.invent(np.random.default_rng(5), female=True, smiling=False)
+    plain = dataclasses.replace(plain, yaw=0.0, open_mouth=False, lipstick=None)
+    smiling = dataclasses.replace(plain, smiling=True, teeth=True)
+    (before, points), (after, lifted) = portrait.paint(plain), portrait.paint(smiling)
+    assert lifted[4, 0] > points[4, 0] + 2 and lifted[4, 1] < points[4, 1] - 2
+    middle = before.color.shape[0] // 2
+    mouth = np.s_[middle + 22:middle + 30, middle - 8:middle + 8]
+    assert after.color[mouth].mean() > before.color[mouth].mean() + 40
+    assert np.array_equal(after.color[:middle - 60], before.color[:middle - 60])
 
 
 def test_header_is_the_published_one(real_annotations: Path) -> None:
