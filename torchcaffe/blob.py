@@ -7,6 +7,8 @@ the engine refreshes it after writing the blob, and assumes it was written whene
 
 from __future__ import annotations
 
+import math
+import operator
 import sys
 
 import numpy as np
@@ -170,7 +172,7 @@ class Blob:
 
     @property
     def count(self):
-        return int(np.prod(self._shape, dtype=np.int64))
+        return math.prod(self._shape)
 
     num = property(lambda self: self._legacy(0))
     channels = property(lambda self: self._legacy(1))
@@ -182,21 +184,29 @@ class Blob:
             raise ShapeError(f"num, channels, height and width need at most 4 axes; this blob has {self._shape}")
         return self._shape[axis] if axis < len(self._shape) else 1
 
-    def reshape(self, *shape):
-        """Change the shape; contents stay where the count does not grow. Not propagated until Net.reshape/forward."""
-        self.set_shape(_checked(shape))
+    def reshape(self, *shape, **keywords):
+        """Change the shape; contents stay where the count does not grow. Not propagated until Net.reshape/forward.
 
-    def set_shape(self, shape):
+        Raises RuntimeError for keyword arguments, TypeError for dimensions that are no integers, ShapeError for others.
+        """
+        if keywords:
+            raise RuntimeError("Blob.reshape takes no kwargs")
+        self.set_shape(_checked(shape), keep=True)
+
+    def set_shape(self, shape, keep=False):
+        """Change the shape (the engine's own use, of a blob that is about to be written; `keep`: keep what fits)."""
         if shape == self._shape:
             return
-        grown = int(np.prod(shape, dtype=np.int64)) > self.count
+        count, old = math.prod(shape), math.prod(self._shape)
         self._shape = shape
         for memory in (self.data_memory, self.diff_memory):
-            if grown and not isinstance(memory, Persistent):
+            if isinstance(memory, Persistent) or memory.newer == Memory.HOST and count <= old:
+                continue
+            kept = keep or memory is self.diff_memory  # a loss weight lives in the diff, and survives shrinking
+            if kept and count <= old and memory.newer in (Memory.TENSOR, Memory.BOTH):
+                memory.put(memory.tensor.detach().reshape(-1)[:count].reshape(shape))
+            else:
                 memory.tensor, memory.host, memory.newer = None, None, Memory.ZERO
-            elif memory.newer == Memory.TENSOR or memory.newer == Memory.BOTH:
-                if memory.tensor.numel() != self.count:
-                    memory.put(memory.tensor.reshape(-1)[: self.count].reshape(shape))
 
     # ---- the engine's side
     def tensor(self):
@@ -238,12 +248,12 @@ class BlobVec(list):
 
 
 def _checked(shape):
-    shape = tuple(int(dim) for dim in shape)
+    shape = tuple(operator.index(dim) for dim in shape)
     if len(shape) > MAXIMUM_AXES:
         raise ShapeError(f"a blob has at most {MAXIMUM_AXES} axes, not {len(shape)}")
     if any(dim < 0 for dim in shape):
         raise ShapeError(f"negative dimension in shape {shape}")
-    if int(np.prod(shape, dtype=np.int64)) > 2**31 - 1:
+    if math.prod(shape) > 2**31 - 1:
         raise ShapeError(f"shape {shape} has more than 2147483647 elements, Caffe's limit for one blob")
     return shape
 
