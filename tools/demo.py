@@ -22,7 +22,7 @@ import shlex
 import subprocess
 import sys
 import time
-from typing import Dict, List, Optional, Tuple
+from typing import Dict, List, Tuple
 
 import recipe
 from tools.draw_faces import FACES
@@ -57,7 +57,7 @@ def stages(celeba: str, fotw: str, photo: str, options: argparse.Namespace) -> L
 
 
 def run(stage: Stage, seconds: Dict[str, float]) -> None:
-    """Print and run one stage in the project's folder and note how long it took. Raises StageError, KeyboardInterrupt."""
+    """Print and run one stage in the project's folder and note its seconds. Raises StageError, KeyboardInterrupt."""
     title, arguments = stage
     print(f"\n== {title}\n$ {shlex.join([_interpreter(), *arguments])}", flush=True)
     started = time.monotonic()

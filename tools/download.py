@@ -66,7 +66,8 @@ def download(url: str, path: str, md5: str, pause: float = 2.0, context: Optiona
         except _Interrupted as error:
             failures = 0 if partial.size() > before else failures + 1
             if failures == ATTEMPTS:
-                raise DownloadError(f"{url}: {error}; {partial.size():,} bytes are kept, type it again to go on") from None
+                raise DownloadError(f"{url}: {error}; {partial.size():,} bytes are kept, "
+                                    "type it again to go on") from None
             time.sleep(pause)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
@@ -76,7 +77,8 @@ def download(url: str, path: str, md5: str, pause: float = 2.0, context: Optiona
     found = md5_of(partial.path)
     if found != md5:
         partial.discard()
-        raise DownloadError(f"{url}: md5 is {found}, expected {md5}; the file was removed, type it again to fetch it anew")
+        raise DownloadError(f"{url}: md5 is {found}, expected {md5}; the file was removed, "
+                            "type it again to fetch it anew")
     os.replace(partial.path, path)
     partial.discard()
 
@@ -164,7 +166,8 @@ def _fetch_rest(opener: urllib.request.OpenerDirector, partial: _Partial) -> Non
         _after_refusal(error, partial)
     except urllib.error.URLError as error:
         if isinstance(error.reason, ssl.SSLCertVerificationError):
-            raise DownloadError(f"{partial.url}: {error.reason.verify_message}; the server is not who it says") from None
+            raise DownloadError(f"{partial.url}: {error.reason.verify_message}; "
+                                "the server is not who it says") from None
         raise _Interrupted(str(error.reason)) from None
     except (http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
         raise _Interrupted(str(error) or type(error).__name__) from None

@@ -3,8 +3,8 @@
     python tools/draw_faces.py                                  # 900 and 600 photos into data/demo/faces
     python tools/draw_faces.py --sheet sheet.png --celeba 24    # also a sheet of the first ones, to look at
 
-Gender and smile are painted in: by hair, jaw, brows, beard and lips; by mouth, teeth, cheeks and eyes. What the painting
-decides of CelebA's other attributes is told truly; the rest is -1. The same seed gives the same files.
+Gender and smile are painted in: by hair, jaw, brows, beard and lips; by mouth, teeth, cheeks and eyes. What the
+painting decides of CelebA's other attributes is told truly; the rest is -1. The same seed gives the same files.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ def draw_sheet(photos: List[str], path: str, columns: int = 8, height: int = 200
 
 def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", default=FACES, metavar="FOLDER", help="default: %(default)s in the project's folder")
+    parser.add_argument("--output", default=FACES, metavar="FOLDER", help="default: the project's %(default)s")
     parser.add_argument("--celeba", type=int, default=900, metavar="PHOTOS", help="default: %(default)s")
     parser.add_argument("--fotw", type=int, default=600, metavar="PHOTOS", help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=2016, help="default: %(default)s")
@@ -177,7 +177,8 @@ def main(argv=None) -> int:
     options = get_parser().parse_args(argv)
     folder = options.output if options.output != FACES else recipe.absolute(FACES)
     try:
-        celeba, fotw = draw_data_sets(folder, options.celeba, options.fotw, options.seed, options.workers, options.force)
+        celeba, fotw = draw_data_sets(folder, options.celeba, options.fotw, options.seed, options.workers,
+                                      options.force)
         if options.sheet:
             photos = os.path.join(celeba, "Img", "img_celeba")
             draw_sheet([os.path.join(photos, name) for name in sorted(os.listdir(photos))[:48]], options.sheet)

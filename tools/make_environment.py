@@ -59,8 +59,8 @@ def make_environment():
     """A fresh .venv, unless there is one with this version of Python."""
     version = "import sys; print('%d.%d' % sys.version_info[:2])"
     try:
-        found = subprocess.run([PYTHON, "-c", version], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout.decode()
-    except OSError:
+        found = subprocess.check_output([PYTHON, "-c", version], stderr=subprocess.DEVNULL).decode()
+    except (OSError, subprocess.CalledProcessError):
         found = ""
     if found.strip() != "%d.%d" % tuple(sys.version_info[:2]):
         run([sys.executable, "-m", "venv", "--clear", ENVIRONMENT])

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 import recipe
-from tools.portrait_paint import CANVAS, UNIT, Painter, paint
+from tools.portrait_paint import CANVAS, UNIT, paint
 
 Color = Tuple[float, float, float]  # B, G, R, 0..255
 

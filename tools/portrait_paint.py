@@ -43,7 +43,8 @@ def ellipse(center: Tuple[float, float], radii: Tuple[float, float], tilt: float
     """Outline of an ellipse, 32 x 2; `tilt` in radians."""
     angle = np.linspace(0, 2 * np.pi, 32, endpoint=False)
     x, y = radii[0] * np.cos(angle), radii[1] * np.sin(angle)
-    return np.stack([center[0] + x * np.cos(tilt) - y * np.sin(tilt), center[1] + x * np.sin(tilt) + y * np.cos(tilt)], 1)
+    turned = np.stack([x * np.cos(tilt) - y * np.sin(tilt), x * np.sin(tilt) + y * np.cos(tilt)], axis=1)
+    return turned + center
 
 
 def mix(color, other, share: float) -> tuple:
@@ -145,8 +146,7 @@ def paint(person) -> Tuple[Painter, np.ndarray]:
                  parts.front_hair, parts.brows, parts.hat, parts.glasses):
         part(painter, person, random)
     corner = parts.mouth_corner(person)
-    eyes = [(x, y) for x, y in recipe.FACE_TEMPLATE[:2]]
-    points = np.concatenate([
-        painter.turn(eyes), painter.turn([recipe.FACE_TEMPLATE[2]], above=0.3), painter.turn([(-corner[0], corner[1]), corner])
-    ])
+    eyes, nose = recipe.FACE_TEMPLATE[:2], recipe.FACE_TEMPLATE[2:3]
+    corners = [(-corner[0], corner[1]), corner]
+    points = np.concatenate([painter.turn(eyes), painter.turn(nose, above=0.3), painter.turn(corners)])
     return painter, points * UNIT + CANVAS / 2

@@ -35,8 +35,8 @@ def back_hair(painter, person, random) -> None:
         return
     end = 1.25 if person.hair_length == "medium" else 2.1
     bulge = 1.22 + (0.16 if person.wavy else 0.0)
-    outline = mirrored([(0, -1.85), (0.75, -1.70), (1.15, -1.15), (bulge, -0.3), (bulge, 0.5), (bulge * 0.98, end * 0.8),
-                        (0.75, end), (0, end - 0.2)])
+    outline = mirrored([(0, -1.85), (0.75, -1.70), (1.15, -1.15), (bulge, -0.3), (bulge, 0.5),
+                        (bulge * 0.98, end * 0.8), (0.75, end), (0, end - 0.2)])
     painter.fill(curve(outline, closed=True), mix(person.hair, BLACK, 0.3), 0.05, turned=False)
     _strands(painter, person, random, [(side * random.uniform(0.7, bulge), random.uniform(-1.2, 0.2))
                                        for side in SIDES for _ in range(26)], end * 0.9, False)
@@ -47,11 +47,13 @@ def body(painter, person, random) -> None:
     neck = 0.52 if person.female else 0.68
     shoulder = 1.9 if person.female else 2.3
     shade = mix(person.skin, (20, 24, 60), 0.28)
-    painter.fill(curve(mirrored([(neck, 0.6), (neck, 1.45), (neck + 0.25, 1.75), (1.2, 1.95), (0.7, 2.9)]), closed=True),
-                 shade, 0.03, turned=False)
-    painter.fill(ellipse((0, 1.2), (0.62, 0.35)), mix(person.skin, (10, 12, 35), 0.5), 0.14, 0.8, turned=False, inside=True)
+    throat = [(neck, 0.6), (neck, 1.45), (neck + 0.25, 1.75), (1.2, 1.95), (0.7, 2.9)]
+    painter.fill(curve(mirrored(throat), closed=True), shade, 0.03, turned=False)
+    shadow = mix(person.skin, (10, 12, 35), 0.5)  # of the chin
+    painter.fill(ellipse((0, 1.2), (0.62, 0.35)), shadow, 0.14, 0.8, turned=False, inside=True)
     depth = 2.35 if person.female else 1.95
-    collar = [(0, depth), (neck * 0.9, 1.62), (neck + 0.4, 1.80), (shoulder * 0.8, 2.1), (shoulder, 2.7), (shoulder, 4.5)]
+    collar = [(0, depth), (neck * 0.9, 1.62), (neck + 0.4, 1.80), (shoulder * 0.8, 2.1), (shoulder, 2.7),
+              (shoulder, 4.5)]
     painter.fill(curve(mirrored(collar), closed=True), person.shirt, 0.02, turned=False)
     for side in SIDES:
         painter.line(curve([(side * neck * 0.95, 1.6), (side * 0.3, depth - 0.25), (0, depth)]),
@@ -67,7 +69,8 @@ def head(painter, person, random) -> None:
     if person.hair_length in ("bald", "short") or person.hat:
         for side in SIDES:
             x = side * (0.99 * person.width) - 0.2 * person.yaw
-            painter.fill(ellipse((x, -0.32), (0.13, 0.27), -side * 0.15), mix(person.skin, dark, 0.4), 0.02, turned=False)
+            ear = ellipse((x, -0.32), (0.13, 0.27), -side * 0.15)
+            painter.fill(ear, mix(person.skin, dark, 0.4), 0.02, turned=False)
             painter.fill(ellipse((x + side * 0.02, -0.32), (0.06, 0.17), -side * 0.15), dark, 0.03, 0.5, turned=False)
     outline = curve(mirrored(head_outline(person)), closed=True)
     painter.fill(outline, person.skin, 0.015, turned=False)
@@ -79,7 +82,7 @@ def head(painter, person, random) -> None:
     lift = 0.10 * person.strength if person.smiling else 0.0
     for side in SIDES:
         painter.fill(ellipse((side * 0.43, -0.52), (0.30, 0.17)), dark, 0.10, 0.62, inside=True)  # eye socket
-        painter.fill(ellipse((side * 0.17, -0.52), (0.07, 0.18)), dark, 0.06, 0.4, inside=True)  # beside the nose's root
+        painter.fill(ellipse((side * 0.17, -0.52), (0.07, 0.18)), dark, 0.06, 0.4, inside=True)  # nose's root
         painter.fill(ellipse((side * 0.60, 0.06 - lift), (0.22, 0.15)), light, 0.12, 0.5, inside=True)  # cheekbone
         painter.fill(ellipse((side * 0.74, 0.48), (0.10, 0.34), side * 0.3), dark, 0.12, 0.45, inside=True)  # cheek
         if person.rosy:
@@ -102,7 +105,8 @@ def eyes(painter, person, random) -> None:
         x, y = side * 0.433, -0.5
         upper_lid = [(x - half, y + 0.02), (x - half * 0.5, y - opening * 0.85), (x, y - opening * 1.1),
                      (x + half * 0.55, y - opening * 0.8), (x + half, y + 0.015)]
-        lower_lid = [(x + half, y + 0.015), (x + half * 0.4, y + lower), (x - half * 0.4, y + lower), (x - half, y + 0.02)]
+        lower_lid = [(x + half, y + 0.015), (x + half * 0.4, y + lower), (x - half * 0.4, y + lower),
+                     (x - half, y + 0.02)]
         upper, under = curve(upper_lid), curve(lower_lid)
         painter.fill(np.concatenate([upper, under[1:-1]]), (206, 212, 220), 0.012)
         radius = 0.098
@@ -140,10 +144,11 @@ def nose(painter, person, random) -> None:
     dark, light = mix(person.skin, (14, 20, 60), 0.6), mix(person.skin, WHITE, 0.45)
     turn = person.yaw * 0.28
     wide = 0.185 * person.nose
-    painter.fill([(-0.05, -0.7), (0.05, -0.7), (0.065 + turn, -0.05), (-0.065 + turn, -0.05)], light, 0.05, 0.6, inside=True)
+    bridge = [(-0.05, -0.7), (0.05, -0.7), (0.065 + turn, -0.05), (-0.065 + turn, -0.05)]
+    painter.fill(bridge, light, 0.05, 0.6, inside=True)
     for side in SIDES:
-        painter.line(curve([(side * 0.10, -0.58), (side * 0.09 + turn * 0.5, -0.25), (side * 0.15 + turn, -0.02)]), dark,
-                     0.06, 0.045, 0.55 if side * person.yaw <= 0 else 0.25, inside=True)
+        flank = curve([(side * 0.10, -0.58), (side * 0.09 + turn * 0.5, -0.25), (side * 0.15 + turn, -0.02)])
+        painter.line(flank, dark, 0.06, 0.045, 0.55 if side * person.yaw <= 0 else 0.25, inside=True)
         wing = curve([(side * (wide - 0.03) + turn, -0.10), (side * (wide + 0.01) + turn, 0.0),
                       (side * (wide - 0.02) + turn, 0.085), (side * (wide - 0.08) + turn, 0.10)])
         painter.line(wing, dark, 0.045, 0.02, 0.75, inside=True)
@@ -207,8 +212,8 @@ def beard(painter, person, random) -> None:
         painter.fill(whole, color, 0.05, 0.92, turned=False, inside=True)
         painter.fill(ellipse((0, 1.22), (0.5, 0.18)), color, 0.05, 0.9, turned=False)
     if person.beard in ("goatee", "full"):
-        painter.fill(curve(mirrored([(0, 0.72), (0.24, 0.70), (0.30, 1.0), (0.22, 1.32), (0, 1.38)]), closed=True), color,
-                     0.04, 0.9)
+        tuft = mirrored([(0, 0.72), (0.24, 0.70), (0.30, 1.0), (0.22, 1.32), (0, 1.38)])
+        painter.fill(curve(tuft, closed=True), color, 0.04, 0.9)
     if person.beard in ("goatee", "mustache", "full"):
         painter.fill(curve(mirrored([(0, 0.22), (0.22, 0.24), (0.45, 0.44), (0.40, 0.52), (0.20, 0.38), (0, 0.37)]),
                            closed=True), color, 0.03, 0.92)

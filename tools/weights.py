@@ -99,7 +99,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--file", metavar="PATH", help="VGG_FACE.caffemodel or vgg_face_caffe.tar.gz on this machine")
-    source.add_argument("--url", default=recipe.VGG_FACE_URL, help="https address of the archive (default: %(default)s)")
+    source.add_argument("--url", default=recipe.VGG_FACE_URL, help="https address of the archive; default: %(default)s")
     parser.add_argument("--force", action="store_true", help="fetch again although the weights are there")
     return parser
 

@@ -174,7 +174,8 @@ def test_disk_that_fills_keeps_what_arrived(server: Server, target: Path) -> Non
     """A limit on the size of files stands in for the full disk: the system refuses the write in the same place."""
     server.cut_after = [2_500_000]
     certificate = target.parent / "trusted.pem"
-    certificate.write_text("".join(ssl.DER_cert_to_PEM_cert(der) for der in server.trust.get_ca_certs(binary_form=True)))
+    trusted = server.trust.get_ca_certs(binary_form=True)
+    certificate.write_text("".join(map(ssl.DER_cert_to_PEM_cert, trusted)))
     code = (f"import ssl; from tools import download\n"
             f"try: download.download({server.url!r}, {str(target)!r}, {MD5!r}, 0.0, "
             f"ssl.create_default_context(cafile={str(certificate)!r}))\n"

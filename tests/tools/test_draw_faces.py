@@ -49,7 +49,8 @@ def test_celeba_layout(drawn: Path) -> None:
 
 def test_fotw_layout(drawn: Path) -> None:
     first = 1
-    for folder, name, count in (("smiles_trset", "gender_fex_trset.csv", 8), ("smiles_valset", "gender_fex_valset.csv", 4)):
+    for folder, name, count in (("smiles_trset", "gender_fex_trset.csv", 8),
+                                ("smiles_valset", "gender_fex_valset.csv", 4)):
         content = (drawn / "FotW" / folder / name).read_bytes()
         assert content.count(b"\r\n") == content.count(b"\n") == count + 1
         rows = list(csv.reader(content.decode().splitlines()))

@@ -131,7 +131,8 @@ def test_missing_file(place, capsys) -> None:
     assert "/no/such/file" in say(capsys)
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"\x0a\x04name"], ids=["empty", "page", "no layers"])
+@pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"\x0a\x04name"],
+                         ids=["empty", "page", "no layers"])
 def test_not_a_caffemodel(tmp_path, place, content, capsys) -> None:
     (tmp_path / "mine.caffemodel").write_bytes(content)
     assert weights.main(["--file", str(tmp_path / "mine.caffemodel")]) == 1
