@@ -2,7 +2,7 @@
 #
 # Variables, from the command line or the environment:
 #= NET       gnet, snet1, snet2 or another of recipe.py (default: these three)
-#= PROFILE   paper (default) or demo: 64-pixel crops and narrow nets, minutes on two cores
+#= PROFILE   paper (default) or demo: small crops and narrow nets, minutes on two cores
 #= ENGINE    auto (default), caffe or torch
 #= GPU       number of the GPU to train on (default: the CPU)
 #= CROP      scheme1 .. scheme5 or all (default: those of the three nets)
@@ -12,6 +12,7 @@
 #= BATCH     training batch size instead of the recipe's
 #= MAX_ITER  iterations instead of the recipe's
 #= ENCODE    how images lie in the LMDBs: raw (default), jpg or png
+#= PHOTOS    for evaluate: score the whole pipeline on this FotW folder's photos instead
 #= IMAGE     photo for predict and crops
 #= FORCE     1: do again what is done
 #= PYTHON    interpreter to make .venv with, 3.10 or newer (default: python3)
@@ -31,7 +32,7 @@ engine = $(call option,--engine,ENGINE) $(call option,--gpu,GPU)
 need = $(if $(strip $($(1))),,$(error $(2)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test weights lmdb step1 step2 step3 step4 status evaluate predict crops prototxt
+.PHONY: help setup demo test weights lmdb step1 step2 step3 step4 status evaluate predict crops prototxt caffe
 .PHONY: clean clean-demo distclean again
 
 help: ## list the targets and variables
@@ -79,7 +80,7 @@ status: $(READY) ## show each net's steps: done, iteration, loss, accuracy, file
 	@$(PY) -m tools.status $(profile)
 
 evaluate: $(READY) ## accuracy on FotW's validation faces, into runs/PROFILE/results.json
-	@$(PY) -m tools.evaluate $(profile) $(engine) $(call option,--batch,BATCH) $(call quoted,--photos,FOTW)
+	@$(PY) -m tools.evaluate $(profile) $(engine) $(call option,--batch,BATCH) $(call quoted,--photos,PHOTOS)
 
 predict: $(READY) ## gender and smile of the face in IMAGE=
 	$(call need,IMAGE,make predict needs IMAGE=photo.jpg)
@@ -91,6 +92,9 @@ crops: $(READY) ## draw the five crops of IMAGE= (the paper's Figure 3)
 
 prototxt: $(READY) ## write prototxt/ and solvers/ from recipe.py
 	@$(PY) -m tools.make_nets
+
+caffe: ## unpack real Caffe 1.0 (Debian 11's, CPU) into .caffe/, for ENGINE=caffe and for the tests
+	@$(PYTHON) tools/install_caffe.py $(call option,--mirror,DEBIAN_MIRROR) $(force)
 
 clean: ## remove caches and build leftovers
 	find . -name .venv -prune -o -name .caffe -prune -o -name __pycache__ -type d -exec rm -rf {} +
