@@ -1,18 +1,29 @@
 """pycaffe on PyTorch: `import torchcaffe as caffe`.
 
 Reads and writes Caffe 1.0's own files and computes what Caffe computes, on any CPU and on today's GPUs. Names are
-resolved on first use, so that importing this package loads neither torch nor protobuf.
+resolved on first use, so that importing this package loads neither torch nor protobuf. For code that says
+`import caffe`:
+
+    import torchcaffe; torchcaffe.install()
 """
 
 from __future__ import annotations
 
 import importlib
 
+from torchcaffe.aliases import watch
+
 __version__ = "1.0.0"  # the version of Caffe whose behavior this is
 TRAIN, TEST = 0, 1
 
 _HOMES = {
+    "install": "aliases",
     "Net": "net",
+    "Classifier": "classifier",
+    "Detector": "detector",
+    "NCCL": "nccl",
+    "Timer": "timer",
+    "init_log": "log",
     "SGDSolver": "solver",
     "NesterovSolver": "solver",
     "AdaGradSolver": "solver",
@@ -36,7 +47,10 @@ _HOMES = {
     "NetSpec": "net_spec",
     "to_proto": "net_spec",
 }
-_MODULES = ("io", "net_spec", "proto")
+_MODULES = ("classifier", "coord_map", "detector", "draw", "io", "log", "net_spec", "proto", "pycaffe", "_caffe")
+
+
+watch()  # for `sys.modules["caffe"] = torchcaffe` and torchcaffe.install()
 
 
 def layer_type_list():

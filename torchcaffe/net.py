@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from itertools import zip_longest
+from numbers import Integral
 
 import numpy as np
 
@@ -14,23 +15,28 @@ from torchcaffe.graph import filter_layers, insert_splits
 from torchcaffe.layers import Context, layer_class
 from torchcaffe.net_build import NetBuilder
 from torchcaffe.net_weights import NetWeights
+from torchcaffe.vectors import DtypeVec, LayerVec, SetOnce, StringVec
 
 
-class Net(NetWeights):
+class Net(SetOnce, NetWeights):
     """Net(network_file, phase, level=0, stages=None, weights=None), or the older Net(network_file, weights, phase).
 
     `network_file`: prototxt. `phase`: caffe.TRAIN or caffe.TEST. Blobs are float32, N×C×H×W.
     Raises RuntimeError for a missing file, NetError/ShapeError for what Caffe would stop the process for.
     """
 
+    _set_once = frozenset(("blobs", "inputs", "outputs"))
+
     def __init__(self, network_file, *arguments, phase=None, level=0, stages=None, weights=None):
         if len(arguments) == 2 and isinstance(arguments[0], (str, os.PathLike)):
             weights, phase = arguments
         elif arguments:
+            if len(arguments) > 4:
+                raise TypeError(f"Net() takes a file, phase, level, stages and weights, not {len(arguments)} more values")
             names = dict(zip(("phase", "level", "stages", "weights"), arguments))
             phase, level = names.get("phase", phase), names.get("level", level)
             stages, weights = names.get("stages", stages), names.get("weights", weights)
-        if phase is None:
+        if not isinstance(phase, Integral):
             raise TypeError("Net() needs a phase: caffe.TRAIN or caffe.TEST")
         from torchcaffe.files import read_net
 
@@ -73,12 +79,12 @@ class Net(NetWeights):
     # ------------------------------------------------------------------------------------ names, as pycaffe
     @property
     def _layer_names(self):
-        return [layer.param.name for layer in self.built_layers]
+        return StringVec(layer.param.name for layer in self.built_layers)
 
     @property
     def layers(self):
         """The layers as users see them: for a Python layer the object of the user's class."""
-        return [layer.shown for layer in self.built_layers]
+        return LayerVec(layer.shown for layer in self.built_layers)
 
     @property
     def layer_dict(self):
@@ -87,7 +93,9 @@ class Net(NetWeights):
     @property
     def params(self):
         """Layer name -> list of its learnable blobs; only layers that have any."""
-        return OrderedDict((layer.param.name, layer.blobs) for layer in self.built_layers if layer.blobs)
+        if "_params" not in self.__dict__:
+            self._params = OrderedDict((layer.param.name, layer.blobs) for layer in self.built_layers if layer.blobs)
+        return self._params
 
     @property
     def bottom_names(self):
@@ -129,10 +137,9 @@ class Net(NetWeights):
         names = set(self.top_names[end] if end is not None else self.outputs) | set(blobs or [])
         if kwargs:
             if set(kwargs) != set(self.inputs):
-                raise Exception(f"Input blob arguments do not match net inputs: {sorted(kwargs)}, {self.inputs}")
+                raise Exception(f"Input blob arguments do not match net inputs. {sorted(kwargs)}, {self.inputs}")
+            self._check_batches("Input", kwargs)
             for name, array in kwargs.items():
-                if array.shape[0] != self.blobs[name].dims[0]:
-                    raise Exception(f"Input is not batch sized: {name} has {self.blobs[name].dims[0]} items")
                 self.blobs[name].data[...] = array
         self._forward(first, last)
         return {name: self.blobs[name].data for name in names}
@@ -144,16 +151,22 @@ class Net(NetWeights):
         names = set(self.bottom_names[end] if end is not None else self.inputs) | set(diffs or [])
         if kwargs:
             if set(kwargs) != set(self.outputs):
-                raise Exception(f"Top diff arguments do not match net outputs: {sorted(kwargs)}, {self.outputs}")
+                raise Exception(f"Top diff arguments do not match net outputs. {sorted(kwargs)}, {self.outputs}")
+            self._check_batches("Diff", kwargs)
             for name, array in kwargs.items():
-                if array.shape[0] != self.blobs[name].dims[0]:
-                    raise Exception(f"Diff is not batch sized: {name} has {self.blobs[name].dims[0]} items")
                 self.blobs[name].diff[...] = array
         self._backward(first, last)
         return {name: self.blobs[name].diff for name in names}
 
+    def _check_batches(self, what, arrays):
+        for name, array in arrays.items():
+            size = self.blobs[name].dims[0]
+            if array.shape[0] != size:
+                raise Exception(f"{what} is not batch sized: {name} takes {size} items, not {array.shape[0]}")
+
     def forward_all(self, blobs=None, **kwargs):
         """Run any number of items in batches; returns {name: array} copies without the padding of the last batch."""
+        self._need_arrays(kwargs)
         collected = {name: [] for name in set(self.outputs) | set(blobs or [])}
         count = len(next(iter(kwargs.values())))
         for batch in self._batch(kwargs):
@@ -166,6 +179,7 @@ class Net(NetWeights):
         forward_names = {name: [] for name in set(self.outputs) | set(blobs or [])}
         backward_names = {name: [] for name in set(self.inputs) | set(diffs or [])}
         tops = {name: kwargs.pop(name) for name in list(kwargs) if name in self.outputs}
+        self._need_arrays(kwargs)
         count = len(next(iter(kwargs.values())))
         for inputs, top_diffs in zip_longest(self._batch(kwargs), self._batch(tops), fillvalue={}):
             for name, array in self.forward(blobs=blobs, **inputs).items():
@@ -174,6 +188,10 @@ class Net(NetWeights):
                 backward_names[name].extend(array.copy())
         trim = lambda found: {name: np.asarray(items)[:count] for name, items in found.items()}  # noqa: E731
         return trim(forward_names), trim(backward_names)
+
+    def _need_arrays(self, arrays):
+        if not arrays:
+            raise CaffeError(f"give the arrays to run as keyword arguments, one for each of {', '.join(self.inputs)}")
 
     def _batch(self, arrays):
         """Dictionaries of arrays cut to the net's batch size, the last one padded with zeros."""
@@ -240,7 +258,7 @@ class Net(NetWeights):
 
     @property
     def _blob_names(self):
-        return list(self.blobs)
+        return StringVec(self.blobs)
 
     @property
     def _inputs(self):
@@ -258,6 +276,6 @@ class Net(NetWeights):
 
     @property
     def _blob_loss_weights(self):
-        return list(self.blob_loss_weights.values())
+        return DtypeVec(self.blob_loss_weights.values())
 
 

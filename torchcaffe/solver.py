@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import operator
 import os
-import time
 
 import torch
 
@@ -13,6 +13,8 @@ from torchcaffe.log import number
 from torchcaffe.net import Net
 from torchcaffe.solver_files import SolverFiles
 from torchcaffe.solver_nets import build_nets
+from torchcaffe.solver_reports import SolverReports
+from torchcaffe.vectors import NetVec, SetOnce
 
 
 class SolverParam:
@@ -34,13 +36,14 @@ class SolverParam:
         self._proto.base_lr = value
 
 
-class SGDSolver(SolverFiles):
+class SGDSolver(SetOnce, SolverFiles, SolverReports):
     """SGDSolver(solver_file). Raises RuntimeError for a missing file, SolverError/NetError for what Caffe refuses.
 
     `net`, `test_nets`, `iter`, `lr`, `step(n)`, `solve()`, `snapshot()`, `restore()` as in pycaffe.
     """
 
     type = "SGD"
+    _set_once = frozenset(("net", "test_nets", "param"))
 
     def __init__(self, solver_file, parsed=None):
         from torchcaffe.files import read_solver
@@ -51,7 +54,7 @@ class SGDSolver(SolverFiles):
             parsed = read_solver(solver_file)
         self.proto = parsed
         self.param = SolverParam(parsed)
-        self.iter = 0
+        self._iter = 0
         self.current_step = 0
         self.callbacks = []
         self.requested = None  # "stop" or "snapshot", asked for by a signal
@@ -61,7 +64,8 @@ class SGDSolver(SolverFiles):
         if parsed.random_seed >= 0:
             rng.set_random_seed(parsed.random_seed + mode.solver_rank())
         self.check_snapshot_folder()
-        self.net, self.test_nets = build_nets(parsed, Net)
+        self.net, test_nets = build_nets(parsed, Net)
+        self.test_nets = NetVec(test_nets)
         for path in (name for names in parsed.weights for name in names.split(",")):
             self.load_weights(path.strip())
         count = updates.RULES[self.type][1]
@@ -78,6 +82,11 @@ class SGDSolver(SolverFiles):
         for net in [self.net] + self.test_nets:
             net.copy_from(path)
 
+    @property
+    def iter(self) -> int:
+        """Number of updates done."""
+        return self._iter
+
     # ------------------------------------------------------------------------------------ learning rate
     @property
     def lr(self) -> float:
@@ -88,7 +97,7 @@ class SGDSolver(SolverFiles):
         """Train `iterations` iterations, whatever max_iter says; no snapshot at the end."""
         self.losses, self.smoothed_loss = [], 0.0
         self._first = self.iter
-        stop = self.iter + iterations
+        stop = self.iter + operator.index(iterations)
         while self.iter < stop:
             last = self.iter == stop - 1
             if not self._iteration(last):
@@ -160,7 +169,7 @@ class SGDSolver(SolverFiles):
             for index, (blob, spec) in enumerate(zip(self.net.learnable, self.net.learnable_specs)):
                 history = [self.history[index + count * k] for k in range(states)]
                 self.update_one(blob, spec, history, rate, rule)
-        self.iter += 1
+        self._iter += 1
 
     def update_one(self, blob, spec, history, rate, rule):
         p = self.proto
@@ -199,8 +208,15 @@ class SGDSolver(SolverFiles):
             torch._foreach_mul_(diffs, factor)
 
     def add_callback(self, on_start, on_gradients_ready=None):
-        """Call on_start() before each iteration and on_gradients_ready() between backward and update."""
-        self.callbacks.append((on_start, on_gradients_ready or (lambda: None)))
+        """Call on_start() before each iteration and on_gradients_ready() between backward and update.
+
+        One argument: an NCCL, or another object with these two methods. Raises TypeError for anything else.
+        """
+        if on_gradients_ready is None and hasattr(on_start, "on_gradients_ready"):
+            on_start, on_gradients_ready = on_start.on_start, on_start.on_gradients_ready
+        if not (callable(on_start) and callable(on_gradients_ready)):
+            raise TypeError("add_callback takes two functions, on_start and on_gradients_ready, or an NCCL")
+        self.callbacks.append((on_start, on_gradients_ready))
 
     def solve(self, resume_file=None):
         """Train to max_iter, testing, logging and saving as the solver says."""
@@ -224,52 +240,6 @@ class SGDSolver(SolverFiles):
         if p.test_interval and self.iter % p.test_interval == 0:
             self.test_all()
         log.info("Optimization Done.")
-
-    # ------------------------------------------------------------------------------------ testing and logging
-    def test_all(self):
-        for index in range(len(self.test_nets)):
-            if self.requested == "stop":
-                return
-            self.test(index)
-
-    def test(self, index: int):
-        """Average the outputs of test net `index` over test_iter batches and log them."""
-        p, net = self.proto, self.test_nets[index]
-        log.info(f"Iteration {self.iter}, Testing net (#{index})")
-        net.share_with(self.net)
-        count, loss, sums = p.test_iter[index], 0.0, None
-        for _ in range(count):
-            batch_loss = execution.forward_only(net)
-            loss += float(batch_loss) if p.test_compute_loss else 0.0
-            values = torch.cat([net.blobs[name].tensor().reshape(-1) for name in net.outputs])
-            sums = values if sums is None else sums + values
-        if p.test_compute_loss:
-            log.info(f"Test loss: {number(loss / count)}")
-        self.log_outputs(net, (sums / count).tolist(), "Test")
-
-    def log_outputs(self, net, values, which):
-        position = 0
-        for name in net.outputs:
-            blob = net.blobs[name]
-            weight = net.weight_of.get(blob, 0.0)
-            for value in values[position : position + blob.count]:
-                extra = f" (* {number(weight)} = {number(weight * value)} loss)" if weight else ""
-                log.info(f"    {which} net output #{position}: {name} = {number(value)}{extra}")
-                position += 1
-
-    def log_iteration(self):
-        now = time.monotonic()
-        previous, self._last_display = self._last_display, (now, self.iter)
-        speed, seconds, done = 0.0, 0.0, 0
-        if previous is not None and now > previous[0]:
-            seconds, done = now - previous[0], self.iter - previous[1]
-            speed = done / seconds
-        log.info(
-            f"Iteration {self.iter} ({number(speed)} iter/s, {number(seconds)}s/{self.proto.display} iters), "
-            f"loss = {number(self.smoothed_loss)}"
-        )
-        values = [float(v) for name in self.net.outputs for v in self.net.blobs[name].tensor().detach().reshape(-1)]
-        self.log_outputs(self.net, values, "Train")
 
 
 class NesterovSolver(SGDSolver):

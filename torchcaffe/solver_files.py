@@ -64,7 +64,7 @@ class SolverFiles:
         log.info("SGDSolver: restoring history")
         for array, tensor in zip(state.history, self.history):
             tensor.copy_(torch.from_numpy(np.array(array, np.float32).reshape(tensor.shape)))
-        self.iter, self.current_step = state.iter, state.current_step
+        self._iter, self.current_step = state.iter, state.current_step
 
     def share_weights(self, net):
         """Let `net` use the memory of the training net's parameters."""

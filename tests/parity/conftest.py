@@ -1,0 +1,53 @@
+"""Real Caffe as the referee: its Python and its tools, in .caffe/ (`make caffe`). Without it these tests are skipped."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DEBIAN = ROOT / ".caffe"
+
+
+def _environment():
+    return {**os.environ, "GLOG_minloglevel": "0", "GLOG_logtostderr": "1", "OMP_NUM_THREADS": "1"}
+
+
+def _run(command, **options):
+    options = {"capture_output": True, "text": True, "timeout": 120, "env": _environment(), **options}
+    return subprocess.run([str(word) for word in command], **options)
+
+
+@pytest.fixture(scope="session")
+def debian():
+    """Folder of real Caffe, or skip."""
+    if not (DEBIAN / "usr" / "bin" / "caffe").exists():
+        pytest.skip("needs real Caffe in .caffe/: type `make caffe`")
+    return DEBIAN
+
+
+@pytest.fixture(scope="session")
+def real_python(debian):
+    """real_python(script, *arguments) runs a script under real pycaffe."""
+    return lambda *arguments, **options: _run([debian / "python", *arguments], **options)
+
+
+@pytest.fixture(scope="session")
+def real_tool(debian):
+    """real_tool("convert_imageset", *arguments) runs one of real Caffe's programs."""
+    libraries = debian / "usr" / "lib" / "x86_64-linux-gnu"
+    system = debian / "lib" / "x86_64-linux-gnu"
+    path = [libraries / name for name in ("openblas-pthread", "blas", "lapack", "hdf5/serial", ".")] + [system]
+    loader = [system / "ld-linux-x86-64.so.2", "--library-path", ":".join(str(folder) for folder in path)]
+    return lambda name, *arguments, **options: _run([*loader, debian / "usr" / "bin" / name, *arguments], **options)
+
+
+@pytest.fixture(scope="session")
+def our_tool():
+    """our_tool("train", *arguments) runs `python -m torchcaffe train ...`."""
+    environment = {**_environment(), "PYTHONPATH": str(ROOT)}
+    return lambda *arguments, **options: _run(
+        [sys.executable, "-m", "torchcaffe", *arguments], **{"env": environment, **options}
+    )
