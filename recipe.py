@@ -160,6 +160,7 @@ class Profile:
     bias_lr_mult: float = 1.0  # share of the layer's lr_mult; ours, because the paper gives a layer one lr_mult
     bias_decay_mult: float = 0.0  # ours, because the usual Caffe nets (VGG-16, CaffeNet) do not decay biases
     dropout: float = DROPOUT
+    margin: int = 0  # pixels that stored crops have beyond crop_size; training cuts at random in them. The paper: none
     mirror: bool = True  # ours, because VGG-Face was trained with random mirroring
     test_initialization: bool = True  # ours, so that curves start at the weights a step was given
     random_seed: int = 2016  # ours, so that a run can be repeated
@@ -171,6 +172,11 @@ class Profile:
     last_filler: Dict[str, object] = field(default_factory=lambda: {"type": "gaussian", "std": 0.01})  # as VGG-Face
     attributes_bias: float = 0.0  # what the forty outputs' biases start from
     why: str = ""
+
+    @property
+    def stored_size(self) -> int:
+        """Side in pixels of the crops that LMDBs hold."""
+        return self.crop_size + self.margin
 
     def filters(self, full: int) -> int:
         """Filters or units of a layer that has `full` of them in VGG-Face."""
@@ -200,11 +206,12 @@ PAPER = Profile(
 DEMO = replace(
     PAPER,
     name="demo",
-    crop_size=64,
+    crop_size=56,
+    margin=8,  # ours, because a small data set is soon learned by heart
     width=0.125,
     batch_size=16,  # ours: many small updates leave the first plateau sooner than few large ones
     test_batch_size=50,
-    max_iter={2: 2500, 3: 1000, 4: 1500},
+    max_iter={2: 1500, 3: 400, 4: 900},
     base_lr={2: 0.003, 3: 0.005, 4: 0.005},
     # No identity training stands behind the demo's step 1, so its convolutions have to learn at full rate. conv1_1
     # sees pixels, PIXEL_SCALE times what the other layers see: with weights so much smaller (tools/vgg_face.py), this
@@ -213,7 +220,7 @@ DEMO = replace(
     # Most attributes are absent from most faces: starting there keeps the first updates from being about that alone.
     attributes_bias=-3.0,
     display=20,
-    test_interval={2: 500, 3: 250, 4: 250},
+    test_interval={2: 300, 3: 100, 4: 150},
     snapshot=500,
     validation_faces={"celeba": 300, "fotw": 300},  # about; the driver counts the LMDB it finds
     why="minutes on two cores: small crops, an eighth of the filters, random weights in step 1",

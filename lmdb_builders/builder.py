@@ -125,7 +125,7 @@ def list_faces(dataset: DataSet, split: str, found: Dict[str, Detection], seed: 
 
 def write_split(dataset, split, faces, crops, settings, staging, counts) -> List[Skipped]:
     """Write a split's LMDBs of all `crops` below `staging`; returns the faces that could not be cropped."""
-    size, encode = settings.profile.crop_size, settings.encode
+    size, encode = settings.profile.stored_size, settings.encode
     twin = dataset.name == "celeba"
     names = [name for name, _ in lmdb_names(dataset, split)] + ([f"celeba_{split}_labels"] if twin else [])
     writers: Dict[Tuple[str, str], LmdbWriter] = {}
@@ -201,7 +201,7 @@ def check_lost(dataset: DataSet, lost: List[Skipped], settings: Settings) -> Non
 
 def needed_bytes(dataset: DataSet, plan: Dict[str, List[Listed]], crops, settings: Settings) -> int:
     """About how much the LMDBs will take; compressed ones by the share measured on real faces."""
-    raw = 3 * settings.profile.crop_size ** 2 + 32
+    raw = 3 * settings.profile.stored_size ** 2 + 32
     image = stored_bytes(raw * COMPRESSED_SHARE[settings.encode])
     labels = stored_bytes(5 * len(dataset.label_names)) if dataset.name == "celeba" else 0
     faces = sum(len(face.keys) for listed in plan.values() for face in listed)

@@ -24,7 +24,7 @@ def facts(dataset: DataSet, settings, detections: str) -> Dict[str, dict]:
         "sources": dataset.sources,
         "detections_sha256": file_sha256(detections),
         "splits": list(settings.splits),
-        "crop_size": settings.profile.crop_size,
+        "crop_size": settings.profile.stored_size,
         "face_template": [list(point) for point in recipe.FACE_TEMPLATE],
         "encode": settings.encode,
         "seed": settings.seed,

@@ -43,6 +43,7 @@ SOURCES = {
     "bias_lr_mult": "ours: the paper gives a layer one lr_mult",
     "bias_decay_mult": "ours: usual Caffe nets do not decay biases",
     "dropout": "as VGG-Face; the paper does not say",
+    "margin": "the paper: crops are used whole",
     "mirror": "ours: training only, as VGG-Face was trained",
     "test_initialization": "ours: curves start at the weights the step was given",
     "random_seed": "ours: so that a run can be repeated",
@@ -122,6 +123,7 @@ def training_numbers(profile: recipe.Profile) -> List[str]:
         *number_table(
             profile,
             ("mirror", None, "mirror"),
+            ("margin", None, "pixels of the stored crops beyond crop_size (crop_size cuts at random when training)"),
             ("batch_size", None, "batch_size (TRAIN)"),
             ("test_batch_size", None, "batch_size (TEST)"),
             *(("lr_mult", kind, f"lr_mult of {name}") for kind, name in LAYER_KINDS.items()),

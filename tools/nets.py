@@ -96,6 +96,8 @@ def data_layers(profile: recipe.Profile, net: str, step: int, phase: int) -> Net
     part, batch = ("train", profile.batch_size) if phase == TRAIN else ("val", profile.test_batch_size)
     common = dict(include=dict(phase=phase), batch_size=batch, backend=P.Data.LMDB)
     pixels = dict(mirror=profile.mirror and phase == TRAIN, mean_value=recipe.MEAN_BGR)
+    if profile.margin:
+        pixels["crop_size"] = profile.crop_size  # Caffe cuts at random in TRAIN, in the middle in TEST
     n = NetSpec()
     if recipe.STEPS[step].dataset == "celeba":
         n.data = L.Data(source=paths[part], transform_param=pixels, **common)

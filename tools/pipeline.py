@@ -138,18 +138,19 @@ class Classifier:
             self.net = caffe.Net(recipe.absolute(self.definition), caffe.TEST, weights=recipe.absolute(self.weights))
         except (RuntimeError, OSError) as error:
             raise PipelineError(f"cannot load {self.weights} into {self.definition}: {error}") from error
+        self.size = self.net.blobs["data"].data.shape[-1]  # of its input, in pixels
 
     def probabilities(self, crops):
         """Probability of class 1 ("female" or "smiling") of each crop.
 
-        crops: N x size x size x 3 uint8, BGR, 0..255, cut by this net's scheme. Returns N float64 in 0..1.
+        crops: N x stored_size x stored_size x 3 uint8, BGR, 0..255, cut by this net's scheme. Returns N float64 in 0..1.
         """
         import numpy as np
         from lmdb_builders.preprocess import to_blob
 
         results = np.empty(len(crops), dtype=np.float64)
         for start in range(0, len(crops), self.batch):
-            blob = to_blob(np.asarray(crops[start : start + self.batch]))
+            blob = to_blob(np.asarray(crops[start : start + self.batch]), self.size)
             results[start : start + len(blob)] = self._forward(blob)
         if not np.isfinite(results).all():
             raise PipelineError(f"{self.weights} gives probabilities that are no numbers: train it again (FORCE=1)")
@@ -210,11 +211,11 @@ class Pipeline:
             yield from self._classify([self._prepare_file(path) for path in batch])
 
     def crop(self, image, landmarks, net: str):
-        """The crop that net `net` sees: size x size x 3 uint8, BGR; `landmarks` 5 x 2 in pixels of `image`."""
+        """The crop that net `net` sees, with the margin that its input leaves out: size x size x 3 uint8, BGR; `landmarks` 5 x 2 in pixels of `image`."""
         from lmdb_builders.crops import crop_face
 
         scheme = recipe.CROPS[recipe.NETS[net].crop]
-        return crop_face(image, landmarks, scheme, recipe.PROFILES[self.profile].crop_size)
+        return crop_face(image, landmarks, scheme, recipe.PROFILES[self.profile].stored_size)
 
     def _prepare_file(self, path: str) -> Tuple[Prediction, Crops]:
         try:

@@ -83,7 +83,7 @@ def test_what_lies_in_the_lmdbs(run, tmp_path, celeba):
     for (key, image), (_, labels) in zip(images, twins):
         number = int(key.split("_")[1].split(".")[0]) - 1
         photo = read_image(celeba / "Img/img_celeba" / key.split("_", 1)[1])
-        crop = crop_face(photo, LANDMARKS, recipe.CROPS["scheme1"], recipe.DEMO.crop_size)
+        crop = crop_face(photo, LANDMARKS, recipe.CROPS["scheme1"], recipe.DEMO.stored_size)
         planes = np.frombuffer(image.data, np.uint8).reshape(image.channels, image.height, image.width)
         assert np.array_equal(planes - np.array(recipe.MEAN_BGR, np.float32).reshape(3, 1, 1), to_blob(crop[None])[0])
         female = recipe.LABELS.index("Female")

@@ -16,7 +16,7 @@ from lmdb_builders.lmdb_writer import LmdbWriter, encode_crop, image_datum, reco
 from pipeline_fakes import FakeDetector, fake_caffe, install, photo
 from tools import engine, evaluate, evaluation_report, scores
 
-SIZE = recipe.DEMO.crop_size
+SIZE = recipe.DEMO.stored_size
 BRIGHTNESS = {"a.jpg": 200, "b.jpg": 60, "c.jpg": 220, "d.jpg": 30}  # the fake nets answer 1 above 127
 GENDER = {"a.jpg": 1, "b.jpg": 0, "c.jpg": 0, "d.jpg": 0}  # c is answered wrongly
 SMILE = {"a.jpg": 1, "b.jpg": 1, "c.jpg": 1, "d.jpg": 0}  # b is

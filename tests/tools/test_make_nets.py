@@ -217,7 +217,9 @@ def test_data_layers(profile, net, step):
         assert data.data_param.source == paths[part]
         assert data.transform_param.mirror == (phase == TRAIN)
         assert np.allclose(data.transform_param.mean_value, [93.5940, 104.7624, 129.1863])
-        assert not data.transform_param.crop_size and data.transform_param.scale == 1
+        settings = recipe.PROFILES[profile]
+        assert data.transform_param.crop_size == (settings.crop_size if settings.margin else 0)
+        assert data.transform_param.scale == 1
         if step == 4:
             assert list(data.top) == ["data", "label"]
         else:

@@ -24,14 +24,14 @@ def write_databases(folder: str):
     for part, count in FACES.items():
         labels = generator.integers(0, 2, (count, len(recipe.LABELS)), dtype=np.uint8)
         female, smiling = (labels[:, recipe.LABELS.index(task.label)] for task in recipe.TASKS.values())
-        crops = generator.integers(0, 120, (count, TINY.crop_size, TINY.crop_size, 3), dtype=np.uint8)
+        crops = generator.integers(0, 120, (count, TINY.stored_size, TINY.stored_size, 3), dtype=np.uint8)
         crops += (80 * female)[:, None, None, None].astype(np.uint8)
         crops[:, TINY.crop_size // 2:] += (50 * smiling)[:, None, None, None].astype(np.uint8)
         names = {f"celeba_{part}": 0 * female, f"fotw_gender_{part}": female, f"fotw_smile_{part}": smiling}
         for name, own in names.items():
             with closing(lmdb_writer.LmdbWriter(os.path.join(folder, name))) as writer:
                 for index, crop in enumerate(crops):
-                    datum = lmdb_writer.image_datum(lmdb_writer.encode_crop(crop, "raw"), TINY.crop_size, "raw",
+                    datum = lmdb_writer.image_datum(lmdb_writer.encode_crop(crop, "raw"), TINY.stored_size, "raw",
                                                     int(own[index]))
                     writer.put(lmdb_writer.record_key(index, f"{index}.jpg"), datum)
         with closing(lmdb_writer.LmdbWriter(os.path.join(folder, f"celeba_{part}_labels"))) as writer:
