@@ -32,6 +32,7 @@ PICTURE = f"runs/{PROFILE}/prediction.png"
 RESULTS = f"runs/{PROFILE}/results.json"
 UNSEEN = f"{FACES}/unseen.jpg"  # a drawn photo that is in neither data set
 UNSEEN_SEED = 56
+STOPPED = 130  # a stage's status after Ctrl-C
 VALIDATION = ("smiles_valset", "gender_fex_valset.csv")
 
 Stage = Tuple[str, List[str]]  # title, what follows `python`
@@ -70,7 +71,7 @@ def run(stage: Stage, seconds: Dict[str, float]) -> None:
         except KeyboardInterrupt:  # the stage got it too: it ends by itself, after a snapshot
             stopped = True
     seconds[title] = time.monotonic() - started
-    if stopped:
+    if stopped or status == STOPPED:
         raise KeyboardInterrupt
     if status:
         raise StageError(f"{title} failed (status {status}); mend it and type the same command again: it goes on there")
@@ -157,7 +158,7 @@ def main(argv=None) -> int:
         return 1
     except KeyboardInterrupt:
         print("\ndemo: stopped; the same command goes on from here", file=sys.stderr)
-        return 130
+        return STOPPED
     return 0
 
 

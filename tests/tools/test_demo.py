@@ -80,6 +80,12 @@ def test_failing_stage_ends_the_demo_with_its_name(project: Path, fotw: Path, mo
     assert err == "demo: stage failed (status 3); mend it and type the same command again: it goes on there\n"
 
 
+def test_stopped_stage_stops_the_demo(project: Path, fotw: Path, monkeypatch, capfd) -> None:
+    monkeypatch.setattr(demo, "stages", lambda *_: [("stage", ["-c", "import sys; sys.exit(130)"])])
+    assert demo.main(["--celeba", str(project), "--fotw", str(fotw)]) == 130
+    assert capfd.readouterr().err.strip() == "demo: stopped; the same command goes on from here"
+
+
 def test_missing_table(project: Path, capsys) -> None:
     assert demo.main(["--celeba", str(project), "--fotw", str(project / "nowhere")]) == 1
     assert "FOTW is a folder with smiles_trset and smiles_valset" in capsys.readouterr().err
