@@ -15,9 +15,11 @@ from torchcaffe.rng import Generator
 from torchcaffe.shuffles import shuffle
 
 
-def read_list(path):
+def read_list(path, blank_lines=False):
     """[(name, label)] of a list file. Names may hold spaces; what is no number counts as label 0, as in C.
 
+    Args:
+        blank_lines: keep them, as ("", 0).
     Raises:
         DataError: the file is missing, or a line is empty.
     """
@@ -28,7 +30,7 @@ def read_list(path):
         raise DataError(f"{path}: the list of images cannot be read: {problem.strerror}; check source") from None
     entries = []
     for number, line in enumerate(lines, 1):
-        if not line.strip():
+        if not line.strip() and not blank_lines:
             raise DataError(f"{path}, line {number} is empty; a line is an image's path, a space and a label")
         name, _, label = line.rpartition(" ")
         leading = re.match(r"\s*[+-]?\d+", label)

@@ -271,7 +271,11 @@ def get_solver(solver_file):
 
     if not os.path.isfile(solver_file):
         raise CaffeError(f"Could not open file {solver_file}")
-    param = read_solver(solver_file)
+    return create_solver(read_solver(solver_file), solver_file)
+
+
+def create_solver(param, solver_file):
+    """Solver of a SolverParameter that was read from `solver_file`. Raises SolverError for an unknown type."""
     if param.type not in SOLVERS:
         raise SolverError(f'{solver_file}: unknown solver type "{param.type}"; known: {", ".join(SOLVERS)}')
     return SOLVERS[param.type](solver_file, param)

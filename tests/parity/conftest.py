@@ -39,7 +39,8 @@ def real_tool(debian):
     """real_tool("convert_imageset", *arguments) runs one of real Caffe's programs."""
     libraries = debian / "usr" / "lib" / "x86_64-linux-gnu"
     system = debian / "lib" / "x86_64-linux-gnu"
-    path = [libraries / name for name in ("openblas-pthread", "blas", "lapack", "hdf5/serial", ".")] + [system]
+    path = [libraries / name for name in ("openblas-pthread", "blas", "lapack", "hdf5/serial", ".")]
+    path += [debian / "usr" / "lib", system]
     loader = [system / "ld-linux-x86-64.so.2", "--library-path", ":".join(str(folder) for folder in path)]
     return lambda name, *arguments, **options: _run([*loader, debian / "usr" / "bin" / name, *arguments], **options)
 

@@ -1,0 +1,75 @@
+"""Which GPU a command computes on, and `device_query`."""
+
+from __future__ import annotations
+
+from torchcaffe import log, mode
+from torchcaffe.commands.flags import UsageError
+from torchcaffe.errors import CaffeError
+
+# label of Caffe's device_query -> attribute of torch's device properties
+_PROPERTIES = (
+    ("Major revision number", "major"),
+    ("Minor revision number", "minor"),
+    ("Name", "name"),
+    ("Total global memory", "total_memory"),
+    ("Total shared memory per block", "shared_memory_per_block"),
+    ("Total registers per block", "regs_per_multiprocessor"),
+    ("Warp size", "warp_size"),
+    ("Clock rate", "clock_rate"),
+    ("Number of multiprocessors", "multi_processor_count"),
+)
+
+
+def numbers(text: str) -> list:
+    """GPU numbers of the flag -gpu ("", "0,1" or "all"). Raises UsageError, CaffeError."""
+    if text == "all":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise CaffeError("-gpu all: no CUDA GPU is usable by this PyTorch; leave out -gpu to compute on the CPU")
+        return list(range(torch.cuda.device_count()))
+    try:
+        return [int(word) for word in text.split(",")] if text else []
+    except ValueError:
+        raise UsageError(f"flag '-gpu' takes GPU numbers such as 0 or 0,1, or all, not '{text}'") from None
+
+
+def use(gpus, training=False):
+    """Compute on the first of these GPUs, or on the CPU where there are none; says which, as Caffe does."""
+    if not gpus:
+        log.info("Use CPU.")
+        mode.set_mode_cpu()
+        return
+    import torch
+
+    mode.set_device(gpus[0])
+    mode.set_mode_gpu()
+    name = torch.cuda.get_device_name(gpus[0])
+    log.info(f"Using GPUs {gpus[0]}" if training else f"Use GPU with device ID {gpus[0]}")
+    log.info(f"GPU {gpus[0]}: {name}" if training else f"GPU device name: {name}")
+    if training and len(gpus) > 1:
+        others = ", ".join(map(str, gpus[1:]))
+        log.warning(
+            f"this process computes on GPU {gpus[0]} alone, not on {others}: several GPUs need a process each, "
+            "which is what torchrun starts"
+        )
+
+
+def stages(text: str) -> list:
+    """Names in the flag -stage."""
+    return [name for name in text.split(",") if name]
+
+
+def device_query(flags):
+    """Log what the GPUs of -gpu are."""
+    import torch
+
+    gpus = numbers(flags.gpu)
+    log.info(f"Querying GPUs {flags.gpu}")
+    for number in gpus:
+        mode.set_device(number)
+        found = torch.cuda.get_device_properties(number)
+        log.info(f"{'Device id:':<31}{number}")
+        for label, name in _PROPERTIES:
+            if hasattr(found, name):
+                log.info(f"{label + ':':<31}{getattr(found, name)}")
