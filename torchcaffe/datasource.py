@@ -140,7 +140,7 @@ class Transformer:
             from torchcaffe.files import read_blob
 
             mean = read_blob(p.mean_file)
-            self.mean_image = torch.from_numpy(np.asarray(mean, np.float32).reshape(mean.shape[-3:]))
+            self.mean_image = torch.from_numpy(np.array(mean, np.float32).reshape(mean.shape[-3:]))
 
     def seed(self, generator):
         """Take a seed from the net's generator, where anything here is random."""

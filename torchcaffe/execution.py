@@ -35,7 +35,7 @@ def forward(net, first: int, last: int) -> float:
 
 def run_recorded(net, index):
     layer, recorded = net.built_layers[index], net.layer_need_backward[index]
-    inputs = [blob.tensor().detach() for blob in net.bottom_blobs[index]]
+    inputs = [tensor.detach() for tensor in bottom_tensors(net, index)]
     if recorded:
         for tensor, needed in zip(inputs, net.bottom_need_backward[index]):
             tensor.requires_grad_(needed or layer.always_propagates)
@@ -76,6 +76,15 @@ def prepare(net, index):
     dims = tuple(blob.dims for blob in net.bottom_blobs[index])
     if net.seen_shapes[index] != dims or net.built_layers[index].works_on_blobs:
         net.reshape_layer(index)
+
+
+def bottom_tensors(net, index):
+    """The layer's bottoms. One that will be overwritten in place is copied where an array outside is its memory."""
+    tops = net.top_blobs[index]
+    return [
+        blob.tensor().clone() if blob in tops and blob.data_memory.host is not None else blob.tensor()
+        for blob in net.bottom_blobs[index]
+    ]
 
 
 def run(layer, inputs):
@@ -128,17 +137,18 @@ def backward_layer(net, index):
     found = [None] * (len(wanted) + len(leaves))
     if outputs and found:
         found = torch.autograd.grad(outputs, wanted + leaves, gradients, retain_graph=True, allow_unused=True)
+    # A layer that only moves numbers hands its gradient on as it is; two blobs must not share one.
+    given = {gradient.untyped_storage().data_ptr() for gradient in gradients}
+    found = [g.clone() if g is not None and g.untyped_storage().data_ptr() in given else g for g in found]
     for blob, gradient in zip(parameters, found[len(wanted) :]):
+        if layer.overwrites(layer.blobs.index(blob)):
+            blob.diff_memory.clear()
         add_diff(blob, gradient)
     remaining = iter(found[: len(wanted)])
     for blob, tensor in zip(net.bottom_blobs[index], inputs):
         if tensor.requires_grad:
             gradient = next(remaining)
-            if gradient is None:
-                gradient = torch.zeros_like(tensor)
-            elif any(gradient.data_ptr() == given.data_ptr() for given in gradients):
-                gradient = gradient.clone()  # an identity hands its gradient on; two blobs must not share it
-            blob.put_diff(gradient)
+            blob.put_diff(torch.zeros_like(tensor) if gradient is None else gradient)
 
 
 def add_diff(blob, gradient):
@@ -168,7 +178,7 @@ class Sweep:
         with torch.enable_grad():
             for index, layer in enumerate(net.built_layers):
                 prepare(net, index)
-                inputs = [blob.tensor() for blob in net.bottom_blobs[index]]
+                inputs = bottom_tensors(net, index)
                 if not net.layer_need_backward[index]:
                     with torch.no_grad():
                         tops = run(layer, inputs)
@@ -215,9 +225,10 @@ class Sweep:
         if not self.keep_diffs:
             self.release()
         leaves = [blob.data_memory.tensor for blob in net.learnable]
+        overwritten = {b for layer in net.built_layers for i, b in enumerate(layer.blobs) if layer.overwrites(i)}
         for blob, leaf in zip(net.learnable, leaves):
             memory = blob.diff_memory
-            fresh = memory.newer == memory.ZERO or blob in net.overwritten
+            fresh = memory.newer == memory.ZERO or blob in overwritten
             leaf.grad = None if fresh else blob.diff_tensor()
         torch.autograd.backward(tensors, gradients)
         for blob, leaf in zip(net.learnable, leaves):

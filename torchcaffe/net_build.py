@@ -8,7 +8,7 @@ import torch
 
 from torchcaffe import log
 from torchcaffe.blob import Blob
-from torchcaffe.errors import NetError, ShapeError
+from torchcaffe.errors import CaffeError, NetError, ShapeError
 from torchcaffe.log import number
 from torchcaffe.proto import caffe_pb2
 
@@ -41,7 +41,6 @@ class NetBuilder:
         for name in net.outputs:
             log.info(f"This network produces output {name}")
         net.recorded = [None] * len(net.built_layers)
-        net.overwritten = {blob for layer in net.built_layers if layer.overwrites_gradient for blob in layer.blobs}
         self.index_blobs()
 
     # ---- one layer
@@ -50,6 +49,7 @@ class NetBuilder:
         cls = self.layer_class(param.type, param.name)
         if param.propagate_down and len(param.propagate_down) != len(param.bottom):
             raise NetError(f'layer "{param.name}": propagate_down needs none or one value a bottom ({len(param.bottom)})')
+        log.info(f"Creating layer {param.name}")
         log.info(f"Creating Layer {param.name}")
         layer = cls(param, param.phase, self.context)
         bottoms, needs = self.connect_bottoms(param)
@@ -61,7 +61,7 @@ class NetBuilder:
         net.top_blob_names.append(names)
         net.seen_shapes.append(None)
         written = list(param.param)  # a layer may add to its own (BatchNorm); these decide about backward
-        layer.setup(bottoms, tops)
+        self.set_up(layer, bottoms, tops)
         net.reshape_layer(len(net.built_layers) - 1)
         log.info(f"Setting up {param.name}")
         self.set_loss_weights(param, cls, tops, names)
@@ -74,6 +74,15 @@ class NetBuilder:
         for name in names:
             self.needed[name] = need
         self.share_parameters(layer, self.parameter_specs(layer, param.param))
+
+    @staticmethod
+    def set_up(layer, bottoms, tops):
+        try:
+            layer.setup(bottoms, tops)
+        except CaffeError as error:
+            if f'"{layer.name}"' in str(error):
+                raise
+            raise type(error)(f'layer "{layer.name}" ({layer.type}): {error}') from error
 
     def connect_bottoms(self, param):
         bottoms, needs = [], []
@@ -102,7 +111,9 @@ class NetBuilder:
                 tops.append(self.net.blobs[name])
             self.available[name] = True
         while cls.is_loss and len(tops) < cls.tops[0]:
-            tops.append(Blob(device=self.context.device))  # "(automatic)": cannot be consumed, is no output
+            blob = self.net.blobs["(automatic)"] = Blob(device=self.context.device)  # no output, and nobody can read it
+            tops.append(blob)
+            names.append("(automatic)")
             log.info(f"{param.name} -> (automatic)")
         return tops, names
 

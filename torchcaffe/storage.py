@@ -78,6 +78,8 @@ def kind(content) -> str:
     """What a file is, by content: "hdf5", "caffemodel", "solverstate", "blob", "text" or "" (unknown)."""
     if _has_hdf5_signature(content):
         return "hdf5"
+    if _is_text(content[:4096]) and any(mark in content[:4096] for mark in (b"{", b":")):
+        return "text"  # first, since a line feed at the start is also the tag of a message's field 1
     fields = []
     try:
         for number, wire_type, _ in wire.walk(content):

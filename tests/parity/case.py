@@ -16,7 +16,7 @@ class Case:
         tops: number of tops (named y0, y1, ...), or their names; "in-place" writes into b0.
         weights: loss weight of each top, so that gradients start there; None: the layer's own.
         backward: also compare gradients.
-        force: force_backward; without it, `learn` puts a Scale layer with a learned factor under b0.
+        force: force_backward; without it, `learn` puts a Bias layer with learned numbers under b0.
         second: shapes of the bottoms in the second pass (default: as in the first).
         passes: how often forward and backward run, without clearing parameter gradients in between.
         parameters: kind of the values that the parameters get, or None to keep what the fillers drew.
@@ -41,7 +41,7 @@ class Case:
         parts.append(self.before)
         bottoms = ["b%d" % index for index in range(len(self.bottoms))]
         if self.learn:
-            parts.append('layer { name: "learn" type: "Scale" bottom: "b0" top: "p0" }')
+            parts.append('layer { name: "learn" type: "Bias" bottom: "b0" top: "p0" bias_param { axis: 0 num_axes: -1 } }')
             bottoms[0] = "p0"
         lines = ['bottom: "%s"' % name for name in bottoms] + ['top: "%s"' % name for name in self.tops]
         if self.weights is not None and self.backward:
@@ -57,9 +57,9 @@ def values(kind, shape, random):
     """float32 array of `shape`.
 
     Kinds: normal, positive (0.1 and more), large (most beyond +-20), ties (whole numbers -2..2, many equal), halves,
-    unit (0..1), rows (positive, each row of axis 1 sums to 1), bits (0 or 1), labels:K (whole numbers 0..K-1),
+    unit (0..1), rows (positive, each row of axis 1 sums to 1), bits (0 or 1, the first 1), labels:K (whole numbers 0..K-1),
     fractions:K (the same plus a fraction, which the engines cut off), ignored:K (labels, a third of them 255), special
-    (normal with not-a-number and infinities), zero, pairs (normal, but where bits would be 1 almost equal to 0.5).
+    (normal with not-a-number and infinities), holes (the same without -infinity), zero, pairs (normal, but where bits would be 1 almost equal to 0.5).
     """
     shape = tuple(shape)
     name, _, number = kind.partition(":")
@@ -71,9 +71,9 @@ def values(kind, shape, random):
             array = np.where(random.rand(*shape) < 1 / 3, 255, array)
         return np.asarray(array, np.float32)
     array = np.asarray(random.normal(size=shape))
-    if name == "special":
+    if name in ("special", "holes"):
         flat = array.reshape(-1)
-        for value in (np.nan, np.inf, -np.inf):
+        for value in (np.nan, np.inf, -np.inf)[: 3 if name == "special" else 2]:
             flat[random.randint(0, flat.size, max(1, flat.size // 4))] = value
     elif name == "rows":
         array = np.abs(array) + 0.01
@@ -82,7 +82,7 @@ def values(kind, shape, random):
         array = {
             "normal": lambda x: x, "positive": lambda x: np.abs(x) + 0.1, "large": lambda x: 40 * x,
             "ties": lambda x: np.clip(np.round(x), -2, 2), "halves": lambda x: np.round(2 * x) / 2,
-            "unit": lambda x: 1 / (1 + np.exp(-x)), "bits": lambda x: (x > 0).astype(np.float32), "zero": lambda x: 0 * x,
+            "unit": lambda x: 1 / (1 + np.exp(-x)), "bits": lambda x: (x > 0) | (np.arange(x.size).reshape(x.shape) == 0), "zero": lambda x: 0 * x,
             "pairs": lambda x: np.where(x > 0, 0.5 + 0.01 * x, x),
         }[name](array)  # fmt: skip
     return np.asarray(array, np.float32)

@@ -51,7 +51,7 @@ def patches():
 def pooling():
     sizes = ("kernel_size: 2 stride: 2", "kernel_size: 3 stride: 2", "kernel_size: 3 stride: 2 pad: 1", "kernel_size: 3",
              "kernel_size: 3 stride: 3 pad: 2", "kernel_size: 2 stride: 3 pad: 1", "kernel_h: 3 kernel_w: 2 stride_h: 2 stride_w: 1",
-             "kernel_size: 3 pad_h: 1 pad_w: 2 stride: 2", "kernel_size: 3 pad_h: 2", "global_pooling: true", "kernel_size: 5 stride: 4 pad: 2",
+             "kernel_size: 3 pad_h: 1 pad_w: 2 stride: 2", "global_pooling: true", "kernel_size: 5 stride: 4 pad: 2",
              "kernel_size: 2 stride: 2 pad: 1", "kernel_size: 4 stride: 3 pad: 3", "kernel_size: 6 stride: 2",
              "kernel_size: 3 stride: 2 round_mode: FLOOR", "kernel_size: 3 stride: 2 pad: 1 round_mode: FLOOR",
              "kernel_size: 2 stride: 3 pad: 1 round_mode: FLOOR")  # fmt: skip
@@ -108,6 +108,9 @@ ABORTS = [
     Abort("Pooling", "pooling_param { kernel_size: 2 pad: 2 }", [SHAPE], "must be below kernel"),
     Abort("Pooling", "pooling_param { kernel_size: 2 global_pooling: true }", [SHAPE], "takes no kernel size"),
     Abort("Pooling", "pooling_param { global_pooling: true pad: 1 }", [SHAPE], "takes no pad"),
+    Abort("Pooling", "pooling_param { kernel_size: 3 pad_h: 2 }", [SHAPE], "both pad_h and pad_w"),
+    Abort("Pooling", "pooling_param { kernel_size: 3 stride_w: 2 }", [SHAPE], "both stride_h and stride_w"),
+    Abort("Pooling", "pooling_param { kernel_size: 3 stride: 2 stride_h: 2 stride_w: 2 }", [SHAPE], "both stride_h and stride_w"),
     Abort("Pooling", "pooling_param { kernel_size: 0 }", [SHAPE], "must be positive"),
     Abort("Pooling", "pooling_param { pool: STOCHASTIC kernel_size: 2 }", [SHAPE], "STOCHASTIC", run=True),
     Abort("Pooling", "pooling_param { pool: STOCHASTIC kernel_size: 2 pad: 1 }", [SHAPE], "STOCHASTIC"),

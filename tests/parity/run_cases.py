@@ -4,7 +4,6 @@ Run by real Caffe's Python as a script; in torchcaffe's process `run_all` is cal
 made. RESULTS.npz gets the arrays, by "case number/what", and RESULTS.json the rest. Python 3.9.
 """
 
-import gc
 import json
 import os
 import sys
@@ -16,11 +15,12 @@ from case import values  # noqa: E402
 from cases import ABORTS, CASES  # noqa: E402
 
 
-def run_all(caffe, engine, folder, cases=CASES, run=None):
+def run_all(caffe, engine, folder, cases=CASES, run=None, log=sys.stderr):
     """({"number/what": array}, {number: structure}) of all cases; `run(net)` replaces net.forward(); net.backward()."""
     arrays, structures = {}, {}
     for number, case in enumerate(cases):
-        print(number, case.type, case.layer, file=sys.stderr, flush=True)
+        if log:  # where a case kills the process, the last line names it
+            print(number, case.type, case.layer, file=log, flush=True)
         structures[str(number)] = run_case(caffe, engine, folder, case, number, arrays, run)
     return arrays, structures
 
@@ -55,8 +55,6 @@ def run_case(caffe, engine, folder, case, number, arrays, run=None):
             net.backward()
         structure.append(describe(net))
         record(net, "%d/%d" % (number, turn), case, arrays)
-    del net
-    gc.collect()
     return structure
 
 

@@ -18,7 +18,6 @@ class Accuracy(Layer):
     tops = (1, 2)
     in_place = False
     has_backward = False
-    gradient_to = ()
 
     def setup(self, bottom, top):
         p = self.param.accuracy_param

@@ -10,6 +10,23 @@ import torch.nn.functional as F
 from torchcaffe.layers.base import Layer, register
 
 
+class Sloped(torch.autograd.Function):
+    """y with the gradient dy * slope to x: for in-place layers whose backward, in Caffe, sees y where x was."""
+
+    @staticmethod
+    def forward(context, x, y, slope):
+        context.save_for_backward(slope)
+        return y.view_as(y)
+
+    @staticmethod
+    def backward(context, gradient):
+        return gradient * context.saved_tensors[0], None, None
+
+
+def in_place(layer):
+    return list(layer.param.bottom[:1]) == list(layer.param.top[:1])
+
+
 @register
 class ReLU(Layer):
     """max(x, 0) + negative_slope * min(x, 0)."""
@@ -80,7 +97,8 @@ class BNLL(Layer):
     type = "BNLL"
 
     def forward(self, x):
-        return F.softplus(x, threshold=50)
+        y = F.softplus(x, threshold=50)
+        return Sloped.apply(x, y.detach(), torch.sigmoid(y.detach())) if in_place(self) else y
 
 
 @register
@@ -177,12 +195,9 @@ class Clip(Layer):
 
     type = "Clip"
 
-    def setup(self, bottom, top):
-        p = self.param.clip_param
-        self.check(p.HasField("min") and p.HasField("max"), "clip_param needs both min and max")
-
     def forward(self, x):
-        return x.clamp(self.param.clip_param.min, self.param.clip_param.max)
+        y = x.clamp(self.param.clip_param.min, self.param.clip_param.max)
+        return Sloped.apply(x, y.detach(), torch.ones_like(y)) if in_place(self) else y
 
 
 @register

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torchcaffe.layers.base import Layer, register
 
 
@@ -67,6 +69,15 @@ class Scale(Broadcast):
             self.add_parameter(shape, filler)
         if p.bias_term:
             self.add_parameter(shape, p.bias_filler)
+        self.first = self.axis(p.axis, len(bottom[0].dims)) if shape else 0
+
+    def shapes(self, shape, *operand):
+        self.items = math.prod(shape[: self.first])
+        return super().shapes(shape, *operand)
+
+    def overwrites(self, index):
+        # Caffe adds up over the axes before the factor's; where these hold one item (batch size 1), it only writes.
+        return index == 0 and len(self.param.bottom) == 1 and self.items == 1 and self.blobs[0].count > 1
 
     def forward(self, x, operand=None):
         factor = self.weight(0) if operand is None else operand

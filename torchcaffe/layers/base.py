@@ -42,7 +42,6 @@ class Layer:
     gradient_to = None  # None: every bottom; else indices of the bottoms that get a gradient when forced
     refuses_gradient = ()  # bottoms that cannot have a gradient: an error where one is asked for; -1 is the last
     always_propagates = False  # writes bottom diffs whenever it runs backward, asked for or not
-    overwrites_gradient = False  # its parameters' diffs are replaced at each backward, not added to
     works_on_blobs = False  # runs on Blobs (forward_blobs, backward_blobs) instead of tensors
 
     def __init__(self, param, phase: int, context: Context):
@@ -69,6 +68,10 @@ class Layer:
         if not self.is_source:
             for blob, shape in zip(top, self.shapes(*(blob.dims for blob in bottom))):
                 blob.set_shape(tuple(shape))
+
+    def overwrites(self, index: int) -> bool:
+        """True where each backward replaces the diff of parameter `index` instead of adding to it, as Caffe's does."""
+        return False
 
     # ---- help for them
     @property

@@ -162,13 +162,15 @@ class Parameter(Source):
 
     type = "Parameter"
     tops = (1, 1)
-    overwrites_gradient = True
 
     def setup(self, bottom, top):
         self.add_parameter(tuple(self.param.parameter_param.shape.dim), caffe_pb2.FillerParameter())
         top[0].reshape(*self.blobs[0].dims)
         top[0].share_data(self.blobs[0])
         top[0].share_diff(self.blobs[0])
+
+    def overwrites(self, index):
+        return True
 
     def forward(self):
         return None  # the top is the parameter

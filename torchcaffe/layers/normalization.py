@@ -101,8 +101,8 @@ class BatchNorm(Layer):
             return torch.batch_norm(x, None, None, mean, variance, False, 0.0, eps, False)
         mean, variance = torch.zeros((2, x.shape[1]), dtype=x.dtype, device=x.device)
         y = torch.batch_norm(x, None, None, mean, variance, True, 1.0, eps, False)  # 1.0: the batch's, unbiased
-        if x.numel() == x.shape[1]:
-            variance.zero_()
+        if x.numel() == x.shape[1]:  # one value a channel
+            y, variance = y * 0, torch.zeros_like(mean)
         self.gather(mean, variance)
         return y
 

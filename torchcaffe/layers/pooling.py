@@ -28,9 +28,8 @@ class Pooling(Layer):
         self.check(p.pool != p.STOCHASTIC, "STOCHASTIC pooling exists on Caffe's GPU only and is not offered")
         self.check(len(top) == 1 or p.pool == p.MAX, "a second top (the mask) is for MAX pooling")
         self.global_pooling, self.round_up = p.global_pooling, p.round_mode == p.CEIL
-        self.stride = (p.stride_h, p.stride_w) if p.HasField("stride_h") else (p.stride, p.stride)
-        self.pad = (p.pad_h, p.pad_w) if p.HasField("pad_h") or p.HasField("pad_w") else (p.pad, p.pad)
-        kernel_given = p.HasField("kernel_h") or p.HasField("kernel_w")
+        self.stride, self.pad = self.pair("stride"), self.pair("pad")
+        kernel_given = p.HasField("kernel_h") and p.HasField("kernel_w")
         if p.global_pooling:
             self.check(not (p.HasField("kernel_size") or kernel_given), "global_pooling takes no kernel size")
             self.check(self.pad == (0, 0) and self.stride == (1, 1), "global_pooling takes no pad and stride 1")
@@ -40,6 +39,15 @@ class Pooling(Layer):
         self.check(min(self.kernel) > 0, f"kernel sizes must be positive: {self.kernel}")
         self.check(min(self.stride) > 0, f"strides must be positive: {self.stride}")
         self.check(all(a < k for a, k in zip(self.pad, self.kernel)), f"pad {self.pad} must be below kernel {self.kernel}")
+
+    def pair(self, name):
+        """(height, width) of "stride" or "pad", which are given once, or both with _h and _w."""
+        p = self.param.pooling_param
+        given = [p.HasField(field) for field in (f"{name}_h", f"{name}_w")]
+        self.check(
+            not any(given) or all(given) and not p.HasField(name), f"give {name}, or both {name}_h and {name}_w, and not all three"
+        )
+        return (getattr(p, f"{name}_h"), getattr(p, f"{name}_w")) if all(given) else (getattr(p, name),) * 2
 
     def shapes(self, shape):
         self.check(len(shape) == 4, f"pooling needs 4 axes, got shape {shape}")
