@@ -47,7 +47,8 @@ def stages(celeba: str, fotw: str, photo: str, options: argparse.Namespace) -> L
     profile = ["--profile", PROFILE]
     force = ["--force"] if options.force else []
     engine = ["--engine", options.engine] + (["--gpu", str(options.gpu)] if options.gpu is not None else [])
-    limit = ["--max-iter", str(options.max_iter)] if options.max_iter else []
+    iterations = options.max_iter or (None if options.celeba else recipe.DRAWN_MAX_ITER)
+    limit = ["--max-iter", str(iterations)] if iterations else []
     found = [("LMDBs", ["-m", "lmdb_builders.build", *profile, "--celeba", celeba, "--fotw", fotw, *force])]
     for step in recipe.STEPS.values():
         command = ["tools/train.py", "--step", str(step.number), *profile, *engine, *force]
@@ -136,7 +137,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--fotw", metavar="FOLDER", help="FotW (default: drawn faces)")
     parser.add_argument("--engine", choices=("auto", "caffe", "torch"), default="auto", help="default: %(default)s")
     parser.add_argument("--gpu", type=int, metavar="ID", help="number of the GPU (default: the CPU)")
-    parser.add_argument("--max-iter", type=int, metavar="N", help="iterations of each step instead of the recipe's")
+    parser.add_argument("--max-iter", type=int, metavar="N",
+                        help=f"iterations of each step (default: the recipe's; for drawn faces {recipe.DRAWN_MAX_ITER})")
     parser.add_argument("--force", action="store_true", help="do again what is done")
     return parser
 

@@ -211,7 +211,10 @@ class Pipeline:
             yield from self._classify([self._prepare_file(path) for path in batch])
 
     def crop(self, image, landmarks, net: str):
-        """The crop that net `net` sees, with the margin that its input leaves out: size x size x 3 uint8, BGR; `landmarks` 5 x 2 in pixels of `image`."""
+        """The crop that net `net` sees, with the margin that its input leaves out.
+
+        Returns stored_size x stored_size x 3 uint8, BGR; `landmarks` 5 x 2 in pixels of `image`.
+        """
         from lmdb_builders.crops import crop_face
 
         scheme = recipe.CROPS[recipe.NETS[net].crop]
