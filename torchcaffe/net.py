@@ -64,8 +64,9 @@ class Net(SetOnce, NetWeights):
         self.callbacks = {
             name: [] for name in ("before_forward", "after_forward", "before_backward", "after_backward")
         }
-        log.info(f"Initializing net from parameters: \n{param}")
-        self.param = insert_splits(filter_layers(param))
+        param = filter_layers(param)
+        log.info(f"Initializing net from parameters: \n{str(param).rstrip()}")
+        self.param = insert_splits(param)
         self.name = self.param.name
         self.phase = self.param.state.phase
         self.force_backward = self.param.force_backward

@@ -60,7 +60,7 @@ class SGDSolver(SetOnce, SolverFiles, SolverReports):
         self.requested = None  # "stop" or "snapshot", asked for by a signal
         updates.check(self.type, parsed)
         policies.check(parsed)
-        log.info(f"Initializing solver from parameters: \n{parsed}")
+        log.info(f"Initializing solver from parameters: \n{str(parsed).rstrip()}")
         if parsed.random_seed >= 0:
             rng.set_random_seed(parsed.random_seed + mode.solver_rank())
         self.check_snapshot_folder()
