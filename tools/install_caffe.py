@@ -35,7 +35,8 @@ LAUNCHER = """#!/bin/sh
 # {what} of Debian 11 in the user's own file system: Debian's loader over Debian's libraries.
 here=$(dirname "$(readlink -f "$0")")
 lib="$here/lib/x86_64-linux-gnu" usr="$here/usr/lib/x86_64-linux-gnu"
-export PYTHONHOME="$here/usr" PYTHONPATH="$here/usr/lib/python3/dist-packages${{PYTHONPATH:+:$PYTHONPATH}}" PYTHONNOUSERSITE=1
+export PYTHONHOME="$here/usr" PYTHONNOUSERSITE=1
+export PYTHONPATH="$here/usr/lib/python3/dist-packages${{PYTHONPATH:+:$PYTHONPATH}}"
 exec "$lib/ld-linux-x86-64.so.2" --library-path \\
   "$usr/openblas-pthread:$usr/blas:$usr/lapack:$usr/hdf5/serial:$usr:$here/usr/lib:$lib" "$here/usr/bin/{binary}" "$@"
 """
@@ -54,14 +55,14 @@ def get_parser():
 
 def find_mirror() -> str:
     """Address of a Debian archive in this machine's apt sources."""
-    for path in ["/etc/apt/sources.list", *glob.glob("/etc/apt/sources.list.d/*.sources"), *glob.glob("/etc/apt/sources.list.d/*.list")]:
-        if not os.path.exists(path):
-            continue
+    for path in sorted(glob.glob("/etc/apt/sources.list") + glob.glob("/etc/apt/sources.list.d/*.*")):
         with open(path, encoding="utf-8") as file:
             for address in re.findall(r"^(?:URIs:|deb(?:\s+\[[^]]*\])?)\s+(\S+)", file.read(), re.MULTILINE):
                 if address.rstrip("/").endswith("/debian"):
                     return address
-    raise InstallError("no Debian mirror in this machine's apt sources; name one: make caffe DEBIAN_MIRROR=http://.../debian")
+    raise InstallError(
+        "no Debian mirror in this machine's apt sources; name one: make caffe DEBIAN_MIRROR=http://.../debian"
+    )
 
 
 def apt_options(folder, mirror):
@@ -116,7 +117,8 @@ def install(mirror=None):
 
 
 def write_launchers(folder):
-    for name, binary, what in (("python", "python3.9", "Python 3.9 with pycaffe"), ("caffe", "caffe", "Caffe's command line")):
+    programs = (("python", "python3.9", "Python 3.9 with pycaffe"), ("caffe", "caffe", "Caffe's command line"))
+    for name, binary, what in programs:
         path = os.path.join(folder, name)
         with open(path, "w", encoding="utf-8") as file:
             file.write(LAUNCHER.format(what=what, binary=binary))
@@ -125,7 +127,7 @@ def write_launchers(folder):
 
 def check() -> str:
     """Version that the installed pycaffe states. Raises InstallError."""
-    code = "import os; os.environ['GLOG_minloglevel']='2'; import caffe; print(caffe.__version__, len(caffe.layer_type_list()))"
+    code = "import caffe; print(caffe.__version__, len(caffe.layer_type_list()))"
     return run([os.path.join(TARGET, "python"), "-c", code], "importing caffe").strip()
 
 

@@ -1,0 +1,7 @@
+# Real Caffe 1.0 for hosts without apt and dpkg: the same packages as tools/install_caffe.py, in a container.
+#   docker build -t caffe -f docker/caffe.Dockerfile .
+#   docker run --rm -v "$PWD":/project -w /project caffe python3 -c "import caffe; print(caffe.__version__)"
+FROM debian:11
+RUN apt-get update && apt-get install -y --no-install-recommends \
+    python3-caffe caffe libopenblas0-pthread python3-lmdb python3-opencv python3-skimage python3-pytest \
+    && rm -rf /var/lib/apt/lists/*
