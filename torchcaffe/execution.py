@@ -178,20 +178,28 @@ class Sweep:
         with torch.enable_grad():
             for index, layer in enumerate(net.built_layers):
                 prepare(net, index)
-                inputs = bottom_tensors(net, index)
                 if not net.layer_need_backward[index]:
                     with torch.no_grad():
-                        tops = run(layer, inputs)
+                        tops = run(layer, bottom_tensors(net, index))
                 else:
                     layer.check_gradients(net.bottom_need_backward[index])
-                    inputs = [
-                        tensor if needed else tensor.detach()
-                        for tensor, needed in zip(inputs, net.bottom_need_backward[index])
-                    ]
+                    inputs = self.inputs(index)
                     tops = (layer.forward_in_place(*inputs),) if self.overwritable(index) else run(layer, inputs)
                 self.store(index, tops)
                 total = total + weighted_loss(net, index)
         return total
+
+    def inputs(self, index):
+        net, inputs = self.net, []
+        flags, always = net.bottom_need_backward[index], self.keep_diffs and net.built_layers[index].always_propagates
+        for blob, tensor, needed in zip(net.bottom_blobs[index], bottom_tensors(net, index), flags):
+            if not needed and not always:
+                tensor = tensor.detach()
+            elif self.keep_diffs and not tensor.requires_grad:  # an input that force_backward wants a gradient for
+                tensor = tensor.detach().requires_grad_()
+                self.first_tensor.setdefault(blob, tensor)
+            inputs.append(tensor)
+        return inputs
 
     def overwritable(self, index):
         net = self.net
@@ -220,7 +228,8 @@ class Sweep:
         if not self.roots:
             return
         tensors = [tensor for tensor, _ in self.roots]
-        gradients = [blob.diff_tensor().reshape(tensor.shape) for tensor, blob in self.roots]
+        # Copies: a layer that only moves numbers would make a parameter's gradient of the very memory it starts from.
+        gradients = [blob.diff_tensor().reshape(tensor.shape).clone() for tensor, blob in self.roots]
         self.roots.clear()
         if not self.keep_diffs:
             self.release()
