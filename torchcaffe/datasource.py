@@ -1,4 +1,4 @@
-"""Where Data layers get their batches: LMDB records in key order, Caffe's transformations, a thread that reads ahead."""
+"""Where Data layers get their batches: LMDB records in key order, and Caffe's transformations."""
 
 from __future__ import annotations
 

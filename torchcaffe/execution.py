@@ -12,7 +12,6 @@ import torch
 from torchcaffe.errors import NetError
 
 
-
 def forward(net, first: int, last: int) -> float:
     """Run layers first..last, each with its own graph where it will need backward. Returns the weighted loss."""
     net.assume_written()
@@ -20,7 +19,6 @@ def forward(net, first: int, last: int) -> float:
     for index in range(first, last + 1):
         for callback in net.callbacks["before_forward"]:
             callback(index)
-        bottoms = net.bottom_blobs[index]
         prepare(net, index)
         if net.built_layers[index].works_on_blobs:
             run_on_blobs(net, index)

@@ -48,7 +48,9 @@ class NetBuilder:
         net = self.net
         cls = self.layer_class(param.type, param.name)
         if param.propagate_down and len(param.propagate_down) != len(param.bottom):
-            raise NetError(f'layer "{param.name}": propagate_down needs none or one value a bottom ({len(param.bottom)})')
+            raise NetError(
+                f'layer "{param.name}": propagate_down needs none or one value a bottom ({len(param.bottom)})'
+            )
         log.info(f"Creating layer {param.name}")
         log.info(f"Creating Layer {param.name}")
         layer = cls(param, param.phase, self.context)
@@ -123,8 +125,7 @@ class NetBuilder:
             raise NetError(f'layer "{param.name}": loss_weight needs none or one value a top ({len(tops)})')
         if not weights:
             weights = [1.0 if cls.is_loss and index == 0 else 0.0 for index in range(len(tops))]
-        for position, (blob, weight) in enumerate(zip(tops, weights)):
-            name = names[position] if position < len(names) else "(automatic)"
+        for blob, weight in zip(tops, weights):
             dims = " ".join(str(dim) for dim in blob.dims)
             log.info(f"Top shape: {dims} ({blob.count})" if dims else f"Top shape: ({blob.count})")
             if weight:
@@ -172,7 +173,8 @@ class NetBuilder:
         if not fits:
             raise ShapeError(
                 f'layer "{layer.name}": parameter "{spec.name}" has shape {blob.dims}, but its owner, layer '
-                f'"{owner_name}", has {owner.dims}' + ("" if permissive else "; share_mode: PERMISSIVE needs equal counts only")
+                f'"{owner_name}", has {owner.dims}'
+                + ("" if permissive else "; share_mode: PERMISSIVE needs equal counts only")
             )
 
     @staticmethod
@@ -181,7 +183,9 @@ class NetBuilder:
             if not spec.HasField(field):
                 continue
             if merged.HasField(field) and getattr(merged, field) != getattr(spec, field):
-                raise NetError(f'layer "{layer.name}": shared parameter "{spec.name}" has another {field} than "{owner_name}"')
+                raise NetError(
+                    f'layer "{layer.name}": shared parameter "{spec.name}" has another {field} than "{owner_name}"'
+                )
             setattr(merged, field, getattr(spec, field))
 
     # ---- backward
@@ -225,7 +229,9 @@ class NetBuilder:
                 readers.setdefault(blob, []).append(index)
         sources = {blob for layer, tops in zip(net.built_layers, net.top_blobs) if layer.is_source for blob in tops}
         outputs = {net.blobs[name] for name in net.outputs}
-        net.all_blobs = list(dict.fromkeys(list(net.blobs.values()) + [b for layer in net.built_layers for b in layer.blobs]))
+        net.all_blobs = list(
+            dict.fromkeys(list(net.blobs.values()) + [b for layer in net.built_layers for b in layer.blobs])
+        )
         net.intermediate = [
             blob
             for blob in net.blobs.values()

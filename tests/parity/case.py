@@ -23,8 +23,23 @@ class Case:
         arrays: (data shape, labels shape) for Net.set_input_arrays.
     """
 
-    def __init__(self, type, layer="", bottoms=(((2, 3, 4, 5), "normal"),), tops=1, weights=1, backward=True, force=True,
-                 learn=False, phase="TRAIN", second=None, passes=2, parameters="normal", arrays=None, before=""):  # fmt: skip
+    def __init__(
+        self,
+        type,
+        layer="",
+        bottoms=(((2, 3, 4, 5), "normal"),),
+        tops=1,
+        weights=1,
+        backward=True,
+        force=True,
+        learn=False,
+        phase="TRAIN",
+        second=None,
+        passes=2,
+        parameters="normal",
+        arrays=None,
+        before="",
+    ):
         self.type, self.layer, self.bottoms = type, layer, list(bottoms)
         self.in_place = tops == "in-place"
         self.tops = ["b0"] if self.in_place else tops if isinstance(tops, list) else ["y%d" % i for i in range(tops)]
@@ -37,11 +52,15 @@ class Case:
         parts = ["force_backward: true"] if self.force and self.backward else []
         for index, (shape, _) in enumerate(self.bottoms):
             dims = " ".join("dim: %d" % size for size in shape)
-            parts.append('layer { name: "b%d" type: "Input" top: "b%d" input_param { shape { %s } } }' % (index, index, dims))
+            parts.append(
+                'layer { name: "b%d" type: "Input" top: "b%d" input_param { shape { %s } } }' % (index, index, dims)
+            )
         parts.append(self.before)
         bottoms = ["b%d" % index for index in range(len(self.bottoms))]
         if self.learn:
-            parts.append('layer { name: "learn" type: "Bias" bottom: "b0" top: "p0" bias_param { axis: 0 num_axes: -1 } }')
+            parts.append(
+                'layer { name: "learn" type: "Bias" bottom: "b0" top: "p0" bias_param { axis: 0 num_axes: -1 } }'
+            )
             bottoms[0] = "p0"
         lines = ['bottom: "%s"' % name for name in bottoms] + ['top: "%s"' % name for name in self.tops]
         if self.weights is not None and self.backward:
@@ -57,9 +76,9 @@ def values(kind, shape, random):
     """float32 array of `shape`.
 
     Kinds: normal, positive (0.1 and more), large (most beyond +-20), ties (whole numbers -2..2, many equal), halves,
-    unit (0..1), rows (positive, each row of axis 1 sums to 1), bits (0 or 1, the first 1), labels:K (whole numbers 0..K-1),
-    fractions:K (the same plus a fraction, which the engines cut off), ignored:K (labels, a third of them 255), special
-    (normal with not-a-number and infinities), holes (the same without -infinity), zero, pairs (normal, but where bits would be 1 almost equal to 0.5).
+    unit (0..1), rows (positive, each row of axis 1 sums to 1), bits (0 or 1, the first 1), labels:K (whole numbers
+    0..K-1), fractions:K (the same plus a fraction, which the engines cut off), ignored:K (labels, a third of them 255),
+    special (normal with not-a-number and infinities), holes (the same without -infinity), zero.
     """
     shape = tuple(shape)
     name, _, number = kind.partition(":")
@@ -80,11 +99,15 @@ def values(kind, shape, random):
         array = array / array.sum(1, keepdims=True)
     else:
         array = {
-            "normal": lambda x: x, "positive": lambda x: np.abs(x) + 0.1, "large": lambda x: 40 * x,
-            "ties": lambda x: np.clip(np.round(x), -2, 2), "halves": lambda x: np.round(2 * x) / 2,
-            "unit": lambda x: 1 / (1 + np.exp(-x)), "bits": lambda x: (x > 0) | (np.arange(x.size).reshape(x.shape) == 0), "zero": lambda x: 0 * x,
-            "pairs": lambda x: np.where(x > 0, 0.5 + 0.01 * x, x),
-        }[name](array)  # fmt: skip
+            "normal": lambda x: x,
+            "positive": lambda x: np.abs(x) + 0.1,
+            "large": lambda x: 40 * x,
+            "ties": lambda x: np.clip(np.round(x), -2, 2),
+            "halves": lambda x: np.round(2 * x) / 2,
+            "unit": lambda x: 1 / (1 + np.exp(-x)),
+            "bits": lambda x: (x > 0) | (np.arange(x.size).reshape(x.shape) == 0),
+            "zero": lambda x: 0 * x,
+        }[name](array)
     return np.asarray(array, np.float32)
 
 

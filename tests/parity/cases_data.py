@@ -4,17 +4,28 @@ from case import Abort, Case
 
 NONE = dict(bottoms=[], weights=None, backward=False, passes=5)
 TRANSFORMS = (
-    "", "scale: 0.5", "mean_value: 10", "mean_value: 10 mean_value: 20 mean_value: 30 scale: 0.1", "crop_size: 5", "mirror: true",
-    "mirror: true crop_size: 4", 'mean_file: "{folder}/mean.binaryproto"',
+    "",
+    "scale: 0.5",
+    "mean_value: 10",
+    "mean_value: 10 mean_value: 20 mean_value: 30 scale: 0.1",
+    "crop_size: 5",
+    "mirror: true",
+    "mirror: true crop_size: 4",
+    'mean_file: "{folder}/mean.binaryproto"',
     'mean_file: "{folder}/mean.binaryproto" mirror: true crop_size: 6 scale: 0.01',
-)  # fmt: skip
+)
 
 
 def databases():
     for phase in ("TRAIN", "TEST"):
         for transform in TRANSFORMS:
-            yield Case("Data", 'data_param { source: "{folder}/lmdb" backend: LMDB batch_size: 4 } transform_param { %s }' % transform,
-                       tops=2, phase=phase, **NONE)  # fmt: skip
+            yield Case(
+                "Data",
+                'data_param { source: "{folder}/lmdb" backend: LMDB batch_size: 4 } transform_param { %s }' % transform,
+                tops=2,
+                phase=phase,
+                **NONE,
+            )
     yield Case("Data", 'data_param { source: "{folder}/lmdb" backend: LMDB batch_size: 3 }', tops=1, **NONE)
     yield Case("Data", 'data_param { source: "{folder}/floats" backend: LMDB batch_size: 2 }', tops=2, **NONE)
     encoded = 'data_param { source: "{folder}/encoded" backend: LMDB batch_size: 4 } transform_param { %s }'
@@ -25,23 +36,57 @@ def databases():
 def images():
     for phase in ("TRAIN", "TEST"):
         for transform in TRANSFORMS:
-            yield Case("ImageData", 'image_data_param { source: "{folder}/images.txt" root_folder: "{folder}/" batch_size: 3 } '
-                       "transform_param { %s }" % transform, tops=2, phase=phase, **NONE)  # fmt: skip
-    for settings in ("", "shuffle: true", "rand_skip: 4", "shuffle: true rand_skip: 3", "is_color: false", "new_height: 6 new_width: 9",
-                     "new_height: 12 new_width: 5 is_color: false"):  # fmt: skip
+            yield Case(
+                "ImageData",
+                'image_data_param { source: "{folder}/images.txt" root_folder: "{folder}/" batch_size: 3 } '
+                "transform_param { %s }" % transform,
+                tops=2,
+                phase=phase,
+                **NONE,
+            )
+    for settings in (
+        "",
+        "shuffle: true",
+        "rand_skip: 4",
+        "shuffle: true rand_skip: 3",
+        "is_color: false",
+        "new_height: 6 new_width: 9",
+        "new_height: 12 new_width: 5 is_color: false",
+    ):
         for mirror in ("", "transform_param { mirror: true }"):
-            yield Case("ImageData", 'image_data_param { source: "{folder}/images.txt" root_folder: "{folder}/" batch_size: 2 %s } %s'
-                       % (settings, mirror), tops=2, **NONE)  # fmt: skip
+            yield Case(
+                "ImageData",
+                'image_data_param { source: "{folder}/images.txt" root_folder: "{folder}/" batch_size: 2 %s } %s'
+                % (settings, mirror),
+                tops=2,
+                **NONE,
+            )
 
 
 def arrays():
     for settings in ("", "shuffle: true"):
         for source in ("one", "three"):
-            yield Case("HDF5Data", 'hdf5_data_param { source: "{folder}/%s.txt" batch_size: 4 %s }' % (source, settings),
-                       tops=["data", "label"], **NONE)  # fmt: skip
-    yield Case("HDF5Data", 'hdf5_data_param { source: "{folder}/three.txt" batch_size: 11 }', tops=["whole", "data", "label"], **NONE)
-    yield Case("HDF5Output", 'hdf5_output_param { file_name: "{folder}/{engine}_output.h5" }',
-               [((3, 2, 4, 5), "normal"), ((3,), "labels:9")], tops=0, weights=None, passes=1, force=False)  # fmt: skip
+            yield Case(
+                "HDF5Data",
+                'hdf5_data_param { source: "{folder}/%s.txt" batch_size: 4 %s }' % (source, settings),
+                tops=["data", "label"],
+                **NONE,
+            )
+    yield Case(
+        "HDF5Data",
+        'hdf5_data_param { source: "{folder}/three.txt" batch_size: 11 }',
+        tops=["whole", "data", "label"],
+        **NONE,
+    )
+    yield Case(
+        "HDF5Output",
+        'hdf5_output_param { file_name: "{folder}/{engine}_output.h5" }',
+        [((3, 2, 4, 5), "normal"), ((3,), "labels:9")],
+        tops=0,
+        weights=None,
+        passes=1,
+        force=False,
+    )
     memory = "memory_data_param { batch_size: 2 channels: 3 height: 4 width: 5 }"
     for labels in ((6,), (6, 1, 1, 1)):
         yield Case("MemoryData", memory, tops=2, arrays=((6, 3, 4, 5), labels), **NONE)
@@ -75,12 +120,28 @@ ABORTS = [
     Abort("ImageData", IMAGES % ("broken.txt", "", ""), [], "does not exist", tops=2),
     Abort("ImageData", IMAGES % ("images.txt", "", "crop_size: 50"), [], "crop_size 50 is larger", tops=2),
     Abort("ImageData", IMAGES % ("images.txt", "", ""), [], "takes 2 top blobs", tops=1),
-    Abort("HDF5Data", 'hdf5_data_param { source: "{folder}/none.txt" batch_size: 2 }', [], "cannot be read", tops=["data"]),
-    Abort("HDF5Data", 'hdf5_data_param { source: "{folder}/one.txt" batch_size: 2 }', [], "no dataset", tops=["nothing"]),
-    Abort("HDF5Data", 'hdf5_data_param { source: "{folder}/one.txt" batch_size: 2 } transform_param { scale: 2 }', [], "transform_param",
-          tops=["data"]),  # fmt: skip
-    Abort("HDF5Output", 'hdf5_output_param { file_name: "{folder}/{engine}_twice.h5" }', [SHAPE, (2,)], "one forward writes one file",
-          tops=0, run=True, weights=None),  # fmt: skip
+    Abort(
+        "HDF5Data", 'hdf5_data_param { source: "{folder}/none.txt" batch_size: 2 }', [], "cannot be read", tops=["data"]
+    ),
+    Abort(
+        "HDF5Data", 'hdf5_data_param { source: "{folder}/one.txt" batch_size: 2 }', [], "no dataset", tops=["nothing"]
+    ),
+    Abort(
+        "HDF5Data",
+        'hdf5_data_param { source: "{folder}/one.txt" batch_size: 2 } transform_param { scale: 2 }',
+        [],
+        "transform_param",
+        tops=["data"],
+    ),
+    Abort(
+        "HDF5Output",
+        'hdf5_output_param { file_name: "{folder}/{engine}_twice.h5" }',
+        [SHAPE, (2,)],
+        "one forward writes one file",
+        tops=0,
+        run=True,
+        weights=None,
+    ),
     Abort("MemoryData", MEMORY, [], "call set_input_arrays", tops=2, run=True, weights=None),
     Abort("MemoryData", "memory_data_param { batch_size: 2 }", [], "must be positive", tops=2),
 ]

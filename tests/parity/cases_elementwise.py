@@ -43,20 +43,44 @@ def neurons():
 
 
 def powers():
-    for settings in ("", "power: 2", "power: 2 shift: 0.5 scale: 3", "scale: -2 shift: 1", "power: 0", "scale: 0 shift: 2 power: 3",
-                     "power: 3 shift: 0.5 scale: 0.25", "power: 3", "shift: 4"):  # fmt: skip
+    for settings in (
+        "",
+        "power: 2",
+        "power: 2 shift: 0.5 scale: 3",
+        "scale: -2 shift: 1",
+        "power: 0",
+        "scale: 0 shift: 2 power: 3",
+        "power: 3 shift: 0.5 scale: 0.25",
+        "power: 3",
+        "shift: 4",
+    ):
         yield Case("Power", "power_param { %s }" % settings, X)
     for settings in ("power: 0.5", "power: -1", "power: -0.75 shift: 1 scale: 0.3", "power: 1.7"):
         yield Case("Power", "power_param { %s }" % settings, POSITIVE, second=LARGER)
-    for settings in ("", "base: 2", "base: 2 scale: 3", "scale: 0.5 shift: 1", "base: 0.5 shift: -2 scale: 0.5", "base: 10"):
+    for settings in (
+        "",
+        "base: 2",
+        "base: 2 scale: 3",
+        "scale: 0.5 shift: 1",
+        "base: 0.5 shift: -2 scale: 0.5",
+        "base: 10",
+    ):
         yield Case("Exp", "exp_param { %s }" % settings, X)
         yield Case("Log", "log_param { %s }" % settings.replace("shift: -2", "shift: 2"), POSITIVE)
     yield Case("Exp", "", X, "in-place")
 
 
 def affine():
-    for settings in ("", "axis: 0", "axis: 2", "axis: 1 num_axes: 2", "axis: 0 num_axes: -1", "axis: -1", "num_axes: 0",
-                     "axis: 2 num_axes: 2"):  # fmt: skip
+    for settings in (
+        "",
+        "axis: 0",
+        "axis: 2",
+        "axis: 1 num_axes: 2",
+        "axis: 0 num_axes: -1",
+        "axis: -1",
+        "num_axes: 0",
+        "axis: 2 num_axes: 2",
+    ):
         for tops in (1, "in-place"):
             yield Case("Bias", "bias_param { %s }" % settings, X, tops)
             yield Case("Scale", "scale_param { %s }" % settings, X, tops)
@@ -64,8 +88,12 @@ def affine():
     yield Case("Scale", "scale_param { bias_term: true }", [((1, 3, 4, 5), "normal")])
     yield Case("Scale", "", X, parameters=None, second=[(4, 3, 1, 2)])
     yield Case("Scale", "scale_param { filler { } bias_term: true bias_filler { value: 2 } }", X, parameters=None)
-    yield Case("Scale", 'scale_param { filler { type: "uniform" } bias_term: true bias_filler { type: "uniform" } }', X,
-               parameters=None)  # fmt: skip
+    yield Case(
+        "Scale",
+        'scale_param { filler { type: "uniform" } bias_term: true bias_filler { type: "uniform" } }',
+        X,
+        parameters=None,
+    )
     yield Case("Bias", "bias_param { filler { value: 3 } }", X, parameters=None)
     for axis, shape in ((0, (2,)), (0, (2, 3)), (1, (3, 4)), (2, (4, 5)), (0, (2, 3, 4, 5)), (1, ()), (-1, (5,))):
         for type, name in (("Bias", "bias"), ("Scale", "scale")):
@@ -75,28 +103,73 @@ def affine():
 
 
 def products():
-    for settings in ("", "bias_term: false", "transpose: true", "axis: 2", "axis: -1", "axis: 0", "axis: 2 transpose: true"):
+    for settings in (
+        "",
+        "bias_term: false",
+        "transpose: true",
+        "axis: 2",
+        "axis: -1",
+        "axis: 0",
+        "axis: 2 transpose: true",
+    ):
         second = None if "axis: 0" in settings else [(5, 3, 4, 5)]
         yield Case("InnerProduct", "inner_product_param { num_output: 4 %s }" % settings, X, second=second)
-    for filler in ('type: "xavier"', 'type: "uniform" min: -1 max: 3', 'type: "xavier" variance_norm: AVERAGE',
-                   'type: "xavier" variance_norm: FAN_OUT', 'type: "positive_unitball"'):  # fmt: skip
-        yield Case("InnerProduct", "inner_product_param { num_output: 4 weight_filler { %s } bias_filler { value: 0.5 } }" % filler,
-                   [((3, 6), "normal")], parameters=None)  # fmt: skip
-    yield Case("InnerProduct", "param { lr_mult: 0 } param { lr_mult: 1 } inner_product_param { num_output: 3 }", X, force=False)
+    for filler in (
+        'type: "xavier"',
+        'type: "uniform" min: -1 max: 3',
+        'type: "xavier" variance_norm: AVERAGE',
+        'type: "xavier" variance_norm: FAN_OUT',
+        'type: "positive_unitball"',
+    ):
+        yield Case(
+            "InnerProduct",
+            "inner_product_param { num_output: 4 weight_filler { %s } bias_filler { value: 0.5 } }" % filler,
+            [((3, 6), "normal")],
+            parameters=None,
+        )
+    yield Case(
+        "InnerProduct",
+        "param { lr_mult: 0 } param { lr_mult: 1 } inner_product_param { num_output: 3 }",
+        X,
+        force=False,
+    )
     for settings in ("", "bias_term: false"):
         for shape in ((6,), (3, 1, 2), (2, 2)):
-            yield Case("Embed", "embed_param { num_output: 3 input_dim: 4 %s }" % settings, [(shape, "fractions:4")], force=False)
-    yield Case("Embed", 'embed_param { num_output: 3 input_dim: 4 weight_filler { type: "uniform" } }', [((5,), "labels:4")],
-               force=False, parameters=None, second=[(9,)])  # fmt: skip
+            yield Case(
+                "Embed",
+                "embed_param { num_output: 3 input_dim: 4 %s }" % settings,
+                [(shape, "fractions:4")],
+                force=False,
+            )
+    yield Case(
+        "Embed",
+        'embed_param { num_output: 3 input_dim: 4 weight_filler { type: "uniform" } }',
+        [((5,), "labels:4")],
+        force=False,
+        parameters=None,
+        second=[(9,)],
+    )
 
 
 def normalization():
-    for settings in ("", "local_size: 3", "local_size: 3 alpha: 0.5 beta: 0.5 k: 2", "local_size: 1", "local_size: 7 alpha: 1e-4"):
+    for settings in (
+        "",
+        "local_size: 3",
+        "local_size: 3 alpha: 0.5 beta: 0.5 k: 2",
+        "local_size: 1",
+        "local_size: 7 alpha: 1e-4",
+    ):
         for region in ("ACROSS_CHANNELS", "WITHIN_CHANNEL"):
             yield Case("LRN", "lrn_param { %s norm_region: %s }" % (settings, region), X, second=LARGER)
     yield Case("LRN", "lrn_param { local_size: 5 alpha: 0.0001 }", [((2, 8, 3, 3), "large")])
-    for settings in ("", "normalize_variance: false", "across_channels: true", "across_channels: true normalize_variance: false",
-                     "eps: 0.5", "eps: 0.1 across_channels: true"):  # fmt: skip
+    for settings in (
+        "",
+        "normalize_variance: false",
+        "across_channels: true",
+        "across_channels: true normalize_variance: false",
+        "eps: 0.5",
+        "eps: 0.1 across_channels: true",
+    ):
         yield Case("MVN", "mvn_param { %s }" % settings, X, second=LARGER)
     yield Case("MVN", "", [((2, 3, 4), "normal")])
     yield Case("MVN", "mvn_param { across_channels: true }", [((4, 6), "normal")])
@@ -107,7 +180,15 @@ def normalization():
     for settings in ("use_global_stats: true", "use_global_stats: false", "moving_average_fraction: 0.9", "eps: 0.1"):
         for phase in ("TRAIN", "TEST"):
             for tops in (1, "in-place"):
-                yield Case("BatchNorm", "batch_norm_param { %s }" % settings, X, tops, phase=phase, parameters="positive", passes=3)
+                yield Case(
+                    "BatchNorm",
+                    "batch_norm_param { %s }" % settings,
+                    X,
+                    tops,
+                    phase=phase,
+                    parameters="positive",
+                    passes=3,
+                )
     yield Case("BatchNorm", "", X, parameters=None, second=[(5, 3, 2, 2)])
     yield Case("BatchNorm", "", X, parameters=None, phase="TEST")
     yield Case("BatchNorm", "", X, force=False)
@@ -130,7 +211,12 @@ ABORTS = [
     Abort("Scale", "scale_param { num_axes: -2 }", [SHAPE], "num_axes must be -1 or more"),
     Abort("Scale", "", [SHAPE, (4,)], r"shape \(4,\) does not fit"),
     Abort("InnerProduct", "", [SHAPE], "num_output must be positive"),
-    Abort("InnerProduct", 'inner_product_param { num_output: 2 weight_filler { type: "what" } }', [SHAPE], "unknown filler"),
+    Abort(
+        "InnerProduct",
+        'inner_product_param { num_output: 2 weight_filler { type: "what" } }',
+        [SHAPE],
+        "unknown filler",
+    ),
     Abort("Embed", "embed_param { num_output: 3 }", [(4,)], "input_dim must be positive"),
     Abort("Embed", "embed_param { input_dim: 3 }", [(4,)], "num_output must be positive"),
     Abort("Embed", "embed_param { input_dim: 3 num_output: 2 }", [(4,)], "has no gradient for its bottom", run=True),

@@ -9,12 +9,23 @@ TIES = [((2, 3, 4, 5), "ties")]
 def joined():
     for axis in ("", "axis: 0", "axis: 2", "axis: -1", "concat_dim: 1"):
         yield Case("Concat", "concat_param { %s }" % axis, X * 2)
-    yield Case("Concat", "", X + [((2, 1, 4, 5), "normal"), ((2, 6, 4, 5), "normal")],
-               second=[(3, 2, 2, 2), (3, 1, 2, 2), (3, 4, 2, 2)])  # fmt: skip
+    yield Case(
+        "Concat",
+        "",
+        X + [((2, 1, 4, 5), "normal"), ((2, 6, 4, 5), "normal")],
+        second=[(3, 2, 2, 2), (3, 1, 2, 2), (3, 4, 2, 2)],
+    )
     yield Case("Concat", "", X)
     yield Case("Concat", "concat_param { axis: 0 }", [((3,), "normal"), ((4,), "normal")])
-    for settings, tops in (("", 3), ("axis: 0", 2), ("axis: 3 slice_point: 2", 2), ("axis: 2 slice_point: 1 slice_point: 3", 3),
-                           ("slice_dim: 1 slice_point: 1", 2), ("axis: -2", 4), ("", 1)):  # fmt: skip
+    for settings, tops in (
+        ("", 3),
+        ("axis: 0", 2),
+        ("axis: 3 slice_point: 2", 2),
+        ("axis: 2 slice_point: 1 slice_point: 3", 3),
+        ("slice_dim: 1 slice_point: 1", 2),
+        ("axis: -2", 4),
+        ("", 1),
+    ):
         yield Case("Slice", "slice_param { %s }" % settings, X, tops=tops)
     yield Case("Slice", "", [((2, 4, 3), "normal")], tops=2, second=[(3, 6, 2)])
     yield Case("Split", "", X, tops=1)
@@ -43,12 +54,28 @@ def shared(name):
 
 
 def reshaped():
-    for settings in ("", "axis: 2", "axis: 0 end_axis: 1", "end_axis: 2", "axis: -3 end_axis: -2", "axis: 1 end_axis: 1"):
+    for settings in (
+        "",
+        "axis: 2",
+        "axis: 0 end_axis: 1",
+        "end_axis: 2",
+        "axis: -3 end_axis: -2",
+        "axis: 1 end_axis: 1",
+    ):
         yield Case("Flatten", "flatten_param { %s }" % settings, X, second=[(1, 2, 3, 4)])
-    for settings in ("shape { dim: 0 dim: -1 }", "shape { dim: 2 dim: 60 }", "shape { dim: -1 }", "shape { dim: 0 dim: 0 dim: 20 }",
-                     "axis: 1 num_axes: 2 shape { dim: 6 dim: 2 }", "axis: 1 num_axes: 0 shape { dim: 1 dim: 1 }",
-                     "axis: -1 num_axes: 0 shape { dim: 1 }", "axis: -2 shape { dim: 5 }", "axis: 2 shape { dim: -1 }",
-                     "axis: 2 shape { dim: 0 dim: 1 dim: -1 }", "shape { dim: 2 dim: 0 dim: -1 }"):  # fmt: skip
+    for settings in (
+        "shape { dim: 0 dim: -1 }",
+        "shape { dim: 2 dim: 60 }",
+        "shape { dim: -1 }",
+        "shape { dim: 0 dim: 0 dim: 20 }",
+        "axis: 1 num_axes: 2 shape { dim: 6 dim: 2 }",
+        "axis: 1 num_axes: 0 shape { dim: 1 dim: 1 }",
+        "axis: -1 num_axes: 0 shape { dim: 1 }",
+        "axis: -2 shape { dim: 5 }",
+        "axis: 2 shape { dim: -1 }",
+        "axis: 2 shape { dim: 0 dim: 1 dim: -1 }",
+        "shape { dim: 2 dim: 0 dim: -1 }",
+    ):
         if settings == "axis: -2 shape { dim: 5 }":
             yield Case("Reshape", "reshape_param { %s }" % settings, [((2, 3, 1, 5), "normal")])
         else:
@@ -62,16 +89,28 @@ def reshaped():
         yield Case("BatchReindex", "", [((4, 3, 2), "normal"), (index, "fractions:4")], force=False, learn=True)
     for selector in ((6,), (6, 1, 1, 1)):
         yield Case("Filter", "", [((6, 3, 2), "normal"), (selector, "bits")], force=False, learn=True)
-        yield Case("Filter", "", [((6, 3, 2), "normal"), ((6,), "normal"), (selector, "bits")], tops=2, force=False, learn=True)
+        yield Case(
+            "Filter", "", [((6, 3, 2), "normal"), ((6,), "normal"), (selector, "bits")], tops=2, force=False, learn=True
+        )
 
 
 def reduced():
     for operation in ("SUM", "ASUM", "SUMSQ", "MEAN"):
         for settings in ("", "axis: 1", "axis: -1 coeff: 2", "axis: 2 coeff: -0.5", "axis: -4"):
-            yield Case("Reduction", "reduction_param { operation: %s %s }" % (operation, settings), TIES, second=[(3, 2, 2, 2)])
+            yield Case(
+                "Reduction", "reduction_param { operation: %s %s }" % (operation, settings), TIES, second=[(3, 2, 2, 2)]
+            )
     for kind in ("normal", "ties"):
-        for settings in ("", "top_k: 3", "out_max_val: true", "out_max_val: true top_k: 4", "axis: 1", "axis: 2 top_k: 3",
-                         "axis: -1 top_k: 2 out_max_val: true", "axis: 0"):  # fmt: skip
+        for settings in (
+            "",
+            "top_k: 3",
+            "out_max_val: true",
+            "out_max_val: true top_k: 4",
+            "axis: 1",
+            "axis: 2 top_k: 3",
+            "axis: -1 top_k: 2 out_max_val: true",
+            "axis: 0",
+        ):
             yield Case("ArgMax", "argmax_param { %s }" % settings, [((2, 3, 4, 5), kind)], backward=False)
     yield Case("ArgMax", "argmax_param { top_k: 2 }", [((4, 6), "ties")], backward=False, second=[(2, 6)])
     yield Case("ArgMax", "argmax_param { out_max_val: true }", [((4, 3, 2, 2, 2), "normal")], backward=False)
@@ -83,20 +122,29 @@ def reduced():
 
 def sources():
     shape = "parameter_param { shape { dim: 2 dim: 3 } }"
-    product = ('layer { name: "d" type: "Input" top: "d" input_param { shape { dim: 2 dim: 3 } } }\n'
-               'layer { name: "p" type: "Parameter" top: "p" %s }\n' % shape)  # fmt: skip
+    product = (
+        'layer { name: "d" type: "Input" top: "d" input_param { shape { dim: 2 dim: 3 } } }\n'
+        'layer { name: "p" type: "Parameter" top: "p" %s }\n' % shape
+    )
     yield Case("Parameter", shape, [], weights=None)
     yield Case("Eltwise", 'bottom: "p" bottom: "d" eltwise_param { operation: PROD }', [], before=product, tops=["y"])
     yield Case("Silence", "", X, tops=0, weights=None)
     yield Case("Silence", "", X * 2, tops=0, weights=None, force=False)
     for shapes in ("shape { dim: 2 dim: 3 }", "shape { } shape { dim: 4 }"):
         yield Case("Input", "input_param { %s }" % shapes, [], tops=2, weights=None, backward=False)
-    for settings in ("shape { dim: 2 dim: 3 }", "shape { dim: 2 dim: 3 } data_filler { value: 4 }", "num: 2 channels: 3 height: 1 width: 5",
-                     'shape { dim: 5 } data_filler { type: "uniform" min: -1 max: 1 }', "shape { } shape { dim: 4 } data_filler { value: 2 }",
-                     'shape { dim: 3 dim: 2 } data_filler { value: 1 } data_filler { type: "uniform" max: 5 }',
-                     "num: 1 num: 2 channels: 1 channels: 3 height: 2 height: 2 width: 1 width: 1",
-                     'shape { dim: 4 dim: 3 } data_filler { type: "xavier" }'):  # fmt: skip
-        yield Case("DummyData", "dummy_data_param { %s }" % settings, [], tops=2, weights=None, backward=False, passes=3)
+    for settings in (
+        "shape { dim: 2 dim: 3 }",
+        "shape { dim: 2 dim: 3 } data_filler { value: 4 }",
+        "num: 2 channels: 3 height: 1 width: 5",
+        'shape { dim: 5 } data_filler { type: "uniform" min: -1 max: 1 }',
+        "shape { } shape { dim: 4 } data_filler { value: 2 }",
+        'shape { dim: 3 dim: 2 } data_filler { value: 1 } data_filler { type: "uniform" max: 5 }',
+        "num: 1 num: 2 channels: 1 channels: 3 height: 2 height: 2 width: 1 width: 1",
+        'shape { dim: 4 dim: 3 } data_filler { type: "xavier" }',
+    ):
+        yield Case(
+            "DummyData", "dummy_data_param { %s }" % settings, [], tops=2, weights=None, backward=False, passes=3
+        )
 
 
 CASES = [case for group in (joined, reshaped, reduced, sources) for case in group()]

@@ -43,7 +43,9 @@ def real_caffe(folder):
     results = Path(folder) / "caffe"
     environment = dict(os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", GLOG_minloglevel="3")
     command = [str(CAFFE_PYTHON), str(Path(run_cases.__file__).resolve()), str(folder), str(results)]
-    done = subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace")
+    done = subprocess.run(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace"
+    )
     if done.returncode:
         raise RuntimeError(f"real Caffe stopped with {done.returncode}:\n" + "\n".join(done.stderr.splitlines()[-15:]))
     with np.load(f"{results}.npz") as file:

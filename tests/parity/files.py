@@ -15,11 +15,18 @@ def prepare(folder):
     """Fill `folder` (pathlib.Path)."""
     random = np.random.RandomState(7)
     photos = [random.randint(0, 256, (8, 7, 3)).astype(np.uint8) for _ in range(7)]
-    raw = [caffe_pb2.Datum(channels=3, height=8, width=7, data=p.transpose(2, 0, 1).tobytes(), label=i) for i, p in enumerate(photos)]
+    raw = [
+        caffe_pb2.Datum(channels=3, height=8, width=7, data=p.transpose(2, 0, 1).tobytes(), label=i)
+        for i, p in enumerate(photos)
+    ]
     database(folder / "lmdb", raw)
     values = random.normal(size=(5, 2 * 3 * 4))
-    database(folder / "floats", [caffe_pb2.Datum(channels=2, height=3, width=4, float_data=row, label=-1) for row in values])
-    encoded = [caffe_pb2.Datum(data=cv2.imencode(".png", photo)[1].tobytes(), encoded=True, label=3) for photo in photos]
+    database(
+        folder / "floats", [caffe_pb2.Datum(channels=2, height=3, width=4, float_data=row, label=-1) for row in values]
+    )
+    encoded = [
+        caffe_pb2.Datum(data=cv2.imencode(".png", photo)[1].tobytes(), encoded=True, label=3) for photo in photos
+    ]
     database(folder / "encoded", encoded)
     write_blob(folder / "mean.binaryproto", random.uniform(0, 255, (1, 3, 8, 7)).astype(np.float32))
     write_blob(folder / "infogain4.binaryproto", random.uniform(0, 2, (1, 1, 4, 4)).astype(np.float32))

@@ -85,11 +85,13 @@ def describe(net):
     return {
         "blobs": [[name, list(blob.data.shape)] for name, blob in net.blobs.items()],
         "params": [[name, [list(blob.data.shape) for blob in blobs]] for name, blobs in net.params.items()],
-        "inputs": list(net.inputs), "outputs": list(net.outputs), "layers": list(net._layer_names),
+        "inputs": list(net.inputs),
+        "outputs": list(net.outputs),
+        "layers": list(net._layer_names),
         "types": [layer.type for layer in net.layers],
         "bottoms": [[name, list(names)] for name, names in net.bottom_names.items()],
         "tops": [[name, list(names)] for name, names in net.top_names.items()],
-    }  # fmt: skip
+    }
 
 
 def record(net, prefix, case, arrays):
@@ -115,7 +117,7 @@ def attempt(caffe, engine, folder, abort):
 
 
 def how_it_ends(caffe, folder, abort):
-    """"aborts", "raises" or "runs", tried in a child process."""
+    """ "aborts", "raises" or "runs", tried in a child process."""
     child = os.fork()
     if child == 0:
         import resource

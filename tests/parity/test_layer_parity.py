@@ -104,7 +104,11 @@ def test_one_sweep_equals_layer_after_layer(folder, ours):
         run_cases.run_case(torchcaffe, "torchcaffe", folder, case, number, arrays, sweep)
     compared = {}
     for name, values in arrays.items():
-        if "/diff" in name and "[" not in name and (not name.endswith("/b0/diff") or CASES[int(name.split("/")[0])].in_place):
+        if (
+            "/diff" in name
+            and "[" not in name
+            and (not name.endswith("/b0/diff") or CASES[int(name.split("/")[0])].in_place)
+        ):
             continue  # the diff of a loss stays what it was
         compared[name] = comparison.difference(ours[0][name], values)
     apart = {name: value for name, value in compared.items() if value > comparison.LIMIT}

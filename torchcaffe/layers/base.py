@@ -118,8 +118,8 @@ class Layer:
         for index in refused:
             self.check(
                 not wanted[index],
-                f'has no gradient for its bottom "{self.param.bottom[index]}": stop it there with propagate_down: false, '
-                "or leave out force_backward",
+                f'has no gradient for its bottom "{self.param.bottom[index]}": stop it there with '
+                "propagate_down: false, or leave out force_backward",
             )
 
     def check_counts(self, bottoms: int, tops: int):

@@ -63,6 +63,8 @@ class Embed(Layer):
     def forward(self, x):
         index, rows = x.to(torch.int64), self.param.embed_param.input_dim
         if index.device.type == "cpu" and index.numel() and not 0 <= int(index.min()) <= int(index.max()) < rows:
-            self.check(False, f"indices {int(index.min())} to {int(index.max())} are outside 0 to {rows - 1} (input_dim)")
+            self.check(
+                False, f"indices {int(index.min())} to {int(index.max())} are outside 0 to {rows - 1} (input_dim)"
+            )
         y = F.embedding(index, self.weight(0))
         return y + self.weight(1) if len(self.blobs) > 1 else y

@@ -47,7 +47,9 @@ class DummyData(Source):
         p, tops = self.param.dummy_data_param, len(top)
         legacy = list(zip(p.num, p.channels, p.height, p.width))
         shapes = [tuple(shape.dim) for shape in p.shape] or legacy
-        self.check(len(shapes) in (1, tops), f"dummy_data_param needs one shape, or one a top ({tops}), not {len(shapes)}")
+        self.check(
+            len(shapes) in (1, tops), f"dummy_data_param needs one shape, or one a top ({tops}), not {len(shapes)}"
+        )
         self.check(len(p.data_filler) in (0, 1, tops), f"data_filler: none, one, or one a top ({tops})")
         default = type(self.param.convolution_param.weight_filler)(type="constant", value=0)
         given = list(p.data_filler) or [default]

@@ -21,7 +21,9 @@ class HDF5Data(Source):
 
     def setup(self, bottom, top):
         p = self.param.hdf5_data_param
-        self.check(not self.param.HasField("transform_param"), "transform_param has no effect here: transform the files")
+        self.check(
+            not self.param.HasField("transform_param"), "transform_param has no effect here: transform the files"
+        )
         self.check(p.batch_size > 0, "hdf5_data_param.batch_size must be positive")
         self.check(p.source, "hdf5_data_param.source is missing")
         try:
@@ -46,18 +48,26 @@ class HDF5Data(Source):
             with h5py.File(path, "r") as file:
                 self.arrays = [self.dataset(file, name, path) for name in self.param.top]
         except OSError as problem:
-            raise DataError(f"{path}: not a readable HDF5 file ({problem}); named in {self.param.hdf5_data_param.source}") from None
+            raise DataError(
+                f"{path}: not a readable HDF5 file ({problem}); named in {self.param.hdf5_data_param.source}"
+            ) from None
         rows = {len(array) for array in self.arrays}
         if len(rows) != 1 or not min(rows):
-            raise DataError(f"{path}: its datasets {', '.join(self.param.top)} need equal numbers of rows, not {sorted(rows)}")
+            raise DataError(
+                f"{path}: its datasets {', '.join(self.param.top)} need equal numbers of rows, not {sorted(rows)}"
+            )
         self.order = list(range(min(rows)))
         self.mix()
 
     def dataset(self, file, name, path):
         if name not in file:
-            raise DataError(f'{path}: no dataset "{name}" for the top of layer "{self.name}"; there are: {", ".join(file)}')
+            raise DataError(
+                f'{path}: no dataset "{name}" for the top of layer "{self.name}"; there are: {", ".join(file)}'
+            )
         if not file[name].shape or file[name].dtype.kind not in "fiu":
-            raise DataError(f'{path}: dataset "{name}" must hold rows of numbers, not {file[name].dtype} of {file[name].shape}')
+            raise DataError(
+                f'{path}: dataset "{name}" must hold rows of numbers, not {file[name].dtype} of {file[name].shape}'
+            )
         array = np.asarray(file[name], np.float32)
         if hasattr(self, "arrays") and array.shape[1:] != self.arrays[list(self.param.top).index(name)].shape[1:]:
             raise DataError(f'{path}: dataset "{name}" has rows of {array.shape[1:]}, unlike the first file')
@@ -120,7 +130,9 @@ class HDF5Output(Layer):
         import h5py
 
         if self.written:
-            raise DataError(f'layer "{self.name}" (HDF5Output): {self.path} holds a batch already; one forward writes one file')
+            raise DataError(
+                f'layer "{self.name}" (HDF5Output): {self.path} holds a batch already; one forward writes one file'
+            )
         with h5py.File(self.path, "a") as file:
             for name, tensor in (("data", data), ("label", label)):
                 array = tensor.detach().cpu().numpy()

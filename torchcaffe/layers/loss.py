@@ -37,7 +37,9 @@ class LossLayer(Layer):
 
     def shapes(self, *shapes):
         if shapes[0][:1] != shapes[1][:1]:
-            raise ShapeError(f'layer "{self.name}" ({self.type}): bottoms differ in batch size: {shapes[0]}, {shapes[1]}')
+            raise ShapeError(
+                f'layer "{self.name}" ({self.type}): bottoms differ in batch size: {shapes[0]}, {shapes[1]}'
+            )
         return [()]
 
     def normalizer(self, outer, inner, valid):
@@ -109,7 +111,9 @@ class SigmoidCrossEntropyLoss(LossLayer):
 
     def shapes(self, *shapes):
         if math.prod(shapes[0]) != math.prod(shapes[1]):
-            raise ShapeError(f'layer "{self.name}" ({self.type}): scores {shapes[0]} and targets {shapes[1]} differ in count')
+            raise ShapeError(
+                f'layer "{self.name}" ({self.type}): scores {shapes[0]} and targets {shapes[1]} differ in count'
+            )
         return super().shapes(*shapes)
 
     def forward(self, scores, targets):
@@ -149,7 +153,8 @@ class InfogainLoss(LossLayer):
         classes = class_axis(self, self.param.infogain_loss_param, shapes)[2]
         found = self.matrix.shape if self.matrix is not None else shapes[2]
         self.check_shape(
-            math.prod(found) == classes**2, f"{classes} classes need an infogain matrix of {classes**2} values, got {found}"
+            math.prod(found) == classes**2,
+            f"{classes} classes need an infogain matrix of {classes**2} values, got {found}",
         )
         return (super().shapes(*shapes) + [shapes[0]])[: max(1, len(self.param.top))]
 

@@ -37,7 +37,8 @@ class HingeLoss(LossLayer):
 
     def shapes(self, *shapes):
         self.check_shape(
-            math.prod(shapes[1]) == shapes[0][0], f"scores {shapes[0]} need {shapes[0][0]} labels, got shape {shapes[1]}"
+            math.prod(shapes[1]) == shapes[0][0],
+            f"scores {shapes[0]} need {shapes[0][0]} labels, got shape {shapes[1]}",
         )
         return super().shapes(*shapes)
 

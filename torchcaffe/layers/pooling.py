@@ -38,14 +38,17 @@ class Pooling(Layer):
         self.kernel = (p.kernel_h, p.kernel_w) if kernel_given else (p.kernel_size, p.kernel_size)
         self.check(min(self.kernel) > 0, f"kernel sizes must be positive: {self.kernel}")
         self.check(min(self.stride) > 0, f"strides must be positive: {self.stride}")
-        self.check(all(a < k for a, k in zip(self.pad, self.kernel)), f"pad {self.pad} must be below kernel {self.kernel}")
+        self.check(
+            all(a < k for a, k in zip(self.pad, self.kernel)), f"pad {self.pad} must be below kernel {self.kernel}"
+        )
 
     def pair(self, name):
         """(height, width) of "stride" or "pad", which are given once, or both with _h and _w."""
         p = self.param.pooling_param
         given = [p.HasField(field) for field in (f"{name}_h", f"{name}_w")]
         self.check(
-            not any(given) or all(given) and not p.HasField(name), f"give {name}, or both {name}_h and {name}_w, and not all three"
+            not any(given) or all(given) and not p.HasField(name),
+            f"give {name}, or both {name}_h and {name}_w, and not all three",
         )
         return (getattr(p, f"{name}_h"), getattr(p, f"{name}_w")) if all(given) else (getattr(p, name),) * 2
 

@@ -59,7 +59,9 @@ class Python(base.Layer):
             ) from None
         cls = getattr(module, p.layer, None)
         self.check(cls is not None, f'module "{p.module}" has no class "{p.layer}"')
-        self.check(isinstance(cls, type) and issubclass(cls, Layer), f"{p.module}.{p.layer} must derive from caffe.Layer")
+        self.check(
+            isinstance(cls, type) and issubclass(cls, Layer), f"{p.module}.{p.layer} must derive from caffe.Layer"
+        )
         for method in ("setup", "reshape", "forward", "backward"):
             self.check(callable(getattr(cls, method, None)), f"{p.module}.{p.layer} needs a method {method}")
         return cls

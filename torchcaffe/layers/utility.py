@@ -140,7 +140,9 @@ class Reshape(Layer):
         count = math.prod(shape)
         if -1 in new:
             known = math.prod(size for size in new if size != -1)
-            self.check_shape(known and count % known == 0, f"{count} values of {shape} do not divide by {known} of {new}")
+            self.check_shape(
+                known and count % known == 0, f"{count} values of {shape} do not divide by {known} of {new}"
+            )
             new[new.index(-1)] = count // known
         self.check_shape(math.prod(new) == count, f"shape {shape} ({count} values) cannot become {tuple(new)}")
         return [tuple(new)]
@@ -179,7 +181,8 @@ class Crop(Layer):
         self.first = self.axis(p.axis, axes)
         cropped = axes - self.first
         self.check(
-            len(p.offset) in (0, 1, cropped), f"offset: none, one, or one for each of the {cropped} axes, not {len(p.offset)}"
+            len(p.offset) in (0, 1, cropped),
+            f"offset: none, one, or one for each of the {cropped} axes, not {len(p.offset)}",
         )
 
     def shapes(self, shape, like):

@@ -57,7 +57,9 @@ class ConvolutionBase(Layer):
         self.group, self.outputs = parameter.group, parameter.num_output
         self.inputs = shape[self.channel_axis]
         self.check(self.outputs > 0, "num_output must be positive")
-        self.check(self.group > 0 and self.inputs % self.group == 0, f"group {self.group} must divide {self.inputs} channels")
+        self.check(
+            self.group > 0 and self.inputs % self.group == 0, f"group {self.group} must divide {self.inputs} channels"
+        )
         self.check(self.outputs % self.group == 0, f"group {self.group} must divide num_output {self.outputs}")
         self.check(len(bottom) == len(top), f"{len(bottom)} bottoms need as many tops, not {len(top)}")
         self.add_parameter(self.weight_shape() + tuple(self.kernel), parameter.weight_filler)
