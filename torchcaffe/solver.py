@@ -58,8 +58,11 @@ class SGDSolver(SetOnce, SolverFiles, SolverReports):
         self.current_step = 0
         self.callbacks = []
         self.requested = None  # "stop" or "snapshot", asked for by a signal
-        updates.check(self.type, parsed)
-        policies.check(parsed)
+        try:
+            updates.check(self.type, parsed)
+            policies.check(parsed)
+        except SolverError as problem:
+            raise SolverError(f"{solver_file}: {problem}") from None
         log.info(f"Initializing solver from parameters: \n{str(parsed).rstrip()}")
         if parsed.random_seed >= 0:
             rng.set_random_seed(parsed.random_seed + mode.solver_rank())

@@ -12,6 +12,7 @@ from torchcaffe.proto import caffe_pb2
 
 _UNKNOWN_FIELD = re.compile(r'Message type "caffe\.([\w.]+)" has no field named "([^"]*)"')
 _UNKNOWN_VALUE = re.compile(r'Enum type "caffe\.([\w.]+)" has no value (?:named|with number) (.*)\.$')
+_TOKEN = re.compile(r"""#[^\n]*|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|[{}<>:]|[\w.+-]+""")
 _REPEATED = re.compile(r'Message type "caffe\.([\w.]+)" should not have multiple "(\w+)" fields')
 
 
@@ -26,7 +27,9 @@ def parse(text: str, message, source: str):
     try:
         text_format.Parse(text, message)
     except text_format.ParseError as problem:
-        raise PrototxtError(f"{source}{_place(problem)}: {_explain(str(problem), message)}") from None
+        place, blocks = _place(problem, text)
+        inside = f" (in {', '.join(blocks)})" if blocks else ""
+        raise PrototxtError(f"{source}{place}: {_explain(str(problem), message)}{inside}") from None
     except UnicodeEncodeError:
         raise PrototxtError(f"{source}: holds text that is not UTF-8; save it as UTF-8") from None
     missing = message.FindInitializationErrors()
@@ -35,9 +38,32 @@ def parse(text: str, message, source: str):
     return message
 
 
-def _place(problem):
+def _place(problem, text):
+    """(", line 3", names of the blocks around it) of a parse error."""
     line = problem.GetLine()
-    return f", line {line}" if line else ""
+    if not line:
+        return "", []
+    lines = text.split("\n")[:line]
+    lines[-1] = lines[-1][: max(0, (problem.GetColumn() or 1) - 1)]
+    return f", line {line}", _path("\n".join(lines))
+
+
+def _path(text):
+    """The blocks that are open at the end of `text`: ['layer "conv1"', 'convolution_param']."""
+    blocks, word, field = [], "", ""
+    for token in _TOKEN.findall(text):
+        if token in "{<":
+            blocks.append(word)
+        elif token in "}>":
+            del blocks[-1:]
+        elif token[0] in "\"'":
+            if field == "name" and len(blocks) == 1:
+                blocks[0] = f'{blocks[0].split(" ")[0]} "{token[1:-1]}"'
+        elif token == ":":
+            field = word
+        elif token[0] != "#":
+            word = token
+    return blocks
 
 
 def _explain(complaint, message):
