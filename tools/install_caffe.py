@@ -55,7 +55,9 @@ def get_parser():
 
 def find_mirror() -> str:
     """Address of a Debian archive in this machine's apt sources."""
-    for path in sorted(glob.glob("/etc/apt/sources.list") + glob.glob("/etc/apt/sources.list.d/*.*")):
+    for path in ["/etc/apt/sources.list", *sorted(glob.glob("/etc/apt/sources.list.d/*"))]:
+        if not os.path.isfile(path) or not path.endswith((".list", ".sources")):
+            continue
         with open(path, encoding="utf-8") as file:
             for address in re.findall(r"^(?:URIs:|deb(?:\s+\[[^]]*\])?)\s+(\S+)", file.read(), re.MULTILINE):
                 if address.rstrip("/").endswith("/debian"):
