@@ -34,7 +34,14 @@ class Classifier(Net):
     """
 
     def __init__(
-        self, model_file, pretrained_file, image_dims=None, mean=None, input_scale=None, raw_scale=None, channel_swap=None
+        self,
+        model_file,
+        pretrained_file,
+        image_dims=None,
+        mean=None,
+        input_scale=None,
+        raw_scale=None,
+        channel_swap=None,
     ):
         super().__init__(model_file, TEST, weights=pretrained_file)
         self.transformer = transformer_of(self, mean, input_scale, raw_scale, channel_swap)

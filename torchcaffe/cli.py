@@ -135,4 +135,6 @@ def usage(name: str = "") -> str:
         lines = [f"usage: python -m torchcaffe {name} [FLAGS] {verb.words}".rstrip(), "", verb.summary]
         return "\n".join(lines + (["", "flags:", describe(verb.flags)] if verb.flags else []))
     commands = "\n".join(f"  {name:<26}{verb.summary}" for name, verb in VERBS.items())
-    return f"usage: python -m torchcaffe <command> <args>\n\ncommands:\n{commands}\n\n`<command> -help` lists its flags."
+    return (
+        f"usage: python -m torchcaffe <command> <args>\n\ncommands:\n{commands}\n\n`<command> -help` lists its flags."
+    )

@@ -20,7 +20,14 @@ class Detector(Net):
     """
 
     def __init__(
-        self, model_file, pretrained_file, mean=None, input_scale=None, raw_scale=None, channel_swap=None, context_pad=None
+        self,
+        model_file,
+        pretrained_file,
+        mean=None,
+        input_scale=None,
+        raw_scale=None,
+        channel_swap=None,
+        context_pad=None,
     ):
         super().__init__(model_file, TEST, weights=pretrained_file)
         self.transformer = transformer_of(self, mean, input_scale, raw_scale, channel_swap)
@@ -50,8 +57,8 @@ class Detector(Net):
     def detect_selective_search(self, image_fnames):
         """Windows from selective search, which Caffe gets from a MATLAB package. Raises CaffeError."""
         raise CaffeError(
-            "detect_selective_search needs MATLAB and the package selective_search_ijcv_with_python, which are not part "
-            "of Caffe; find windows with another tool and pass them to detect_windows"
+            "detect_selective_search needs MATLAB and the package selective_search_ijcv_with_python, which are not "
+            "part of Caffe; find windows with another tool and pass them to detect_windows"
         )
 
     def crop(self, im, window):

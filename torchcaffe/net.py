@@ -32,7 +32,7 @@ class Net(SetOnce, NetWeights):
             weights, phase = arguments
         elif arguments:
             if len(arguments) > 4:
-                raise TypeError(f"Net() takes a file, phase, level, stages and weights, not {len(arguments)} more values")
+                raise TypeError("Net() takes a file, phase, level, stages and weights; no more")
             names = dict(zip(("phase", "level", "stages", "weights"), arguments))
             phase, level = names.get("phase", phase), names.get("level", level)
             stages, weights = names.get("stages", stages), names.get("weights", weights)
@@ -104,7 +104,8 @@ class Net(SetOnce, NetWeights):
 
     @property
     def top_names(self):
-        return OrderedDict((layer.param.name, list(names)) for layer, names in zip(self.built_layers, self.top_blob_names))
+        pairs = zip(self.built_layers, self.top_blob_names)
+        return OrderedDict((layer.param.name, list(names)) for layer, names in pairs)
 
     @property
     def blob_loss_weights(self):
@@ -275,8 +276,8 @@ class Net(SetOnce, NetWeights):
     def _top_ids(self, index):
         return [self._blob_names.index(name) for name in self.top_blob_names[index]]
 
+    _set_input_arrays = set_input_arrays
+
     @property
     def _blob_loss_weights(self):
         return DtypeVec(self.blob_loss_weights.values())
-
-

@@ -160,7 +160,6 @@ class SGDSolver(SetOnce, SolverFiles, SolverReports):
 
     def apply_update(self, display: bool = False):
         """Clip, normalise, regularise, update: Caffe's ApplyUpdate, iter += 1 included."""
-        p = self.proto
         self.net.assume_written()
         with torch.no_grad():
             rate = self.lr
@@ -265,7 +264,8 @@ class AdamSolver(SGDSolver):
     type = "Adam"
 
 
-SOLVERS = {cls.type: cls for cls in (SGDSolver, NesterovSolver, AdaGradSolver, RMSPropSolver, AdaDeltaSolver, AdamSolver)}
+_CLASSES = (SGDSolver, NesterovSolver, AdaGradSolver, RMSPropSolver, AdaDeltaSolver, AdamSolver)
+SOLVERS = {cls.type: cls for cls in _CLASSES}
 
 
 def get_solver(solver_file):

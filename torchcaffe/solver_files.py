@@ -59,7 +59,9 @@ class SolverFiles:
             if np.size(array) != tensor.numel():
                 raise WeightsError(f"{path}: history blob {index} has {np.size(array)} values, not {tensor.numel()}")
         if not os.path.isfile(state.learned_net):
-            raise WeightsError(f"{path}: its weights, {state.learned_net}, are not there; run from the folder it was made in")
+            raise WeightsError(
+                f"{path}: its weights, {state.learned_net}, are not there; run from the folder it was made in"
+            )
         self.net.copy_from(state.learned_net)
         log.info("SGDSolver: restoring history")
         for array, tensor in zip(state.history, self.history):

@@ -6,7 +6,7 @@ import time
 
 
 class Timer:
-    """Wall-clock time between start() and stop(), with the GPU's work of this thread waited for; `ms` in milliseconds."""
+    """Wall-clock time between start() and stop(), the GPU's work of this thread included; `ms` in milliseconds."""
 
     def __init__(self):
         self._started = self._stopped = 0.0

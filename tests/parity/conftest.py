@@ -1,4 +1,4 @@
-"""Real Caffe as the referee: its Python and its tools, in .caffe/ (`make caffe`). Without it these tests are skipped."""
+"""Real Caffe as the referee: its Python and tools in .caffe/ (`make caffe`). Without it these tests are skipped."""
 
 import os
 import subprocess

@@ -35,7 +35,9 @@ layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "
 
 
 def weights(net):
-    return {f"{name}/{index}": blob.data.copy() for name, blobs in net.params.items() for index, blob in enumerate(blobs)}
+    return {
+        f"{name}/{index}": blob.data.copy() for name, blobs in net.params.items() for index, blob in enumerate(blobs)
+    }
 
 
 def fill(net):

@@ -78,7 +78,9 @@ def test_restoring_and_going_on(runs, reader, writer, kind):
     assert_equal(arrays(runs / reader / f"restored{kind}.npz"), arrays(runs / writer / f"half{kind}.npz"))
     uninterrupted = arrays(runs / writer / f"whole{kind}.npz")
     assert_equal(arrays(runs / reader / f"resumed{kind}.npz"), uninterrupted, 1e-3)
-    moved = max(abs(uninterrupted[name] - before).max() for name, before in arrays(runs / writer / f"half{kind}.npz").items())
+    moved = max(
+        abs(uninterrupted[name] - before).max() for name, before in arrays(runs / writer / f"half{kind}.npz").items()
+    )
     assert moved > 1e-3
 
 

@@ -75,7 +75,8 @@ def test_mean_and_features(images, tmp_path, real_tool, ours):
     for name, database in (("real", "our_db"), ("ours", "db")):
         (tmp_path / f"{name}.prototxt").write_text(
             f"""layer {{ name: "d" type: "Data" top: "data" top: "label" data_param {{ source: "{tmp_path / database}"
-            batch_size: 2 backend: LMDB }} transform_param {{ mean_file: "{tmp_path / 'ours.binaryproto'}" crop_size: 9 }} }}
+            batch_size: 2 backend: LMDB }}
+            transform_param {{ mean_file: "{tmp_path / "ours.binaryproto"}" crop_size: 9 }} }}
             layer {{ name: "ip" type: "InnerProduct" bottom: "data" top: "ip" inner_product_param {{ num_output: 3
             weight_filler {{ type: "xavier" }} }} }}"""
         )

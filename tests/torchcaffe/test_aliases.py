@@ -52,6 +52,8 @@ def test_another_caffe_is_not_replaced(monkeypatch):
 
 
 def test_importing_torchcaffe_is_cheap(root):
-    code = "import sys, torchcaffe; dir(torchcaffe); assert not {'torch', 'google.protobuf', 'numpy'} & set(sys.modules)"
+    code = (
+        "import sys, torchcaffe; dir(torchcaffe); assert not {'torch', 'google.protobuf', 'numpy'} & set(sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -23,8 +23,8 @@ layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "
 layer { name: "acc" type: "Accuracy" bottom: "ip" bottom: "label" top: "acc" include { phase: TEST } }
 layer { name: "extra" type: "Silence" bottom: "ip" include { stage: "extra" } }
 """
-SOLVER = """net: "net.prototxt" base_lr: 0.1 lr_policy: "step" gamma: 0.1 stepsize: 3 max_iter: 6 display: 2 test_iter: 2
-test_interval: 3 snapshot_prefix: "s" random_seed: 5
+SOLVER = """net: "net.prototxt" base_lr: 0.1 lr_policy: "step" gamma: 0.1 stepsize: 3 max_iter: 6 display: 2
+test_iter: 2 test_interval: 3 snapshot_prefix: "s" random_seed: 5
 """
 
 
@@ -70,9 +70,15 @@ def test_flags(line, expected, others):
 
 
 @pytest.mark.parametrize(
-    "line, words", [("-other 1", "unknown command line flag 'other'"), ("-count x", "whole number"),
-                    ("-name", "missing its value"), ("-fast=maybe", "true or false"), ("-noname", "unknown")]
-)  # fmt: skip
+    "line, words",
+    [
+        ("-other 1", "unknown command line flag 'other'"),
+        ("-count x", "whole number"),
+        ("-name", "missing its value"),
+        ("-fast=maybe", "true or false"),
+        ("-noname", "unknown"),
+    ],
+)
 def test_wrong_flags(line, words):
     with pytest.raises(UsageError, match=words):
         parse(line.split(), FLAGS)
@@ -141,7 +147,7 @@ NUMBER = r"[-+.\deE]+"
 
 
 def parse_log(text):
-    """What Caffe's parse_log.py takes from a log: {"train"/"test": {iteration: {name: number}}}, and the start's time."""
+    """What Caffe's parse_log.py takes from a log: {"train"/"test": {iteration: {name: number}}}, and the start."""
     rows, iteration, start = {"train": {}, "test": {}}, None, None
     for line in text.splitlines():
         if "Solving" in line and start is None:
@@ -162,9 +168,17 @@ def test_train_and_its_log(run, folder):
     status, out, log = run("train --solver=solver.prototxt")
     assert status == 0 and out == ""
     messages = [re.sub("^" + PREFIX, "", line) for line in log.splitlines()]
-    order = ["Use CPU.", "Creating training net from net file: net.prototxt", "Solver scaffolding done.",
-             "Starting Optimization", "Solving small", "Learning Rate Policy: step", "Iteration 0, Testing net (#0)",
-             "Snapshotting to binary proto file s_iter_6.caffemodel", "Optimization Done."]  # fmt: skip
+    order = [
+        "Use CPU.",
+        "Creating training net from net file: net.prototxt",
+        "Solver scaffolding done.",
+        "Starting Optimization",
+        "Solving small",
+        "Learning Rate Policy: step",
+        "Iteration 0, Testing net (#0)",
+        "Snapshotting to binary proto file s_iter_6.caffemodel",
+        "Optimization Done.",
+    ]
     positions = [messages.index(message) for message in order]
     assert positions == sorted(positions)
     assert messages.count("Optimization Done.") == 2
@@ -220,9 +234,17 @@ def test_test(run, folder, make_net):
 def test_time(run):
     status, _, log = run("time -model net.prototxt -iterations 2")
     assert status == 0
-    for pattern in (r"\*\*\* Benchmark begins \*\*\*", "Testing for 2 iterations.", rf"Iteration: 2 forward-backward time: {NUMBER} ms.",
-                    rf"        ip\tforward: {NUMBER} ms.", rf"      loss\tbackward: {NUMBER} ms.", rf"Average Forward pass: {NUMBER} ms.",
-                    rf"Average Forward-Backward: {NUMBER} ms.", rf"Total Time: {NUMBER} ms.", r"\*\*\* Benchmark ends \*\*\*"):  # fmt: skip
+    for pattern in (
+        r"\*\*\* Benchmark begins \*\*\*",
+        "Testing for 2 iterations.",
+        rf"Iteration: 2 forward-backward time: {NUMBER} ms.",
+        rf"        ip\tforward: {NUMBER} ms.",
+        rf"      loss\tbackward: {NUMBER} ms.",
+        rf"Average Forward pass: {NUMBER} ms.",
+        rf"Average Forward-Backward: {NUMBER} ms.",
+        rf"Total Time: {NUMBER} ms.",
+        r"\*\*\* Benchmark ends \*\*\*",
+    ):
         assert re.search(f"{PREFIX}{pattern}$", log, re.M), pattern
 
 
@@ -248,8 +270,10 @@ def test_draw_net_without_pydot(run, monkeypatch):
 
 
 def test_upgraded_files(run, folder):
-    (folder / "old").write_text('input: "data" input_dim: 1 input_dim: 2 input_dim: 3 input_dim: 4 '
-                                'layers { name: "r" type: RELU bottom: "data" top: "data" }')  # fmt: skip
+    (folder / "old").write_text(
+        'input: "data" input_dim: 1 input_dim: 2 input_dim: 3 input_dim: 4 '
+        'layers { name: "r" type: RELU bottom: "data" top: "data" }'
+    )
     status, _, log = run("upgrade_net_proto_text old new")
     assert status == 0 and "Wrote upgraded NetParameter text proto to new" in log
     assert (folder / "new").read_text().startswith("layer {") and read_net("new") == read_net("old")

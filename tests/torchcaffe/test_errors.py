@@ -72,21 +72,36 @@ def test_data(folder, make_net, source, transform, backend, kind, words):
 @pytest.mark.parametrize(
     "text, kind, words",
     [
-        (INPUT + 'layer { name: "r" type: "ReLU" bottom: "nope" top: "x" }', NetError, '"r": unknown bottom blob "nope".*data'),
-        (layer('type: "ReLU"') + 'layer { name: "q" type: "ReLU" bottom: "data" top: "x" }', NetError, '"q": .*multiple sources'),
+        (
+            INPUT + 'layer { name: "r" type: "ReLU" bottom: "nope" top: "x" }',
+            NetError,
+            '"r": unknown bottom blob "nope".*data',
+        ),
+        (
+            layer('type: "ReLU"') + 'layer { name: "q" type: "ReLU" bottom: "data" top: "x" }',
+            NetError,
+            '"q": .*multiple sources',
+        ),
         (layer('type: "LSTM"'), NetError, '"x": type LSTM is in Caffe'),
         (layer('type: "Nope"'), NetError, 'unknown layer type "Nope".*known'),
         (layer('type: "ReLU" loss_weight: 1 loss_weight: 2'), NetError, '"x": loss_weight needs'),
         (layer('type: "ReLU" param { lr_mult: 1 }'), NetError, "1 param entries for 0"),
         (layer('type: "ReLU" bottom: "data"'), NetError, "takes 1 bottom blobs, not 2"),
         (layer('type: "ReLU" include { phase: TEST } exclude { phase: TEST }'), NetError, "include or exclude"),
-        (INPUT + OTHER + 'layer { name: "c" type: "Concat" bottom: "data" bottom: "other" top: "c" }', NetError,
-         r'"c".*\(2, 3, 4, 4\).*\(2, 3, 4, 5\)'),
-        (layer('type: "InnerProduct" param { name: "w" } inner_product_param { num_output: 2 }')
-         + 'layer { name: "y" type: "InnerProduct" bottom: "data" top: "y" param { name: "w" } inner_product_param { num_output: 3 } }',
-         ShapeError, r'"y": parameter "w" has shape \(3, 48\).*"x", has \(2, 48\)'),
+        (
+            INPUT + OTHER + 'layer { name: "c" type: "Concat" bottom: "data" bottom: "other" top: "c" }',
+            NetError,
+            r'"c".*\(2, 3, 4, 4\).*\(2, 3, 4, 5\)',
+        ),
+        (
+            layer('type: "InnerProduct" param { name: "w" } inner_product_param { num_output: 2 }')
+            + 'layer { name: "y" type: "InnerProduct" bottom: "data" top: "y" param { name: "w" } '
+            "inner_product_param { num_output: 3 } }",
+            ShapeError,
+            r'"y": parameter "w" has shape \(3, 48\).*"x", has \(2, 48\)',
+        ),
     ],
-)  # fmt: skip
+)
 def test_nets(make_net, text, kind, words):
     with pytest.raises(kind, match=words):
         make_net(text)
@@ -95,13 +110,18 @@ def test_nets(make_net, text, kind, words):
 @pytest.mark.parametrize(
     "text, words",
     [
-        ("layer {\n  name: 'a # b' # name: \"c\" {\n  convolution_param { kernel_sise: 3 } }",
-         r'net, line 3: ConvolutionParameter has no field .kernel_sise.*\(in layer "a # b", convolution_param\)$'),
-        ('layer { name: "a" }\nlayer { name: "b" include {} kernel: 3 }', r'net, line 2: LayerParameter .*\(in layer "b"\)$'),
+        (
+            "layer {\n  name: 'a # b' # name: \"c\" {\n  convolution_param { kernel_sise: 3 } }",
+            r'net, line 3: ConvolutionParameter has no field .kernel_sise.*\(in layer "a # b", convolution_param\)$',
+        ),
+        (
+            'layer { name: "a" }\nlayer { name: "b" include {} kernel: 3 }',
+            r'net, line 2: LayerParameter .*\(in layer "b"\)$',
+        ),
         ("name: 'x'\nfoo: 3", r"net, line 2: NetParameter has no field 'foo'[^(]*$"),
         ('layer { name: "b" data_param < backend: LMBD > }', r'LMBD.*LMDB.*\(in layer "b", data_param\)$'),
     ],
-)  # fmt: skip
+)
 def test_a_fields_path_is_shown(text, words):
     with pytest.raises(PrototxtError, match=words):
         parse_net(text, "net")
@@ -112,7 +132,11 @@ def test_weights(folder, make_net):
     net.save("w.caffemodel")
     for call, kind, words in (
         (lambda: net.copy_from("gone.caffemodel"), WeightsError, "gone.caffemodel: no such weights file"),
-        (lambda: wider.copy_from("w.caffemodel"), WeightsError, r'"x", blob 0: .*\(2, 48\), this net \(3, 48\); rename'),
+        (
+            lambda: wider.copy_from("w.caffemodel"),
+            WeightsError,
+            r'"x", blob 0: .*\(2, 48\), this net \(3, 48\); rename',
+        ),
         (lambda: wider.share_with(net), WeightsError, r"\(3, 48\).*\(2, 48\)"),
         (lambda: net.save("gone/x.caffemodel"), CaffeError, "folder .*gone does not exist"),
         (lambda: net._forward(0, 9), NetError, "layers 0 to 9"),
@@ -171,4 +195,6 @@ def test_gpus_that_are_not_there():
 
 def test_every_error_is_a_runtime_error():
     """pycaffe raises RuntimeError where it raises at all; scripts catch that."""
-    assert all(issubclass(kind, RuntimeError) for kind in (DataError, NetError, PrototxtError, SolverError, WeightsError))
+    assert all(
+        issubclass(kind, RuntimeError) for kind in (DataError, NetError, PrototxtError, SolverError, WeightsError)
+    )

@@ -20,7 +20,9 @@ def compute_image_mean(flags, database, output=None):
         if total is None:
             total = np.zeros(array.shape, np.float32)
         if array.shape != total.shape:
-            raise DataError(f"{database}: record {key} is {array.shape}, the first one {total.shape}: Incorrect data field size")
+            raise DataError(
+                f"{database}: record {key} is {array.shape}, the first one {total.shape}: Incorrect data field size"
+            )
         total += array
         count += 1
         if count % 10000 == 0:

@@ -90,4 +90,6 @@ def _encoded(path, image, encoding, size):
     try:
         return cv2.imencode(f".{encoding}", image)[1].tobytes()
     except cv2.error:
-        raise DataError(f"{path}: OpenCV cannot write images of type '{encoding}'; give -encode_type png or jpg") from None
+        raise DataError(
+            f"{path}: OpenCV cannot write images of type '{encoding}'; give -encode_type png or jpg"
+        ) from None

@@ -13,7 +13,7 @@ def time(flags):
     if not flags.model:
         raise UsageError("Need a model definition to time: -model FILE")
     if flags.phase not in ("", "TRAIN", "TEST"):
-        raise UsageError(f"phase must be \"TRAIN\" or \"TEST\", not '{flags.phase}'")
+        raise UsageError(f'phase must be "TRAIN" or "TEST", not \'{flags.phase}\'')
     if flags.iterations < 1:
         raise UsageError(f"flag '-iterations' is 1 or more, not {flags.iterations}")
     from torchcaffe import TEST, TRAIN
