@@ -1,0 +1,71 @@
+"""Which GPU the command line takes, with GPUs that are only pretended."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from torchcaffe import mode
+from torchcaffe.commands import devices
+from torchcaffe.errors import CaffeError
+
+
+@pytest.fixture
+def two_gpus(monkeypatch):
+    """PyTorch says that there are two; the mode set is returned in a list, and nothing computes on them."""
+    import torch
+
+    found = SimpleNamespace(major=9, minor=0, name="Pretended", total_memory=7, multi_processor_count=3)
+    for name, value in (("is_available", True), ("device_count", 2), ("get_device_name", "Pretended")):
+        monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: found)
+    monkeypatch.setenv("GLOG_minloglevel", "0")
+    chosen = []
+    monkeypatch.setattr(mode, "set_mode_gpu", lambda: chosen.append(mode._settings.device_id))
+    yield chosen
+    mode.set_device(0)
+
+
+def test_the_first_of_several_trains_and_says_so(two_gpus, capsys):
+    devices.use(devices.numbers("all"), training=True)
+    log = capsys.readouterr().err
+    assert two_gpus == [0]
+    assert "Using GPUs 0\n" in log and "GPU 0: Pretended" in log and "torchrun" in log
+    devices.use(devices.numbers("1"), training=True)
+    assert two_gpus == [0, 1] and "torchrun" not in capsys.readouterr().err
+
+
+def test_testing_uses_the_first_without_a_word(two_gpus, capsys):
+    devices.use(devices.numbers("1,0"))
+    log = capsys.readouterr().err
+    assert two_gpus == [1] and "Use GPU with device ID 1" in log and "GPU device name: Pretended" in log
+    assert "torchrun" not in log
+
+
+def test_a_gpu_that_is_not_there(two_gpus):
+    with pytest.raises(CaffeError, match="no GPU 5; this machine has 0 to 1"):
+        devices.use([5])
+
+
+def test_device_query(two_gpus, capsys):
+    devices.device_query(SimpleNamespace(gpu="all"))
+    log = capsys.readouterr().err
+    assert log.count("Device id:") == 2
+    assert f"] {'Number of multiprocessors:':<31}3\n" in log
+
+
+@pytest.mark.parametrize("flag, solver, expected", [("", "solver_mode: GPU device_id: 1", [1]), ("", "", []),
+                                                    ("0", "solver_mode: GPU device_id: 1", [0])])  # fmt: skip
+def test_solver_mode_counts_where_no_flag_is_given(two_gpus, tmp_path, monkeypatch, flag, solver, expected):
+    from torchcaffe import cli, solver as solvers
+
+    class Stop(CaffeError):
+        pass
+
+    def refuse(*arguments):
+        raise Stop("far enough")
+
+    monkeypatch.setattr(solvers, "create_solver", refuse)
+    (tmp_path / "solver").write_text(f'net: "x" {solver}')
+    words = ["train", "-solver", str(tmp_path / "solver")] + (["-gpu", flag] if flag else [])
+    assert cli.main(words) == 1
+    assert two_gpus == expected
