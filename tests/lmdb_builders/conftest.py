@@ -5,11 +5,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+from fake_detector import LANDMARKS, SIDE
 
 import recipe
-
-SIDE = 48  # pixels of a photo
-LANDMARKS = (np.array(recipe.FACE_TEMPLATE) * 10 + SIDE / 2).round().astype(int)
 
 
 def photo(number: int) -> np.ndarray:

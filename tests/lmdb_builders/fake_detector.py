@@ -7,6 +7,9 @@ import numpy as np
 import recipe
 from detector import Face
 
+SIDE = 48  # pixels of a photo
+LANDMARKS = (np.array(recipe.FACE_TEMPLATE) * 10 + SIDE / 2).round().astype(int)
+
 
 class FakeDetector:
     def detect(self, image):

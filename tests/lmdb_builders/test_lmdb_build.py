@@ -16,8 +16,7 @@ import numpy as np
 import pytest
 
 import recipe
-from conftest import LANDMARKS
-from fake_detector import FakeDetector
+from fake_detector import LANDMARKS, FakeDetector
 from lmdb_builders import build, builder, detections, lmdb_writer
 from lmdb_builders.crops import crop_face
 from lmdb_builders.images import read_image
