@@ -65,7 +65,7 @@ def _start(row: chain.Row, job: str, interpreter, header: Sequence[str], path: s
         log.flush()
         # A session of its own: a Ctrl-C at the terminal reaches it through us only, once.
         return subprocess.Popen([*interpreter.command, "-m", "tools.solve", job], cwd=row.root, text=True,
-                                env=interpreter.environ(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                env={**interpreter.environ(), "GLOG_minloglevel": "0"}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                 stderr=log, start_new_session=True)
 
 
