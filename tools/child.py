@@ -64,9 +64,10 @@ def _start(row: chain.Row, job: str, interpreter, header: Sequence[str], path: s
         log.writelines(f"# {line}\n" for line in header)
         log.flush()
         # A session of its own: a Ctrl-C at the terminal reaches it through us only, once.
+        environment = {**interpreter.environ(), "GLOG_minloglevel": "0"}  # the log is whole, whatever the caller wants
         return subprocess.Popen([*interpreter.command, "-m", "tools.solve", job], cwd=row.root, text=True,
-                                env={**interpreter.environ(), "GLOG_minloglevel": "0"}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                stderr=log, start_new_session=True)
+                                env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log,
+                                start_new_session=True)
 
 
 def reason(row: chain.Row, end: Optional[dict], status: int) -> str:
