@@ -14,7 +14,12 @@ class Generator:
     """MT19937 stream of 32-bit outputs, as Caffe's CPU build draws them."""
 
     def __init__(self, seed: int):
-        self._state = np.random.RandomState(seed & 0xFFFFFFFF)
+        self._state = np.random.RandomState()
+        self.seed(seed)
+
+    def seed(self, seed: int):
+        """Start anew, for all who hold this generator."""
+        self._state.seed(seed & 0xFFFFFFFF)
 
     def draws(self, shape) -> np.ndarray:
         """Next 32-bit outputs in order, uint32 of `shape`."""
@@ -51,8 +56,11 @@ def generator() -> Generator:
 
 
 def set_random_seed(seed: int):
-    """Seed this thread's generator, and torch's for what runs on a GPU."""
+    """Seed this thread's generator, also for nets that are there already, and torch's for what runs on a GPU."""
     import torch
 
-    _thread.generator = Generator(int(seed))
+    if hasattr(_thread, "generator"):
+        _thread.generator.seed(int(seed))
+    else:
+        _thread.generator = Generator(int(seed))
     torch.manual_seed(int(seed) & 0x7FFFFFFFFFFFFFFF)

@@ -1,0 +1,34 @@
+"""Training against real Caffe: every solver and learning rate policy, and the demo profile's step 4 with random parts."""
+
+import comparison
+import pytest
+import training
+from headline_job import headline_job
+from solver_jobs import KINDS, POLICIES, SETTINGS, solver_jobs
+
+
+@pytest.fixture(scope="module", autouse=True)
+def caffe():
+    if not comparison.CAFFE_PYTHON.exists():
+        pytest.skip("needs real Caffe in .caffe/: type `make caffe`")
+
+
+def apart(trained):
+    return {one.name: one[3:] for one in trained if not max(one.curve, one.weights) <= training.LIMIT}
+
+
+def test_solvers_policies_and_settings(tmp_path):
+    trained = training.train_both(solver_jobs(tmp_path), tmp_path)
+    assert len(trained) == len(KINDS) * (len(POLICIES) + len(SETTINGS))
+    assert apart(trained) == {}
+
+
+def test_step_4_with_mirror_crop_and_dropout(tmp_path):
+    (trained,) = training.train_both([headline_job(tmp_path, iterations=30)], tmp_path)
+    assert trained.curve <= training.LIMIT
+
+
+def test_a_difference_is_seen():
+    assert training.curve_difference([1.0, 0.5], [1.0, 0.5004]) < training.LIMIT
+    assert training.curve_difference([1.0, 0.5], [1.0, 0.501]) > training.LIMIT
+    assert training.curve_difference([1.0, 0.5], [1.0]) == float("inf")
