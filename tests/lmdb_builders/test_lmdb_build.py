@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import functools
 import os
 import shutil
 import signal
@@ -281,7 +282,9 @@ def test_stopping_leaves_nothing_half_done(celeba, tmp_path, root, number):
     command = [sys.executable, "-m", "lmdb_builders.build", "--celeba", str(celeba), "--output", str(tmp_path / "data"),
                "--workers", "2", "--crop", "scheme1"]
     process = subprocess.Popen(
-        command, cwd=root, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True
+        command, cwd=root, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True,
+        # A shell's background job ignores SIGINT and hands that on; the command is to see it as at a terminal.
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 30
     while not list(tmp_path.glob("data/.building/scheme1/celeba_train/data.mdb")):
