@@ -225,7 +225,7 @@ DEMO = replace(
     validation_faces={"celeba": 300, "fotw": 300},  # about; the driver counts the LMDB it finds
     why="minutes on two cores: small crops, a quarter of the filters, random weights in step 1",
 )
-DRAWN_MAX_ITER = 250  # of each step where the demo draws its faces: they are easier than photographs
+DRAWN_MAX_ITER = 250  # of each step where the demo draws its faces: enough to see every part work (docs/results.md)
 PROFILES = {profile.name: profile for profile in (PAPER, DEMO)}
 
 # ---------------------------------------------------------------------------------------------- the paper's results
