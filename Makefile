@@ -32,7 +32,7 @@ engine = $(call option,--engine,ENGINE) $(call option,--gpu,GPU)
 need = $(if $(strip $($(1))),,$(error $(2)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test weights lmdb step1 step2 step3 step4 status evaluate predict crops prototxt caffe
+.PHONY: help setup demo test weights lmdb step1 step2 step3 step4 status evaluate predict crops prototxt caffe parity
 .PHONY: clean clean-demo distclean again
 
 help: ## list the targets and variables
@@ -95,6 +95,9 @@ prototxt: $(READY) ## write prototxt/ and solvers/ from recipe.py
 
 caffe: ## unpack real Caffe 1.0 (Debian 11's, CPU) into .caffe/, for ENGINE=caffe and for the tests
 	@$(PYTHON) tools/install_caffe.py $(call option,--mirror,DEBIAN_MIRROR) $(force)
+
+parity: $(READY) ## compare torchcaffe with real Caffe (make caffe): writes docs/parity.md
+	@$(PY) tests/parity/report.py
 
 clean: ## remove caches and build leftovers
 	find . -name .venv -prune -o -name .caffe -prune -o -name __pycache__ -type d -exec rm -rf {} +

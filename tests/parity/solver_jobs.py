@@ -32,7 +32,8 @@ layer { name: "data" type: "DummyData" top: "data" top: "target" dummy_data_para
   shape { dim: 6 dim: 2 dim: 9 dim: 9 } shape { dim: 6 dim: 3 }
   data_filler { type: "uniform" min: -1 max: 1 } data_filler { type: "uniform" min: 0 max: 1 } } }
 layer { name: "conv" type: "Convolution" bottom: "data" top: "conv" param { lr_mult: 1 decay_mult: 1 }
-  param { lr_mult: 2 decay_mult: 0 } convolution_param { num_output: 5 kernel_size: 3 weight_filler { type: "xavier" } } }
+  param { lr_mult: 2 decay_mult: 0 }
+  convolution_param { num_output: 5 kernel_size: 3 weight_filler { type: "xavier" } } }
 layer { name: "relu" type: "ReLU" bottom: "conv" top: "conv" }
 layer { name: "pool" type: "Pooling" bottom: "conv" top: "pool" pooling_param { kernel_size: 3 stride: 2 } }
 layer { name: "ip1" type: "InnerProduct" bottom: "pool" top: "ip1" param { lr_mult: 1 decay_mult: 0.5 }
@@ -58,7 +59,7 @@ def solver_jobs(folder):
         path = folder / f"solver{number}.prototxt"
         path.write_text(
             f'train_net: "{net}" type: "{kind}" {KINDS[kind]} lr_policy: "{policy}" {POLICIES[policy]} {text} '
-            f"max_iter: {ITERATIONS} display: 1 random_seed: {number + 1} snapshot_after_train: false solver_mode: CPU\n"
+            f"max_iter: {ITERATIONS} display: 1 random_seed: {number + 1} snapshot_after_train: false\n"
         )
         jobs.append({"name": f"{kind} {policy} {name}", "solver": str(path), "iterations": ITERATIONS})
     return jobs

@@ -1,9 +1,10 @@
-"""Training against real Caffe: every solver and learning rate policy, and the demo profile's step 4 with random parts."""
+"""Training against real Caffe: every solver and policy, whole nets, and the demo profile's step 4."""
 
 import comparison
 import pytest
 import training
 from headline_job import headline_job
+from net_jobs import NETS, net_jobs
 from solver_jobs import KINDS, POLICIES, SETTINGS, solver_jobs
 
 
@@ -20,6 +21,12 @@ def apart(trained):
 def test_solvers_policies_and_settings(tmp_path):
     trained = training.train_both(solver_jobs(tmp_path), tmp_path)
     assert len(trained) == len(KINDS) * (len(POLICIES) + len(SETTINGS))
+    assert apart(trained) == {}
+
+
+def test_whole_nets(tmp_path):
+    trained = training.train_both(net_jobs(tmp_path), tmp_path)
+    assert len(trained) == len(NETS)
     assert apart(trained) == {}
 
 

@@ -32,15 +32,31 @@ def train_both(jobs, folder):
     folder = Path(folder)
     path = folder / "jobs.json"
     path.write_text(json.dumps(jobs))
-    running = [_start(interpreter, engine, path, folder) for interpreter, engine in _interpreters()]
-    found = [_finish(*started) for started in running]
-    (their_curves, their_weights), (our_curves, our_weights) = found
+    engines = [(CAFFE_PYTHON, "caffe"), (sys.executable, "torchcaffe")]
+    return _compare(jobs, [_start(interpreter, engine, path, folder) for interpreter, engine in engines])
+
+
+def caffe_twice(jobs, folder):
+    """[Trained] of real Caffe against itself, "ours" being Caffe with OpenBLAS's other kernels: float32's own share."""
+    folder = Path(folder)
+    path = folder / "jobs.json"
+    path.write_text(json.dumps(jobs))
+    running = []
+    for kernels in ("Haswell", "Sandybridge"):
+        (folder / kernels).mkdir()
+        running.append(_start(CAFFE_PYTHON, "caffe", path, folder / kernels, OPENBLAS_CORETYPE=kernels))
+    return _compare(jobs, running)
+
+
+def _compare(jobs, running):
+    (their_curves, their_weights), (our_curves, our_weights) = [_finish(*started) for started in running]
     assert their_weights.keys() == our_weights.keys()
     trained = []
     for job in jobs:
         name = job["name"]
         theirs, ours = their_curves[name], our_curves[name]
-        apart = [difference(array, our_weights[key]) for key, array in their_weights.items() if key.startswith(name + "/")]
+        keys = [key for key in their_weights if key.startswith(name + "/")]
+        apart = [difference(their_weights[key], our_weights[key]) for key in keys]
         assert apart and len(theirs) == job["iterations"], f"{name}: {len(theirs)} losses, {len(apart)} weights"
         trained.append(Trained(name, theirs, ours, curve_difference(theirs, ours), max(apart)))
     return trained
@@ -54,17 +70,12 @@ def curve_difference(theirs, ours):
     return float((np.abs(a - b) / np.maximum(np.abs(a), 1e-12)).max())
 
 
-def _interpreters():
-    return [(str(CAFFE_PYTHON), "caffe"), (sys.executable, "torchcaffe")]
-
-
-def _start(interpreter, engine, jobs, folder):
+def _start(interpreter, engine, jobs, folder, **variables):
     log, results = folder / f"{engine}.log", folder / f"{engine}.npz"
-    environment = dict(
-        os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", GLOG_minloglevel="0", GLOG_logtostderr="1"
-    )
+    environment = dict(os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", **variables)
+    environment.update(GLOG_minloglevel="0", GLOG_logtostderr="1")
     environment["PYTHONPATH"] = "" if engine == "caffe" else str(ROOT)
-    command = [interpreter, str(Path(train_jobs.__file__).resolve()), str(jobs), str(results), engine]
+    command = [str(interpreter), str(Path(train_jobs.__file__).resolve()), str(jobs), str(results), engine]
     with open(log, "w") as file:
         process = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=file)
     return process, log, results
