@@ -46,7 +46,8 @@ Largest difference of the two loss curves: **{one.curve:.1e}** (asked: at most 1
 
 base_lr is {RATE:g} there, not the committed {COMMITTED_RATE:g}: training from random weights makes rounding grow, the
 faster the higher the rate, and this rate was chosen so that the curves stay comparable (at 0.0001 they were 1.3e-3
-apart, at 0.0002 8.0e-3). At the committed rate real Caffe does not keep its own curve either when its OpenBLAS takes
+apart, at 0.0002 8.0e-3, at 0.0005 over 60 iterations 1.4e-2; the images' contrast was lowered for the
+same reason). Step 4 from a chain's own weights at the committed rate has not been compared. At the committed rate real Caffe does not keep its own curve either when its OpenBLAS takes
 other kernels (`OPENBLAS_CORETYPE`):
 """ + table(("base_lr", "iterations", "real Caffe against", "loss curve", "weights"), rows)
 
