@@ -136,3 +136,12 @@ def test_batches_of_any_size(make_net):
     net.blobs["data"].reshape(5, 3, 6, 6)
     net.blobs["data"].data[...] = images
     np.testing.assert_allclose(net.forward()["prob"], answers, rtol=1e-5)
+
+
+def test_a_new_seed_reaches_nets_that_are_there_already(make_net):
+    filler = 'shape { dim: 4 } data_filler { type: "uniform" }'
+    layer = f'layer {{ name: "d" type: "DummyData" top: "d" dummy_data_param {{ {filler} }} }}'
+    net = make_net(layer)
+    caffe.set_random_seed(9)
+    expected = np.random.RandomState(9).randint(0, 2**32, 4, dtype=np.uint32) / 2.0**32
+    np.testing.assert_allclose(net.forward()["d"], expected, rtol=1e-6)
