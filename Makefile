@@ -33,7 +33,7 @@ need = $(if $(strip $($(1))),,$(error $(2)))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test weights lmdb step1 step2 step3 step4 status evaluate predict crops prototxt caffe parity
-.PHONY: clean clean-demo distclean again
+.PHONY: bench clean clean-demo distclean again
 
 help: ## list the targets and variables
 	@echo 'Targets:'
@@ -98,6 +98,9 @@ caffe: ## unpack real Caffe 1.0 (Debian 11's, CPU) into .caffe/, for ENGINE=caff
 
 parity: $(READY) ## compare torchcaffe with real Caffe (make caffe): writes docs/parity.md
 	@$(PY) tests/parity/report.py
+
+bench: $(READY) ## measure every claim of docs/benchmarks.md beside its rival and write that page (GPU=0: on a GPU)
+	@$(PY) -m benchmarks.report $(call option,--gpu,GPU)
 
 clean: ## remove caches and build leftovers
 	find . -name .venv -prune -o -name .caffe -prune -o -name __pycache__ -type d -exec rm -rf {} +

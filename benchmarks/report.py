@@ -1,0 +1,72 @@
+"""Run every benchmark, each in a process of its own, and write docs/benchmarks.md: `make bench [GPU=0]`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.measuring import ROOT, Row, get_parser, machine
+
+PAGE = ROOT / "docs" / "benchmarks.md"
+LATER = ("__init__", "measuring", "report")
+
+
+def benchmarks() -> list[str]:
+    """Names of the modules that measure something: those of this folder that define rows()."""
+    folder = Path(__file__).parent
+    named = sorted(path for path in folder.glob("*.py") if path.stem not in LATER)
+    return [path.stem for path in named if "\ndef rows(" in path.read_text()]
+
+
+def measure(name, options) -> list[Row]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rows.json"
+        command = [sys.executable, "-m", f"benchmarks.{name}", "--json", str(path)]
+        command += [] if options.gpu is None else ["--gpu", str(options.gpu)]
+        print(f"== {name}", flush=True)
+        status = subprocess.run(command, cwd=ROOT).returncode
+        if status:
+            raise SystemExit(f"benchmarks/{name}.py stopped with {status}")
+        return [Row(**row) for row in json.loads(path.read_text())]
+
+
+def section(name, rows) -> str:
+    lines = [f"\n## {title(name)}\n", "| what | ours | beside | ratio | asked |", "|---|---|---|---|---|"]
+    for row in rows:
+        asked = "" if row.bar is None else f"{row.bar[0]} {row.bar[1]:g}{'' if row.reached else ', **missed**'}"
+        what = f"{row.what}; {row.note}" if row.note else row.what
+        ours, other = f"{row.ours:.4g} {row.unit}", f"{row.beside}: {row.other:.4g} {row.unit}"
+        lines.append(f"| {what} | {ours} | {other} | {row.ratio:.3g} | {asked} |")
+    return "\n".join(lines) + f"\n\n`python -m benchmarks.{name}`\n"
+
+
+def title(name) -> str:
+    """First sentence of the benchmark's docstring."""
+    source = (Path(__file__).parent / f"{name}.py").read_text()
+    return source.split('"""', 2)[1].strip().splitlines()[0].split(": `")[0].rstrip(".")
+
+
+def main() -> int:
+    parser = get_parser(__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", choices=benchmarks(), metavar="NAME", help="only these; no page is written")
+    options = parser.parse_args()
+    sections = {name: measure(name, options) for name in options.only or benchmarks()}
+    if options.only:
+        return 0
+    where = "gpu" if options.gpu is not None else "cpu"
+    page = PAGE if where == "cpu" else PAGE.with_name("benchmarks-gpu.md")
+    head = (
+        "# Benchmarks\n\nEach figure is a ratio of two things measured in turns in one run. `make bench` wrote this page.\n"
+        f"\nMachine: {machine()}.\n"
+    )
+    page.write_text(head + "".join(section(name, rows) for name, rows in sections.items()))
+    missed = [row.what for rows in sections.values() for row in rows if not row.reached]
+    print(f"wrote {page.relative_to(ROOT)}; " + (f"missed: {'; '.join(missed)}" if missed else "every bar was reached"))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
