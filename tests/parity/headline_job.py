@@ -1,4 +1,4 @@
-"""The demo profile's step 4 on an LMDB made up here: mirror, random crop and dropout on: `headline_job(folder)`."""
+"""The demo profile's step 4, mirror, random crop and dropout on, as a job for both engines: `step4_job(folder)`."""
 
 import re
 
@@ -10,44 +10,64 @@ from lmdb_builders.lmdb_writer import LmdbWriter, image_datum, record_key
 from lmdb_builders.preprocess import to_planes
 from tools import vgg_face
 
-STEP = "step4_gnet"
+NET, STEP = "gnet", 4
 ITERATIONS = 100
 IMAGES = 240
 SEED = 2016
 CONTRAST = 6  # of 255: more makes the task easier and the training wilder
-COMMITTED_RATE = 0.005
-# Training from random weights makes rounding grow, the faster the more is learned: at this rate 100 iterations are
-# comparable, at the committed one not even real Caffe keeps its own curve with other BLAS kernels (docs/parity.md).
-RATE = 5e-5
 PROFILE = recipe.PROFILES["demo"]
+COMMITTED_RATE = PROFILE.base_lr[STEP]
+# Training makes rounding grow, the faster the more is learned: at this rate 100 iterations are comparable, at the
+# committed one not even real Caffe keeps its own curve with other BLAS kernels (docs/parity.md).
+RATE = 2e-5
+RATES = (RATE, 5e-5, 5e-4, COMMITTED_RATE)
 
 
-def headline_job(folder, iterations=ITERATIONS, rate=RATE):
-    """A job for training.train_both: the committed solver and net, but for LMDB, base_lr, tests and snapshots."""
-    net = (ROOT / "prototxt" / "demo" / f"{STEP}.prototxt").read_text()
-    net, changed = re.subn(r'source: "[^"]*"', f'source: "{_database(folder)}"', net)
-    assert changed == 2, f"{STEP}.prototxt has {changed} sources instead of two"
+def chain_files():
+    """(caffemodel of step 3, LMDB of step 4) that `make demo` left, or None."""
+    weights = ROOT / recipe.step_weights("demo", NET, STEP - 1)
+    database = ROOT / recipe.lmdb_paths("demo", NET, STEP)["train"]
+    return (weights, database) if weights.exists() and database.exists() else None
+
+
+def step4_job(folder, iterations=ITERATIONS, rate=COMMITTED_RATE, chain=None):
+    """A job for `training`: the committed solver and net, but for LMDB, base_lr, tests and snapshots.
+
+    Args:
+        chain: what chain_files() gives; None: random weights of VGG-Face's layers and images made up here.
+    """
+    weights, database = chain or (_random_weights(folder), _database(folder))
+    net = (ROOT / recipe.net_prototxt("demo", NET, STEP)).read_text()
+    net, changed = re.subn(r'source: "[^"]*"', f'source: "{database}"', net)
+    assert changed == 2, f"{changed} sources instead of two"
     (folder / "net.prototxt").write_text(net)
-    solver = (ROOT / "solvers" / "demo" / f"{STEP}.prototxt").read_text()
-    fields = {"net": f'train_net: "{folder}/net.prototxt"', "display": "display: 1", "snapshot": "", "test_iter": ""}
-    assert f"\nbase_lr: {COMMITTED_RATE} " in solver
-    fields["base_lr"] = f"base_lr: {rate}"
-    fields.update(test_interval="", test_initialization="", snapshot_prefix="")
+    solver = (ROOT / recipe.solver_prototxt("demo", NET, STEP)).read_text()
+    fields = {
+        "net": f'train_net: "{folder}/net.prototxt"',
+        "display": "display: 1",
+        "base_lr": f"base_lr: {rate}",
+        "snapshot_prefix": f'snapshot_prefix: "{folder}/snapshot"',
+        **dict.fromkeys(("snapshot", "test_iter", "test_interval", "test_initialization"), ""),
+    }
     for field, line in fields.items():
         solver, changed = re.subn(rf"(?m)^{field}:.*$", line, solver)
-        assert changed == 1, f"{STEP}.prototxt of the solvers has no {field}"
+        assert changed == 1, f"the solver has no {field}"
     path = folder / "solver.prototxt"
     path.write_text(solver + "snapshot_after_train: false\n")
-    weights = folder / "start.caffemodel"
-    vgg_face.write_random_vgg_face(str(weights), PROFILE.width, input_size=PROFILE.crop_size)
     return {
         "name": "step 4",
         "solver": str(path),
         "iterations": iterations,
         "weights": str(weights),
-        "fresh": ["fc8_gender"],
+        "fresh": [] if chain else ["fc8_gender"],
         "seed": SEED,
     }
+
+
+def _random_weights(folder):
+    path = folder / "start.caffemodel"
+    vgg_face.write_random_vgg_face(str(path), PROFILE.width, input_size=PROFILE.crop_size)
+    return path
 
 
 def _database(folder):

@@ -1,9 +1,10 @@
 """Training against real Caffe: every solver and policy, whole nets, and the demo profile's step 4."""
 
 import comparison
+import numpy as np
 import pytest
 import training
-from headline_job import headline_job
+from headline_job import RATE, step4_job
 from net_jobs import NETS, net_jobs
 from solver_jobs import KINDS, POLICIES, SETTINGS, solver_jobs
 
@@ -31,8 +32,16 @@ def test_whole_nets(tmp_path):
 
 
 def test_step_4_with_mirror_crop_and_dropout(tmp_path):
-    (trained,) = training.train_both([headline_job(tmp_path, iterations=30)], tmp_path)
+    (trained,) = training.train_both([step4_job(tmp_path, iterations=30, rate=RATE)], tmp_path)
     assert trained.curve <= training.LIMIT
+
+
+def test_each_iteration_at_the_committed_rate_from_caffes_own_weights(tmp_path):
+    followed = training.follow(step4_job(tmp_path, iterations=10), tmp_path)
+    assert followed.loss.max() <= training.LIMIT
+    # Now and then a ReLU or a maximum falls the other way and shows in a few numbers: the usual iteration counts.
+    assert np.median(followed.weights) <= 1e-4
+    assert np.median(followed.history) <= training.LIMIT
 
 
 def test_a_difference_is_seen():

@@ -36,6 +36,30 @@ def train_both(jobs, folder):
     return _compare(jobs, [_start(interpreter, engine, path, folder) for interpreter, engine in engines])
 
 
+class Followed(NamedTuple):
+    """Iterations of torchcaffe, each from real Caffe's weights and momentum: differences, a number an iteration."""
+
+    theirs: list
+    ours: list
+    loss: np.ndarray
+    weights: np.ndarray
+    history: np.ndarray
+
+
+def follow(job, folder):
+    """Followed of a job whose solver takes snapshots as "FOLDER/snapshot"; they fill `folder`. Raises RuntimeError."""
+    folder, name = Path(folder), job["name"]
+    path = folder / "jobs.json"
+    path.write_text(json.dumps([{**job, "trace": str(folder)}]))
+    theirs = _finish(*_start(CAFFE_PYTHON, "caffe", path, folder))[0][name]
+    path.write_text(json.dumps([{**job, "follow": str(folder)}]))
+    curves, found = _finish(*_start(sys.executable, "torchcaffe", path, folder))
+    ours = curves[name]
+    assert len(theirs) == len(ours) == job["iterations"]
+    apart = np.abs(np.array(theirs) - np.array(ours)) / np.maximum(np.abs(theirs), 1e-12)
+    return Followed(theirs, ours, apart, found[f"{name}/weights"], found[f"{name}/history"])
+
+
 def caffe_twice(jobs, folder):
     """[Trained] of real Caffe against itself, "ours" being Caffe with OpenBLAS's other kernels: float32's own share."""
     folder = Path(folder)
