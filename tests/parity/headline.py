@@ -58,7 +58,7 @@ Left alone at that rate the two curves part, and so do those of real Caffe and r
 difference within 100 iterations:
 """
     text += table(
-        ("base_lr", "loss, torchcaffe", "loss, Caffe with other kernels", "weights, torchcaffe", "weights, Caffe ..."),
+        ("base_lr", "loss, torchcaffe", "loss, Caffe with other kernels", "weights, torchcaffe", "weights, Caffe with other kernels"),
         [(f"{rate:g}", a.curve, b.curve, a.weights, b.weights) for rate, (a, b) in zip(RATES, free)],
     )
     over = []
