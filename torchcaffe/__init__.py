@@ -33,6 +33,7 @@ _HOMES = {
     "get_solver": "solver",
     "set_mode_cpu": "mode",
     "set_mode_gpu": "mode",
+    "set_precision": "mode",
     "set_device": "mode",
     "solver_count": "mode",
     "set_solver_count": "mode",

@@ -62,7 +62,7 @@ class Memory:
     def _refresh_host(self):
         tensor = self.tensor.detach()
         if tensor.data_ptr() != self.host.ctypes.data or tensor.device.type != "cpu":
-            np.copyto(self.host, tensor.reshape(self.host.shape).cpu().numpy())
+            np.copyto(self.host, tensor.reshape(self.host.shape).float().cpu().numpy())
 
     def assume_written(self):
         """Called where user code may have run: a watched host array counts as newer than the tensor."""
@@ -97,7 +97,8 @@ class Memory:
 
 
 def _is_host_layout(tensor, shape) -> bool:
-    return tensor.device.type == "cpu" and tensor.is_contiguous() and tuple(tensor.shape) == shape
+    plain = tensor.device.type == "cpu" and tensor.dtype == torch.float32 and tensor.is_contiguous()
+    return plain and tuple(tensor.shape) == shape
 
 
 class Persistent(Memory):

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import torch
 
+from torchcaffe import precision
 from torchcaffe.errors import NetError
 
 
 def forward(net, first: int, last: int) -> float:
     """Run layers first..last, each with its own graph where it will need backward. Returns the weighted loss."""
+    precision.apply(net)
     net.assume_written()
     total = 0.0
     for index in range(first, last + 1):
@@ -52,6 +54,7 @@ def run_on_blobs(net, index):
 
 def forward_only(net):
     """Run the whole net without recording anything; returns the weighted loss as a tensor (testing)."""
+    precision.apply(net)
     net.assume_written()
     total = torch.zeros((), device=net.device)
     with torch.no_grad():
@@ -61,7 +64,7 @@ def forward_only(net):
             if layer.works_on_blobs:
                 run_on_blobs(net, index)
             else:
-                tops = run(layer, [blob.tensor() for blob in net.bottom_blobs[index]])
+                tops = run(layer, precision.widened(layer, [blob.tensor() for blob in net.bottom_blobs[index]]))
                 for blob, tensor in zip(net.top_blobs[index], tops):
                     if tensor is not None:
                         blob.put(tensor)
@@ -79,10 +82,11 @@ def prepare(net, index):
 def bottom_tensors(net, index):
     """The layer's bottoms. One that will be overwritten in place is copied where an array outside is its memory."""
     tops = net.top_blobs[index]
-    return [
+    tensors = [
         blob.tensor().clone() if blob in tops and blob.data_memory.host is not None else blob.tensor()
         for blob in net.bottom_blobs[index]
     ]
+    return precision.widened(net.built_layers[index], tensors)
 
 
 def run(layer, inputs):
@@ -101,6 +105,7 @@ def weighted_loss(net, index):
 
 def backward(net, first: int, last: int):
     """Gradients of layers first..last, from the last: bottom diffs written, parameter diffs added to."""
+    precision.apply(net)
     net.assume_written()
     for index in range(last, first - 1, -1):
         for callback in net.callbacks["before_backward"]:
@@ -128,7 +133,7 @@ def backward_layer(net, index):
     for blob, tensor in zip(net.top_blobs[index], tops):
         if tensor is not None and tensor.requires_grad:
             outputs.append(tensor)
-            gradients.append(blob.diff_tensor().reshape(tensor.shape))
+            gradients.append(blob.diff_tensor().reshape(tensor.shape).to(tensor.dtype))
     wanted = [tensor for tensor in inputs if tensor.requires_grad]
     parameters = [blob for blob in layer.blobs if blob.data_memory.tensor.requires_grad]
     leaves = [blob.data_memory.tensor for blob in parameters]
@@ -172,6 +177,7 @@ class Sweep:
         """Run all layers; returns the weighted loss as a tensor without graph."""
         net = self.net
         total = torch.zeros((), device=net.device)
+        precision.apply(net, training=True)
         net.assume_written()
         with torch.enable_grad():
             for index, layer in enumerate(net.built_layers):
@@ -227,7 +233,7 @@ class Sweep:
             return
         tensors = [tensor for tensor, _ in self.roots]
         # Copies: a layer that only moves numbers would make a parameter's gradient of the very memory it starts from.
-        gradients = [blob.diff_tensor().reshape(tensor.shape).clone() for tensor, blob in self.roots]
+        gradients = [blob.diff_tensor().reshape(t.shape).to(t.dtype, copy=True) for t, blob in self.roots]
         self.roots.clear()
         if not self.keep_diffs:
             self.release()

@@ -1,4 +1,4 @@
-"""Where this thread computes: set_mode_cpu, set_mode_gpu, set_device, and the multi-process settings of pycaffe."""
+"""Where and how this thread computes: set_mode_cpu, set_mode_gpu, set_device, set_precision, pycaffe's ranks."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ import threading
 from torchcaffe.errors import CaffeError
 
 
+PRECISIONS = ("float32", "tf32", "bf16")
+
+
 class _Settings(threading.local):
     gpu = False
+    precision = "float32"
     device_id = 0
     solver_count = 1
     solver_rank = 0
@@ -42,6 +46,23 @@ def _check_gpu(device_id):
         raise CaffeError("no CUDA GPU is usable by this PyTorch; leave out GPU= (or -gpu) to compute on the CPU")
     if not 0 <= device_id < torch.cuda.device_count():
         raise CaffeError(f"there is no GPU {device_id}; this machine has 0 to {torch.cuda.device_count() - 1}")
+
+
+def set_precision(name: str):
+    """How nets built from now on in this thread multiply; weights, their updates and losses are float32 in each.
+
+    "float32", Caffe's; "tf32": a GPU's tensor cores, with 10 bits of mantissa; "bf16": convolutions and inner products,
+    and the activations between them, in bfloat16 (8 bits), on GPUs and on CPUs that have it. Raises ValueError for
+    another name; a net on a CPU refuses "tf32".
+    """
+    if name not in PRECISIONS:
+        raise ValueError(f"unknown precision {name!r}; known: {', '.join(PRECISIONS)}")
+    _settings.precision = name
+
+
+def precision() -> str:
+    """Precision of nets built now in this thread."""
+    return _settings.precision
 
 
 def device():

@@ -9,7 +9,7 @@ from numbers import Integral
 
 import numpy as np
 
-from torchcaffe import execution, log, mode, rng
+from torchcaffe import execution, log, mode, precision, rng
 from torchcaffe.errors import CaffeError, NetError
 from torchcaffe.graph import filter_layers, insert_splits
 from torchcaffe.layers import Context, layer_class
@@ -61,6 +61,7 @@ class Net(SetOnce, NetWeights):
 
     def _initialize(self, param):
         self.device = mode.device()
+        self.precision = mode.precision()
         self.callbacks = {
             name: [] for name in ("before_forward", "after_forward", "before_backward", "after_backward")
         }
@@ -71,7 +72,8 @@ class Net(SetOnce, NetWeights):
         self.phase = self.param.state.phase
         self.force_backward = self.param.force_backward
         context = Context(
-            self.device, rng.generator(), self.device.type == "cpu", mode.solver_rank(), mode.solver_count()
+            self.device, rng.generator(), self.device.type == "cpu", mode.solver_rank(), mode.solver_count(),
+            precision.checked(mode.precision(), self.device),
         )
         NetBuilder(self, layer_class, context).build()
         self.copy_report = None

@@ -124,7 +124,9 @@ class SGDSolver(SetOnce, SolverFiles, SolverReports):
             self.log_iteration()
         for _, on_gradients_ready in self.callbacks:
             on_gradients_ready()
-        self.apply_update(display)
+        # Between here and the next clearing of the diffs, only the end of a call and snapshots let anyone see them.
+        seen = last or bool(self.callbacks) or p.snapshot_diff or self.net.works_layerwise()
+        self.apply_update(display, keep_diffs=seen)
         if p.snapshot and self.iter % p.snapshot == 0 or self.requested == "snapshot":
             self.requested = None if self.requested == "snapshot" else self.requested
             if mode.solver_rank() == 0:
@@ -158,8 +160,11 @@ class SGDSolver(SetOnce, SolverFiles, SolverReports):
             self.smoothed_loss += (loss - self.losses[slot]) / size
             self.losses[slot] = loss
 
-    def apply_update(self, display: bool = False):
-        """Clip, normalise, regularise, update: Caffe's ApplyUpdate, iter += 1 included."""
+    def apply_update(self, display: bool = False, keep_diffs: bool = True):
+        """Clip, normalise, regularise, update: Caffe's ApplyUpdate, iter += 1 included.
+
+        The diffs are the updates afterwards; without keep_diffs they are undefined, which saves a pass over memory.
+        """
         self.net.assume_written()
         with torch.no_grad():
             rate = self.lr
@@ -170,10 +175,10 @@ class SGDSolver(SetOnce, SolverFiles, SolverReports):
             count = len(self.net.learnable)
             for index, (blob, spec) in enumerate(zip(self.net.learnable, self.net.learnable_specs)):
                 history = [self.history[index + count * k] for k in range(states)]
-                self.update_one(blob, spec, history, rate, rule)
+                self.update_one(blob, spec, history, rate, rule, keep_diffs)
         self._iter += 1
 
-    def update_one(self, blob, spec, history, rate, rule):
+    def update_one(self, blob, spec, history, rate, rule, keep_diffs):
         p = self.proto
         weight = blob.tensor()
         decay = p.weight_decay * spec.decay_mult
@@ -189,10 +194,11 @@ class SGDSolver(SetOnce, SolverFiles, SolverReports):
         step = rule(gradient, history, rate * spec.lr_mult, self)
         weight.sub_(step)
         blob.data_memory.written()
-        if step is history[0]:
+        if step is history[0] and keep_diffs:
             gradient.copy_(step)
             step = gradient
-        memory.put(step)
+        if keep_diffs:
+            memory.put(step)
 
     def clip_gradients(self):
         """Scale all gradients down when their common L2 norm exceeds clip_gradients."""

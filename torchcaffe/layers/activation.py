@@ -32,6 +32,7 @@ class ReLU(Layer):
     """max(x, 0) + negative_slope * min(x, 0)."""
 
     type = "ReLU"
+    any_precision = True
 
     def forward(self, x):
         slope = self.param.relu_param.negative_slope
@@ -129,6 +130,7 @@ class Dropout(Layer):
     """In TRAIN: x * mask / (1 - ratio), mask kept with probability 1 - ratio; in TEST the identity."""
 
     type = "Dropout"
+    any_precision = True
 
     def setup(self, bottom, top):
         self.ratio = self.param.dropout_param.dropout_ratio
@@ -142,7 +144,7 @@ class Dropout(Layer):
             mask = torch.from_numpy(self.context.generator.bernoulli(keep, tuple(x.shape)))
         else:
             mask = torch.rand(x.shape, device=x.device) < keep
-        return x * (mask * (1.0 / keep if keep else float("inf")))
+        return x * (mask * (1.0 / keep if keep else float("inf"))).to(x.dtype)
 
 
 @register

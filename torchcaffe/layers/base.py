@@ -24,6 +24,7 @@ class Context:
     exact_random: bool = True  # Caffe's CPU draws; False: torch's generator on the GPU
     solver_rank: int = 0
     solver_count: int = 1
+    precision: str = "float32"
 
 
 class Layer:
@@ -42,6 +43,7 @@ class Layer:
     gradient_to = None  # None: every bottom; else indices of the bottoms that get a gradient when forced
     refuses_gradient = ()  # bottoms that cannot have a gradient: an error where one is asked for; -1 is the last
     always_propagates = False  # writes bottom diffs whenever it runs backward, asked for or not
+    any_precision = False  # computes in the type of its bottoms; the others are given float32 in every precision
     works_on_blobs = False  # runs on Blobs (forward_blobs, backward_blobs) instead of tensors
 
     def __init__(self, param, phase: int, context: Context):
@@ -85,6 +87,12 @@ class Layer:
     def weight(self, index: int) -> torch.Tensor:
         """Parameter `index` as the tensor to compute with."""
         return self.blobs[index].tensor()
+
+    def narrow(self, *tensors):
+        """The factors of a product as the net's precision has them: bfloat16 in "bf16", else as they are."""
+        if self.context.precision != "bf16":
+            return tensors
+        return [tensor if tensor is None else tensor.to(torch.bfloat16) for tensor in tensors]
 
     def add_parameter(self, shape, filler):
         """Append a learnable blob of `shape`, taken from the layer definition's own blobs or from `filler`."""

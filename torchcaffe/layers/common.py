@@ -16,6 +16,7 @@ class InnerProduct(Layer):
 
     type = "InnerProduct"
     in_place = False
+    any_precision = True
 
     def setup(self, bottom, top):
         p = self.param.inner_product_param
@@ -38,6 +39,7 @@ class InnerProduct(Layer):
         if self.param.inner_product_param.transpose:
             weight = weight.t()
         bias = self.weight(1) if len(self.blobs) > 1 else None
+        x, weight, bias = self.narrow(x, weight, bias)
         return F.linear(x.flatten(self.first), weight, bias)
 
 

@@ -20,6 +20,7 @@ class Pooling(Layer):
     type = "Pooling"
     tops = (1, 2)
     in_place = False
+    any_precision = True
 
     def setup(self, bottom, top):
         p = self.param.pooling_param
@@ -111,7 +112,7 @@ class Pooling(Layer):
         y, index = F.max_pool2d(wide, kernel, self.stride, return_indices=True)
         row = torch.div(index, wide.shape[3], rounding_mode="floor") - self.pad[0]
         column = index % wide.shape[3] - self.pad[1]
-        return y, (row * x.shape[3] + column).to(x.dtype)
+        return y, (row * x.shape[3] + column).float()
 
     def average(self, x, kernel, count):
         sums = F.avg_pool2d(self.padded(x, kernel, count, 0.0), kernel, self.stride, divisor_override=1)

@@ -14,6 +14,7 @@ class Split(Layer):
     """The same blob several times; gradients sum."""
 
     type = "Split"
+    any_precision = True
     tops = (1, None)
     in_place = False
 
@@ -27,6 +28,7 @@ class Split(Layer):
 @register
 class Concat(Layer):
     type = "Concat"
+    any_precision = True
     bottoms = (1, None)
     in_place = False
 
@@ -56,6 +58,7 @@ class Slice(Layer):
     """Cuts along one axis, at `slice_point`s or in equal parts."""
 
     type = "Slice"
+    any_precision = True
     tops = (1, None)
     in_place = False
 
@@ -87,6 +90,7 @@ class Flatten(Layer):
     """Axes `axis` to `end_axis` become one."""
 
     type = "Flatten"
+    any_precision = True
     in_place = False
 
     def shapes(self, shape):
@@ -103,6 +107,7 @@ class Silence(Layer):
     """Consumes blobs; their gradient is zero."""
 
     type = "Silence"
+    any_precision = True
     bottoms = (1, None)
     tops = (0, 0)
 
@@ -118,6 +123,7 @@ class Reshape(Layer):
     """Axes `axis` to `axis + num_axes` replaced by `shape`: 0 copies the bottom's dimension, one -1 is inferred."""
 
     type = "Reshape"
+    any_precision = True
     in_place = False
 
     def setup(self, bottom, top):
@@ -173,6 +179,7 @@ class Crop(Layer):
     """The part of bottom 0 that has bottom 1's size in the axes from `axis` on; bottom 1 gets no gradient."""
 
     type = "Crop"
+    any_precision = True
     bottoms = (2, 2)
     in_place = False
 

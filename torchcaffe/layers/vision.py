@@ -47,6 +47,7 @@ class ConvolutionBase(Layer):
     bottoms = (1, None)
     tops = (1, None)
     in_place = False
+    any_precision = True
 
     def setup(self, bottom, top):
         parameter = self.param.convolution_param
@@ -77,9 +78,8 @@ class ConvolutionBase(Layer):
 
     def forward(self, *bottoms):
         bias = self.weight(1) if len(self.blobs) > 1 else None
-        weight = self.weight(0)
-        tops = tuple(self._apply(x, weight, bias) for x in bottoms)
-        return tops
+        weight, bias, *bottoms = self.narrow(self.weight(0), bias, *bottoms)
+        return tuple(self._apply(x, weight, bias) for x in bottoms)
 
     def _apply(self, x, weight, bias):
         batch = x.shape[: self.channel_axis]
