@@ -8,6 +8,7 @@ import threading
 import numpy as np
 
 _thread = threading.local()
+BLOCK = 2**20  # numbers drawn at a time
 
 
 class Generator:
@@ -30,12 +31,13 @@ class Generator:
 
     def uniform(self, low: float, high: float, shape) -> np.ndarray:
         """U[low, high) as Caffe draws it, float32 of `shape`."""
-        unit = self.draws(shape).astype(np.float32) * np.float32(2.0**-32)
-        return unit * np.float32(high - low) + np.float32(low)
+        width, low = np.float32(high - low), np.float32(low)
+        unit = np.float32(2.0**-32)
+        return _in_blocks(shape, lambda count: self.draws(count).astype(np.float32) * unit * width + low)
 
     def normal(self, mean: float, std: float, shape) -> np.ndarray:
         """N(mean, std), float32 of `shape`. Equal to Caffe's in distribution only (Boost's algorithm varies)."""
-        return self._state.normal(mean, std, size=shape).astype(np.float32)
+        return _in_blocks(shape, lambda count: self._state.normal(mean, std, size=count))
 
     def bernoulli(self, probability: float, shape) -> np.ndarray:
         """True with `probability`, one draw an element, as Caffe's CPU dropout: u / 2^32 <= probability."""
@@ -46,6 +48,16 @@ class Generator:
 
     def set_state(self, state):
         self._state.set_state(state)
+
+
+def _in_blocks(shape, draw) -> np.ndarray:
+    """float32 of `shape` from draw(count): the same numbers as in one call, without its big temporary arrays."""
+    values = np.empty(shape, np.float32)
+    flat = values.reshape(-1)
+    for start in range(0, flat.size, BLOCK):
+        block = flat[start : start + BLOCK]
+        block[...] = draw(block.size)
+    return values
 
 
 def generator() -> Generator:

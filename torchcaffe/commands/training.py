@@ -36,6 +36,7 @@ def train(flags):
         del param.weights[:]
     param.weights.extend([flags.weights] if flags.weights else [])
     solver = create_solver(param, flags.solver)
+    solver.keep_diffs = False  # nobody can look at them here
     with _signals(solver, effects):
         if flags.snapshot:
             log.info(f"Resuming from {flags.snapshot}")
