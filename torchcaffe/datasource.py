@@ -43,12 +43,18 @@ class Environment:
                 found = _environments[key] = Environment(path)
             return found
 
-    def records_from_start(self, log_restart: bool):
-        """Endless (key, Datum) in key order."""
+    def records_from_start(self, log_restart: bool, takes=None):
+        """Endless (key, Datum) in key order; `takes(position)`: which to read, of positions counted on for ever.
+
+        What is not taken is stepped over by its key alone: its pages are never touched.
+        """
+        position = 0
         while True:
-            with self.lmdb.begin(buffers=True) as transaction:
-                for key, value in transaction.cursor():
-                    yield key, self.datum(key, value)
+            with self.lmdb.begin(buffers=True) as transaction, transaction.cursor() as cursor:
+                for key in cursor.iternext(values=False):
+                    if takes is None or takes(position):
+                        yield key, self.datum(key, cursor.value())
+                    position += 1
             if log_restart:
                 log.info("Restarting data prefetching from start.")
 
@@ -62,7 +68,7 @@ class Environment:
 
 
 def lmdb_batches(layer):
-    """(endless iterator of (data tensor on the CPU, labels tensor), shape of one item) of a Data layer."""
+    """(endless iterator of (data tensor on the CPU, labels tensor), shape of the data) of a Data layer."""
     parameter = layer.param.data_param
     environment = Environment.open(parameter.source)
     transformer = Transformer(layer)
@@ -71,25 +77,20 @@ def lmdb_batches(layer):
     seed_thread(layer.context.generator)
     _, first = next(environment.records_from_start(False))
     shape = transformer.output_shape(to_array(first, transformer, environment.path).shape)
-    rank, count = (layer.context.solver_rank, layer.context.solver_count) if layer.training else (0, 1)
+    share, whole = layer.share, parameter.batch_size
+    size = share.size(whole, layer)
 
     def batches():
-        records = environment.records_from_start(True)
-        size = parameter.batch_size
+        records = environment.records_from_start(share.rank == 0, lambda position: share.takes(position, whole))
         while True:
             arrays, labels = [], np.empty(size, np.float32)
             while len(arrays) < size:
                 key, datum = next(records)
-                if count > 1 and batches.position % count != rank:
-                    batches.position += 1
-                    continue
-                batches.position += 1
                 labels[len(arrays)] = datum.label
                 arrays.append(to_array(datum, transformer, environment.path, key))
             yield transformer.batch(arrays, environment.path), torch.from_numpy(labels)
 
-    batches.position = 0
-    return batches(), shape
+    return batches(), (size, *shape)
 
 
 def seed_thread(generator):
@@ -188,7 +189,8 @@ class Transformer:
         free = np.array([(a.shape[1] - size, a.shape[2] - size) for a in arrays]) if size else np.zeros((count, 2), int)
         draws = None
         if self.generator is not None:
-            draws = self.generator.draws((count, bool(self.param.mirror) + 2 * self.random_crop))
+            shape = (count, bool(self.param.mirror) + 2 * self.random_crop)
+            draws = self.layer.share.of_batch(self.generator.draws, shape)
         mirrored = draws[:, 0] % 2 == 1 if self.param.mirror else None
         offsets = draws[:, -2:] % (free + 1) if self.random_crop else free // 2
         return mirrored, offsets[:, 0], offsets[:, 1]

@@ -12,6 +12,7 @@ from torchcaffe import log
 from torchcaffe.datasource import Transformer, seed_thread
 from torchcaffe.errors import DataError
 from torchcaffe.rng import Generator
+from torchcaffe.shares import WHOLE
 from torchcaffe.shuffles import shuffle
 
 
@@ -53,7 +54,10 @@ def read_image(path, height=0, width=0, color=True, where=""):
 
 
 def image_batches(layer):
-    """(endless iterator of (data, labels), shape of one item) of an ImageData layer, drawing what Caffe draws."""
+    """(endless iterator of (data, labels), shape of the data) of an ImageData layer, drawing what Caffe draws.
+
+    Caffe does not deal lists to its GPUs: without a split batch, every rank reads the whole list.
+    """
     p, generator = layer.param.image_data_param, layer.context.generator
     transformer = Transformer(layer)
     transformer.seed(generator)  # the first of Caffe's two seeds is not used
@@ -71,19 +75,23 @@ def image_batches(layer):
     shape = transformer.output_shape(image(entries[start]).shape)
     transformer.seed(generator)
     seed_thread(generator)
+    share = layer.share if layer.share.split else WHOLE
+    size = share.size(p.batch_size, layer)
 
     def batches(position):
         while True:
-            arrays, labels = [], np.empty(p.batch_size, np.float32)
+            arrays, labels = [], []
             for item in range(p.batch_size):
-                labels[item] = entries[position][1]
-                arrays.append(image(entries[position]))
+                if share.takes(item, p.batch_size):
+                    labels.append(entries[position][1])
+                    arrays.append(image(entries[position]))
                 position += 1
                 if position == len(entries):
-                    log.info("Restarting data prefetching from start.")
+                    if share.rank == 0:
+                        log.info("Restarting data prefetching from start.")
                     position = 0
                     if shuffler:
                         shuffle(entries, shuffler)
-            yield transformer.batch(arrays, p.source), torch.from_numpy(labels)
+            yield transformer.batch(arrays, p.source), torch.tensor(labels, dtype=torch.float32)
 
-    return batches(start), shape
+    return batches(start), (size, *shape)

@@ -12,6 +12,7 @@ import threading
 import time
 import types
 
+from torchcaffe import mode
 from torchcaffe.errors import CaffeError
 
 INFO, WARNING, ERROR = 0, 1, 2
@@ -83,15 +84,22 @@ def _open(folder, level):
 
 
 def info(message: str):
-    write(message, INFO, 2)
+    """The engine's own: of several solvers, only the first tells what it does."""
+    if mode.solver_rank() == 0:
+        write(message, INFO, 2)
 
 
 def warning(message: str):
-    write(message, WARNING, 2)
+    write(_named(message), WARNING, 2)
 
 
 def error(message: str):
-    write(message, ERROR, 2)
+    write(_named(message), ERROR, 2)
+
+
+def _named(message):
+    rank = mode.solver_rank()
+    return f"rank {rank}: {message}" if rank else message
 
 
 def log(message: str):

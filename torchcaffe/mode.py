@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 from torchcaffe.errors import CaffeError
+from torchcaffe.shares import Share
 
 
 PRECISIONS = ("float32", "tf32", "bf16")
@@ -16,6 +17,7 @@ class _Settings(threading.local):
     device_id = 0
     solver_count = 1
     solver_rank = 0
+    split_batch = False
     multiprocess = False
 
 
@@ -86,6 +88,16 @@ def solver_rank() -> int:
 
 def set_solver_rank(rank: int):
     _settings.solver_rank = int(rank)
+
+
+def share() -> Share:
+    """This thread's part of every training batch."""
+    return Share(_settings.solver_rank, _settings.solver_count, _settings.split_batch)
+
+
+def set_split_batch(split: bool):
+    """True: batch_size in a net's file counts the items of all solvers. False (Caffe): those of each solver."""
+    _settings.split_batch = bool(split)
 
 
 def set_multiprocess(multiprocess: bool):

@@ -13,6 +13,7 @@ from torchcaffe import execution, log, mode, precision, rng
 from torchcaffe.errors import CaffeError, NetError
 from torchcaffe.graph import filter_layers, insert_splits
 from torchcaffe.layers import Context, layer_class
+from torchcaffe.nccl import NCCL
 from torchcaffe.net_build import NetBuilder
 from torchcaffe.net_weights import NetWeights
 from torchcaffe.vectors import DtypeVec, LayerVec, SetOnce, StringVec
@@ -72,7 +73,7 @@ class Net(SetOnce, NetWeights):
         self.phase = self.param.state.phase
         self.force_backward = self.param.force_backward
         context = Context(
-            self.device, rng.generator(), self.device.type == "cpu", mode.solver_rank(), mode.solver_count(),
+            self.device, rng.generator(), self.device.type == "cpu", mode.share(),
             precision.checked(mode.precision(), self.device),
         )
         NetBuilder(self, layer_class, context).build()
@@ -253,6 +254,9 @@ class Net(SetOnce, NetWeights):
         self.callbacks["before_backward"].append(function)
 
     def after_backward(self, function):
+        """function(layer index), or an NCCL, which needs no call: it averages each layer while backward runs anyway."""
+        if isinstance(function, NCCL):
+            return
         self.callbacks["after_backward"].append(function)
 
     # ------------------------------------------------------------------------------------ internals scripts use

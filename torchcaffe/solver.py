@@ -7,9 +7,10 @@ import os
 
 import torch
 
-from torchcaffe import execution, log, mode, policies, rng, updates
+from torchcaffe import execution, log, mode, parallel, policies, rng, updates
 from torchcaffe.errors import CaffeError, SolverError
 from torchcaffe.log import number
+from torchcaffe.nccl import NCCL
 from torchcaffe.net import Net
 from torchcaffe.solver_files import SolverFiles
 from torchcaffe.solver_nets import build_nets
@@ -66,8 +67,9 @@ class SGDSolver(SetOnce, SolverFiles, SolverReports):
             raise SolverError(f"{solver_file}: {problem}") from None
         log.info(f"Initializing solver from parameters: \n{str(parsed).rstrip()}")
         if parsed.random_seed >= 0:
-            rng.set_random_seed(parsed.random_seed + mode.solver_rank())
-        self.check_snapshot_folder()
+            rng.set_random_seed(parsed.random_seed + (0 if mode.share().split else mode.solver_rank()))
+        if mode.solver_rank() == 0:
+            self.check_snapshot_folder()
         self.net, test_nets = build_nets(parsed, Net)
         self.test_nets = NetVec(test_nets)
         for path in (name for names in parsed.weights for name in names.split(",")):
@@ -78,10 +80,16 @@ class SGDSolver(SetOnce, SolverFiles, SolverReports):
         self.losses = []
         self.smoothed_loss = 0.0
         self._last_display = None
+        self.train_with(parallel.current())
         log.info("Solver scaffolding done.")
+
+    def train_with(self, ranks):
+        """Average gradients over `ranks` (of parallel), and share with them what only one of them does."""
+        self.ranks, self.reducer, self.equal = ranks, ranks.reducer(self.net), False
 
     def load_weights(self, path):
         """Copy a caffemodel into the training net and the test nets."""
+        self.equal = False
         log.info(f"Finetuning from {path}")
         for net in [self.net] + self.test_nets:
             net.copy_from(path)
@@ -99,12 +107,16 @@ class SGDSolver(SetOnce, SolverFiles, SolverReports):
     # ------------------------------------------------------------------------------------ training
     def step(self, iterations: int):
         """Train `iterations` iterations, whatever max_iter says; no snapshot at the end."""
-        self.losses, self.smoothed_loss = [], 0.0
+        self.losses, self.smoothed_loss, self.stopped = [], 0.0, False
+        if not self.equal:  # whatever was loaded before, each rank starts from rank 0's numbers
+            self.ranks.equalize(self)
+            self.equal = True
         self._first = self.iter
         stop = self.iter + operator.index(iterations)
         while self.iter < stop:
             last = self.iter == stop - 1
             if not self._iteration(last):
+                self.stopped = True
                 break
 
     def _iteration(self, last: bool) -> bool:
@@ -112,10 +124,11 @@ class SGDSolver(SetOnce, SolverFiles, SolverReports):
         p = self.proto
         self.net.clear_param_diffs()
         if p.test_interval and self.iter % p.test_interval == 0 and (self.iter > 0 or p.test_initialization):
-            if mode.solver_rank() == 0:
-                self.test_all()
-                if self.requested == "stop":
-                    return False
+            self.ranks.alone(self.test_all)
+            self.ranks.ask(self.requested)
+            if self.ranks.answer(self.requested) == "stop":
+                return False
+        self.ranks.ask(self.requested)
         for on_start, _ in self.callbacks:
             on_start()
         display = bool(p.display) and self.iter % p.display == 0
@@ -128,25 +141,31 @@ class SGDSolver(SetOnce, SolverFiles, SolverReports):
         # Between here and the next clearing of the diffs, only the end of a call and snapshots let anyone see them.
         seen = last and self.keep_diffs or bool(self.callbacks) or p.snapshot_diff or self.net.works_layerwise()
         self.apply_update(display, keep_diffs=seen)
-        if p.snapshot and self.iter % p.snapshot == 0 or self.requested == "snapshot":
+        agreed = self.ranks.answer(self.requested)
+        if p.snapshot and self.iter % p.snapshot == 0 or agreed == "snapshot":
             self.requested = None if self.requested == "snapshot" else self.requested
-            if mode.solver_rank() == 0:
-                self.snapshot()
-        return self.requested != "stop"
+            self.ranks.alone(self.snapshot)
+        return agreed != "stop"
 
     def forward_backward(self, keep_diffs: bool) -> float:
         """iter_size sub-passes; gradients summed into the parameter diffs. Returns the mean weighted loss."""
         net, passes = self.net, max(1, self.proto.iter_size)
         total = 0.0
-        for _ in range(passes):
+        for number in range(passes):
             if net.works_layerwise():
                 total += net._forward(0, len(net.built_layers) - 1)
                 net._backward(len(net.built_layers) - 1, 0)
                 continue
             sweep = execution.Sweep(net, keep_diffs)
             loss = sweep.forward()
-            sweep.backward()
+            if self.reducer and number == passes - 1:
+                self.reducer.arm()
+            with self.ranks.reaching():
+                sweep.backward()
             total += float(loss)
+        if self.reducer:
+            with self.ranks.reaching():
+                self.reducer.finish()
         return total / passes
 
     def smooth(self, loss):
@@ -221,6 +240,9 @@ class SGDSolver(SetOnce, SolverFiles, SolverReports):
 
         One argument: an NCCL, or another object with these two methods. Raises TypeError for anything else.
         """
+        if isinstance(on_start, NCCL):  # averages while backward runs, not after it
+            self.train_with(on_start.ranks)
+            return
         if on_gradients_ready is None and hasattr(on_start, "on_gradients_ready"):
             on_start, on_gradients_ready = on_start.on_start, on_start.on_gradients_ready
         if not (callable(on_start) and callable(on_gradients_ready)):
@@ -238,16 +260,16 @@ class SGDSolver(SetOnce, SolverFiles, SolverReports):
             self.restore(resume_file)
         self.step(max(0, p.max_iter - self.iter))
         if p.snapshot_after_train and not (p.snapshot and self.iter % p.snapshot == 0):
-            self.snapshot()
-        if self.requested == "stop":
+            self.ranks.alone(self.snapshot)
+        if self.stopped:
             log.info("Optimization stopped early.")
             return
         if p.display and self.iter % p.display == 0:
             loss = self.net._forward(0, len(self.net.built_layers) - 1)
             self.smooth(loss)
-            log.info(f"Iteration {self.iter}, loss = {number(self.smoothed_loss)}")
+            log.info(f"Iteration {self.iter}, loss = {number(*self.ranks.means([self.smoothed_loss]))}")
         if p.test_interval and self.iter % p.test_interval == 0:
-            self.test_all()
+            self.ranks.alone(self.test_all)
         log.info("Optimization Done.")
 
 

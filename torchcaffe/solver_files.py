@@ -62,6 +62,7 @@ class SolverFiles:
             raise WeightsError(
                 f"{path}: its weights, {state.learned_net}, are not there; run from the folder it was made in"
             )
+        self.equal = False
         self.net.copy_from(state.learned_net)
         log.info("SGDSolver: restoring history")
         for array, tensor in zip(state.history, self.history):

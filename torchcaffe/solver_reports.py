@@ -58,9 +58,13 @@ class SolverReports:
         if previous is not None and now > previous[0]:
             seconds, done = now - previous[0], self.iter - previous[1]
             speed = done / seconds
+        blobs = [self.net.blobs[name] for name in self.net.outputs]
+        means = iter(self.ranks.means([self.smoothed_loss] + [float(blob.tensor()) for blob in blobs if not blob.dims]))
         log.info(
             f"Iteration {self.iter} ({number(speed)} iter/s, {number(seconds)}s/{self.proto.display} iters), "
-            f"loss = {number(self.smoothed_loss)}"
+            f"loss = {number(next(means))}"
         )
-        values = [float(v) for name in self.net.outputs for v in self.net.blobs[name].tensor().detach().reshape(-1)]
+        values = []  # of the whole batch where an output is one number, else of this rank's part
+        for blob in blobs:
+            values += blob.tensor().detach().reshape(-1).tolist() if blob.dims else [next(means)]
         self.log_outputs(self.net, values, "Train")

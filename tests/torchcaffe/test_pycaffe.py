@@ -68,7 +68,7 @@ def test_timer():
     assert timer.ms >= 0
 
 
-def test_nccl_with_one_process_does_nothing_and_refuses_more(make_solver):
+def test_nccl_with_one_process_does_nothing_and_refuses_a_foreign_uid(make_solver):
     solver = make_solver(
         """layer { name: "d" type: "DummyData" top: "d" top: "t" dummy_data_param { shape { dim: 1 dim: 2 } } }
         layer { name: "ip" type: "InnerProduct" bottom: "d" top: "ip" inner_product_param { num_output: 2 } }
@@ -81,7 +81,7 @@ def test_nccl_with_one_process_does_nothing_and_refuses_more(make_solver):
     solver.step(1)
     try:
         caffe.set_solver_count(2)
-        with pytest.raises(SolverError, match="2 solvers"):
+        with pytest.raises(SolverError, match="'uid' is no uid: call caffe.NCCL.new_uid"):
             caffe.NCCL(solver, "uid")
     finally:
         caffe.set_solver_count(1)

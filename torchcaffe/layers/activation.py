@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -141,9 +142,9 @@ class Dropout(Layer):
             return x.view_as(x)
         keep = 1.0 - self.ratio
         if self.context.exact_random and x.device.type == "cpu":
-            mask = torch.from_numpy(self.context.generator.bernoulli(keep, tuple(x.shape)))
+            mask = torch.from_numpy(self.share.of_batch(partial(self.context.generator.bernoulli, keep), tuple(x.shape)))
         else:
-            mask = torch.rand(x.shape, device=x.device) < keep
+            mask = self.share.of_batch(partial(torch.rand, device=x.device), tuple(x.shape)) < keep
         return x * (mask * (1.0 / keep if keep else float("inf"))).to(x.dtype)
 
 

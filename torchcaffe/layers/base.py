@@ -11,6 +11,7 @@ import torch
 from torchcaffe import fillers
 from torchcaffe.blob import Blob, BlobVec, parameter
 from torchcaffe.errors import NetError, ShapeError
+from torchcaffe.shares import WHOLE, Share
 
 TRAIN, TEST = 0, 1
 
@@ -22,8 +23,7 @@ class Context:
     device: torch.device
     generator: object
     exact_random: bool = True  # Caffe's CPU draws; False: torch's generator on the GPU
-    solver_rank: int = 0
-    solver_count: int = 1
+    share: Share = WHOLE  # of each training batch
     precision: str = "float32"
 
 
@@ -83,6 +83,11 @@ class Layer:
     @property
     def training(self) -> bool:
         return self.phase == TRAIN
+
+    @property
+    def share(self) -> Share:
+        """What this process takes of each batch: all of it when testing."""
+        return self.context.share if self.training else WHOLE
 
     def weight(self, index: int) -> torch.Tensor:
         """Parameter `index` as the tensor to compute with."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from torchcaffe import fillers
+from torchcaffe import fillers, log
 from torchcaffe.errors import CaffeError, DataError
 from torchcaffe.layers.base import Layer, register
 from torchcaffe.proto import caffe_pb2
@@ -19,6 +19,14 @@ class Source(Layer):
     is_source = True
     has_backward = False
 
+    def not_split(self):
+        """Say that a layer without batch_size gives every rank the same, where batches are split."""
+        if self.share.split and self.share.rank == 0:
+            log.warning(
+                f'layer "{self.name}" ({self.type}) has no batch_size that could be split: '
+                f"each of the {self.share.count} ranks has all of it"
+            )
+
 
 @register
 class Input(Source):
@@ -30,6 +38,7 @@ class Input(Source):
         shapes = [tuple(shape.dim) for shape in self.param.input_param.shape]
         tops = len(self.param.top)
         self.check(len(shapes) in (0, 1, tops), f"input_param needs no shape, one, or one a top, not {len(shapes)}")
+        self.not_split()
         for index, blob in enumerate(top):
             blob.reshape(*(shapes[index % len(shapes)] if shapes else (0,)))
 
@@ -45,6 +54,7 @@ class DummyData(Source):
 
     def setup(self, bottom, top):
         p, tops = self.param.dummy_data_param, len(top)
+        self.not_split()
         legacy = list(zip(p.num, p.channels, p.height, p.width))
         shapes = [tuple(shape.dim) for shape in p.shape] or legacy
         self.check(
@@ -86,9 +96,9 @@ class Data(Source):
         self.check(p.source, "data_param.source is missing")
         self.check(p.batch_size > 0, "data_param.batch_size must be positive")
         batches, shape = lmdb_batches(self)
-        top[0].reshape(p.batch_size, *shape)
+        top[0].reshape(*shape)
         if len(top) > 1:
-            top[1].reshape(p.batch_size)
+            top[1].reshape(shape[0])
         self.prefetcher = Prefetcher(batches, p.prefetch, self.context.device)
 
     def forward(self):
@@ -112,8 +122,8 @@ class ImageData(Source):
         self.check(p.source, "image_data_param.source is missing")
         self.check(p.batch_size > 0, "image_data_param.batch_size must be positive")
         batches, shape = image_batches(self)
-        top[0].reshape(p.batch_size, *shape)
-        top[1].reshape(p.batch_size)
+        top[0].reshape(*shape)
+        top[1].reshape(shape[0])
         self.prefetcher = Prefetcher(batches, self.param.data_param.prefetch, self.context.device)
 
     def forward(self):
@@ -132,8 +142,9 @@ class MemoryData(Source):
         self.shape = (p.batch_size, p.channels, p.height, p.width)
         self.check(min(self.shape) > 0, f"batch_size, channels, height and width must be positive, not {self.shape}")
         self.data = self.labels = None
-        top[0].reshape(*self.shape)
-        top[1].reshape(p.batch_size)
+        self.size = self.share.size(p.batch_size, self)
+        top[0].reshape(self.size, *self.shape[1:])
+        top[1].reshape(self.size)
 
     def set_arrays(self, data, labels):
         """Take float32 arrays, data N×C×H×W and N labels (N×1×1×1 too), without copying them. Raises RuntimeError."""
@@ -153,8 +164,9 @@ class MemoryData(Source):
     def forward(self):
         if self.data is None:
             raise DataError(f'layer "{self.name}" (MemoryData) has no data yet: call set_input_arrays before forward')
-        chosen = slice(self.position, self.position + self.shape[0])
-        self.position = chosen.stop % len(self.data)
+        first = self.position + (self.share.rank * self.size if self.share.split else 0)
+        chosen = slice(first, first + self.size)
+        self.position = (self.position + self.shape[0]) % len(self.data)
         return tuple(torch.from_numpy(array[chosen]).to(self.context.device) for array in (self.data, self.labels))
 
 

@@ -9,7 +9,7 @@ import torch
 
 from torchcaffe import shuffles
 from torchcaffe.errors import DataError
-from torchcaffe.layers.base import TEST, Layer, register
+from torchcaffe.layers.base import Layer, register
 from torchcaffe.layers.data import Source
 
 
@@ -36,8 +36,9 @@ class HDF5Data(Source):
             shuffles.library_shuffle(self.files)
         self.file, self.row, self.turn = 0, 0, 0
         self.load()
+        self.size = self.share.size(p.batch_size, self)
         for blob, array in zip(top, self.arrays):
-            blob.reshape(p.batch_size, *array.shape[1:])
+            blob.reshape(self.size, *array.shape[1:])
 
     def load(self):
         """Read the file whose turn it is; its rows come in a new order where shuffled."""
@@ -91,11 +92,10 @@ class HDF5Data(Source):
         self.mix()
 
     def forward(self):
-        size = self.param.hdf5_data_param.batch_size
-        batch = [np.empty((size,) + array.shape[1:], np.float32) for array in self.arrays]
-        for item in range(size):
-            while self.phase != TEST and self.turn % self.context.solver_count != self.context.solver_rank:
-                self.advance()  # rows are dealt to the solvers in turn
+        batch = [np.empty((self.size,) + array.shape[1:], np.float32) for array in self.arrays]
+        for item in range(self.size):
+            while not self.share.takes(self.turn, self.param.hdf5_data_param.batch_size):
+                self.advance()
             for target, array in zip(batch, self.arrays):
                 target[item] = array[self.order[self.row]]
             self.advance()

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from torchcaffe import parallel
 from torchcaffe.errors import ShapeError
 from torchcaffe.layers.base import Layer, register
 
@@ -43,15 +44,22 @@ class LossLayer(Layer):
         return [()]
 
     def normalizer(self, outer, inner, valid):
-        """Number to divide by, at least 1; `valid` is called only where it is needed."""
+        """Number to divide by, at least 1; `valid` is called only where it is needed.
+
+        Of a split batch: such that the mean over ranks is what the whole batch gives.
+        """
         p = self.param.loss_param
+        ranks = self.share.count if self.share.split else 1
         if self.normalization == p.FULL:
             return max(1.0, outer * inner)
         if self.normalization == p.BATCH_SIZE:
             return max(1.0, outer)
         if self.normalization == p.NONE:
-            return 1.0
-        return max(1.0, outer * inner) if self.ignore_label is None else torch.clamp(valid(), min=1.0)
+            return 1.0 / ranks
+        if self.ignore_label is None:
+            return max(1.0, outer * inner)
+        count = valid() if ranks == 1 else parallel.current().total(valid())
+        return torch.clamp(count, min=1.0) / ranks
 
 
 def class_axis(layer, parameter, shapes):
