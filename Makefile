@@ -5,6 +5,8 @@
 #= PROFILE   paper (default) or demo: small crops and narrow nets, minutes on two cores
 #= ENGINE    auto (default), caffe or torch
 #= GPU       number of the GPU to train on (default: the CPU)
+#= GPUS      for step2 to step4: train on this many GPUs of this machine, each batch split over them
+#= PROCESSES the same with processes on the CPU (docs/distributed.md: several machines)
 #= CROP      scheme1 .. scheme5 or all (default: those of the three nets)
 #= CELEBA    folder of CelebA: Anno, Eval, Img
 #= FOTW      folder of FotW: smiles_trset, smiles_valset
@@ -74,6 +76,7 @@ step3: $(READY) ## learn the net's own attribute on CelebA
 step4: $(READY) ## learn the net's own attribute on FotW
 step1 step2 step3 step4:
 	@$(PY) -m tools.train --step $(@:step%=%) $(call option,--net,NET) $(profile) $(engine) \
+		$(call option,--gpus,GPUS) $(call option,--processes,PROCESSES) \
 		$(call option,--batch,BATCH) $(call option,--max-iter,MAX_ITER) $(force)
 
 status: $(READY) ## show each net's steps: done, iteration, loss, accuracy, file

@@ -35,7 +35,7 @@ def run(row: chain.Row, job: str, interpreter, header: Sequence[str], on_event: 
         if process is not None:
             process.terminate() if len(asked) == 1 else process.kill()
 
-    with _signals(hand_on):
+    with signals(hand_on):
         process = _start(row, job, interpreter, header, log)
         if asked:
             process.terminate()
@@ -75,6 +75,8 @@ def reason(row: chain.Row, end: Optional[dict], status: int) -> str:
     log = os.path.join(row.folder, "train.log")
     if end and end.get("message"):
         message = end["message"].strip().splitlines()[0]
+    elif status == -signal.SIGKILL:
+        message = "the process that trains " + killed(status)
     else:
         with open(row.path(log), encoding="utf-8", errors="replace") as stream:
             lines = [line.strip() for line in stream.readlines()[-200:] if line.strip()]
@@ -85,8 +87,14 @@ def reason(row: chain.Row, end: Optional[dict], status: int) -> str:
     return f"{message}{kept} (log: {log})"
 
 
+def killed(status: int) -> str:
+    """What became of a process with a negative exit status."""
+    why = ": by somebody, or by the system for lack of memory" if status == -signal.SIGKILL else ""
+    return f"was killed ({signal.Signals(-status).name}{why})"
+
+
 @contextlib.contextmanager
-def _signals(handler):
+def signals(handler):
     """Let `handler` have SIGINT and SIGTERM for a while."""
     before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

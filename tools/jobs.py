@@ -44,10 +44,12 @@ def _even_batch(faces: int, most: int) -> int:
     return min(range(most, most // 2, -1), key=lambda size: -faces % size)
 
 
-def write(row: chain.Row, module: str, solver, net, inputs: dict, gpu: Optional[int], resume: Optional[str]):
+def write(row: chain.Row, module: str, solver, net, inputs: dict, gpu: Optional[int], resume: Optional[str],
+          leader=None):
     """Put net.prototxt, solver.prototxt, job.json and run.json into the run folder.
 
-    module: the engine's; inputs: see chain.fingerprints; resume: .solverstate to go on from, or None.
+    module: the engine's; inputs: see chain.fingerprints; resume: .solverstate to go on from, or None; leader: see
+    tools/ranks.py, None where one process trains.
     """
     from google.protobuf import text_format
 
@@ -67,6 +69,9 @@ def write(row: chain.Row, module: str, solver, net, inputs: dict, gpu: Optional[
     with open(row.path(job["solver"]), "w", encoding="utf-8") as stream:
         stream.write(note.format(row.solver) + f"# test_interval, in truth {solver.test_interval}, is out of reach: "
                      "tools/solve.py tests.\n" + text_format.MessageToString(silent))
+    if leader is not None:
+        job.update(gpu=0 if leader.gpus else None, turn=leader.turn)
+        leader.publish(job, str(silent), str(net))
     fingerprints.write_json(row.path(os.path.join(row.folder, "job.json")), job)
     fingerprints.write_json(row.path(os.path.join(row.folder, "run.json")),
                      {"inputs": inputs, "max_iter": solver.max_iter, "finished": False})

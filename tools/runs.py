@@ -26,14 +26,18 @@ DRAW_SECONDS = 20.0  # between two drawings of the curve
 
 
 # ---------------------------------------------------------------------------------------------- training
-def train(row: chain.Row, interpreter, gpu: Optional[int] = None, force: bool = False, header=(), say=print) -> bool:
+def train(row: chain.Row, interpreter, gpu: Optional[int] = None, force: bool = False, header=(), say=print,
+          leader=None) -> bool:
     """Train a row unless its result stands; True when it was trained.
 
     Goes on from the newest whole snapshot of a run from the same inputs. `interpreter`: see tools/engine.py; `header`:
-    lines for the log's head. Raises chain.ChainError, and child.Stopped after SIGINT or SIGTERM.
+    lines for the log's head; `leader`: of the ranks that train together (tools/ranks.py). Raises chain.ChainError, and
+    child.Stopped after SIGINT or SIGTERM.
     """
     chain.check_inputs(row)
     solver, net = jobs.definitions(row)
+    if leader is not None:
+        leader.check(row, net)
     inputs = chain.fingerprints(row, solver, net)
     state = chain.state(row, inputs)
     if state.kind == "done" and not force:
@@ -48,10 +52,10 @@ def train(row: chain.Row, interpreter, gpu: Optional[int] = None, force: bool = 
             say(f"{row.title}: going on from iteration {resume['iteration']} ({resume['state']})")
         else:
             _clear(row, inputs, say)
-        jobs.write(row, interpreter.module, solver, net, inputs, gpu, resume and resume["state"])
+        jobs.write(row, interpreter.module, solver, net, inputs, gpu, resume and resume["state"], leader)
         run = Run(row, solver, resume["iteration"] if resume else 0, say)
         run.follow(interpreter, header)
-        _finish(row, run, solver, inputs, interpreter)
+        _finish(row, run, solver, inputs, interpreter, leader)
     return True
 
 
@@ -103,7 +107,7 @@ class Run:
 
 
 # ---------------------------------------------------------------------------------------------- the end
-def _finish(row: chain.Row, run: Run, solver, inputs: dict, interpreter):
+def _finish(row: chain.Row, run: Run, solver, inputs: dict, interpreter, leader=None):
     """Put the final weights where the next step looks for them, with their record, whole or not at all."""
     final = f"{solver.snapshot_prefix}_iter_{solver.max_iter}.caffemodel"
     record = {
@@ -111,7 +115,7 @@ def _finish(row: chain.Row, run: Run, solver, inputs: dict, interpreter):
         "accuracy": run.test.get("accuracy"), "accuracies": run.test.get("accuracies"),
         "train_loss": run.metrics.last("train_loss"), "seconds": run.metrics.last("seconds"),
         "engine": run.versions.get("engine", interpreter.module), "versions": run.versions,
-        "seed": solver.random_seed, "sha256": fingerprints.sha256_of(row.path(final)), "inputs": inputs,
+        "ranks": leader.count if leader is not None else 1, "seed": solver.random_seed, "sha256": fingerprints.sha256_of(row.path(final)), "inputs": inputs,
     }
     place(row, final, record)
     fingerprints.write_json(row.path(os.path.join(row.folder, "run.json")),

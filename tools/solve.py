@@ -1,6 +1,7 @@
 """The loop that trains, in a process of its own: pycaffe's names only, so that real Caffe and torchcaffe both run it.
 
     python -m tools.solve runs/demo/step4_gnet/job.json      # tools/train.py writes the job and starts this
+    python -m tools.solve --follow 0                         # as another rank of a training (tools/ranks.py): its job 0
 
 Needs only the standard library, numpy and the engine, and keeps to Python 3.9 (Debian 11's Caffe). What happens goes to
 stdout as JSON, one object a line ("event": start, weights, step, test, snapshot, end); the engine's log, and the lines
@@ -9,7 +10,8 @@ stop. Exit status: 0 done, 1 failed, 130 stopped.
 
 A job of kind "convert" has module, net, weights, output: it saves `weights` in today's format. One of kind "train" has
     module              "caffe" or "torchcaffe"
-    gpu                 number of a GPU, or null for the CPU
+    gpu                 number of a GPU, or null for the CPU; of several ranks each takes its own (LOCAL_RANK)
+    turn                only where several ranks train: number of this job among those that they do
     solver              solver prototxt, its own testing turned off
     weights, expected   caffemodel to start from (or null), and the layers that it has to fill
     resume              solverstate to go on from (or null)
@@ -25,12 +27,12 @@ import json
 import math
 import os
 import platform
-import signal
 import sys
 import time
-import traceback
 
 import numpy as np
+
+from tools.solving import Alone, Events, Failed, Stop, log
 
 STOPPED = 130
 STUCK_LOSS = 87.3365  # -log(FLT_MIN): what Caffe's softmax loss shows when a probability has become zero
@@ -38,54 +40,13 @@ STUCK_ITERATIONS = 20
 CALL_SECONDS = 1.0  # of training between two looks at signals and loss
 
 
-class Failed(Exception):
-    """The run cannot go on; the message is for the user."""
-
-
-class Stop:
-    """Set by SIGINT or SIGTERM, or when nobody reads our events any more."""
-
-    def __init__(self):
-        self.asked = False
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._ask)
-
-    def _ask(self, number, frame):
-        self.asked = True
-
-
-class Events:
-    """JSON lines on stdout. A reader that has gone away asks the loop to stop, so that no training is left behind."""
-
-    def __init__(self, stop):
-        self.stop = stop
-        self.stream = os.fdopen(os.dup(1), "w")
-        os.dup2(2, 1)  # whatever else prints belongs into the log
-
-    def __call__(self, event, **values):
-        try:
-            self.stream.write(json.dumps(dict(values, event=event)) + "\n")
-            self.stream.flush()
-        except (BrokenPipeError, ValueError):
-            self.stop.asked = True
-
-
-def log(message):
-    """One line on stderr, prefixed as Caffe's are."""
-    now = time.time()
-    stamp = time.strftime("%m%d %H:%M:%S", time.localtime(now))
-    sys.stderr.write("I%s.%06d %5d solve.py:%d] %s\n" % (
-        stamp, int(now % 1 * 1e6), os.getpid(), sys._getframe(1).f_lineno, message))
-    sys.stderr.flush()
-
-
-def run(job, events, stop):
-    """Do `job`; return the process's exit status."""
+def run(job, events, stop, join):
+    """Do `job`; return the process's exit status. `join()`: the ranks to do it with, once the GPU is chosen."""
     caffe = importlib.import_module(job["module"])
     if job.get("gpu") is None:
         caffe.set_mode_cpu()
     else:
-        caffe.set_device(job["gpu"])
+        caffe.set_device(int(os.environ["LOCAL_RANK"]) if "turn" in job else job["gpu"])
         caffe.set_mode_gpu()
     versions = {"engine": "%s %s" % (job["module"], getattr(caffe, "__version__", "")),
                 "numpy": np.__version__, "python": platform.python_version()}
@@ -95,7 +56,7 @@ def run(job, events, stop):
         net.save(job["output"])
         events("end", status="done", iteration=0, versions=versions)
         return 0
-    training = Training(caffe, job, events, stop)
+    training = Training(caffe, job, events, stop, join())
     events("start", iteration=training.iteration, versions=versions)
     return training.run()
 
@@ -103,16 +64,14 @@ def run(job, events, stop):
 class Training:
     """One solver with what the loop needs to know about its nets."""
 
-    def __init__(self, caffe, job, events, stop):
-        self.job, self.events, self.stop = job, events, stop
+    def __init__(self, caffe, job, events, stop, ranks):
+        self.job, self.events, self.stop, self.ranks = job, events, stop, ranks
         self.solver = caffe.get_solver(job["solver"])
         self.net = self.solver.net
         self.losses = _loss_weights(self.net)
-        if job.get("resume"):
-            self.solver.restore(job["resume"])
-            log("Resuming from %s" % job["resume"])
-        elif job.get("weights"):
-            self._fill(job["weights"], job["expected"])
+        if ranks.rank == 0:
+            self._load()
+        ranks.equalize(self.solver)
         self.first = self.iteration
         self.test_net = self.solver.test_nets[0]
         self.test_net.share_with(self.net)  # Caffe itself does so only in its own test pass
@@ -124,6 +83,13 @@ class Training:
     def iteration(self):
         """Number of updates done."""
         return int(self.solver.iter)
+
+    def _load(self):
+        if self.job.get("resume"):
+            self.solver.restore(self.job["resume"])
+            log("Resuming from %s" % self.job["resume"])
+        elif self.job.get("weights"):
+            self._fill(self.job["weights"], self.job["expected"])
 
     def _fill(self, weights, expected):
         """Copy `weights` by layer name, and see from the numbers themselves which layers it filled."""
@@ -148,29 +114,35 @@ class Training:
         last = self.job["max_iter"]
         log("Solving %s" % self.job["title"])  # where Caffe's log parsers start to count seconds
         if not self.job.get("resume") or self.iteration >= last:
-            self._test()
-        while self.iteration < last and not self.stop.asked:
-            self._step()
+            self.ranks.alone(self._test)
+        while self.iteration < last:
+            count, stop = self.ranks.agree(self._count(), self.stop.asked)
+            if stop:
+                break
+            self._step(count)
             if self._due("snapshot") or self.iteration == last:
-                self._snapshot()
+                self.ranks.alone(self._snapshot)
             if self._due("test_interval") or self.iteration == last:
-                self._test()
+                self.ranks.alone(self._test)
         if self.iteration >= last:
             self.events("end", status="done", iteration=self.iteration)
             return 0
-        self._snapshot()
+        self.ranks.alone(self._snapshot)
         self.events("end", status="stopped", iteration=self.iteration)
         return STOPPED
 
-    def _step(self):
-        """Train up to the next row of metrics, test or snapshot, at most about a second long, and look at the loss.
+    def _count(self):
+        """Iterations up to the next row of metrics, test or snapshot, but of at most about a second.
 
-        Short, so that a signal and a broken loss are noticed soon; not one by one, as an engine may do more for the
+        Few, so that a signal and a broken loss are noticed soon; not one by one, as an engine may do more for the
         last iteration of a call, whose gradients anyone may look at.
         """
         intervals = [self.job[name] for name in ("display", "test_interval", "snapshot") if self.job[name] > 0]
         ends = [self.job["max_iter"]] + [(self.iteration // every + 1) * every for every in intervals]
-        count = max(1, min(min(ends) - self.iteration, int(CALL_SECONDS / self.pace)))
+        return max(1, min(min(ends) - self.iteration, int(CALL_SECONDS / self.pace)))
+
+    def _step(self, count):
+        """Train `count` iterations and look at the loss."""
         rate, began = float(self.solver.lr), time.time()
         self.solver.step(count)
         self.pace = max(1e-6, (time.time() - began) / count)
@@ -183,6 +155,7 @@ class Training:
     def _look_at_loss(self, count, rate):
         """Report the loss of the last iteration; raise Failed where training on makes no sense."""
         loss = sum(weight * float(self.net.blobs[name].data.sum()) for name, weight in self.losses.items())
+        loss = self.ranks.mean(loss)
         self.stuck = self.stuck + count if abs(loss - STUCK_LOSS) < 0.01 else 0
         if not math.isfinite(loss):
             raise Failed("iteration %d: the loss is %s; most likely the learning rate %g is too high for these weights"
@@ -257,20 +230,39 @@ def _loss_weights(net):
 
 def main(argv=None):
     arguments = sys.argv[1:] if argv is None else argv
-    if len(arguments) != 1 or arguments[0] in ("-h", "--help"):
+    if arguments in (["-h"], ["--help"]):
         print(__doc__)
-        return 0 if arguments and arguments[0] in ("-h", "--help") else 2
+        return 0
+    if len(arguments) == 2 and arguments[0] == "--follow":
+        from tools import ranks
+
+        job, folder = ranks.followed(int(arguments[1]))
+        return ranks.NO_MORE if job is None else solve(job)
+    if len(arguments) != 1:
+        print(__doc__)
+        return 2
+    with open(arguments[0]) as stream:
+        return solve(json.load(stream))
+
+
+def solve(job):
+    """Do `job` and report what happens; return the process's exit status."""
     stop = Stop()
     events = Events(stop)
-    with open(arguments[0]) as stream:
-        job = json.load(stream)
+    ranks = [Alone()]
+
+    def join():
+        if "turn" in job:
+            from tools.ranks import Together
+
+            ranks.append(Together(lambda message: events("end", status="failed", message=message)))
+            ranks[-1].meet("turn %d" % job["turn"])
+        return ranks[-1]
+
     try:
-        return run(job, events, stop)
-    except Failed as error:
-        message = str(error)
-    except Exception as error:  # the whole story goes into the log, one line to whoever reads the events
-        traceback.print_exc()
-        message = "%s" % error or type(error).__name__
+        return run(job, events, stop, join)
+    except Exception as error:
+        message = ranks[-1].account(error, "%s" % error or type(error).__name__)
     log(message)
     events("end", status="failed", message=message)
     return 1

@@ -6,6 +6,7 @@
 
 A step that is done says so and does nothing. Ctrl-C takes a snapshot; the same command goes on from it. Table 2's rows
 skip steps: --weights starts from another file ("none": from random numbers), --variant keeps the result apart.
+--gpus 4 splits every batch over four GPUs (docs/distributed.md: more machines).
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--profile", choices=sorted(recipe.PROFILES), default="paper", help="default: %(default)s")
     parser.add_argument("--engine", choices=("auto", "caffe", "torch"), default="auto",
                         help="real Caffe or torchcaffe (default: real Caffe where Python imports it, else torchcaffe)")
-    parser.add_argument("--gpu", type=int, metavar="ID", help="number of the GPU (default: train on the CPU)")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--gpu", type=int, metavar="ID", help="number of the GPU (default: train on the CPU)")
+    where.add_argument("--gpus", type=positive, metavar="N", help="split each batch over the GPUs 0 to N - 1")
+    where.add_argument("--processes", type=positive, metavar="N", help="split each batch over N processes on the CPU")
     parser.add_argument("--batch", type=positive, metavar="N", help="training batch size instead of the recipe's")
     parser.add_argument("--max-iter", type=positive, metavar="N", help="iterations instead of the recipe's")
     parser.add_argument("--weights", metavar="FILE", help="caffemodel to start from instead of the previous step's, "
@@ -50,18 +54,21 @@ def positive(text: str) -> int:
     return value
 
 
-def run(rows, interpreter, gpu=None, force=False, header=(), say=print):
-    """Do `rows` (of tools.chain) in order. Raises chain.ChainError, child.Stopped and the engine's CaffeError."""
+def run(rows, interpreter, gpu=None, force=False, header=(), say=print, leader=None):
+    """Do `rows` (of tools.chain) in order. Raises chain.ChainError, child.Stopped and the engine's CaffeError.
+
+    leader: of the ranks that train together (tools/ranks.py), None where this process trains alone.
+    """
     from tools import adopt, runs
 
     for row in rows:
         if row.step == 1:
             adopt.adopt(row, interpreter, force=force, header=header, say=say)
         else:
-            runs.train(row, interpreter, gpu=gpu, force=force, header=header, say=say)
+            runs.train(row, interpreter, gpu=gpu, force=force, header=header, say=say, leader=leader)
 
 
-def plan(rows, interpreter) -> str:
+def plan(rows, interpreter, leader=None) -> str:
     """Table of what will run, one line a row, and what to know about it."""
     from tools import chain
     from tools.status import align
@@ -77,7 +84,8 @@ def plan(rows, interpreter) -> str:
             notes.append(poly_note(solver))
         at = f" at {state.iteration:,}" if state.kind == "interrupted" else ""
         lines.append((row.title, row.weights_in or "random numbers", row.weights_out, *numbers, state.kind + at))
-    return "\n".join([align(lines), f"engine: {interpreter.title}", *dict.fromkeys(filter(None, notes))])
+    where = f" on {leader}" if leader is not None else ""
+    return "\n".join([align(lines), f"engine: {interpreter.title}{where}", *dict.fromkeys(filter(None, notes))])
 
 
 def poly_note(solver) -> str:
@@ -107,29 +115,54 @@ def main(argv=None) -> int:
         parser.error("--weights needs --variant, so that the chain's own results stay what they are")
     if options.weights and len(options.step) > 1:
         parser.error("--weights is for one step at a time")
-    from tools import chain, child, engine
+    from tools import chain, child, engine, ranks
     from torchcaffe.errors import CaffeError
 
-    start = {None: None, "none": ""}.get(options.weights, options.weights and os.path.abspath(options.weights))
+    reason = None
+    leader = None
     try:
-        interpreter = engine.interpreter(options.engine)
+        count = ranks.count(options)
+        if count > 1 and "RANK" not in os.environ:
+            return ranks.launch(sys.argv[1:] if argv is None else argv, options)
+        if count > 1 and os.environ["RANK"] != "0":
+            return ranks.follow()
+        if count > 1:
+            leader = ranks.Leader(count, bool(options.gpus))
+        gpu = 0 if options.gpus else options.gpu
+        interpreter = engine.interpreter(_engine(options.engine, count))
         rows = chain.rows(recipe.PROFILES[options.profile], options.net, options.step, batch=options.batch,
-                          max_iter=options.max_iter, start=start, variant=options.variant)
-        print(plan(rows, interpreter), flush=True)
-        run(rows, interpreter, options.gpu, options.force, header(options), say)
+                          max_iter=options.max_iter, start=_start(options), variant=options.variant)
+        print(plan(rows, interpreter, leader), flush=True)
+        run(rows, interpreter, gpu, options.force, header(options), say, leader)
     except child.Stopped as stopped:
         print(stopped, file=sys.stderr)
         return STOPPED
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return STOPPED
-    except OSError as error:
-        print(f"train: {error}", file=sys.stderr)
+    except (OSError, chain.ChainError, engine.EngineError, CaffeError) as error:
+        reason = f"train: {error}"
+        print(reason, file=sys.stderr)
         return 1
-    except (chain.ChainError, engine.EngineError, CaffeError) as error:
-        print(f"train: {error}", file=sys.stderr)
-        return 1
+    finally:
+        if leader is not None:
+            leader.close(reason)
     return 0
+
+
+def _start(options):
+    """Weights to start from: None for the step before's, "" for none."""
+    return {None: None, "none": ""}.get(options.weights, options.weights and os.path.abspath(options.weights))
+
+
+def _engine(name: str, count: int) -> str:
+    """Engine for `count` processes. Raises chain.ChainError where it cannot train in several."""
+    from tools import chain
+
+    if count > 1 and name == "caffe":
+        raise chain.ChainError("real Caffe trains on several GPUs by itself (caffe train -gpu 0,1: batch_size a GPU); "
+                               "here they are torchcaffe's: ENGINE=torch")
+    return "torch" if count > 1 else name
 
 
 def say(message: str):

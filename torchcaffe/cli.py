@@ -13,6 +13,7 @@ import importlib
 import sys
 from typing import NamedTuple
 
+from torchcaffe import mode
 from torchcaffe.commands.flags import UsageError, describe, parse
 from torchcaffe.errors import CaffeError
 
@@ -21,7 +22,7 @@ _CAFFE_FLAGS = {
     "model": ("", "test, time: the net's prototxt"),
     "weights": ("", "train: weights to start from, file,file,...; test: weights to test"),
     "snapshot": ("", "train: .solverstate to go on from"),
-    "gpu": ("", "number of the GPU, or 'all'; without: the CPU"),
+    "gpu": ("", "number of the GPU, 0,1 or all (train: one process each); without: the CPU"),
     "iterations": (50, "test, time: number of batches"),
     "phase": ("", "time: TRAIN (default) or TEST"),
     "level": (0, "level of the net's state"),
@@ -108,7 +109,8 @@ def main(argv=None) -> int:
             raise UsageError(f"unknown action '{name}'; the actions are {', '.join(VERBS)}")
         return _run(name, flags, [])
     except (UsageError, CaffeError, ImportError) as problem:
-        print(f"torchcaffe{' ' + name if name in VERBS else ''}: {problem}", file=sys.stderr)
+        where = f"rank {mode.solver_rank()}: " if mode.solver_rank() else ""
+        print(f"torchcaffe{' ' + name if name in VERBS else ''}: {where}{problem}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

@@ -31,17 +31,18 @@ def set_mode_cpu():
 
 def set_mode_gpu():
     """Nets built from now on in this thread compute on the GPU chosen by set_device (0 unless called)."""
-    _check_gpu(_settings.device_id)
+    check_gpu(_settings.device_id)
     _settings.gpu = True
 
 
 def set_device(device_id: int):
     """Choose the GPU. Raises CaffeError where there is none of that number."""
-    _check_gpu(device_id)
+    check_gpu(device_id)
     _settings.device_id = int(device_id)
 
 
-def _check_gpu(device_id):
+def check_gpu(device_id: int):
+    """Raise CaffeError where this machine has no GPU of that number that PyTorch can use."""
     import torch
 
     if not torch.cuda.is_available():

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from datetime import timedelta
 from typing import NamedTuple, Optional
 
@@ -110,10 +111,9 @@ class Ranks(Alone):
         except RuntimeError as problem:
             if isinstance(problem, CaffeError):
                 raise
-            detail = str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__
+            detail = re.sub(r"^\[\S+:\d+\] |\. This is typically.*", "", (str(problem).strip() or "?").splitlines()[0])
             raise LostRankError(
-                f"rank {self.rank} of {self.count}: another rank has ended or cannot be reached ({detail}); "
-                "its own last lines say why"
+                f"another of the {self.count} ranks has ended or cannot be reached ({detail}); its own last line says why"
             ) from problem
 
     def reducer(self, net):
@@ -159,6 +159,13 @@ class Ranks(Alone):
 
     def means(self, values):
         return (self._sum(torch.tensor(values, dtype=torch.float64), self.control) / self.count).tolist()
+
+    def largest(self, values):
+        """The largest over the ranks of each of a list of integers."""
+        values = torch.tensor(values)
+        with self.reaching():
+            dist.all_reduce(values, dist.ReduceOp.MAX, group=self.control)
+        return values.tolist()
 
     def total(self, tensor):
         return self._sum(tensor.clone(), None)

@@ -1,11 +1,13 @@
 """Which GPU the command line takes, with GPUs that are only pretended."""
 
+import signal
 from types import SimpleNamespace
 
 import pytest
 
 from torchcaffe import mode
 from torchcaffe.commands import devices
+from torchcaffe.commands.flags import UsageError
 from torchcaffe.errors import CaffeError
 
 
@@ -25,13 +27,27 @@ def two_gpus(monkeypatch):
     mode.set_device(0)
 
 
-def test_the_first_of_several_trains_and_says_so(two_gpus, capsys):
-    devices.use(devices.numbers("all"), training=True)
+def test_each_rank_of_a_machine_trains_on_its_own(two_gpus, capsys):
+    devices.use(devices.numbers("all"), training=True, rank=1)
     log = capsys.readouterr().err
-    assert two_gpus == [0]
-    assert "Using GPUs 0\n" in log and "GPU 0: Pretended" in log and "torchrun" in log
-    devices.use(devices.numbers("1"), training=True)
-    assert two_gpus == [0, 1] and "torchrun" not in capsys.readouterr().err
+    assert two_gpus == [1]
+    assert "Using GPUs 0, 1\n" in log and "GPU 0: Pretended" in log and "GPU 1: Pretended" in log
+    with pytest.raises(UsageError, match="-gpu names 1 of this machine's GPUs, but there is a rank 1 here"):
+        devices.use(devices.numbers("1"), training=True, rank=1)
+
+
+def test_several_gpus_get_a_process_each_with_a_batch_each(two_gpus, tmp_path, monkeypatch):
+    from torchcaffe import cli, launch
+
+    (tmp_path / "solver").write_text('net: "x"')
+    started = []
+    monkeypatch.setattr(launch, "launch", lambda *arguments: started.append(arguments) or 7)
+    assert cli.main(["train", "-solver", str(tmp_path / "solver"), "-gpu", "0,1", "-level", "2"]) == 7
+    (arguments, count, signals, environment), = started
+    assert arguments[:3] == ["-m", "torchcaffe", "train"] and count == 2 and signal.SIGHUP in signals
+    assert {f"-solver={tmp_path}/solver", "-gpu=0,1", "-level=2"} <= set(arguments)
+    assert environment == {"TORCHCAFFE_BATCH_PER_GPU": "1"}
+    assert cli.main(["train", "-solver", str(tmp_path / "solver"), "-gpu", "0,2"]) == 1  # there is no GPU 2
 
 
 def test_testing_uses_the_first_without_a_word(two_gpus, capsys):

@@ -34,25 +34,30 @@ def numbers(text: str) -> list:
         raise UsageError(f"flag '-gpu' takes GPU numbers such as 0 or 0,1, or all, not '{text}'") from None
 
 
-def use(gpus, training=False):
-    """Compute on the first of these GPUs, or on the CPU where there are none; says which, as Caffe does."""
+def use(gpus, training=False, rank=0):
+    """Compute on one of these GPUs, or on the CPU where there are none; says which, as Caffe does.
+
+    `rank`: of this process among those that train on this machine; it counts into `gpus`. Raises UsageError.
+    """
     if not gpus:
         log.info("Use CPU.")
         mode.set_mode_cpu()
         return
     import torch
 
-    mode.set_device(gpus[0])
-    mode.set_mode_gpu()
-    name = torch.cuda.get_device_name(gpus[0])
-    log.info(f"Using GPUs {gpus[0]}" if training else f"Use GPU with device ID {gpus[0]}")
-    log.info(f"GPU {gpus[0]}: {name}" if training else f"GPU device name: {name}")
-    if training and len(gpus) > 1:
-        others = ", ".join(map(str, gpus[1:]))
-        log.warning(
-            f"this process computes on GPU {gpus[0]} alone, not on {others}: several GPUs need a process each, "
-            "which is what torchrun starts"
+    if rank >= len(gpus):
+        raise UsageError(
+            f"-gpu names {len(gpus)} of this machine's GPUs, but there is a rank {rank} here: name one for each rank, or all"
         )
+    mode.set_device(gpus[rank])
+    mode.set_mode_gpu()
+    if training:
+        log.info(f"Using GPUs {', '.join(map(str, gpus))}")
+    else:
+        log.info(f"Use GPU with device ID {gpus[rank]}")
+    for number in gpus if training else gpus[:1]:
+        name = torch.cuda.get_device_name(number)
+        log.info(f"GPU {number}: {name}" if training else f"GPU device name: {name}")
 
 
 def stages(text: str) -> list:

@@ -1,15 +1,21 @@
-"""`train`: Caffe's training command with its flags, log lines and signals."""
+"""`train`: Caffe's training command with its flags, log lines and signals.
+
+    python -m torchcaffe train -solver FILE -gpu 0,1                          # as Caffe: batch_size a GPU
+    torchrun --nproc-per-node 2 -m torchcaffe train -solver FILE -gpu 0,1     # batch_size is that of both together
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 
-from torchcaffe import log
+from torchcaffe import log, mode
 from torchcaffe.commands import devices
 from torchcaffe.commands.flags import UsageError
 
 _EFFECTS = ("stop", "snapshot", "none")
+_PER_GPU = "TORCHCAFFE_BATCH_PER_GPU"  # set for the ranks that -gpu 0,1 starts
 
 
 def train(flags):
@@ -31,7 +37,14 @@ def train(flags):
     gpus = devices.numbers(flags.gpu)
     if not flags.gpu and param.HasField("solver_mode") and param.solver_mode == param.GPU:
         gpus = [param.device_id if param.HasField("device_id") else 0]
-    devices.use(gpus, training=True)
+    from torchcaffe import parallel
+
+    found = parallel.Environment.read()
+    if found is None and len(gpus) > 1:
+        return _one_process_each(flags, gpus, [number for number in effects if number is not None])
+    devices.use(gpus, training=True, rank=found.local_rank if found else 0)
+    if found and found.count > 1:
+        parallel.join(split=_PER_GPU not in os.environ)
     if flags.snapshot or flags.weights:
         del param.weights[:]
     param.weights.extend([flags.weights] if flags.weights else [])
@@ -44,6 +57,17 @@ def train(flags):
         log.info("Starting Optimization")
         solver.solve()
     log.info("Optimization Done.")
+    parallel.leave()
+
+
+def _one_process_each(flags, gpus, signals) -> int:
+    """Train as Caffe does on several GPUs, each with batches of batch_size; returns the exit status."""
+    from torchcaffe.launch import launch
+
+    for number in gpus:
+        mode.check_gpu(number)
+    given = [f"-{name}={value}" for name, value in vars(flags).items() if value]  # what is left out is the default
+    return launch(["-m", "torchcaffe", "train", *given], len(gpus), signals, {_PER_GPU: "1"})
 
 
 @contextlib.contextmanager

@@ -1,0 +1,230 @@
+"""A step trained by several processes: torchrun starts tools/train.py in each, and rank 0's leads the others.
+
+    python tools/train.py --step 2 --gpus 4                                  # starts torchrun on itself
+    torchrun --nproc-per-node 4 tools/train.py --step 2 --gpus 4             # the same; docs/distributed.md: machines
+
+Rank 0's tools/train.py does what it does alone, and publishes each job in torchrun's store; every other rank follows,
+with a process of tools/solve.py for each job. What a job needs of rank 0's files travels with it, so a machine needs no
+more than the project and the LMDBs. The first failure, of any rank, is put into the store too, for all to end with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from typing import Optional
+
+import recipe
+from tools.chain import ChainError
+from tools.child import STOPPED, killed, signals
+
+NO_MORE = 3  # exit status of a follower's tools/solve.py: rank 0 has no more jobs
+FAILED, ENDED = "failed", "ended"  # keys in the store
+PATIENCE = 30.0  # seconds to wait for another rank's word on a failure, and for rank 0 to act on ours
+
+
+def count(options) -> int:
+    """Processes that the options ask for on this machine. Raises ChainError where torchrun has started others."""
+    asked = options.gpus or options.processes
+    here = os.environ.get("LOCAL_WORLD_SIZE")
+    if "RANK" not in os.environ:
+        return asked or 1
+    if int(os.environ["WORLD_SIZE"]) > 1 and (asked is None or asked != int(here or 0)):
+        raise ChainError(f"torchrun started {here} processes on this machine: say what they compute on, --gpus {here} "
+                         f"(GPUs 0 to {int(here or 1) - 1}) or --processes {here} (the CPU)")
+    return int(os.environ["WORLD_SIZE"])
+
+
+def launch(arguments, options) -> int:
+    """Run tools/train.py with `arguments` in several processes on this machine; return the exit status."""
+    import torch
+
+    from torchcaffe.launch import launch as start
+
+    if options.gpus and options.gpus > torch.cuda.device_count():
+        raise ChainError(f"GPUS={options.gpus}: PyTorch can use {torch.cuda.device_count()} GPUs of this machine; "
+                         "PROCESSES= trains on the CPU")
+    return start([recipe.absolute("tools/train.py"), *arguments], options.gpus or options.processes)
+
+
+class Leader:
+    """Rank 0's word to the others. Closed when there is nothing more to do, with the reason where it failed."""
+
+    def __init__(self, count: int, gpus: bool):
+        self.count, self.gpus, self.turn = count, gpus, 0
+        self.store = _store()
+
+    def __str__(self):
+        return f"{self.count} {'GPUs' if self.gpus else 'processes'}"
+
+    def check(self, row, net):
+        """Raise ChainError where a training batch cannot be split evenly."""
+        from torchcaffe.proto import caffe_pb2
+        from torchcaffe.shares import uneven
+
+        for layer in net.layer:
+            training = not layer.include or any(rule.phase == caffe_pb2.TRAIN for rule in layer.include)
+            size = layer.data_param.batch_size
+            if layer.type == "Data" and training and size % self.count:
+                raise ChainError(f"{row.title}: {uneven(size, self.count)} (BATCH=, GPUS= or PROCESSES= of make)")
+
+    def publish(self, job: dict, solver: str, net: str):
+        """Give the others a job and the texts of its solver and net; call before rank 0 starts on it."""
+        self.store.set(f"jobs/{self.turn}", json.dumps({"job": job, "solver": solver, "net": net}))
+        self.turn += 1
+
+    def close(self, reason: Optional[str] = None):
+        if reason:
+            report(self.store, reason)
+        self.store.set(f"jobs/{self.turn}", json.dumps({}))
+        self.store.set(ENDED, "")
+
+
+def follow(root: str = recipe.ROOT) -> int:
+    """Do rank 0's jobs as another rank, in `root`; return the exit status of tools/train.py."""
+    turn = 0
+    while True:
+        status = _follow_one(turn, root)
+        if status in (NO_MORE, STOPPED):
+            return 0
+        if status:
+            return _failed(status)
+        turn += 1
+
+
+def _follow_one(turn: int, root: str) -> int:
+    environment = {**os.environ, "GLOG_minloglevel": "1", "PYTHONPATH": os.pathsep.join(
+        filter(None, (recipe.ROOT, os.environ.get("PYTHONPATH"))))}
+    process, asked = None, []
+
+    def hand_on(number, frame):
+        asked.append(number)
+        if process is not None:
+            process.terminate() if len(asked) == 1 else process.kill()
+
+    with signals(hand_on):
+        process = subprocess.Popen([sys.executable, "-m", "tools.solve", "--follow", str(turn)], cwd=root,
+                                   env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                   start_new_session=True)
+        if asked:
+            process.terminate()
+        status = process.wait()
+    return STOPPED if asked and status in (0, -signal.SIGTERM) else status
+
+
+def _failed(status: int) -> int:
+    """Say what became of our process, unless a failure is known already, and give rank 0 the time to end first."""
+    with contextlib.suppress(RuntimeError):  # the store has gone: so has rank 0
+        store = _store()
+        message = f"rank {os.environ['RANK']} {killed(status) if status < 0 else 'failed'}"
+        if report(store, message) == message:
+            print(f"train: {message}", file=sys.stderr, flush=True)
+        _wait(store, ENDED)
+    return 1
+
+
+# ---------------------------------------------------------------------------------------------- in tools/solve.py
+class Together:
+    """One of the processes that solve a job together: what tools/solve.py asks of the others."""
+
+    def __init__(self, on_failure):
+        """on_failure(message): called before this process is ended from outside its main thread."""
+        self.store, self.rank, self.on_failure = _store(), int(os.environ["RANK"]), on_failure
+        self.watch(self.store.clone())
+
+    def meet(self, name: str):
+        """Come together with the other ranks, for the job of this name."""
+        from torchcaffe import parallel
+
+        self.ranks = parallel.join(name)
+        self.alone, self.equalize = self.ranks.alone, self.ranks.equalize
+
+    def agree(self, count: int, stop: bool):
+        """(rank 0's count, True where any rank wants to stop)."""
+        return tuple(self.ranks.largest([count if self.rank == 0 else 0, int(stop)]))
+
+    def mean(self, value: float) -> float:
+        return self.ranks.means([value])[0]
+
+    def account(self, error: Exception, message: str) -> str:
+        """Tell the others why we fail, or learn from them why we do; returns what was the matter first."""
+        from torchcaffe.parallel import LostRankError
+
+        if isinstance(error, LostRankError):
+            return _wait(self.store, FAILED) or message
+        message = f"rank {self.rank}: {message}" if self.rank else message
+        first = report(self.store, message)
+        if self.rank == 0:
+            traceback.print_exception(error)
+        elif first == message:
+            print(f"train: {message}", file=sys.stderr, flush=True)
+        return first
+
+    def watch(self, store):
+        """End this process when another rank has failed and we still wait for it, as a GPU does for minutes."""
+        parent = os.getppid()
+
+        def reason():
+            try:
+                return store.get(FAILED).decode() if store.check([FAILED]) else ""
+            except RuntimeError:
+                return "torchrun has ended"
+
+        def look():
+            message = ""
+            while not message:
+                time.sleep(1)
+                message = reason() or ("tools/train.py has ended" if self.rank and os.getppid() != parent else "")
+            time.sleep(PATIENCE / 3)  # enough for an orderly end
+            self.on_failure(message)
+            os._exit(1)
+
+        threading.Thread(target=look, daemon=True, name="watch").start()
+
+
+def followed(turn: int):
+    """(job of number `turn`, folder with its files) once rank 0 has published it; (None, None) after the last."""
+    from torchcaffe import files, parallel
+
+    given = json.loads(parallel.wait_for(_store(), f"jobs/{turn}"))
+    if not given:
+        return None, None
+    folder = tempfile.TemporaryDirectory(prefix="rank-")
+    paths = {name: os.path.join(folder.name, name + ".prototxt") for name in ("solver", "net")}
+    solver = files.parse_solver(given["solver"])
+    solver.net = paths["net"]
+    for name, text in (("solver", str(solver)), ("net", given["net"])):
+        with open(paths[name], "w", encoding="utf-8") as stream:
+            stream.write(text)
+    return {**given["job"], "solver": paths["solver"]}, folder
+
+
+# ---------------------------------------------------------------------------------------------- the store
+def _store():
+    from torchcaffe import parallel
+
+    return parallel.connect()
+
+
+def report(store, message: str) -> str:
+    """Put down why the training fails, unless somebody has before; returns what stands there."""
+    return store.compare_set(FAILED, "", message).decode()
+
+
+def _wait(store, key: str) -> str:
+    """Value of `key`, or "" where nobody sets it in time."""
+    end = time.monotonic() + PATIENCE
+    with contextlib.suppress(RuntimeError):
+        while time.monotonic() < end:
+            if store.check([key]):
+                return store.get(key).decode()
+            time.sleep(0.1)
+    return ""

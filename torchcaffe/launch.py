@@ -1,0 +1,63 @@
+"""Start the processes that train one net on this machine: torchrun, called from here instead of from the shell."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import logging
+import os
+import signal
+import sys
+import tempfile
+
+
+def launch(arguments, count: int, signals=(signal.SIGINT, signal.SIGTERM), environment=None) -> int:
+    """Run `python ARGUMENTS...` `count` times as the ranks of one training; 0, or the exit status of the first to fail.
+
+    When a rank fails, the others are ended (SIGTERM). A rank that a signal has killed is named on stderr; others have
+    said themselves what was wrong.
+
+    Args:
+        arguments: of Python: a script or "-m", "module", and what follows it.
+        signals: handed on to all ranks, which decide what they mean.
+        environment: variables for the ranks, added to ours.
+    """
+    from torch.distributed import run as torchrun
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    os.environ.update(environment or {})
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // count)))
+    logging.disable(logging.CRITICAL)  # torchrun's account of a failure is a page; ours is a line
+    with tempfile.TemporaryDirectory(prefix="ranks-") as folder, _handed_on(signals):
+        options = ["--standalone", f"--nproc-per-node={count}", "--signals-to-handle=SIGQUIT", f"--log-dir={folder}"]
+        try:
+            torchrun.run(torchrun.parse_args([*options, "--no-python", sys.executable, *arguments]))
+        except ChildFailedError as error:
+            for rank, failure in sorted(error.failures.items()):
+                if failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM:  # which is what the others get
+                    print(f"rank {rank} (process {failure.pid}) was killed ({failure.signal_name()})", file=sys.stderr)
+            status = error.get_first_failure()[1].exitcode
+            return status if status > 0 else 1
+    return 0
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+@contextlib.contextmanager
+def _handed_on(signals):
+    """For a while, these signals go to all our children: torchrun itself would end them after 30 seconds."""
+
+    def hand_on(number, frame):
+        for path in glob.glob("/proc/self/task/*/children"):
+            with contextlib.suppress(OSError), open(path) as file:
+                for child in file.read().split():
+                    os.kill(int(child), number)
+
+    before = {number: signal.signal(number, hand_on) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
