@@ -76,7 +76,8 @@ def reason(row: chain.Row, end: Optional[dict], status: int) -> str:
     if end and end.get("message"):
         message = end["message"].strip().splitlines()[0]
     elif status == -signal.SIGKILL:
-        message = "the process that trains " + killed(status)
+        who = f"rank {os.environ['RANK']}" if "RANK" in os.environ else "the process that trains"
+        message = f"{who} {killed(status)}"
     else:
         with open(row.path(log), encoding="utf-8", errors="replace") as stream:
             lines = [line.strip() for line in stream.readlines()[-200:] if line.strip()]

@@ -20,11 +20,13 @@ import tempfile
 import threading
 import time
 import traceback
+from datetime import timedelta
 from typing import Optional
 
 import recipe
 from tools.chain import ChainError
 from tools.child import STOPPED, killed, signals
+from tools.solving import Failed
 
 NO_MORE = 3  # exit status of a follower's tools/solve.py: rank 0 has no more jobs
 FAILED, ENDED = "failed", "ended"  # keys in the store
@@ -82,10 +84,11 @@ class Leader:
         self.turn += 1
 
     def close(self, reason: Optional[str] = None):
-        if reason:
-            report(self.store, reason)
-        self.store.set(f"jobs/{self.turn}", json.dumps({}))
-        self.store.set(ENDED, "")
+        with contextlib.suppress(RuntimeError):  # torchrun has gone, and with it whoever listens
+            if reason:
+                report(self.store, reason)
+            self.store.set(f"jobs/{self.turn}", json.dumps({}))
+            self.store.set(ENDED, "")
 
 
 def follow(root: str = recipe.ROOT) -> int:
@@ -122,8 +125,8 @@ def _follow_one(turn: int, root: str) -> int:
 
 def _failed(status: int) -> int:
     """Say what became of our process, unless a failure is known already, and give rank 0 the time to end first."""
-    with contextlib.suppress(RuntimeError):  # the store has gone: so has rank 0
-        store = _store()
+    with contextlib.suppress(RuntimeError):  # torchrun has gone, and with it whoever listens
+        store = _store(timedelta(seconds=10))
         message = f"rank {os.environ['RANK']} {killed(status) if status < 0 else 'failed'}"
         if report(store, message) == message:
             print(f"train: {message}", file=sys.stderr, flush=True)
@@ -147,6 +150,11 @@ class Together:
         self.ranks = parallel.join(name)
         self.alone, self.equalize = self.ranks.alone, self.ranks.equalize
 
+    def leave(self):
+        from torchcaffe import parallel
+
+        parallel.leave()
+
     def agree(self, count: int, stop: bool):
         """(rank 0's count, True where any rank wants to stop)."""
         return tuple(self.ranks.largest([count if self.rank == 0 else 0, int(stop)]))
@@ -158,7 +166,7 @@ class Together:
         """Tell the others why we fail, or learn from them why we do; returns what was the matter first."""
         from torchcaffe.parallel import LostRankError
 
-        if isinstance(error, LostRankError):
+        if isinstance(error, LostRankError) or self.rank and isinstance(error, Failed):  # of what all have agreed on
             return _wait(self.store, FAILED) or message
         message = f"rank {self.rank}: {message}" if self.rank else message
         first = report(self.store, message)
@@ -208,10 +216,12 @@ def followed(turn: int):
 
 
 # ---------------------------------------------------------------------------------------------- the store
-def _store():
+def _store(*timeout):
     from torchcaffe import parallel
 
-    return parallel.connect()
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        raise ChainError("RANK is set, but not by torchrun, whose store the ranks need: start them with torchrun")
+    return parallel.connect(*timeout)
 
 
 def report(store, message: str) -> str:

@@ -260,7 +260,9 @@ def solve(job):
         return ranks[-1]
 
     try:
-        return run(job, events, stop, join)
+        status = run(job, events, stop, join)
+        ranks[-1].leave()
+        return status
     except Exception as error:
         message = ranks[-1].account(error, "%s" % error or type(error).__name__)
     log(message)

@@ -35,6 +35,9 @@ class Alone:
     def equalize(self, solver):
         pass
 
+    def leave(self):
+        pass
+
     def account(self, error, message):
         """What to say of a failure."""
         if not isinstance(error, Failed):

@@ -122,6 +122,7 @@ def main(argv=None) -> int:
     leader = None
     try:
         count = ranks.count(options)
+        name = _engine(options.engine, count)
         if count > 1 and "RANK" not in os.environ:
             return ranks.launch(sys.argv[1:] if argv is None else argv, options)
         if count > 1 and os.environ["RANK"] != "0":
@@ -129,7 +130,7 @@ def main(argv=None) -> int:
         if count > 1:
             leader = ranks.Leader(count, bool(options.gpus))
         gpu = 0 if options.gpus else options.gpu
-        interpreter = engine.interpreter(_engine(options.engine, count))
+        interpreter = engine.interpreter(name)
         rows = chain.rows(recipe.PROFILES[options.profile], options.net, options.step, batch=options.batch,
                           max_iter=options.max_iter, start=_start(options), variant=options.variant)
         print(plan(rows, interpreter, leader), flush=True)

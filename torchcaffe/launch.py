@@ -26,6 +26,7 @@ def launch(arguments, count: int, signals=(signal.SIGINT, signal.SIGTERM), envir
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     os.environ.update(environment or {})
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # else each lost connection is a page of C++ frames
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // count)))
     logging.disable(logging.CRITICAL)  # torchrun's account of a failure is a page; ours is a line
     with tempfile.TemporaryDirectory(prefix="ranks-") as folder, _handed_on(signals):

@@ -225,12 +225,12 @@ def leave():
     mode.set_split_batch(False)
 
 
-def connect():
-    """A connection to the store at MASTER_ADDR:MASTER_PORT: torchrun's own, or else rank 0's."""
+def connect(timeout: timedelta = TIMEOUT):
+    """A connection to the store at MASTER_ADDR:MASTER_PORT: torchrun's own, or else rank 0's. Raises LostRankError."""
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     ours = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" and int(os.environ["RANK"]) == 0
     try:
-        return dist.TCPStore(host, port, is_master=ours, timeout=TIMEOUT)
+        return dist.TCPStore(host, port, is_master=ours, timeout=timeout)
     except RuntimeError as problem:
         raise LostRankError(f"nobody answers at MASTER_ADDR {host}, MASTER_PORT {port}: {problem}") from None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from torchcaffe import log
+from torchcaffe import log, mode
 from torchcaffe.errors import SolverError
 
 
@@ -65,7 +65,7 @@ def check(param):
         raise SolverError(f'unknown lr_policy "{param.lr_policy}"; known: {", ".join(POLICIES)}')
     if param.lr_policy in ("step", "exp", "sigmoid") and param.gamma < 0:
         raise SolverError(f'lr_policy "{param.lr_policy}" needs gamma >= 0, not {param.gamma}')
-    if param.lr_policy == "poly" and param.HasField("gamma"):
+    if param.lr_policy == "poly" and param.HasField("gamma") and mode.solver_rank() == 0:
         log.warning(f"lr_policy poly reads power ({param.power:g}) and ignores gamma ({param.gamma:g})")
 
 
