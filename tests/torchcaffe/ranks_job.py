@@ -36,10 +36,10 @@ layer {{ name: "drop" type: "Dropout" bottom: "fc" top: "fc" }}
 layer {{ name: "out" type: "InnerProduct" bottom: "fc" top: "out"
   inner_product_param {{ num_output: 5 weight_filler {{ type: "xavier" }} }} }}
 layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "out" bottom: "label" top: "loss" loss_param {{ ignore_label: 3 }} }}
-layer {{ name: "sum" type: "SigmoidCrossEntropyLoss" bottom: "out" bottom: "out" top: "sum" loss_weight: 0.01
-  propagate_down: true propagate_down: false loss_param {{ normalization: NONE }} include {{ phase: TRAIN }} }}
+layer {{ name: "sum" type: "SoftmaxWithLoss" bottom: "out" bottom: "label" top: "sum" loss_weight: 0.01
+  loss_param {{ normalization: NONE }} include {{ phase: TRAIN }} }}
 """
-SOLVER = """net: "{net}" base_lr: 0.02 momentum: 0.9 weight_decay: 0.001 lr_policy: "fixed" random_seed: 7 {more}
+SOLVER = """net: "{net}" base_lr: 0.005 momentum: 0.9 weight_decay: 0.001 lr_policy: "fixed" random_seed: 7 {more}
 snapshot_prefix: "{folder}/{name}" """
 SOURCES = """name: "sources"
 layer {{ name: "h" type: "HDF5Data" top: "rows" hdf5_data_param {{ source: "{folder}/hdf5.txt" batch_size: 4 shuffle: true }} }}
@@ -88,7 +88,7 @@ class Job:
     def train(self):
         """20 iterations with everything on; the log, and whether gradients were sent off during the backward pass."""
         launch, sent = reducer.Bucket.launch, []
-        solver = self.solver("train", "display: 5 iter_size: 2 clip_gradients: 2 average_loss: 3 test_iter: 3 "
+        solver = self.solver("train", "display: 5 iter_size: 2 clip_gradients: 10 average_loss: 3 test_iter: 3 "
                              "test_interval: 10 max_iter: 20 snapshot: 8")  # fmt: skip
         if self.rank is not None:
             solver.reducer = reducer.Reducer(solver.net.learnable, 2, bucket_bytes=2000)

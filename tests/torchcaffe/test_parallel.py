@@ -87,6 +87,7 @@ def test_rank_0_alone_logs_the_whole_batches_numbers_and_tests(results):
     for words in (r"iters\), loss", "Train net output #0: loss", "Train net output #1: sum", "Test net output #0: loss"):
         expected = shown(alone, words)
         assert len(expected) in (2, 3, 4) and shown(first, words) == pytest.approx(expected, rel=1e-4)
+    assert 0 < first.count("Gradient clipping") == alone.count("Gradient clipping") < 20
     assert first.count("Snapshotting to") == 3 and "Optimization Done." in first
     assert second == ""
 
