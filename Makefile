@@ -11,6 +11,7 @@
 #= CELEBA    folder of CelebA: Anno, Eval, Img
 #= FOTW      folder of FotW: smiles_trset, smiles_valset
 #= VGG_FACE  VGG_FACE.caffemodel or vgg_face_caffe.tar.gz that you have
+#= PRECISION for step2 to step4: float32 (default, as Caffe), tf32 (GPUs) or bf16 (GPUs, and CPUs that have it)
 #= BATCH     training batch size instead of the recipe's
 #= MAX_ITER  iterations instead of the recipe's
 #= ENCODE    how images lie in the LMDBs: raw (default), jpg or png
@@ -77,7 +78,7 @@ step4: $(READY) ## learn the net's own attribute on FotW
 step1 step2 step3 step4:
 	@$(PY) -m tools.train --step $(@:step%=%) $(call option,--net,NET) $(profile) $(engine) \
 		$(call option,--gpus,GPUS) $(call option,--processes,PROCESSES) \
-		$(call option,--batch,BATCH) $(call option,--max-iter,MAX_ITER) $(force)
+		$(call option,--precision,PRECISION) $(call option,--batch,BATCH) $(call option,--max-iter,MAX_ITER) $(force)
 
 status: $(READY) ## show each net's steps: done, iteration, loss, accuracy, file
 	@$(PY) -m tools.status $(profile)

@@ -44,6 +44,7 @@ class Row:
     max_iter: Optional[int] = None
     start: Optional[str] = None
     variant: str = ""
+    precision: str = "float32"
 
     @property
     def title(self) -> str:
@@ -206,6 +207,8 @@ def fingerprints(row: Row, solver=None, net=None) -> Dict[str, str]:
         for field, value in solver.ListFields():
             if field.name not in INDIFFERENT:
                 found[f"solver's {field.name}"] = str(value)
+    if row.precision != "float32":
+        found["solver's precision"] = row.precision
     if net is not None:
         found["net"] = hashlib.sha256(str(net).encode()).hexdigest()
     if row.weights_in:

@@ -57,7 +57,7 @@ def write(row: chain.Row, module: str, solver, net, inputs: dict, gpu: Optional[
     with open(row.path(solver.net), "w", encoding="utf-8") as stream:
         stream.write(note.format(row.definition) + text_format.MessageToString(net))
     job = {
-        "kind": "train", "module": module, "title": row.title, "gpu": gpu,
+        "kind": "train", "module": module, "title": row.title, "gpu": gpu, "precision": row.precision,
         "solver": os.path.join(row.folder, "solver.prototxt"), "weights": row.weights_in,
         "expected": expected_layers(row, net), "resume": resume, "snapshot_prefix": solver.snapshot_prefix,
         "max_iter": solver.max_iter, "display": solver.display, "snapshot": solver.snapshot,

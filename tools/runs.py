@@ -115,7 +115,8 @@ def _finish(row: chain.Row, run: Run, solver, inputs: dict, interpreter, leader=
         "accuracy": run.test.get("accuracy"), "accuracies": run.test.get("accuracies"),
         "train_loss": run.metrics.last("train_loss"), "seconds": run.metrics.last("seconds"),
         "engine": run.versions.get("engine", interpreter.module), "versions": run.versions,
-        "ranks": leader.count if leader is not None else 1, "seed": solver.random_seed, "sha256": fingerprints.sha256_of(row.path(final)), "inputs": inputs,
+        "precision": row.precision, "ranks": leader.count if leader is not None else 1, "seed": solver.random_seed,
+        "sha256": fingerprints.sha256_of(row.path(final)), "inputs": inputs,
     }
     place(row, final, record)
     fingerprints.write_json(row.path(os.path.join(row.folder, "run.json")),

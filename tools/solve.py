@@ -10,6 +10,7 @@ stop. Exit status: 0 done, 1 failed, 130 stopped.
 
 A job of kind "convert" has module, net, weights, output: it saves `weights` in today's format. One of kind "train" has
     module              "caffe" or "torchcaffe"
+    precision           "float32", or torchcaffe's "tf32" or "bf16"
     gpu                 number of a GPU, or null for the CPU; of several ranks each takes its own (LOCAL_RANK)
     turn                only where several ranks train: number of this job among those that they do
     solver              solver prototxt, its own testing turned off
@@ -56,6 +57,8 @@ def run(job, events, stop, join):
         net.save(job["output"])
         events("end", status="done", iteration=0, versions=versions)
         return 0
+    if job.get("precision", "float32") != "float32":
+        caffe.set_precision(job["precision"])
     training = Training(caffe, job, events, stop, join())
     events("start", iteration=training.iteration, versions=versions)
     return training.run()
@@ -67,6 +70,7 @@ class Training:
     def __init__(self, caffe, job, events, stop, ranks):
         self.job, self.events, self.stop, self.ranks = job, events, stop, ranks
         self.solver = caffe.get_solver(job["solver"])
+        self.solver.keep_diffs = False  # of blobs between layers; in real Caffe an attribute that nobody reads
         self.net = self.solver.net
         self.losses = _loss_weights(self.net)
         if ranks.rank == 0:

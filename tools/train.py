@@ -38,6 +38,8 @@ def get_parser() -> argparse.ArgumentParser:
     where.add_argument("--gpu", type=int, metavar="ID", help="number of the GPU (default: train on the CPU)")
     where.add_argument("--gpus", type=positive, metavar="N", help="split each batch over the GPUs 0 to N - 1")
     where.add_argument("--processes", type=positive, metavar="N", help="split each batch over N processes on the CPU")
+    parser.add_argument("--precision", choices=("float32", "tf32", "bf16"), default="float32",
+                        help="how torchcaffe multiplies: float32 as Caffe (default), tf32 on a GPU, bf16")
     parser.add_argument("--batch", type=positive, metavar="N", help="training batch size instead of the recipe's")
     parser.add_argument("--max-iter", type=positive, metavar="N", help="iterations instead of the recipe's")
     parser.add_argument("--weights", metavar="FILE", help="caffemodel to start from instead of the previous step's, "
@@ -113,6 +115,9 @@ def main(argv=None) -> int:
     options = parser.parse_args(argv)
     if options.weights and not options.variant:
         parser.error("--weights needs --variant, so that the chain's own results stay what they are")
+    if options.engine == "caffe" and options.precision != "float32":
+        parser.error(f"real Caffe computes in float32: leave out --precision {options.precision} (PRECISION=), or take "
+                     "ENGINE=torch")
     if options.weights and len(options.step) > 1:
         parser.error("--weights is for one step at a time")
     from tools import chain, child, engine, ranks
@@ -130,9 +135,10 @@ def main(argv=None) -> int:
         if count > 1:
             leader = ranks.Leader(count, bool(options.gpus))
         gpu = 0 if options.gpus else options.gpu
-        interpreter = engine.interpreter(name)
+        interpreter = engine.interpreter("torch" if name == "auto" and options.precision != "float32" else name)
         rows = chain.rows(recipe.PROFILES[options.profile], options.net, options.step, batch=options.batch,
-                          max_iter=options.max_iter, start=_start(options), variant=options.variant)
+                          max_iter=options.max_iter, start=_start(options), variant=options.variant,
+                          precision=options.precision)
         print(plan(rows, interpreter, leader), flush=True)
         run(rows, interpreter, gpu, options.force, header(options), say, leader)
     except child.Stopped as stopped:

@@ -23,6 +23,7 @@ _CAFFE_FLAGS = {
     "weights": ("", "train: weights to start from, file,file,...; test: weights to test"),
     "snapshot": ("", "train: .solverstate to go on from"),
     "gpu": ("", "number of the GPU, 0,1 or all (train: one process each); without: the CPU"),
+    "precision": ("float32", "train: float32 as Caffe, tf32 (GPUs) or bf16; not a flag of Caffe's"),
     "iterations": (50, "test, time: number of batches"),
     "phase": ("", "time: TRAIN (default) or TEST"),
     "level": (0, "level of the net's state"),

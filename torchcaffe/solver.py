@@ -147,8 +147,11 @@ class SGDSolver(SetOnce, SolverFiles, SolverReports):
             self.ranks.alone(self.snapshot)
         return agreed != "stop"
 
-    def forward_backward(self, keep_diffs: bool) -> float:
-        """iter_size sub-passes; gradients summed into the parameter diffs. Returns the mean weighted loss."""
+    def forward_backward(self, keep_diffs: bool):
+        """iter_size sub-passes; gradients summed into the parameter diffs. Returns the mean weighted loss.
+
+        On a GPU it is a tensor: to ask for the number would be to wait for it in every iteration.
+        """
         net, passes = self.net, max(1, self.proto.iter_size)
         total = 0.0
         for number in range(passes):
@@ -162,7 +165,7 @@ class SGDSolver(SetOnce, SolverFiles, SolverReports):
                 self.reducer.arm()
             with self.ranks.reaching():
                 sweep.backward()
-            total += float(loss)
+            total += loss.double() if loss.is_cuda else float(loss)
         if self.reducer:
             with self.ranks.reaching():
                 self.reducer.finish()
@@ -177,7 +180,7 @@ class SGDSolver(SetOnce, SolverFiles, SolverReports):
             self.smoothed_loss = (self.smoothed_loss * (count - 1) + loss) / count
         else:
             slot = (self.iter - self._first) % size
-            self.smoothed_loss += (loss - self.losses[slot]) / size
+            self.smoothed_loss = self.smoothed_loss + (loss - self.losses[slot]) / size
             self.losses[slot] = loss
 
     def apply_update(self, display: bool = False, keep_diffs: bool = True):
@@ -267,7 +270,7 @@ class SGDSolver(SetOnce, SolverFiles, SolverReports):
         if p.display and self.iter % p.display == 0:
             loss = self.net._forward(0, len(self.net.built_layers) - 1)
             self.smooth(loss)
-            log.info(f"Iteration {self.iter}, loss = {number(*self.ranks.means([self.smoothed_loss]))}")
+            log.info(f"Iteration {self.iter}, loss = {number(*self.ranks.means([float(self.smoothed_loss)]))}")
         if p.test_interval and self.iter % p.test_interval == 0:
             self.ranks.alone(self.test_all)
         log.info("Optimization Done.")

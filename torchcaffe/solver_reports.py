@@ -59,7 +59,8 @@ class SolverReports:
             seconds, done = now - previous[0], self.iter - previous[1]
             speed = done / seconds
         blobs = [self.net.blobs[name] for name in self.net.outputs]
-        means = iter(self.ranks.means([self.smoothed_loss] + [float(blob.tensor()) for blob in blobs if not blob.dims]))
+        losses = [float(blob.tensor()) for blob in blobs if not blob.dims]
+        means = iter(self.ranks.means([float(self.smoothed_loss), *losses]))
         log.info(
             f"Iteration {self.iter} ({number(speed)} iter/s, {number(seconds)}s/{self.proto.display} iters), "
             f"loss = {number(next(means))}"

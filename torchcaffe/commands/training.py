@@ -28,6 +28,8 @@ def train(flags):
     for effect in effects.values():
         if effect not in _EFFECTS:
             raise UsageError(f'Invalid signal effect "{effect}" was specified; it is one of {", ".join(_EFFECTS)}')
+    if flags.precision not in mode.PRECISIONS:
+        raise UsageError(f'-precision is one of {", ".join(mode.PRECISIONS)}, not "{flags.precision}"')
     from torchcaffe.files import read_solver
     from torchcaffe.solver import create_solver
 
@@ -48,6 +50,7 @@ def train(flags):
     if flags.snapshot or flags.weights:
         del param.weights[:]
     param.weights.extend([flags.weights] if flags.weights else [])
+    mode.set_precision(flags.precision)
     solver = create_solver(param, flags.solver)
     solver.keep_diffs = False  # nobody can look at them here
     with _signals(solver, effects):
