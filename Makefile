@@ -17,6 +17,7 @@
 #= ENCODE    how images lie in the LMDBs: raw (default), jpg or png
 #= PHOTOS    for evaluate: score the whole pipeline on this FotW folder's photos instead
 #= IMAGE     photo for predict and crops
+#= KEEP      newest snapshots that stay while a step trains, beside the best one (default: 2)
 #= FORCE     1: do again what is done
 #= PYTHON    interpreter to make .venv with, 3.10 or newer (default: python3)
 #= TORCH     cpu: PyTorch's CPU build (default: what pip finds, on Linux the CUDA build)
@@ -78,7 +79,8 @@ step4: $(READY) ## learn the net's own attribute on FotW
 step1 step2 step3 step4:
 	@$(PY) -m tools.train --step $(@:step%=%) $(call option,--net,NET) $(profile) $(engine) \
 		$(call option,--gpus,GPUS) $(call option,--processes,PROCESSES) \
-		$(call option,--precision,PRECISION) $(call option,--batch,BATCH) $(call option,--max-iter,MAX_ITER) $(force)
+		$(call option,--precision,PRECISION) $(call option,--batch,BATCH) $(call option,--max-iter,MAX_ITER) \
+		$(call option,--keep,KEEP) $(force)
 
 status: $(READY) ## show each net's steps: done, iteration, loss, accuracy, file
 	@$(PY) -m tools.status $(profile)

@@ -177,23 +177,45 @@ def state(row: Row, inputs: Optional[dict] = None) -> State:
     return State("changed" if changes else "done", record["iteration"], changes, record)
 
 
-def newest_snapshot(row: Row, inputs: Optional[dict]) -> Optional[dict]:
+def newest_snapshot(row: Row, inputs: Optional[dict], say=None) -> Optional[dict]:
     """Newest whole snapshot of the run that is not finished: {"iteration", "state"}; None where none is.
 
-    Whole: both files have the sizes that were noted when they were complete. With `inputs`, only of a run from these.
+    Whole: both files have the sizes that were recorded when they were complete and, where `say` is given, the SHA-256;
+    say(sentence) is told of each that has not. With `inputs`, only of a run from these.
     """
     job = read_json(row.path(os.path.join(row.folder, "run.json")))
     if not job or job.get("finished") or (inputs is not None and differences(job["inputs"], inputs)):
         return None
-    marks = [read_json(path) for path in glob.glob(glob.escape(row.path(row.folder)) + "/snapshot_iter_*.json")]
-    whole = [mark for mark in marks if mark and all(
-        os.path.exists(row.path(name)) and os.path.getsize(row.path(name)) == size
-        for name, size in mark["files"].items())]
-    if not whole:
-        return None
-    newest = max(whole, key=lambda mark: mark["iteration"])
-    solver_state = next(name for name in newest["files"] if name.endswith(".solverstate"))
-    return {"iteration": newest["iteration"], "state": solver_state}
+    for iteration, path in reversed(snapshots(row)):
+        record = read_json(path)
+        damage = damaged(os.path.dirname(path), record, thoroughly=say is not None)
+        if not damage:
+            solver_state = next(name for name in record["files"] if name.endswith(".solverstate"))
+            return {"iteration": iteration, "state": os.path.join(row.folder, solver_state)}
+        if say is not None:
+            say(f"{row.title}: the snapshot of iteration {iteration} is left out: {damage}")
+    return None
+
+
+def snapshots(row: Row) -> list:
+    """(iteration, path of the record) of the run's snapshots, the oldest first."""
+    paths = glob.glob(glob.escape(row.path(row.folder)) + "/snapshot_iter_*.json")
+    return sorted((int(path.rsplit("_", 1)[1].split(".")[0]), path) for path in paths)
+
+
+def damaged(folder: str, record: Optional[dict], thoroughly: bool) -> str:
+    """What is wrong with a snapshot, as a phrase; "" where it is whole. `thoroughly`: compare SHA-256 too."""
+    if not record or "files" not in record:
+        return "its record cannot be read"
+    for name, noted in record["files"].items():
+        path = os.path.join(folder, os.path.basename(name))
+        if not os.path.exists(path):
+            return f"{name} is missing"
+        if os.path.getsize(path) != noted["size"]:
+            return f"{name} has {os.path.getsize(path):,} bytes instead of {noted['size']:,}"
+        if thoroughly and sha256_of(path) != noted["sha256"]:
+            return f"{name} is damaged (SHA-256)"
+    return ""
 
 
 # ---------------------------------------------------------------------------------------------- fingerprints

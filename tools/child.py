@@ -22,13 +22,17 @@ def run(row: chain.Row, job: str, interpreter, header: Sequence[str], on_event: 
     """Run tools/solve.py on the file `job` and give each of its events (a dict) to `on_event`.
 
     The log goes to train.log in the row's run folder, after the lines of `header`. SIGINT and SIGTERM are handed on
-    once, which stops the process with a snapshot; a second one ends it at once. Raises chain.ChainError with the reason
+    once, which stops the process with a snapshot; a second one ends it at once. SIGHUP makes it take a snapshot. Raises chain.ChainError with the reason
     where it fails, and Stopped where it was stopped.
     """
     log = row.path(os.path.join(row.folder, "train.log"))
     asked, process, end = [], None, None
 
     def hand_on(number, frame):
+        if number == signal.SIGHUP:
+            if process is not None:
+                process.send_signal(number)
+            return
         asked.append(number)
         if len(asked) == 1:
             say("stopping after this iteration, with a snapshot (once more: at once, without one)")
@@ -84,7 +88,7 @@ def reason(row: chain.Row, end: Optional[dict], status: int) -> str:
         fatal = [line.split("] ", 1)[1] for line in lines if line.startswith("F") and "] " in line]
         message = (fatal or lines or ["no message"])[-1] + f" (exit status {status})"
     snapshot = chain.newest_snapshot(row, None)
-    kept = f"; the snapshot of iteration {snapshot['iteration']} is kept" if snapshot else ""
+    kept = f"; the snapshot of iteration {snapshot['iteration']} is kept ({snapshot['state']})" if snapshot else ""
     return f"{message}{kept} (log: {log})"
 
 
@@ -96,8 +100,8 @@ def killed(status: int) -> str:
 
 @contextlib.contextmanager
 def signals(handler):
-    """Let `handler` have SIGINT and SIGTERM for a while."""
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    """Let `handler` have SIGINT, SIGTERM and SIGHUP for a while."""
+    before = {n: signal.signal(n, handler) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:

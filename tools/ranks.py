@@ -155,9 +155,9 @@ class Together:
 
         parallel.leave()
 
-    def agree(self, count: int, stop: bool):
-        """(rank 0's count, True where any rank wants to stop)."""
-        return tuple(self.ranks.largest([count if self.rank == 0 else 0, int(stop)]))
+    def agree(self, count: int, asked: int):
+        """(rank 0's count, the most that any rank is asked for)."""
+        return tuple(self.ranks.largest([count if self.rank == 0 else 0, asked]))
 
     def mean(self, value: float) -> float:
         return self.ranks.means([value])[0]

@@ -21,18 +21,18 @@ from tools import chain, child, fingerprints, jobs
 from tools.metrics import Metrics, draw
 from tools.progress import Progress, duration
 
-KEPT_SNAPSHOTS = 2  # of a running step; the newest one stays when it is done
+KEPT_SNAPSHOTS = 2  # of a running step, unless told otherwise; when it is done, the newest and the best one stay
 DRAW_SECONDS = 20.0  # between two drawings of the curve
 
 
 # ---------------------------------------------------------------------------------------------- training
 def train(row: chain.Row, interpreter, gpu: Optional[int] = None, force: bool = False, header=(), say=print,
-          leader=None) -> bool:
+          leader=None, keep: int = KEPT_SNAPSHOTS) -> bool:
     """Train a row unless its result stands; True when it was trained.
 
     Goes on from the newest whole snapshot of a run from the same inputs. `interpreter`: see tools/engine.py; `header`:
-    lines for the log's head; `leader`: of the ranks that train together (tools/ranks.py). Raises chain.ChainError, and
-    child.Stopped after SIGINT or SIGTERM.
+    lines for the log's head; `leader`: of the ranks that train together (tools/ranks.py); `keep`: how many of the newest
+    snapshots stay while it runs. Raises chain.ChainError, and child.Stopped after SIGINT or SIGTERM.
     """
     chain.check_inputs(row)
     solver, net = jobs.definitions(row)
@@ -47,13 +47,15 @@ def train(row: chain.Row, interpreter, gpu: Optional[int] = None, force: bool = 
         say(f"{row.title}: {change}")
     os.makedirs(row.path(row.folder), exist_ok=True)
     with _only_one(row):
-        resume = None if force else chain.newest_snapshot(row, inputs)
+        resume = None if force else chain.newest_snapshot(row, inputs, say)
         if resume:
             say(f"{row.title}: going on from iteration {resume['iteration']} ({resume['state']})")
+            _remove_leftovers(row)
         else:
             _clear(row, inputs, say)
+        _check_space(row)
         jobs.write(row, interpreter.module, solver, net, inputs, gpu, resume and resume["state"], leader)
-        run = Run(row, solver, resume["iteration"] if resume else 0, say)
+        run = Run(row, solver, resume["iteration"] if resume else 0, say, keep)
         run.follow(interpreter, header)
         _finish(row, run, solver, inputs, interpreter, leader)
     return True
@@ -62,7 +64,8 @@ def train(row: chain.Row, interpreter, gpu: Optional[int] = None, force: bool = 
 class Run:
     """The process that trains, followed: its events become metrics, curve, progress bar and messages."""
 
-    def __init__(self, row: chain.Row, solver, first: int, say):
+    def __init__(self, row: chain.Row, solver, first: int, say, keep: int = KEPT_SNAPSHOTS):
+        self.keep = keep
         self.row, self.say, self.max_iter = row, say, solver.max_iter
         self.title = f"{row.title} ({row.profile.name})"
         self.metrics = Metrics(row.path(os.path.join(row.folder, "metrics.csv")), resume=first)
@@ -92,15 +95,23 @@ class Run:
             self.test = event
             self.progress.test(event["iteration"], event["loss"], event["accuracy"])
             self.metrics.add(event["iteration"], seconds, val_loss=event["loss"], val_accuracy=event["accuracy"])
+            _prune(self.row, self.keep, self.best())
             if seconds - self.drawn > DRAW_SECONDS:
                 self.drawn = seconds
                 self.draw()
         elif kind == "weights":
             self.progress.say(_filled(self.row, event))
         elif kind == "snapshot":
-            _prune(self.row, KEPT_SNAPSHOTS)
+            _prune(self.row, self.keep, self.best())
         elif kind == "start":
             self.versions = event["versions"]
+
+    def best(self) -> Optional[int]:
+        """Iteration of the snapshot that did best in validation: the highest accuracy, and the lowest loss among these."""
+        there = {iteration for iteration, _ in chain.snapshots(self.row)}
+        tested = [row for row in self.metrics.rows if row["iteration"] in there and row["val_loss"] is not None]
+        key = lambda row: (row["val_accuracy"] or 0.0, -row["val_loss"])  # noqa: E731
+        return max(tested, key=key)["iteration"] if tested else None
 
     def draw(self):
         draw(self.metrics.rows, self.row.path(os.path.join(self.row.folder, "curve.png")), self.title)
@@ -118,11 +129,22 @@ def _finish(row: chain.Row, run: Run, solver, inputs: dict, interpreter, leader=
         "precision": row.precision, "ranks": leader.count if leader is not None else 1, "seed": solver.random_seed,
         "sha256": fingerprints.sha256_of(row.path(final)), "inputs": inputs,
     }
+    record["best"] = _best_record(row, run)
     place(row, final, record)
     fingerprints.write_json(row.path(os.path.join(row.folder, "run.json")),
                      {"inputs": inputs, "max_iter": solver.max_iter, "finished": True})
-    _prune(row, 1)
+    _prune(row, 1, run.best())
     run.say(f"{row.title}: {row.weights_out}" + _numbers(record) + f" in {duration(record['seconds'] or 0)}")
+
+
+def _best_record(row: chain.Row, run: Run) -> Optional[dict]:
+    """The best snapshot in validation, for the step's record."""
+    best = run.best()
+    if best is None:
+        return None
+    found = next(line for line in run.metrics.rows if line["iteration"] == best and line["val_loss"] is not None)
+    return {"iteration": best, "loss": found["val_loss"], "accuracy": found["val_accuracy"],
+            "weights": f"{row.folder}/snapshot_iter_{best}.caffemodel"}
 
 
 def place(row: chain.Row, weights: str, record: dict):
@@ -143,7 +165,7 @@ def _clear(row: chain.Row, inputs: dict, say):
     """Make room for a run from the start. A run from other inputs that was not finished is moved aside, not lost."""
     folder = row.path(row.folder)
     old = fingerprints.read_json(os.path.join(folder, "run.json"))
-    snapshots = glob.glob(glob.escape(folder) + "/snapshot_iter_*")
+    snapshots = glob.glob(glob.escape(folder) + "/snapshot_iter_*") + glob.glob(glob.escape(folder) + "/.snapshot_iter_*")
     if old and not old.get("finished") and snapshots and fingerprints.differences(old["inputs"], inputs):
         aside = f"{row.folder}.{time.strftime('%Y%m%d-%H%M%S')}"
         say(f"{row.title}: the unfinished run from other inputs is now {aside}; it is not gone on with")
@@ -155,11 +177,21 @@ def _clear(row: chain.Row, inputs: dict, say):
             os.remove(path)
 
 
-def _prune(row: chain.Row, keep: int):
-    """Remove all snapshots but the newest `keep` whole ones: at full size each takes 1 GB."""
-    marks = glob.glob(glob.escape(row.path(row.folder)) + "/snapshot_iter_*.json")
-    marks.sort(key=lambda path: int(path.rsplit("_", 1)[1].split(".")[0]))
-    for mark in marks[:-keep]:
+def _remove_leftovers(row: chain.Row):
+    """Remove what a killed process left of a snapshot that it was writing."""
+    folder = glob.escape(row.path(row.folder))
+    whole = {path[:-5] for _, path in chain.snapshots(row)}
+    for path in glob.glob(f"{folder}/snapshot_iter_*") + glob.glob(f"{folder}/.snapshot_iter_*.tmp*"):
+        if os.path.basename(path).startswith(".") or os.path.splitext(path)[0] not in whole:
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(path)
+
+
+def _prune(row: chain.Row, keep: int, best: Optional[int]):
+    """Remove all snapshots but the newest `keep` and that of iteration `best`: at full size each takes 1 GB."""
+    for iteration, mark in chain.snapshots(row)[:-keep]:
+        if iteration == best:
+            continue
         for path in (mark, mark[:-5] + ".solverstate", mark[:-5] + ".caffemodel"):
             with contextlib.suppress(FileNotFoundError):
                 os.remove(path)
@@ -171,12 +203,28 @@ def _only_one(row: chain.Row):
     """Hold the run folder for this process. Raises chain.ChainError where another one trains there."""
     import fcntl
 
-    with open(row.path(row.folder) + ".lock", "w") as stream:
+    with open(row.path(row.folder) + ".lock", "a+") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise chain.ChainError(f"{row.title}: another process trains in {row.folder}; wait or stop it") from None
+            stream.seek(0)
+            who = f"process {stream.read().strip() or '?'} on this machine"
+            raise chain.ChainError(f"{row.title}: another process trains in {row.folder} ({who}); wait or stop it") from None
+        stream.truncate(0)
+        stream.write(f"{os.getpid()}\n")
+        stream.flush()
         yield
+
+
+def _check_space(row: chain.Row):
+    """Raise chain.ChainError where the disk has no room for two more snapshots, each as large as weights and momentum."""
+    if not row.weights_in:
+        return
+    needed = 4 * os.path.getsize(row.path(row.weights_in))
+    free = shutil.disk_usage(row.path(row.folder)).free
+    if free < needed:
+        raise chain.ChainError(f"{row.title}: two snapshots in {row.folder} need about {needed / 1e9:.2f} GB, "
+                               f"{free / 1e9:.2f} GB are free there: make room first")
 
 
 def _numbers(record: Optional[dict]) -> str:

@@ -6,7 +6,7 @@
 Needs only the standard library, numpy and the engine, and keeps to Python 3.9 (Debian 11's Caffe). What happens goes to
 stdout as JSON, one object a line ("event": start, weights, step, test, snapshot, end); the engine's log, and the lines
 of our own test passes in Caffe's format, go to stderr. SIGINT and SIGTERM finish the iteration, take a snapshot and
-stop. Exit status: 0 done, 1 failed, 130 stopped.
+stop; SIGHUP takes a snapshot. Exit status: 0 done, 1 failed, 130 stopped.
 
 A job of kind "convert" has module, net, weights, output: it saves `weights` in today's format. One of kind "train" has
     module              "caffe" or "torchcaffe"
@@ -33,7 +33,7 @@ import time
 
 import numpy as np
 
-from tools.solving import Alone, Events, Failed, Stop, log
+from tools.solving import Alone, Events, Failed, Stop, log, write_record
 
 STOPPED = 130
 STUCK_LOSS = 87.3365  # -log(FLT_MIN): what Caffe's softmax loss shows when a probability has become zero
@@ -120,11 +120,13 @@ class Training:
         if not self.job.get("resume") or self.iteration >= last:
             self.ranks.alone(self._test)
         while self.iteration < last:
-            count, stop = self.ranks.agree(self._count(), self.stop.asked)
-            if stop:
+            count, asked = self.ranks.agree(self._count(), self.stop.request)
+            if asked == Stop.STOP:
                 break
             self._step(count)
-            if self._due("snapshot") or self.iteration == last:
+            if self._due("snapshot") or self.iteration == last or asked == Stop.SNAPSHOT:
+                if asked:
+                    self.stop.request = Stop.NOTHING if self.stop.request == asked else self.stop.request
                 self.ranks.alone(self._snapshot)
             if self._due("test_interval") or self.iteration == last:
                 self.ranks.alone(self._test)
@@ -204,7 +206,10 @@ class Training:
 
     # ---- snapshots
     def _snapshot(self):
-        """Snapshot of this iteration, taken by the solver already or now; a mark beside it says that it is whole."""
+        """Snapshot of this iteration, taken by the solver already or now, with its record, which says that it is whole.
+
+        torchcaffe writes the record itself (torchcaffe/resume.py), with more in it; beside real Caffe's we do.
+        """
         stem = "%s_iter_%d" % (self.job["snapshot_prefix"], self.iteration)
         if self.iteration == self.first:
             return
@@ -214,10 +219,9 @@ class Training:
                              "is too high" % (self.iteration, name))
         if not self._due("snapshot"):
             self.solver.snapshot()
-        files = {name: os.path.getsize(name) for name in (stem + ".caffemodel", stem + ".solverstate")}
-        with open(stem + ".json.part", "w") as stream:
-            json.dump({"iteration": self.iteration, "files": files}, stream)
-        os.replace(stem + ".json.part", stem + ".json")
+        record, files = stem + ".json", [stem + ".caffemodel", stem + ".solverstate"]
+        if not os.path.exists(record) or os.stat(record).st_mtime_ns < os.stat(files[1]).st_mtime_ns:
+            write_record(record, self.iteration, files)
         self.events("snapshot", iteration=self.iteration, stem=stem)
 
 

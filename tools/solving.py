@@ -5,6 +5,7 @@ The standard library only, and Python 3.9, as tools/solve.py.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -22,9 +23,9 @@ class Alone:
 
     rank = 0
 
-    def agree(self, count, stop):
-        """(iterations of the next call of step, True to stop instead)."""
-        return count, stop
+    def agree(self, count, asked):
+        """(iterations of the next call of step, what is asked for first: one of Stop's)."""
+        return count, asked
 
     def mean(self, value):
         return value
@@ -46,15 +47,23 @@ class Alone:
 
 
 class Stop:
-    """Set by SIGINT or SIGTERM, or when nobody reads our events any more."""
+    """What signals ask for: SIGHUP a snapshot; SIGINT and SIGTERM, or that nobody reads our events any more, a stop."""
+
+    NOTHING, SNAPSHOT, STOP = range(3)
 
     def __init__(self):
-        self.asked = False
+        self.request = Stop.NOTHING
+        signal.signal(signal.SIGHUP, lambda number, frame: self.ask(Stop.SNAPSHOT))
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._ask)
+            signal.signal(number, lambda number, frame: self.ask(Stop.STOP))
 
-    def _ask(self, number, frame):
-        self.asked = True
+    def ask(self, request):
+        self.request = max(self.request, request)
+
+    @property
+    def asked(self):
+        """True when a stop was asked for."""
+        return self.request == Stop.STOP
 
 
 class Events:
@@ -70,7 +79,7 @@ class Events:
             self.stream.write(json.dumps(dict(values, event=event)) + "\n")
             self.stream.flush()
         except (BrokenPipeError, ValueError):
-            self.stop.asked = True
+            self.stop.ask(Stop.STOP)
 
 
 def log(message):
@@ -82,3 +91,20 @@ def log(message):
     sys.stderr.write("I%s.%06d %5d solve.py:%d] %s\n" % (
         stamp, int(now % 1 * 1e6), os.getpid(), sys._getframe(1).f_lineno, message))
     sys.stderr.flush()
+
+
+def write_record(path, iteration, files):
+    """Record of a snapshot, as torchcaffe/resume.py reads it: size and SHA-256 of its files, which are on the disk then."""
+    found = {}
+    for name in files:
+        digest = hashlib.sha256()
+        with open(name, "rb") as stream:
+            os.fsync(stream.fileno())
+            for block in iter(lambda: stream.read(1 << 20), b""):
+                digest.update(block)
+        found[os.path.basename(name)] = {"size": os.path.getsize(name), "sha256": digest.hexdigest()}
+    with open(path + ".part", "w") as stream:
+        json.dump({"version": 1, "iteration": iteration, "files": found}, stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(path + ".part", path)

@@ -45,6 +45,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--weights", metavar="FILE", help="caffemodel to start from instead of the previous step's, "
                         "or none; needs --variant")
     parser.add_argument("--variant", default="", metavar="NAME", help="added to the names of weights and run folder")
+    parser.add_argument("--keep", type=positive, metavar="N", help="newest snapshots that stay while a step runs, beside "
+                        "the best one (default: 2)")
     parser.add_argument("--force", action="store_true", help="start again from iteration 0, done or not")
     return parser
 
@@ -56,10 +58,10 @@ def positive(text: str) -> int:
     return value
 
 
-def run(rows, interpreter, gpu=None, force=False, header=(), say=print, leader=None):
+def run(rows, interpreter, gpu=None, force=False, header=(), say=print, leader=None, keep=None):
     """Do `rows` (of tools.chain) in order. Raises chain.ChainError, child.Stopped and the engine's CaffeError.
 
-    leader: of the ranks that train together (tools/ranks.py), None where this process trains alone.
+    leader: of the ranks that train together (tools/ranks.py), None where this process trains alone; keep: see runs.
     """
     from tools import adopt, runs
 
@@ -67,7 +69,8 @@ def run(rows, interpreter, gpu=None, force=False, header=(), say=print, leader=N
         if row.step == 1:
             adopt.adopt(row, interpreter, force=force, header=header, say=say)
         else:
-            runs.train(row, interpreter, gpu=gpu, force=force, header=header, say=say, leader=leader)
+            runs.train(row, interpreter, gpu=gpu, force=force, header=header, say=say, leader=leader,
+                       keep=keep or runs.KEPT_SNAPSHOTS)
 
 
 def plan(rows, interpreter, leader=None) -> str:
@@ -140,7 +143,7 @@ def main(argv=None) -> int:
                           max_iter=options.max_iter, start=_start(options), variant=options.variant,
                           precision=options.precision)
         print(plan(rows, interpreter, leader), flush=True)
-        run(rows, interpreter, gpu, options.force, header(options), say, leader)
+        run(rows, interpreter, gpu, options.force, header(options), say, leader, options.keep)
     except child.Stopped as stopped:
         print(stopped, file=sys.stderr)
         return STOPPED

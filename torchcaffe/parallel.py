@@ -20,7 +20,7 @@ from typing import NamedTuple, Optional
 import torch
 import torch.distributed as dist
 
-from torchcaffe import mode, rng
+from torchcaffe import mode, resume, rng
 from torchcaffe.errors import CaffeError
 from torchcaffe.reducer import Reducer
 
@@ -128,7 +128,12 @@ class Ranks(Alone):
                 blob.data_memory.written()
             for tensor in solver.history:
                 self._broadcast(tensor)
+            records = [solver.resumed]
+            dist.broadcast_object_list(records, 0, group=self.control)
         solver._iter, solver.current_step = numbers.tolist()
+        solver.resumed = None
+        if self.rank and records[0] is not None and mode.share().split:  # all draw rank 0's numbers
+            resume.apply(solver, records[0])
 
     @staticmethod
     def _broadcast(tensor):
@@ -206,10 +211,10 @@ def start(rank: int, count: int, store, split: bool) -> Ranks:
     mode.set_solver_rank(rank)
     mode.set_split_batch(split)
     if split:
-        numbers = [rng.generator().state(), torch.initial_seed()]
+        numbers = [rng.generator().state_dict(), torch.initial_seed()]
         with _current.reaching():
             dist.broadcast_object_list(numbers, 0, group=_current.control)
-        rng.generator().set_state(numbers[0])
+        rng.generator().load_state_dict(numbers[0])
         torch.manual_seed(numbers[1])
     return _current
 

@@ -43,11 +43,16 @@ class Generator:
         """True with `probability`, one draw an element, as Caffe's CPU dropout: u / 2^32 <= probability."""
         return self.draws(shape) <= np.uint32(min(probability * 2.0**32, 2.0**32 - 1))
 
-    def state(self):
-        return self._state.get_state(legacy=False)
+    def state_dict(self) -> dict:
+        """State as plain numbers, for a file; see load_state_dict."""
+        state = self._state.get_state(legacy=False)
+        words = {"key": state["state"]["key"].tolist(), "position": int(state["state"]["pos"])}
+        return {**words, "has_gauss": int(state["has_gauss"]), "gauss": float(state["gauss"])}
 
-    def set_state(self, state):
-        self._state.set_state(state)
+    def load_state_dict(self, state: dict):
+        """Go on from what state_dict() gave. Raises KeyError, TypeError or ValueError for anything else."""
+        key = np.array(state["key"], np.uint32)
+        self._state.set_state(("MT19937", key, int(state["position"]), int(state["has_gauss"]), float(state["gauss"])))
 
 
 def _in_blocks(shape, draw) -> np.ndarray:

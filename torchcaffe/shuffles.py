@@ -43,6 +43,13 @@ class LibraryRandom:
     def draw(self) -> int:
         return self._step() >> 1
 
+    def state(self) -> list:
+        """The numbers that the next ones follow from."""
+        return list(self._last)
+
+    def set_state(self, state: list):
+        self._last = deque((int(number) for number in state), maxlen=34)
+
 
 library = LibraryRandom()  # one for the whole process, as in C; Caffe's random_seed does not reach it
 

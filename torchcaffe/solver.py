@@ -59,6 +59,7 @@ class SGDSolver(SetOnce, SolverFiles, SolverReports):
         self.current_step = 0
         self.callbacks = []
         self.keep_diffs = True  # after step(), blobs hold their gradients as in Caffe; False saves time and memory
+        self.resumed = None  # record of the snapshot that training goes on from (see resume)
         self.requested = None  # "stop" or "snapshot", asked for by a signal
         try:
             updates.check(self.type, parsed)

@@ -7,7 +7,7 @@ import os
 import numpy as np
 import torch
 
-from torchcaffe import log
+from torchcaffe import log, resume
 from torchcaffe.errors import SolverError, WeightsError
 from torchcaffe.proto import caffe_pb2
 
@@ -31,8 +31,10 @@ class SolverFiles:
             ) from error
 
     def snapshot(self):
-        """Write {prefix}_iter_{N}.caffemodel and .solverstate (or .h5 both). The model comes first, so that a state
-        never names a model that is not there."""
+        """Write {prefix}_iter_{N}.caffemodel and .solverstate (or .h5 both), then their record (see resume).
+
+        The model comes first, so that a state never names a model that is not there. Each is whole or absent.
+        """
         from torchcaffe.files import SolverState, write_solver_state
 
         hdf5 = self.proto.snapshot_format == caffe_pb2.SolverParameter.HDF5
@@ -44,11 +46,16 @@ class SolverFiles:
         log.info(f"Snapshotting solver state to {kind} file {state}")
         history = [tensor.cpu().numpy() for tensor in self.history]
         write_solver_state(state, SolverState(self.iter, model, self.current_step, history))
+        resume.write(self, model, state)
 
     def restore(self, path):
-        """Go on from a .solverstate (or .solverstate.h5): iteration, weights, history. Raises WeightsError."""
+        """Go on from a .solverstate (or .solverstate.h5): iteration, weights, history; data and random numbers by its record.
+
+        Raises WeightsError, SolverError: what is damaged, or is another net's or solver's, is refused before use.
+        """
         from torchcaffe.files import read_solver_state
 
+        record = resume.read(path)
         state = read_solver_state(path)
         if len(state.history) != len(self.history):
             raise WeightsError(
@@ -68,6 +75,8 @@ class SolverFiles:
         for array, tensor in zip(state.history, self.history):
             tensor.copy_(torch.from_numpy(np.array(array, np.float32).reshape(tensor.shape)))
         self._iter, self.current_step = state.iter, state.current_step
+        resume.restore(self, path, record)
+        self.resumed = record
 
     def share_weights(self, net):
         """Let `net` use the memory of the training net's parameters."""

@@ -146,7 +146,8 @@ def test_killed_run_resumes_from_a_whole_snapshot_and_ends_the_same(project, mon
         stream.truncate(3)  # torn: the one before it has to do
     os.remove(row.path(row.weights_out))
     said, row = run(project, [2])
-    assert "going on from iteration 2 " in said[0]
+    assert "iteration 4 is left out: snapshot_iter_4.solverstate has 3 bytes" in said[0]
+    assert "going on from iteration 2 " in said[1]
     assert record(row)["sha256"] == straight
 
 

@@ -31,7 +31,7 @@ def numpy_training(solver, iterations, rule, momentum, iter_size=1, clip=None, d
     from torchcaffe.rng import Generator
 
     shadow = Generator(0)
-    shadow.set_state(solver.net.layers[0].context.generator.state())
+    shadow.load_state_dict(solver.net.layers[0].context.generator.state_dict())
     w = [solver.net.params["ip"][i].data.astype(np.float64).copy() for i in (0, 1)]
     states = [[np.zeros_like(x) for _ in range(2)] for x in w]
     for t in range(iterations):

@@ -75,6 +75,13 @@ class Layer:
         """True where each backward replaces the diff of parameter `index` instead of adding to it, as Caffe's does."""
         return False
 
+    def data_state(self):
+        """Where a data layer stands after the batches it has given, as plain data for JSON; None: there is nothing."""
+        return None
+
+    def set_data_state(self, state):
+        """Give next what came after `data_state()`. Raises LookupError, TypeError or ValueError for what is none."""
+
     # ---- help for them
     @property
     def name(self) -> str:

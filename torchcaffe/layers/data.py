@@ -161,6 +161,12 @@ class MemoryData(Source):
             raise CaffeError(f"{len(data)} items are not a multiple of the batch size, {self.shape[0]}")
         self.data, self.labels, self.position = data, labels, 0
 
+    def data_state(self):
+        return {"position": self.position} if self.data is not None else None
+
+    def set_data_state(self, state):
+        self.position = int(state["position"])
+
     def forward(self):
         if self.data is None:
             raise DataError(f'layer "{self.name}" (MemoryData) has no data yet: call set_input_arrays before forward')

@@ -91,6 +91,16 @@ class HDF5Data(Source):
             self.load()
         self.mix()
 
+    def data_state(self):
+        order = {"files": self.files, "order": self.order, "library": shuffles.library.state()}
+        return {"file": self.file, "row": self.row, "turn": self.turn, **order}
+
+    def set_data_state(self, state):
+        self.files, self.file = list(state["files"]), int(state["file"])
+        self.load()
+        self.row, self.turn, self.order = int(state["row"]), int(state["turn"]), list(state["order"])
+        shuffles.library.set_state(state["library"])
+
     def forward(self):
         batch = [np.empty((self.size,) + array.shape[1:], np.float32) for array in self.arrays]
         for item in range(self.size):
