@@ -6,14 +6,14 @@ import os
 import re
 
 import numpy as np
-import torch
 
-from torchcaffe import log
-from torchcaffe.datasource import Transformer, seed_thread
+from torchcaffe import log, workers
+from torchcaffe.datasource import seed_thread
 from torchcaffe.errors import DataError
 from torchcaffe.rng import Generator
 from torchcaffe.shares import WHOLE
 from torchcaffe.shuffles import shuffle
+from torchcaffe.transformer import Transformer
 
 
 def read_list(path, blank_lines=False):
@@ -49,12 +49,11 @@ def read_image(path, height=0, width=0, color=True, where=""):
         raise DataError(f"{where}: {path} {reason}; correct the list or root_folder")
     if height and width:
         image = cv2.resize(image, (width, height))
-    image = image[:, :, None] if image.ndim == 2 else image
-    return np.ascontiguousarray(image.transpose(2, 0, 1))
+    return image.transpose(2, 0, 1) if image.ndim == 3 else image[None]
 
 
 def image_batches(layer):
-    """(endless iterator of (data, labels), shape of the data) of an ImageData layer, drawing what Caffe draws.
+    """(endless iterator of Batch, shape of the data) of an ImageData layer, drawing what Caffe draws.
 
     Caffe does not deal lists to its GPUs: without a split batch, every rank reads the whole list.
     """
@@ -72,7 +71,7 @@ def image_batches(layer):
     def image(entry):
         return read_image(p.root_folder + entry[0], p.new_height, p.new_width, p.is_color, p.source)
 
-    shape = transformer.output_shape(image(entries[start]).shape)
+    shape = transformer.output_shape(layer, image(entries[start]).shape)
     transformer.seed(generator)
     seed_thread(generator)
     share = layer.share if layer.share.split else WHOLE
@@ -80,11 +79,10 @@ def image_batches(layer):
 
     def batches(position):
         while True:
-            arrays, labels = [], []
+            chosen = []
             for item in range(p.batch_size):
                 if share.takes(item, p.batch_size):
-                    labels.append(entries[position][1])
-                    arrays.append(image(entries[position]))
+                    chosen.append(entries[position])
                 position += 1
                 if position == len(entries):
                     if share.rank == 0:
@@ -92,6 +90,8 @@ def image_batches(layer):
                     position = 0
                     if shuffler:
                         shuffle(entries, shuffler)
-            yield transformer.batch(arrays, p.source), torch.tensor(labels, dtype=torch.float32)
+            labels = np.array([label for _, label in chosen], np.float32)
+            arrays = workers.thread_map(image, chosen)
+            yield transformer.batch(arrays, labels, p.source, workers.thread_map)
 
     return batches(start), (size, *shape)

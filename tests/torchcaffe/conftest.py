@@ -3,11 +3,14 @@
 import pytest
 
 import torchcaffe as caffe
+from torchcaffe.prefetch import stop_all
 
 
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch):
     monkeypatch.setenv("GLOG_minloglevel", "2")
+    yield
+    stop_all()  # threads that read ahead log, too
 
 
 @pytest.fixture

@@ -11,12 +11,12 @@ def compute_image_mean(flags, database, output=None):
     """Mean per pixel, in float32 as Caffe adds up, written with legacy shape 1, C, H, W; log the channels' means."""
     import numpy as np
 
-    from torchcaffe.datasource import to_array
+    from torchcaffe.datum import to_array
 
     total, count = None, 0
     log.info("Starting iteration")
     for key, datum in records(database, flags.backend):
-        array = to_array(datum, _AsStored, database, key.encode())
+        array = to_array(datum, f"{database}: record {key}")
         if total is None:
             total = np.zeros(array.shape, np.float32)
         if array.shape != total.shape:
@@ -39,9 +39,3 @@ def compute_image_mean(flags, database, output=None):
     for channel, plane in enumerate(mean):
         value = np.add.accumulate(plane.reshape(-1), dtype=np.float32)[-1] / np.float32(plane.size)
         log.info(f"mean_value channel [{channel}]: {log.number(float(value))}")
-
-
-class _AsStored:
-    """What datasource.to_array asks of a transformer: decode images as they are."""
-
-    force = ""

@@ -102,8 +102,7 @@ class Data(Source):
         self.prefetcher = Prefetcher(batches, p.prefetch, self.context.device)
 
     def forward(self):
-        data, labels = self.prefetcher.next()
-        return (data, labels)[: len(self.param.top)]
+        return self.prefetcher.next()[: len(self.param.top)]
 
 
 @register

@@ -1,0 +1,62 @@
+"""Threads of this process for work in C that lets go of the interpreter's lock: decoding, converting, copying."""
+
+from __future__ import annotations
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor, wait
+
+THREADS_LIMIT = 8  # ours: beyond it the interpreter's lock, not the cores, sets the pace
+CHUNKS_A_THREAD = 8  # so that one late chunk does not keep the others waiting long
+
+_pool = None
+_pool_lock = threading.Lock()
+
+
+def threads() -> int:
+    """Threads that share work: the cores this process may use, up to THREADS_LIMIT."""
+    return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(), THREADS_LIMIT)
+
+
+def thread_map(function, items) -> list:
+    """[function(item) for item in items], by all threads, the caller's among them.
+
+    The first failing item's exception is raised. Nothing runs any more when this returns or raises: memory that the
+    items point to may go then.
+    """
+    count, answers, errors = len(items), [None] * len(items), {}
+    chunk = max(1, count // (CHUNKS_A_THREAD * threads()))
+    starts = iter(range(0, count, chunk))
+
+    def work():
+        for start in starts:  # each thread takes the next chunk that none has taken
+            for index in range(start, min(start + chunk, count)):
+                try:
+                    answers[index] = function(items[index])
+                except BaseException as error:
+                    errors[index] = error
+
+    helpers = [_executor().submit(work) for _ in range(min(threads(), -(-count // chunk)) - 1)]
+    work()
+    wait([helper for helper in helpers if not helper.cancel()])
+    if errors:
+        raise errors[min(errors)]
+    return answers
+
+
+def _executor():
+    global _pool
+    with _pool_lock:
+        if _pool is None:
+            _pool = ThreadPoolExecutor(max(1, threads() - 1), thread_name_prefix="worker")
+        return _pool
+
+
+def _forget():
+    """In a forked process, where the threads are not."""
+    global _pool, _pool_lock
+    _pool, _pool_lock = None, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
