@@ -45,22 +45,24 @@ class Environment:
                 found = _environments[key] = Environment(path)
             return found
 
-    def records_from_start(self, log_restart: bool, takes=None):
+    def records_from(self, position: int, log_restart: bool, takes=None):
         """Endless (key, value) in key order, views of the file that are valid until the generator is closed.
 
+        `position`: of the first, of positions counted on over the end of the file.
         `takes(position)`: which to read, of positions counted on for ever. What is not taken is stepped over by its
         key alone: its pages are never touched.
         """
-        position = 0
         with self.lmdb.begin(buffers=True) as transaction, transaction.cursor() as cursor:
+            keys = itertools.islice(cursor.iternext(values=False), position % self.records, None)
             while True:
-                for key in cursor.iternext(values=False):
+                for key in keys:
                     if takes is None or takes(position):
                         yield key, cursor.value()
                     position += 1
                 if log_restart:
                     log.info("Restarting data prefetching from start.")
                 cursor.first()
+                keys = cursor.iternext(values=False)
 
     def datum(self, key, value):
         """The record as a Datum. Raises DataError."""
@@ -75,13 +77,13 @@ class Environment:
 
 
 def lmdb_batches(layer):
-    """(endless iterator of Batch, shape of the data) of a Data layer, drawing what Caffe draws."""
+    """(what Prefetcher takes batches from, shape of the data) of a Data layer, drawing what Caffe draws."""
     whole, environment = layer.param.data_param.batch_size, Environment.open(layer.param.data_param.source)
     transformer = Transformer(layer)
     transformer.seed(layer.context.generator)
     transformer.seed(layer.context.generator)  # Caffe seeds twice, and uses the second
     seed_thread(layer.context.generator)
-    with contextlib.closing(environment.records_from_start(False)) as records:
+    with contextlib.closing(environment.records_from(0, False)) as records:
         key, value = next(records)
         first = to_array(environment.datum(key, value), environment.where(key), transformer.force)
     shape = transformer.output_shape(layer, first.shape)
@@ -92,18 +94,22 @@ def lmdb_batches(layer):
         (key, _), datum = record
         return to_array(datum, environment.where(key), transformer.force)
 
-    def batches():
+    def batches(state=None):
+        position = int(state["position"]) if state else 0
+        transformer.set_state(state)
         takes = None if share.count == 1 else lambda position: share.takes(position, whole)
-        with contextlib.closing(environment.records_from_start(share.rank == 0, takes)) as records:
+        with contextlib.closing(environment.records_from(position, share.rank == 0, takes)) as records:
             while True:
                 chosen = list(itertools.islice(records, size))
                 datums = [environment.datum(*record) for record in chosen]
                 apply = workers.thread_map if datums[0].encoded else map
                 arrays = list(apply(load, list(zip(chosen, datums))))
                 labels = np.array([datum.label for datum in datums], np.float32)
-                yield transformer.batch(arrays, labels, environment.path, apply)
+                batch = transformer.batch(arrays, labels, environment.path, apply)
+                position += whole if share.split else whole * share.count
+                yield batch._replace(state={"position": position, **transformer.state()})
 
-    return batches(), (size, *shape)
+    return batches, (size, *shape)
 
 
 def seed_thread(generator):

@@ -53,18 +53,16 @@ def read_image(path, height=0, width=0, color=True, where=""):
 
 
 def image_batches(layer):
-    """(endless iterator of Batch, shape of the data) of an ImageData layer, drawing what Caffe draws.
+    """(what Prefetcher takes batches from, shape of the data) of an ImageData layer, drawing what Caffe draws.
 
     Caffe does not deal lists to its GPUs: without a split batch, every rank reads the whole list.
     """
     p, generator = layer.param.image_data_param, layer.context.generator
     transformer = Transformer(layer)
     transformer.seed(generator)  # the first of Caffe's two seeds is not used
-    entries = read_list(p.source)
+    lines = Lines(read_list(p.source), generator.draw() if p.shuffle else None)
+    entries = lines.entries
     layer.check(entries, f"{p.source} lists no images")
-    shuffler = Generator(generator.draw()) if p.shuffle else None
-    if shuffler:
-        shuffle(entries, shuffler)
     start = generator.draw() % p.rand_skip if p.rand_skip else 0
     layer.check(start < len(entries), f"rand_skip {p.rand_skip} passes the {len(entries)} lines of {p.source}")
 
@@ -77,21 +75,55 @@ def image_batches(layer):
     share = layer.share if layer.share.split else WHOLE
     size = share.size(p.batch_size, layer)
 
-    def batches(position):
+    def batches(state=None):
+        position = int(state["position"]) if state else start
+        transformer.set_state(state)
+        lines.set_state(state)
         while True:
             chosen = []
             for item in range(p.batch_size):
                 if share.takes(item, p.batch_size):
-                    chosen.append(entries[position])
+                    chosen.append(lines.entries[position])
                 position += 1
-                if position == len(entries):
+                if position == len(lines.entries):
                     if share.rank == 0:
                         log.info("Restarting data prefetching from start.")
                     position = 0
-                    if shuffler:
-                        shuffle(entries, shuffler)
+                    lines.shuffle()
             labels = np.array([label for _, label in chosen], np.float32)
             arrays = workers.thread_map(image, chosen)
-            yield transformer.batch(arrays, labels, p.source, workers.thread_map)
+            batch = transformer.batch(arrays, labels, p.source, workers.thread_map)
+            yield batch._replace(state={"position": position, **lines.state(), **transformer.state()})
 
-    return batches(start), (size, *shape)
+    return batches, (size, *shape)
+
+
+class Lines:
+    """A list's entries, in a new order in each epoch where there is a seed for it."""
+
+    def __init__(self, entries, seed):
+        self.listed, self.seed = entries, seed
+        self._begin()
+
+    def _begin(self):
+        self.entries, self.shuffles = list(self.listed), 0
+        self.generator = None if self.seed is None else Generator(self.seed)
+        self.shuffle()
+
+    def shuffle(self):
+        if self.generator is not None:
+            shuffle(self.entries, self.generator)
+            self.shuffles += 1
+
+    def state(self) -> dict:
+        """Which order this is, as plain data."""
+        return {"seed": self.seed, "shuffles": self.shuffles}
+
+    def set_state(self, state):
+        """Bring about the order of state(), or of the start where it is None: the shuffles are done again."""
+        if state is None or (state["seed"], state["shuffles"]) == (self.seed, self.shuffles):
+            return
+        self.seed = state["seed"]
+        self._begin()
+        while self.generator is not None and self.shuffles < state["shuffles"]:
+            self.shuffle()

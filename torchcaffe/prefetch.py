@@ -6,7 +6,7 @@ import atexit
 import queue
 import threading
 import weakref
-from typing import Callable, NamedTuple, Tuple
+from typing import Callable, NamedTuple, Optional, Tuple
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ class Batch(NamedTuple):
 
     tensors: Tuple[torch.Tensor, ...]
     finish: Callable = lambda *tensors: tensors
+    state: Optional[dict] = None  # where the source stands behind this batch, as plain data
 
 
 class Buffers:
@@ -49,32 +50,45 @@ class Buffers:
 
 
 class Prefetcher:
-    """Takes from `batches`, an iterator of Batch, in a thread, `depth` ahead. An error there is raised by next().
+    """Takes from `batches()`, a generator of Batch, in a thread, `depth` ahead. An error there is raised by next().
 
+    `state` is that of the last batch that next() gave; `batches(state)` has to go on behind it.
     On a GPU, copies and what finishes a batch run on a stream of their own, beside the net's work.
     """
 
     def __init__(self, batches, depth, device):
-        self.queue = queue.Queue(max(1, depth))
-        self.stopped = threading.Event()
-        self.device = device
+        self.depth, self.device, self.batches = max(1, depth), device, batches
         self.thread = None
-        self.batches = batches
+        self._start_from(None)
+
+    def _start_from(self, state):
+        self.state = state
+        self.queue = queue.Queue(self.depth)
+        self.stopped = threading.Event()
         weakref.finalize(self, self.stopped.set)
+
+    def restore(self, state):
+        """Give next what comes behind `state`, whatever was read ahead."""
+        if self.thread is not None:
+            self.stopped.set()
+            self.thread.join()  # it draws from the generators that the new one goes on with
+            self.thread = None
+        self._start_from(state)
 
     def next(self):
         """The next batch's tops on the device."""
         if self.thread is None:
             move = _StreamMover(self.device) if self.device.type == "cuda" else _move_nothing
-            arguments = (self.batches, self.queue, self.stopped, move)
+            arguments = (self.batches(self.state), self.queue, self.stopped, move)
             self.thread = threading.Thread(target=_run, args=arguments, daemon=True, name="prefetch")
             self.thread.stopped = self.stopped
             self.thread.start()
             _running.add(self.thread)
-        batch, event = self.queue.get()
+        batch, event, state = self.queue.get()
         if isinstance(batch, BaseException):
-            self.queue.put((batch, None))
+            self.queue.put((batch, None, None))
             raise batch
+        self.state = state
         if event is not None:
             stream = torch.cuda.current_stream(self.device)
             stream.wait_event(event)
@@ -87,10 +101,10 @@ def _run(batches, waiting, stopped, move):
     """The thread: it holds no Prefetcher, so that one that is dropped ends it."""
     try:
         for batch in batches:
-            if not _put(move(batch), waiting, stopped):
+            if not _put((*move(batch), batch.state), waiting, stopped):
                 break
     except BaseException as error:  # handed over to the thread that asks for the next batch
-        _put((error, None), waiting, stopped)
+        _put((error, None, None), waiting, stopped)
     finally:
         batches.close()
 

@@ -79,7 +79,7 @@ def read(state_path: str):
     for name, (size, digest) in files.items():
         beside = os.path.join(os.path.dirname(path), os.path.basename(name))
         if not os.path.isfile(beside):
-            raise SolverError(f"{beside}: is missing, {path} lists it; go on from an earlier snapshot")
+            continue  # moved: reading it from where the state names it, or failing to, is restore's
         if os.path.getsize(beside) != size:
             raise SolverError(
                 f"{beside}: is damaged: {os.path.getsize(beside):,} bytes instead of {size:,}; "

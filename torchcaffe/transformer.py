@@ -42,6 +42,15 @@ class Transformer:
         if self.param.mirror or self.random_crop:
             self.generator = rng.Generator(generator.draw())
 
+    def state(self) -> dict:
+        """State of the random numbers, as plain data; see set_state."""
+        return {"generator": self.generator.state_dict()} if self.generator is not None else {}
+
+    def set_state(self, state):
+        """Go on from what state() gave, or from the start where it is None."""
+        if state and self.generator is not None:
+            self.generator.load_state_dict(state["generator"])
+
     def output_shape(self, layer, shape):
         """Shape of an item made of records of `shape`. Raises NetError where transform_param does not fit them."""
         size = self.param.crop_size

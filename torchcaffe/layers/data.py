@@ -80,8 +80,19 @@ class DummyData(Source):
         )
 
 
+class Prefetched(Source):
+    """A source whose batches are read ahead by self.prefetcher."""
+
+    def data_state(self):
+        return self.prefetcher.state
+
+    def set_data_state(self, state):
+        int(state["position"])  # a KeyError or ValueError here, not in the thread
+        self.prefetcher.restore(state)
+
+
 @register
-class Data(Source):
+class Data(Prefetched):
     """Datums of an LMDB in key order, transformed in the background; a second top gives the labels."""
 
     type = "Data"
@@ -106,7 +117,7 @@ class Data(Source):
 
 
 @register
-class ImageData(Source):
+class ImageData(Prefetched):
     """Images that a text file lists with their labels, read, resized and transformed in the background."""
 
     type = "ImageData"
