@@ -8,6 +8,7 @@ import pytest
 import torchcaffe as caffe
 from torchcaffe.errors import NetError, ShapeError
 
+LOWEST = np.finfo(np.float32).min  # where max pooling starts: what a window beyond the image gives
 rng = np.random.default_rng(0)
 
 
@@ -114,7 +115,7 @@ def numpy_pooling(x, kernel, stride, pad, average):
             h, w = i * stride - pad, j * stride - pad
             divisor = (min(h + kernel, x.shape[2] + pad) - h) * (min(w + kernel, x.shape[3] + pad) - w)
             window = x[:, :, max(h, 0) : h + kernel, max(w, 0) : w + kernel]
-            y[:, :, i, j] = window.sum((2, 3)) / divisor if average else window.max((2, 3))
+            y[:, :, i, j] = window.sum((2, 3)) / divisor if average else window.max((2, 3), initial=LOWEST)
     return y
 
 
@@ -126,6 +127,45 @@ def test_pooling(make_net, method, size, kernel, stride, pad):
     net = run(make_net, layer, x)
     np.testing.assert_allclose(net.blobs["y"].data, numpy_pooling(x, kernel, stride, pad, method == "AVE"), rtol=1e-5)
     check_gradients(net)
+
+
+@pytest.mark.parametrize("size, kernel, stride", [(8, 2, 2), (7, 2, 2), (8, 3, 2), (7, 3, 1), (5, 2, 3), (4, 1, 1), (3, 3, 2)])
+@pytest.mark.parametrize("after", ("", "convolution"))
+def test_max_pooling_without_a_gradient_is_the_same(make_net, size, kernel, stride, after):
+    """There a net takes another way; after a convolution its numbers lie in another order too."""
+    layer = f'type: "Pooling" pooling_param {{ kernel_size: {kernel} stride: {stride} }}'
+    text = one_layer(layer, [(2, 3, size, size + 1)]).replace("force_backward: true\n", "")
+    if after:
+        text = text.replace('bottom: "b0"', 'bottom: "c"').replace(
+            'layer { name: "l"',
+            'layer { name: "c" type: "Convolution" bottom: "b0" top: "c" convolution_param { num_output: 3 kernel_size: 1 '
+            'weight_filler { type: "gaussian" std: 1 } } param { lr_mult: 0 } param { lr_mult: 0 } }\nlayer { name: "l"',
+        )
+    net = make_net(text)
+    net.blobs["b0"].data[...] = rng.normal(size=(2, 3, size, size + 1))
+    net.forward()
+    bottom = net.blobs["c" if after else "b0"].data
+    np.testing.assert_array_equal(net.blobs["y"].data, numpy_pooling(bottom, kernel, stride, 0, False).astype(np.float32))
+    assert np.isfinite(bottom).all() and np.ptp(bottom) > 1  # pooling leaves its bottom alone
+
+
+@pytest.mark.parametrize("channels", (3, 17))
+def test_prelu_on_what_a_convolution_made(make_net, channels):
+    """Numbers of a convolution lie channel by channel at each pixel; a few channels are taken another way than many."""
+    text = f"""layer {{ name: "b0" type: "Input" top: "b0" input_param {{ shape {{ dim: 2 dim: 2 dim: 5 dim: 4 }} }} }}
+    layer {{ name: "c" type: "Convolution" bottom: "b0" top: "c" convolution_param {{ num_output: {channels}
+             kernel_size: 2 weight_filler {{ type: "gaussian" std: 1 }} }} }}
+    layer {{ name: "p" type: "PReLU" bottom: "c" top: "p" prelu_param {{ filler {{ type: "uniform" }} }} }}"""
+    net = make_net("force_backward: true\n" + text)
+    net.blobs["b0"].data[...] = rng.normal(size=(2, 2, 5, 4))
+    net.blobs["p"].diff[...] = gradient = rng.normal(size=(2, channels, 4, 3)).astype(np.float32)
+    net.forward()
+    net.backward()
+    x, slope = net.blobs["c"].data, net.params["p"][0].data.reshape(1, -1, 1, 1)
+    np.testing.assert_array_equal(net.blobs["p"].data, np.where(x > 0, x, slope * x))
+    np.testing.assert_array_equal(net.blobs["c"].diff, np.where(x > 0, gradient, slope * gradient))
+    expected = (gradient * np.minimum(x, 0)).sum((0, 2, 3))
+    np.testing.assert_allclose(net.params["p"][0].diff, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_max_pooling_mask_is_the_index_in_the_plane(make_net):

@@ -62,8 +62,12 @@ class PReLU(Layer):
 
     def forward(self, x):
         slope = self.weight(0)
-        slope = slope.reshape((1, -1) + (1,) * (x.dim() - 2)) if slope.dim() else slope
-        return torch.where(x > 0, x, slope * x)
+        if x.dim() == 4 and slope.dim() and x.shape[1] < 16 and x.is_contiguous(memory_format=torch.channels_last):
+            # Fewer channels than a vector register holds: whole rows of the image are the faster channels.
+            rows = x.permute(0, 2, 3, 1)
+            y = F.prelu(rows.reshape(len(x) * x.shape[2], -1), slope.repeat(x.shape[3]))
+            return y.reshape(rows.shape).permute(0, 3, 1, 2)
+        return F.prelu(x, slope)
 
 
 @register
