@@ -22,7 +22,7 @@ class Split(Layer):
         return [shape] * len(self.param.top)
 
     def forward(self, x):
-        return tuple(x.view_as(x) for _ in self.param.top)
+        return tuple(x.expand_as(x) for _ in self.param.top)  # not a view: of one image it loses the memory order
 
 
 @register
