@@ -13,6 +13,7 @@ from torchcaffe.errors import DataError
 from torchcaffe.rng import Generator
 from torchcaffe.shares import WHOLE
 from torchcaffe.shuffles import shuffle
+from torchcaffe.storage import read_bytes
 from torchcaffe.transformer import Transformer
 
 
@@ -24,11 +25,7 @@ def read_list(path, blank_lines=False):
     Raises:
         DataError: the file is missing, or a line is empty.
     """
-    try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            lines = file.read().splitlines()
-    except OSError as problem:
-        raise DataError(f"{path}: the list of images cannot be read: {problem.strerror}; check source") from None
+    lines = read_bytes(path, DataError, "list of images").decode("utf-8", "surrogateescape").splitlines()
     entries = []
     for number, line in enumerate(lines, 1):
         if not line.strip() and not blank_lines:

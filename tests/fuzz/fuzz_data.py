@@ -43,7 +43,8 @@ def celeba_seeds(folder):
     boxes = "\n".join(["3", "image_id " + " ".join(BOX_COLUMNS), *(f"{n} 10 20 80 90" for n in NAMES)])
     yield SEPARATOR.join(text.encode() for text in (attributes, partition, points, boxes))
     commas = attributes.replace(" ", ",").replace(turned[0], "image_id," + turned[0], 1)
-    yield SEPARATOR.join(text.encode() for text in (commas, partition, points, boxes)).replace(b"\n", b"\r\n")
+    texts = (text.replace("\n", "\r\n").encode() for text in (commas, partition, points, boxes))
+    yield SEPARATOR.join(texts)
 
 
 @target(celeba_seeds, [BuildError], [b"image_id", b"../../x.jpg", b"/etc/passwd", SEPARATOR])
@@ -106,7 +107,15 @@ def detection_mark(data, folder):
     detections._same_origin(origin, {"landmarks": "dataset", "sources": {"a": "c"}})
 
 
-@target(lambda folder: [b'{"fotw": {"facts": {"a": 1}, "images": {"x": 3}}, "scheme": "scheme1"}'], [BuildError])
+MANIFESTS = [
+    b'{"fotw": {"facts": {"a": 1}, "images": {"x": 3}}, "scheme": "scheme1"}',
+    b'{"fotw": {"facts": {"a": 1}, "images": 3}}',
+    b'{"fotw": 1}',
+    b"[]",
+]
+
+
+@target(lambda folder: MANIFESTS, [BuildError])
 def build_manifest(data, folder):
     (folder / manifest.FILE).write_bytes(data)
     assert manifest.is_complete(str(folder), "fotw", {"a": 1}) in (True, False)

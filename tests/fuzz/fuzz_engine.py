@@ -88,10 +88,12 @@ def solver_definition(data, folder):
 def layer_seeds(folder):
     """A net of each of the parity tests' cases: all types of layers, with their settings."""
     sys.path.append(str(ROOT / "tests" / "parity"))
+    import files as parity_files
     from cases import CASES
 
+    parity_files.prepare(folder)
     for case in CASES:
-        yield case.text(folder="none", engine="none").encode()
+        yield case.text(folder=folder, engine="none").encode()
 
 
 @target(layer_seeds, [CaffeError], FIELDS)
@@ -150,8 +152,8 @@ def weights_seeds(folder):
     v0 = caffe_pb2.NetParameter()
     v0.layers.add().layer.blobs.add(num=1, channels=1, height=1, width=1, data=[7])
     yield v0.SerializeToString()
-    # One float at a time, as protobuf before 2.3 wrote them: blob { num 1.. data 1 } in layer "i"
-    yield bytes.fromhex("a2061a0a0169") + b"\x3a\x15\x08\x01\x10\x01\x18\x01\x20\x02\x2d\0\0\x80\x3f\x2d\0\0\0\x40" + b"\0\0\0"
+    # Layer "i" with a blob 1 x 1 x 1 x 2 whose floats are tagged one by one, as protobuf before 2.3 wrote them.
+    yield bytes.fromhex("a206170a01693a120801100118012002" "2d0000803f" "2d00000040")
 
 
 def check_weights(data, folder, name):
@@ -230,8 +232,7 @@ def lmdb_seeds(folder):
             for index in range(count):
                 record = caffe_pb2.Datum(channels=1, height=1, width=size, data=bytes(size), label=index)
                 writer.put(f"{index:08d}", record.SerializeToString())
-        data = (folder / name / "data.mdb").read_bytes()
-        yield data[: 1 + data.rfind(b"\x01")] if name == "few" else data
+        yield (folder / name / "data.mdb").read_bytes()
 
 
 @target(lmdb_seeds, [CaffeError])
