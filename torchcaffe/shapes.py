@@ -14,7 +14,7 @@ def problem(shape) -> str:
         return f"a blob has at most {MAXIMUM_AXES} axes, not {len(shape)}"
     if any(dim < 0 for dim in shape):
         return f"negative dimension in shape {shape}"
-    count = math.prod(shape)
+    count = math.prod(dim for dim in shape if dim)  # an axis of 0 makes no room for the others
     if count > MAXIMUM_COUNT:
         return (
             f"shape {shape} has {count:,} elements ({4 * count / 1e9:,.1f} GB), more than {MAXIMUM_COUNT}, which is "
