@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 
-from torchcaffe import log, workers
+from torchcaffe import image_file, log, workers
 from torchcaffe.datasource import seed_thread
 from torchcaffe.errors import DataError
 from torchcaffe.rng import Generator
@@ -38,13 +38,15 @@ def read_list(path, blank_lines=False):
 
 def read_image(path, height=0, width=0, color=True, where=""):
     """C×H×W uint8, B, G, R (one plane where not `color`), resized where a size is given. Raises DataError."""
-    import cv2
-
-    image = cv2.imread(path, cv2.IMREAD_COLOR if color else cv2.IMREAD_GRAYSCALE)
-    if image is None:
-        reason = "is not an image that OpenCV can decode" if os.path.exists(path) else "does not exist"
-        raise DataError(f"{where}: {path} {reason}; correct the list or root_folder")
+    if not os.path.exists(path):
+        raise DataError(f"{where}: {path} does not exist; correct the list or root_folder")
+    try:
+        image = image_file.decode(read_bytes(path, DataError, "image"), "color" if color else "gray")
+    except image_file.ImageFileError as problem:
+        raise DataError(f"{where}: {path}: {problem}; correct the list or the image") from None
     if height and width:
+        import cv2
+
         image = cv2.resize(image, (width, height))
     return image.transpose(2, 0, 1) if image.ndim == 3 else image[None]
 
