@@ -73,7 +73,7 @@ def detect(
         raise BuildError(f"{dataset.folder}: no file of landmarks; use --landmarks detector")
 
     if origin is not None:
-        settings["sources"] = {**origin.get("sources", {}), **settings["sources"]} if known else settings["sources"]
+        settings["sources"] = {**origin["sources"], **settings["sources"]} if known else settings["sources"]
     os.makedirs(os.path.dirname(path), exist_ok=True)
     write_json(mark, {**settings, "sha256": None})  # None: not complete
     rewrite(path, known)
@@ -143,11 +143,10 @@ def _row(image: str, detection: Detection) -> list:
 def _read_origin(mark: str) -> Optional[dict]:
     try:
         with open(mark, encoding="utf-8") as file:
-            return json.load(file)
-    except FileNotFoundError:
+            origin = json.load(file)
+    except (FileNotFoundError, ValueError, RecursionError):  # the two last: not written by us
         return None
-    except ValueError:  # not written by us
-        return None
+    return origin if isinstance(origin, dict) and isinstance(origin.get("sources"), dict) else None
 
 
 def _is_users(path: str, origin: Optional[dict]) -> bool:
@@ -159,7 +158,7 @@ def _same_origin(origin: Optional[dict], settings: dict) -> bool:
     """True where what was found before still holds: made the same way, from annotations that have not changed since."""
     if origin is None or origin.get("landmarks") != settings["landmarks"]:
         return False
-    before = origin.get("sources", {})
+    before = origin["sources"]
     return all(before.get(file, digest) == digest for file, digest in settings["sources"].items())
 
 

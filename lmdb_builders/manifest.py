@@ -41,15 +41,16 @@ def read(folder: str) -> dict:
         with open(os.path.join(folder, FILE), encoding="utf-8") as file:
             content = json.load(file)
         return content if isinstance(content, dict) else {}
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return {}
 
 
 def is_complete(folder: str, dataset: str, wanted: dict) -> bool:
     """True where the data set's LMDBs lie in `folder`, made from the same sources by the same settings."""
-    entry = read(folder).get(dataset, {})
-    return entry.get("facts") == wanted and all(
-        os.path.isfile(os.path.join(folder, name, "data.mdb")) for name in entry.get("images", ())
+    entry = read(folder).get(dataset)
+    images = entry.get("images") if isinstance(entry, dict) else None
+    return isinstance(images, dict) and entry.get("facts") == wanted and all(
+        os.path.isfile(os.path.join(folder, name, "data.mdb")) for name in images
     )
 
 

@@ -18,6 +18,7 @@ TRAIN, TEST = 0, 1
 
 _HOMES = {
     "install": "aliases",
+    "allow_python_layers": "permission",
     "Net": "net",
     "Classifier": "classifier",
     "Detector": "detector",

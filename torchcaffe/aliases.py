@@ -16,9 +16,11 @@ import sys
 ALIAS = "caffe"
 
 
-def install():
+def install(python_layers=None):
     """Make `import caffe` give torchcaffe, submodules included; returns torchcaffe.
 
+    Args:
+        python_layers: True or False as for allow_python_layers; None leaves it as it is.
     Raises:
         ImportError: real Caffe is already imported in this process.
     """
@@ -31,6 +33,8 @@ def install():
             "call torchcaffe.install() before the first `import caffe`"
         )
     sys.modules[ALIAS] = torchcaffe
+    if python_layers is not None:
+        torchcaffe.allow_python_layers(python_layers)
     return torchcaffe
 
 

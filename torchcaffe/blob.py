@@ -14,9 +14,8 @@ import sys
 import numpy as np
 import torch
 
+from torchcaffe import shapes
 from torchcaffe.errors import ShapeError
-
-MAXIMUM_AXES = 32  # Caffe's kMaxBlobAxes
 
 
 class Memory:
@@ -250,12 +249,9 @@ class BlobVec(list):
 
 def _checked(shape):
     shape = tuple(operator.index(dim) for dim in shape)
-    if len(shape) > MAXIMUM_AXES:
-        raise ShapeError(f"a blob has at most {MAXIMUM_AXES} axes, not {len(shape)}")
-    if any(dim < 0 for dim in shape):
-        raise ShapeError(f"negative dimension in shape {shape}")
-    if math.prod(shape) > 2**31 - 1:
-        raise ShapeError(f"shape {shape} has more than 2147483647 elements, Caffe's limit for one blob")
+    problem = shapes.problem(shape)
+    if problem:
+        raise ShapeError(problem)
     return shape
 
 

@@ -16,7 +16,9 @@ from typing import NamedTuple
 from torchcaffe import mode
 from torchcaffe.commands.flags import UsageError, describe, parse
 from torchcaffe.errors import CaffeError
+from torchcaffe.permission import allow_python_layers
 
+_PYTHON_LAYERS = (False, "let the net import and run the modules that its Python layers name")
 _CAFFE_FLAGS = {
     "solver": ("", "train: the solver's prototxt"),
     "model": ("", "test, time: the net's prototxt"),
@@ -30,6 +32,7 @@ _CAFFE_FLAGS = {
     "stage": ("", "stages of the net's state, stage,stage,..."),
     "sigint_effect": ("stop", "train: what SIGINT (Ctrl-C) does: snapshot, stop or none"),
     "sighup_effect": ("snapshot", "train: what SIGHUP does: snapshot, stop or none"),
+    "python_layers": _PYTHON_LAYERS,
 }
 _BACKEND = ("lmdb", "kind of database; only lmdb is offered")
 
@@ -69,7 +72,7 @@ VERBS = {
     "extract_features": Verb(
         "extract_features",
         "store a net's blobs in LMDBs",
-        {},
+        {"python_layers": _PYTHON_LAYERS},
         "WEIGHTS MODEL BLOB[,BLOB...] DB[,DB...] MINI_BATCHES lmdb [CPU|GPU] [DEVICE_ID]",
     ),
     "upgrade_net_proto_text": Verb("upgrade", "bring a net's prototxt to today's form", {}, "INPUT OUTPUT"),
@@ -121,6 +124,8 @@ def _run(name, flags, others):
     least, most = _counts(VERBS[name].words)
     if not least <= len(others) <= most:
         raise UsageError(f"usage: python -m torchcaffe {name} [FLAGS] {VERBS[name].words}")
+    if getattr(flags, "python_layers", False):
+        allow_python_layers()
     module = importlib.import_module(f"torchcaffe.commands.{VERBS[name].home}")
     return getattr(module, name)(flags, *others) or 0
 

@@ -70,6 +70,5 @@ def records(path, backend: str = "lmdb"):
         raise DataError(f"backend {backend} is not offered, only lmdb")
     environment = Environment.open(os.fspath(path))
     log.info(f"Opened lmdb {path}")
-    with environment.lmdb.begin(buffers=True) as transaction:
-        for key, value in transaction.cursor():
-            yield bytes(key).decode(errors="replace"), environment.datum(key, value)
+    for key, value in environment.records_from(0, False, endless=False):
+        yield bytes(key).decode(errors="replace"), environment.datum(key, value)

@@ -13,6 +13,7 @@ import numpy as np
 from torchcaffe import log, workers
 from torchcaffe.datum import read_datum, to_array
 from torchcaffe.errors import DataError
+from torchcaffe.lmdb_pages import PageError, Pages
 from torchcaffe.transformer import Transformer
 
 _environments = weakref.WeakValueDictionary()
@@ -20,49 +21,64 @@ _environments_lock = threading.Lock()
 
 
 class Environment:
-    """A read-only LMDB, opened once a process however many layers read it. Raises DataError."""
+    """A read-only LMDB, opened once a process however many layers read it. Raises DataError, also where it is damaged."""
 
     def __init__(self, path: str):
         import lmdb
 
-        if not os.path.exists(os.path.join(path, "data.mdb")):
+        if not os.path.isfile(os.path.join(path, "data.mdb")):
             raise DataError(f"{path}: no LMDB there (expected {os.path.join(path, 'data.mdb')}); build it first")
-        try:
-            self.lmdb = lmdb.open(path, readonly=True, lock=False, readahead=True, meminit=False, max_spare_txns=4)
-            self.records = self.lmdb.stat()["entries"]
-        except lmdb.Error as error:
-            raise DataError(f"{path}: not a readable LMDB ({error}); build it again") from error
-        if not self.records:
-            raise DataError(f"{path}: the LMDB is empty; build it again")
         self.path = path
+        try:
+            Pages(path).close()
+            self.lmdb = lmdb.open(path, readonly=True, lock=False, readahead=True, meminit=False, max_spare_txns=4)
+            empty = not self.lmdb.stat()["entries"]
+        except (lmdb.Error, PageError, OSError) as error:
+            raise DataError(f"{path}: not a readable LMDB ({error}); build or copy it again") from error
+        if empty:
+            raise DataError(f"{path}: the LMDB is empty; build it again")
 
     @staticmethod
     def open(path: str) -> "Environment":
-        key = os.path.realpath(path)
+        try:
+            key = os.path.realpath(path)
+        except ValueError as error:
+            raise DataError(f"{path}: no LMDB there ({error})") from None
         with _environments_lock:
             found = _environments.get(key)
             if found is None:
                 found = _environments[key] = Environment(path)
             return found
 
-    def records_from(self, position: int, log_restart: bool, takes=None):
-        """Endless (key, value) in key order, views of the file that are valid until the generator is closed.
+    def records_from(self, position: int, log_restart: bool, takes=None, endless: bool = True):
+        """(key, value) in key order, views of the file that are valid until the generator is closed; over and over.
 
         `position`: of the first, of positions counted on over the end of the file.
         `takes(position)`: which to read, of positions counted on for ever. What is not taken is stepped over by its
         key alone: its pages are never touched.
         """
-        with self.lmdb.begin(buffers=True) as transaction, transaction.cursor() as cursor:
-            keys = itertools.islice(cursor.iternext(values=False), position % self.records, None)
-            while True:
-                for key in keys:
-                    if takes is None or takes(position):
-                        yield key, cursor.value()
-                    position += 1
-                if log_restart:
-                    log.info("Restarting data prefetching from start.")
-                cursor.first()
-                keys = cursor.iternext(values=False)
+        import lmdb
+
+        try:
+            with Pages(self.path) as pages, self.lmdb.begin(buffers=True) as transaction, transaction.cursor() as cursor:
+                keys = _checked_keys(cursor, pages.leaves(transaction.id()))
+                keys = itertools.islice(keys, position % max(1, transaction.stat()["entries"]), None)
+                while True:
+                    before = position
+                    for key in keys:
+                        if takes is None or takes(position):
+                            yield key, cursor.value()
+                        position += 1
+                    if position == before:
+                        raise PageError("it holds less than it says")
+                    if not endless:
+                        return
+                    if log_restart:
+                        log.info("Restarting data prefetching from start.")
+                    cursor.first()
+                    keys = cursor.iternext(values=False)
+        except (lmdb.Error, PageError, OSError) as error:
+            raise DataError(f"{self.path}: damaged LMDB ({error}); build or copy it again") from error
 
     def datum(self, key, value):
         """The record as a Datum. Raises DataError."""
@@ -74,6 +90,14 @@ class Environment:
     def where(self, key):
         """A record's name in an error."""
         return f"{self.path}: record {bytes(key).decode(errors='replace')}"
+
+
+def _checked_keys(cursor, leaves):
+    """The keys in order, once; the cursor goes to a page only when `leaves` has checked it and said what it holds."""
+    keys = None
+    for count in leaves:
+        keys = cursor.iternext(values=False) if keys is None else keys
+        yield from itertools.islice(keys, count)
 
 
 def lmdb_batches(layer):

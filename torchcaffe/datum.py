@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from torchcaffe import wire
+from torchcaffe import image_file, wire
 from torchcaffe.errors import DataError
 from torchcaffe.proto import caffe_pb2
 
@@ -74,15 +74,8 @@ def to_array(datum, where, force=""):
 
 def decode(data, where, force=""):
     """Encoded image -> C×H×W uint8, B, G, R (one plane for a gray image unless `force` is "color"). Raises DataError."""
-    import cv2
-
-    flag = {"color": cv2.IMREAD_COLOR, "gray": cv2.IMREAD_GRAYSCALE, "": cv2.IMREAD_UNCHANGED}[force]
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
-    except cv2.error:  # of no bytes at all, or of more pixels than OpenCV allows
-        image = None
-    if image is None:
-        raise DataError(f"{where} is not an image that OpenCV can decode; build the LMDB again")
-    if image.dtype != np.uint8:
-        raise DataError(f"{where} is an image of {image.dtype}, not of 8 bits; set force_color, or build the LMDB again")
+        image = image_file.decode(data, force)
+    except image_file.ImageFileError as problem:
+        raise DataError(f"{where} is {problem}; build the LMDB again") from None
     return image.transpose(2, 0, 1) if image.ndim == 3 else image[None]

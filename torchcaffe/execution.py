@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 
 from torchcaffe import precision
-from torchcaffe.errors import NetError
+from torchcaffe.errors import CaffeError, NetError
 
 
 def forward(net, first: int, last: int) -> float:
@@ -77,6 +77,9 @@ def prepare(net, index):
     dims = tuple(blob.dims for blob in net.bottom_blobs[index])
     if net.seen_shapes[index] != dims or net.built_layers[index].works_on_blobs:
         net.reshape_layer(index)
+    if index in net.unchecked:
+        net.require_memory(index)
+        net.unchecked.discard(index)
 
 
 def bottom_tensors(net, index):
@@ -90,7 +93,13 @@ def bottom_tensors(net, index):
 
 
 def run(layer, inputs):
-    tops = layer.forward(*inputs)
+    """The layer's tops, as a tuple. What torch or numpy cannot do becomes a NetError that names the layer."""
+    try:
+        tops = layer.forward(*inputs)
+    except CaffeError:
+        raise
+    except (RuntimeError, MemoryError) as problem:
+        raise NetError(f'layer "{layer.name}" ({layer.type}): {str(problem).splitlines()[0]}') from problem
     return tops if isinstance(tops, (tuple, list)) else (tops,)
 
 

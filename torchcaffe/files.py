@@ -6,6 +6,7 @@ by content, and every error is one line with the file, the place in it and the r
 
 from __future__ import annotations
 
+import math
 import os
 
 import numpy as np
@@ -95,7 +96,7 @@ def read_blob(path) -> np.ndarray:
         shape, _, data, _ = wire.read_blob(content)
     except wire.WireError as problem:
         raise DataError(f"{path}: is truncated or no .binaryproto ({problem}); write or fetch it again") from None
-    if data.size != int(np.prod(shape, dtype=np.int64)):
+    if data.size != math.prod(shape):
         raise DataError(f"{path}: {data.size:,} numbers for shape {shape}; write or fetch it again")
     return data.reshape(shape)
 

@@ -13,15 +13,20 @@ def fill(filler, shape, generator) -> np.ndarray:
     """Values for a parameter of `shape`, float32. `filler` is a FillerParameter; raises NetError for an unknown type."""
     if filler.type not in FILLERS:
         raise NetError(f'unknown filler type "{filler.type}"; known: {", ".join(sorted(FILLERS))}')
-    if int(np.prod(shape)) == 0:
+    if 0 in shape:
         raise NetError(f"cannot fill an empty blob of shape {tuple(shape)}")
     if filler.sparse != -1 and filler.type != "gaussian":
         raise NetError(f'sparse is supported by the "gaussian" filler only, not by "{filler.type}"')
     return FILLERS[filler.type](filler, tuple(shape), generator).astype(np.float32, copy=False)
 
 
+def memory_needed(filler, shape) -> int:
+    """Bytes that `fill` takes while it works: float32 values, and what they are drawn from."""
+    return (4 if filler.type == "constant" else 12) * math.prod(shape)
+
+
 def _fan(filler, shape) -> float:
-    count = int(np.prod(shape))
+    count = math.prod(shape)
     fan_in = count / shape[0]
     fan_out = count / shape[1] if len(shape) > 1 else count
     return {filler.FAN_IN: fan_in, filler.FAN_OUT: fan_out}.get(filler.variance_norm, (fan_in + fan_out) / 2)

@@ -7,12 +7,13 @@ import re
 
 import numpy as np
 
-from torchcaffe import log, workers
+from torchcaffe import image_file, log, workers
 from torchcaffe.datasource import seed_thread
 from torchcaffe.errors import DataError
 from torchcaffe.rng import Generator
 from torchcaffe.shares import WHOLE
 from torchcaffe.shuffles import shuffle
+from torchcaffe.storage import read_bytes
 from torchcaffe.transformer import Transformer
 
 
@@ -24,11 +25,7 @@ def read_list(path, blank_lines=False):
     Raises:
         DataError: the file is missing, or a line is empty.
     """
-    try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            lines = file.read().splitlines()
-    except OSError as problem:
-        raise DataError(f"{path}: the list of images cannot be read: {problem.strerror}; check source") from None
+    lines = read_bytes(path, DataError, "list of images").decode("utf-8", "surrogateescape").splitlines()
     entries = []
     for number, line in enumerate(lines, 1):
         if not line.strip() and not blank_lines:
@@ -41,13 +38,15 @@ def read_list(path, blank_lines=False):
 
 def read_image(path, height=0, width=0, color=True, where=""):
     """C×H×W uint8, B, G, R (one plane where not `color`), resized where a size is given. Raises DataError."""
-    import cv2
-
-    image = cv2.imread(path, cv2.IMREAD_COLOR if color else cv2.IMREAD_GRAYSCALE)
-    if image is None:
-        reason = "is not an image that OpenCV can decode" if os.path.exists(path) else "does not exist"
-        raise DataError(f"{where}: {path} {reason}; correct the list or root_folder")
+    if not os.path.exists(path):
+        raise DataError(f"{where}: {path} does not exist; correct the list or root_folder")
+    try:
+        image = image_file.decode(read_bytes(path, DataError, "image"), "color" if color else "gray")
+    except image_file.ImageFileError as problem:
+        raise DataError(f"{where}: {path}: {problem}; correct the list or the image") from None
     if height and width:
+        import cv2
+
         image = cv2.resize(image, (width, height))
     return image.transpose(2, 0, 1) if image.ndim == 3 else image[None]
 

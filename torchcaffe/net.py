@@ -221,6 +221,14 @@ class Net(SetOnce, NetWeights):
         bottoms = self.bottom_blobs[index]
         self.built_layers[index].reshape(bottoms, self.top_blobs[index])
         self.seen_shapes[index] = tuple(blob.dims for blob in bottoms)
+        self.unchecked.add(index)
+
+    def require_memory(self, index, there=None):
+        """NetError with the sum where the tops of a layer need more bytes than are available, or than `there`."""
+        layer = self.built_layers[index]
+        tops = [blob for blob in self.top_blobs[index] if blob not in self.bottom_blobs[index] and not layer.is_view]
+        shapes = ", ".join(str(blob.dims) for blob in tops)
+        layer.require(4 * sum(blob.count for blob in tops), f"its output of shape {shapes}", there)
 
     def works_layerwise(self) -> bool:
         """True when somebody looks between layers, so that they have to run one at a time."""

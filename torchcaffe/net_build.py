@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 import torch
 
-from torchcaffe import log
+from torchcaffe import log, memory
 from torchcaffe.blob import Blob
 from torchcaffe.errors import CaffeError, NetError, ShapeError
 from torchcaffe.log import number
@@ -24,6 +24,7 @@ class NetBuilder:
         self.needed = {}  # blob name -> needs backward
         self.owners = {}  # parameter name -> (layer name, blob, spec)
         self.memory_in_bytes = 0
+        self.total_memory = memory.total(context.device)  # more is impossible; what is available is asked at run time
 
     def build(self):
         net = self.net
@@ -31,6 +32,7 @@ class NetBuilder:
         net.bottom_blobs, net.top_blobs, net.top_blob_names = [], [], []
         net.bottom_need_backward, net.layer_need_backward = [], []
         net.loss_weights, net.weight_of, net.seen_shapes = [], {}, []
+        net.unchecked = set()  # layers whose shapes are new: whether there is memory for their tops is asked once
         net.learnable, net.learnable_specs, net.param_specs = [], [], []
         for param in net.param.layer:
             if not param.HasField("phase"):
@@ -65,6 +67,7 @@ class NetBuilder:
         written = list(param.param)  # a layer may add to its own (BatchNorm); these decide about backward
         self.set_up(layer, bottoms, tops)
         net.reshape_layer(len(net.built_layers) - 1)
+        net.require_memory(len(net.built_layers) - 1, self.total_memory)
         log.info(f"Setting up {param.name}")
         self.set_loss_weights(param, cls, tops, names)
         if cls.is_source and param.type == "Input":

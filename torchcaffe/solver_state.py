@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass, field
 
@@ -79,7 +80,7 @@ def _read_history(path, content, span, index):
         shape, _, data, _ = wire.read_blob(content, *span)
     except wire.WireError as problem:
         raise wire.WireError(f"history blob {index}: {problem}") from None
-    if data.size != int(np.prod(shape, dtype=np.int64)):
+    if data.size != math.prod(shape):
         raise SolverError(
             f"{path}: history blob {index} has {data.size:,} numbers for shape {shape}; go on from an earlier snapshot"
         )
@@ -87,20 +88,28 @@ def _read_history(path, content, span, index):
 
 
 def _read_hdf5(path):
-    from torchcaffe.weights_hdf5 import open_hdf5, read_array
+    from torchcaffe.hdf5 import member, open_hdf5, read_array, read_numbers, read_text
 
     with open_hdf5(path, SolverError) as file:
         missing = [name for name in ("iter", "learned_net", "current_step", "history") if name not in file]
         if missing:
             what = "it is weights; give the .solverstate.h5 beside it" if "data" in file else "not a solver state"
             raise SolverError(f"{path}: has no {', '.join(missing)}: {what}")
-        name = file["learned_net"][()]
-        history = file["history"]
+        found = {name: member(path, file, name, SolverError) for name in file}
+        counts = {}
+        for name in ("iter", "current_step"):
+            numbers = read_numbers(path, found[name], name, SolverError)
+            if numbers.size != 1 or numbers.dtype.kind not in "iu":
+                raise SolverError(f"{path}: {name} is not a whole number")
+            counts[name] = int(numbers.reshape(()))
+        history = found["history"]
+        if not hasattr(history, "keys") or not all(key.isdecimal() for key in history):
+            raise SolverError(f"{path}: history is not a group of numbered arrays: not a solver state of Caffe")
         return SolverState(
-            iter=int(np.ravel(file["iter"][()])[0]),
-            learned_net=name.decode() if isinstance(name, bytes) else str(name),
-            current_step=int(np.ravel(file["current_step"][()])[0]),
+            learned_net=read_text(path, found["learned_net"], "learned_net", SolverError),
             history=[
-                read_array(path, history[key], f"history {key}", SolverError) for key in sorted(history, key=int)
+                read_array(path, member(path, history, key, SolverError), f"history {key}", SolverError)
+                for key in sorted(history, key=int)
             ],
+            **counts,
         )

@@ -34,10 +34,12 @@ def read_bytes(path, error=CaffeError, what="file", mapped=False):
         mapped: give an mmap instead of bytes: nothing is read before it is used, nothing is held twice. For files
             that are replaced as a whole (atomic_write), not rewritten in place.
     Raises:
-        error: missing, a folder, unreadable, empty, or plainly something else (a git-lfs pointer, a web page, an
+        error: missing, a folder, a device or pipe (/dev/zero has no end), unreadable, empty, or plainly something else (a git-lfs pointer, a web page, an
             archive); the message names the file and the remedy.
     """
     try:
+        if not (os.path.isfile(path) or os.path.isdir(path)) and os.path.exists(path):
+            raise error(f"{path}: is no regular file, but a device or a pipe; give a {what}")
         with open(path, "rb") as file:
             content = _map(file) if mapped else file.read()
     except FileNotFoundError:
@@ -45,8 +47,8 @@ def read_bytes(path, error=CaffeError, what="file", mapped=False):
         raise error(f"{path}: no such {what}{where}; check the path") from None
     except IsADirectoryError:
         raise error(f"{path}: is a folder, not a {what}") from None
-    except OSError as problem:
-        raise error(f"{path}: cannot be read: {problem.strerror}") from None
+    except (OSError, ValueError) as problem:  # ValueError: a NUL in the name
+        raise error(f"{path}: cannot be read: {getattr(problem, 'strerror', None) or problem}") from None
     reason = foreign(content[:512])
     if reason:
         raise error(f"{path}: {reason}")
@@ -56,7 +58,7 @@ def read_bytes(path, error=CaffeError, what="file", mapped=False):
 def _map(file):
     try:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except (OSError, ValueError):  # empty, or nothing that can be mapped, such as a pipe
+    except (OSError, ValueError):  # empty, or on a file system that cannot map
         return file.read()
 
 

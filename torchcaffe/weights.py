@@ -6,6 +6,7 @@ is the net's decision.
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass, field
 
@@ -124,7 +125,7 @@ def _read_blob(path, content, span, layer, index):
         shape, legacy, data, diff = wire.read_blob(content, *span)
     except wire.WireError as problem:
         raise wire.WireError(f"layer '{layer}', blob {index}: {problem}") from None
-    count = int(np.prod(shape, dtype=np.int64))
+    count = math.prod(shape)
     for values, what in ((data, "numbers"), (diff, "gradient numbers")):
         if values.size != count and (what == "numbers" or values.size):
             raise WeightsError(

@@ -7,26 +7,16 @@ the group `history` with "0", "1", ...
 
 from __future__ import annotations
 
-import contextlib
 import os
 
 import numpy as np
 
 from torchcaffe import storage
 from torchcaffe.errors import WeightsError
+from torchcaffe.hdf5 import member, open_hdf5, read_array
 
 
-@contextlib.contextmanager
-def open_hdf5(path, error=WeightsError):
-    """The open file; `error` in one line where HDF5 cannot read it."""
-    import h5py
-
-    try:
-        file = h5py.File(path, "r")
-    except OSError as problem:
-        raise error(f"{path}: HDF5 cannot read it (truncated or damaged?): {problem}; fetch or copy it again") from None
-    with file:
-        yield file
+MAXIMUM_BLOBS = 1000  # of a layer, in a file
 
 
 def read_weights_hdf5(path) -> list:
@@ -41,29 +31,26 @@ def read_weights_hdf5(path) -> list:
 
     path = os.fspath(path)
     with open_hdf5(path) as file:
-        if not isinstance(file.get("data"), h5py.Group):
+        if "data" not in file or not isinstance(member(path, file, "data"), h5py.Group):
             what = "a solver state; give the .caffemodel.h5 beside it" if "history" in file else "not weights of Caffe"
             raise WeightsError(f"{path}: has no group 'data': it is {what}; it holds {', '.join(file) or 'nothing'}")
-        return [LayerWeights(name, "", _read_blobs(path, name, group)) for name, group in file["data"].items()]
+        layers = member(path, file, "data")
+        return [LayerWeights(name, "", _read_blobs(path, name, member(path, layers, name))) for name in layers]
 
 
 def _read_blobs(path, layer, group):
     from torchcaffe.weights import WeightBlob
 
-    if not hasattr(group, "keys") or not all(key.isdigit() for key in group):
+    if not hasattr(group, "keys") or not all(key.isdecimal() for key in group):
         raise WeightsError(f"{path}: layer '{layer}' is not a group of numbered arrays: not weights of Caffe")
-    blobs = [None] * (max(map(int, group), default=-1) + 1)
+    last = max(map(int, group), default=-1)
+    if last >= MAXIMUM_BLOBS:
+        raise WeightsError(f"{path}: layer '{layer}' has a blob numbered {last}: not weights of Caffe")
+    blobs = [None] * (last + 1)
     for key in group:
-        data = read_array(path, group[key], f"layer '{layer}', blob {key}")
+        data = read_array(path, member(path, group, key), f"layer '{layer}', blob {key}")
         blobs[int(key)] = WeightBlob(data, data.shape)
     return blobs
-
-
-def read_array(path, dataset, what, error=WeightsError):
-    """A dataset of floats or integers of any size, as float32."""
-    if not hasattr(dataset, "dtype") or dataset.dtype.kind not in "fiu":
-        raise error(f"{path}: {what} is not an array of numbers")
-    return np.asarray(dataset[()], np.float32)
 
 
 def write_weights_hdf5(path, layers, diffs=None):

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from torchcaffe import shapes
+
 VARINT, FIXED64, DELIMITED, FIXED32 = 0, 1, 2, 5
 
 
@@ -80,7 +82,7 @@ def read_blob(buffer, start=0, end=None):
         shape: tuple of int; legacy: True where it comes from num, channels, height, width.
         data, diff: 1-D float32 arrays, views of `buffer` where the file holds packed floats; empty where it holds none.
     Raises:
-        WireError: not a BlobProto.
+        WireError: not a BlobProto, or of a shape that Caffe refuses.
     """
     legacy, dims = {}, ()
     arrays = {"<f4": {"data": [], "diff": []}, "<f8": {"data": [], "diff": []}}
@@ -88,7 +90,7 @@ def read_blob(buffer, start=0, end=None):
         if number <= 4 and wire_type == VARINT:
             legacy[number] = signed(value)
         elif number == 7 and wire_type == DELIMITED:
-            dims += read_dims(buffer, *value)
+            dims = check_shape(dims + read_dims(buffer, *value))
         elif number in _ARRAYS:
             name, dtype = _ARRAYS[number]
             if wire_type != DELIMITED:
@@ -96,7 +98,7 @@ def read_blob(buffer, start=0, end=None):
             if (value[1] - value[0]) % int(dtype[2]):
                 raise WireError("a list of numbers that ends inside a number")
             arrays[dtype][name].append(_view(buffer, value, dtype))
-    shape = tuple(legacy.get(number, 0) for number in (1, 2, 3, 4)) if legacy else dims
+    shape = check_shape(tuple(legacy.get(number, 0) for number in (1, 2, 3, 4))) if legacy else dims
     data, diff = (_array(arrays["<f8"][name], arrays["<f4"][name]) for name in ("data", "diff"))
     return shape, bool(legacy), data, diff
 
@@ -111,18 +113,29 @@ def _array(doubles, floats):
     if not pieces:
         return np.empty(0, np.float32)
     whole = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
-    return whole.astype(np.float32, copy=False)
+    with np.errstate(over="ignore"):  # a double beyond float32 is an infinity
+        return whole.astype(np.float32, copy=False)
+
+
+def check_shape(shape):
+    """The shape, where a blob can have it. Raises WireError."""
+    problem = shapes.problem(shape)
+    if problem:
+        raise WireError(problem)
+    return shape
 
 
 def read_dims(buffer, start, end):
-    """The dims of a BlobShape, packed or not."""
+    """The dims of a BlobShape, packed or not; of too many, as many as it takes to see that."""
     dims = []
     for number, wire_type, value in walk(buffer, start, end):
+        if len(dims) > shapes.MAXIMUM_AXES:
+            break
         if number == 1 and wire_type == VARINT:
             dims.append(signed(value))
         elif number == 1 and wire_type == DELIMITED:
             position, stop = value
-            while position < stop:
+            while position < stop and len(dims) <= shapes.MAXIMUM_AXES:
                 dim, position = read_varint(buffer, position, stop)
                 dims.append(signed(dim))
     return tuple(dims)
@@ -130,11 +143,16 @@ def read_dims(buffer, start, end):
 
 def _read_unpacked(message):
     """A BlobProto whose floats are tagged one by one, as protobuf before 2.3 wrote them: left to protobuf."""
+    from google.protobuf.message import DecodeError
+
     from torchcaffe.proto import caffe_pb2
 
-    blob = caffe_pb2.BlobProto.FromString(message)
+    try:
+        blob = caffe_pb2.BlobProto.FromString(message)
+    except DecodeError:
+        raise WireError("not a BlobProto") from None
     legacy = any(blob.HasField(name) for name in ("num", "channels", "height", "width"))
-    shape = (blob.num, blob.channels, blob.height, blob.width) if legacy else tuple(blob.shape.dim)
+    shape = check_shape((blob.num, blob.channels, blob.height, blob.width) if legacy else tuple(blob.shape.dim))
     data, diff = blob.double_data or blob.data, blob.double_diff or blob.diff
     return shape, legacy, np.array(data, np.float32), np.array(diff, np.float32)
 

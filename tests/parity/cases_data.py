@@ -115,13 +115,13 @@ ABORTS = [
     Abort("Data", DATABASE % 'mean_value: 1 mean_file: "{folder}/mean.binaryproto"', [], "not both", tops=2),
     Abort("Data", DATABASE % 'mean_file: "{folder}/none.binaryproto"', [], "none.binaryproto", tops=2),
     Abort("Data", DATABASE % 'mean_file: "{folder}/infogain4.binaryproto"', [], "the records are", tops=2, run=True),
-    Abort("ImageData", IMAGES % ("none.txt", "", ""), [], "cannot be read", tops=2),
+    Abort("ImageData", IMAGES % ("none.txt", "", ""), [], "no such list of images", tops=2),
     Abort("ImageData", IMAGES % ("images.txt", "new_height: 4", ""), [], "both new_height and new_width", tops=2),
     Abort("ImageData", IMAGES % ("broken.txt", "", ""), [], "does not exist", tops=2),
     Abort("ImageData", IMAGES % ("images.txt", "", "crop_size: 50"), [], "crop_size 50 is larger", tops=2),
     Abort("ImageData", IMAGES % ("images.txt", "", ""), [], "takes 2 top blobs", tops=1),
     Abort(
-        "HDF5Data", 'hdf5_data_param { source: "{folder}/none.txt" batch_size: 2 }', [], "cannot be read", tops=["data"]
+        "HDF5Data", 'hdf5_data_param { source: "{folder}/none.txt" batch_size: 2 }', [], "no such list of HDF5 files", tops=["data"]
     ),
     Abort(
         "HDF5Data", 'hdf5_data_param { source: "{folder}/one.txt" batch_size: 2 }', [], "no dataset", tops=["nothing"]

@@ -9,6 +9,7 @@ import os
 import sys
 
 os.environ.setdefault("GLOG_minloglevel", "3")
+os.environ.setdefault("TORCHCAFFE_PYTHON_LAYERS", "1")  # of python_layers.py, beside this file
 
 import numpy as np  # noqa: E402
 from case import values  # noqa: E402

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import torchcaffe as caffe
+from torchcaffe import cli, permission
 from torchcaffe.errors import CaffeError, DataError, NetError
 
 DATA = 'layer { name: "d" type: "Input" top: "d" input_param { shape { dim: 4 dim: 3 } } }\n'
@@ -14,7 +15,8 @@ DATA = 'layer { name: "d" type: "Input" top: "d" input_param { shape { dim: 4 di
 
 @pytest.fixture
 def module(monkeypatch):
-    """An empty module "users_layers" that a prototxt can name."""
+    """An empty module "users_layers" that a prototxt can name, and may."""
+    monkeypatch.setenv("TORCHCAFFE_PYTHON_LAYERS", "1")
     module = types.ModuleType("users_layers")
     monkeypatch.setitem(sys.modules, "users_layers", module)
     return module
@@ -88,6 +90,56 @@ def test_wrong_python_layers_are_named(make_net, module):
     ):
         with pytest.raises(NetError, match=message):
             make_net(DATA + text)
+
+
+@pytest.fixture
+def foreign(make_net, tmp_path, monkeypatch):
+    """A net's path and a function that tells whether loading it ran the module that it names; nothing is allowed yet."""
+    monkeypatch.delenv("TORCHCAFFE_PYTHON_LAYERS", raising=False)
+    monkeypatch.setattr(permission, "_said", None)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "foreign_layers.py").write_text("Foreign = object\n")
+    parameter = 'python_param { module: "foreign_layers" layer: "Foreign" }'
+    path = tmp_path / "foreign.prototxt"
+    path.write_text(DATA + f'layer {{ name: "p" type: "Python" bottom: "d" top: "y" {parameter} }}')
+    monkeypatch.delitem(sys.modules, "foreign_layers", raising=False)
+    yield path, lambda: sys.modules.pop("foreign_layers", None) is not None
+
+
+def test_a_prototxt_alone_runs_no_python(foreign, monkeypatch):
+    path, ran = foreign
+    monkeypatch.delitem(sys.modules, "caffe", raising=False)
+
+    def loads():
+        with pytest.raises(NetError) as raised:
+            caffe.Net(str(path), caffe.TEST)
+        said = str(raised.value)
+        assert 'layer "p" (Python)' in said and ran() == ("torchcaffe.allow_python_layers()" not in said)
+        return "must derive from caffe.Layer" in said  # the module was imported, and has no layer
+
+    assert not loads()
+    caffe.install()
+    assert not loads()
+    caffe.install(python_layers=True)
+    assert loads()
+    caffe.allow_python_layers(False)
+    monkeypatch.setenv("TORCHCAFFE_PYTHON_LAYERS", "1")
+    assert not loads()
+    monkeypatch.setattr(permission, "_said", None)
+    assert loads()
+    monkeypatch.setenv("TORCHCAFFE_PYTHON_LAYERS", "0")
+    assert not loads()
+    caffe.allow_python_layers()
+    assert loads()
+
+
+def test_the_command_line_runs_python_layers_where_the_flag_says_so(foreign, capsys):
+    path, ran = foreign
+    command = ["time", "-model", str(path), "-iterations", "1"]
+    assert cli.main(command) == 1 and not ran()
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith('torchcaffe time: layer "p" (Python)') and "--python_layers" in said
+    assert cli.main([*command, "--python_layers"]) == 1 and ran()
 
 
 def test_memory_data_refuses_arrays_that_do_not_fit(make_net):

@@ -7,6 +7,8 @@ import os
 from torchcaffe import log
 from torchcaffe.database import Writer
 from torchcaffe.errors import DataError
+from torchcaffe.image_file import ImageFileError, decode
+from torchcaffe.storage import read_bytes
 
 
 def convert_imageset(flags, root, listing, database):
@@ -58,18 +60,18 @@ def read_datum(path, label, size, color, encoding):
         color: three channels B, G, R; else one.
         encoding: store a file of this type (the original's bytes where it is one and nothing is resized), or "".
     """
-    import cv2
-
     from torchcaffe.proto import caffe_pb2
 
-    image = None
-    if os.path.isfile(path):  # asked first, as OpenCV warns in its own words
-        image = cv2.imread(path, cv2.IMREAD_COLOR if color else cv2.IMREAD_GRAYSCALE)
-    if image is None:
+    try:
+        image = decode(read_bytes(path, ImageFileError, "image"), "color" if color else "gray")
+    except ImageFileError as problem:
         log.error(f"Could not open or find file {path}")
+        log.error(str(problem))
         return None
     height, width = size
     if height > 0 and width > 0:
+        import cv2
+
         image = cv2.resize(image, (width, height))
     if encoding:
         return caffe_pb2.Datum(data=_encoded(path, image, encoding, size), label=label, encoded=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Dict, List, Type
 
 import numpy as np
 import torch
 
-from torchcaffe import fillers
+from torchcaffe import fillers, memory, shapes
 from torchcaffe.blob import Blob, BlobVec, parameter
 from torchcaffe.errors import NetError, ShapeError
 from torchcaffe.shares import WHOLE, Share
@@ -38,6 +39,7 @@ class Layer:
     tops = (1, 1)
     is_loss = False  # first top has loss_weight 1 unless the prototxt says otherwise; a top may be left out
     is_source = False  # makes its tops itself (data, input, dummy): no shapes follow from bottoms
+    is_view = False  # tops are the bottom's memory, seen otherwise
     in_place = True  # top may be the same blob as bottom
     has_backward = True
     gradient_to = None  # None: every bottom; else indices of the bottoms that get a gradient when forced
@@ -69,6 +71,8 @@ class Layer:
         """Give the tops their shapes; called at setup and whenever a bottom has changed its shape."""
         if not self.is_source:
             for blob, shape in zip(top, self.shapes(*(blob.dims for blob in bottom))):
+                problem = shapes.problem(tuple(shape))
+                self.check_shape(not problem, f"top: {problem}")
                 blob.set_shape(tuple(shape))
 
     def overwrites(self, index: int) -> bool:
@@ -109,6 +113,9 @@ class Layer:
     def add_parameter(self, shape, filler):
         """Append a learnable blob of `shape`, taken from the layer definition's own blobs or from `filler`."""
         index = len(self.blobs)
+        problem = shapes.problem(tuple(shape))
+        self.check_shape(not problem, f"parameter {index}: {problem}")
+        self.require(fillers.memory_needed(filler, shape), f"parameter {index} of shape {tuple(shape)}, filled,")
         if index < len(self.param.blobs):
             values = _given(self.param.blobs[index], shape, self, index)
         else:
@@ -132,6 +139,10 @@ class Layer:
         if not condition:
             raise ShapeError(f'layer "{self.name}" ({self.type}): {message}')
 
+    def require(self, needed: int, what: str, there=None):
+        """NetError with the sum where `what` of this layer needs more bytes than the device has, or than `there`."""
+        memory.require(needed, f'layer "{self.name}" ({self.type}): {what}', NetError, self.context.device, there)
+
     def check_gradients(self, wanted):
         """NetError where a gradient is wanted (a flag a bottom) that this type does not have."""
         refused = range(len(wanted)) if not self.has_backward else [i % len(wanted) for i in self.refuses_gradient]
@@ -153,7 +164,7 @@ def _given(proto, shape, layer, index):
     legacy = any(proto.HasField(name) for name in ("num", "channels", "height", "width"))
     found = (proto.num, proto.channels, proto.height, proto.width) if legacy else tuple(proto.shape.dim)
     values = np.array(proto.double_data or proto.data, np.float32)
-    if found != tuple(shape) or values.size != int(np.prod(shape)):
+    if found != tuple(shape) or values.size != math.prod(shape):
         raise ShapeError(f'layer "{layer.name}": blob {index} in the definition is {found}, needed {tuple(shape)}')
     return values.reshape(shape)
 

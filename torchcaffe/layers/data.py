@@ -71,6 +71,7 @@ class DummyData(Source):
                 blob.put(self.filled(filler, shape))
 
     def filled(self, filler, shape):
+        self.require(fillers.memory_needed(filler, shape), f"a top of shape {shape}, filled,")
         return torch.from_numpy(fillers.fill(filler, shape, self.context.generator)).to(self.context.device)
 
     def forward(self):

@@ -9,8 +9,10 @@ import torch
 
 from torchcaffe import shuffles
 from torchcaffe.errors import DataError
+from torchcaffe.hdf5 import member, open_hdf5, read_array
 from torchcaffe.layers.base import Layer, register
 from torchcaffe.layers.data import Source
+from torchcaffe.storage import read_bytes
 
 
 @register
@@ -26,11 +28,7 @@ class HDF5Data(Source):
         )
         self.check(p.batch_size > 0, "hdf5_data_param.batch_size must be positive")
         self.check(p.source, "hdf5_data_param.source is missing")
-        try:
-            with open(p.source) as file:
-                self.files = file.read().split()
-        except OSError as problem:
-            raise DataError(f"{p.source}: the list of HDF5 files cannot be read: {problem.strerror}") from None
+        self.files = read_bytes(p.source, DataError, "list of HDF5 files").decode("utf-8", "surrogateescape").split()
         self.check(self.files, f"{p.source} lists no files")
         if p.shuffle:
             shuffles.library_shuffle(self.files)
@@ -42,16 +40,12 @@ class HDF5Data(Source):
 
     def load(self):
         """Read the file whose turn it is; its rows come in a new order where shuffled."""
-        import h5py
-
         path = self.files[self.file]
         try:
-            with h5py.File(path, "r") as file:
+            with open_hdf5(path, DataError) as file:
                 self.arrays = [self.dataset(file, name, path) for name in self.param.top]
-        except OSError as problem:
-            raise DataError(
-                f"{path}: not a readable HDF5 file ({problem}); named in {self.param.hdf5_data_param.source}"
-            ) from None
+        except DataError as problem:
+            raise DataError(f"{problem} (named in {self.param.hdf5_data_param.source})") from None
         rows = {len(array) for array in self.arrays}
         if len(rows) != 1 or not min(rows):
             raise DataError(
@@ -65,11 +59,9 @@ class HDF5Data(Source):
             raise DataError(
                 f'{path}: no dataset "{name}" for the top of layer "{self.name}"; there are: {", ".join(file)}'
             )
-        if not file[name].shape or file[name].dtype.kind not in "fiu":
-            raise DataError(
-                f'{path}: dataset "{name}" must hold rows of numbers, not {file[name].dtype} of {file[name].shape}'
-            )
-        array = np.asarray(file[name], np.float32)
+        array = read_array(path, member(path, file, name, DataError), f'dataset "{name}"', DataError)
+        if not array.shape:
+            raise DataError(f'{path}: dataset "{name}" must hold rows of numbers, not a single one')
         if hasattr(self, "arrays") and array.shape[1:] != self.arrays[list(self.param.top).index(name)].shape[1:]:
             raise DataError(f'{path}: dataset "{name}" has rows of {array.shape[1:]}, unlike the first file')
         return array

@@ -7,6 +7,7 @@ import importlib
 from torchcaffe.blob import BlobVec
 from torchcaffe.errors import NetError
 from torchcaffe.layers import base
+from torchcaffe.permission import REMEDY, python_layers_allowed
 
 
 class Layer:
@@ -31,7 +32,7 @@ class Layer:
 
 @base.register
 class Python(base.Layer):
-    """Runs an object of the user's class. Its exceptions come out as they are."""
+    """Runs an object of the user's class, where that is allowed. Its exceptions come out as they are."""
 
     type = "Python"
     bottoms = (0, None)
@@ -49,6 +50,7 @@ class Python(base.Layer):
 
     def user_class(self, p):
         self.check(p.module and p.layer, "python_param needs module and layer")
+        self.check(python_layers_allowed(), f'would import and run the module "{p.module}": {REMEDY}')
         try:
             module = importlib.import_module(p.module)
         except ModuleNotFoundError as problem:

@@ -15,6 +15,7 @@ class Split(Layer):
 
     type = "Split"
     any_precision = True
+    is_view = True
     tops = (1, None)
     in_place = False
 
@@ -59,6 +60,7 @@ class Slice(Layer):
 
     type = "Slice"
     any_precision = True
+    is_view = True
     tops = (1, None)
     in_place = False
 
@@ -91,6 +93,7 @@ class Flatten(Layer):
 
     type = "Flatten"
     any_precision = True
+    is_view = True
     in_place = False
 
     def shapes(self, shape):
@@ -124,6 +127,7 @@ class Reshape(Layer):
 
     type = "Reshape"
     any_precision = True
+    is_view = True
     in_place = False
 
     def setup(self, bottom, top):

@@ -1,0 +1,115 @@
+"""Image files to pixels, after a look at how large they are by their headers: the one limit of all readers of images.
+
+A JPEG of 700 bytes can ask for 5 GB: OpenCV decodes up to a gigapixel, Pillow warns from 89 megapixels on.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import struct
+import sys
+import warnings
+
+MEGAPIXELS_LIMIT = 100  # ours: decoding takes some 14 bytes a pixel, 1.4 GB at this size; most photos have 12 or 50
+VARIABLE = "MEGAPIXELS_LIMIT"  # of the environment: another limit
+SCANS_LIMIT = 100  # of a JPEG; ten are usual, and each costs the time of a whole image, whatever it holds
+BYTES_A_PIXEL = 14  # measured with Pillow and OpenCV, color
+
+# Decoders that read pixels and nothing else: Pillow's EPS reader, for one, starts another program.
+FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000")
+
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # not what a scan's data hold
+_ALONE = (0x01, 0xD8)  # markers without a length
+_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # the markers that state a size
+_END, _SCAN = 0xD9, 0xDA
+
+
+class ImageFileError(ValueError):
+    """Not an image, or one that is too large, or of which nobody can tell how large it is. The text is the reason."""
+
+
+def megapixels_limit() -> float:
+    """Largest size that is decoded, in megapixels. Raises ImageFileError where the environment's is no number."""
+    text = os.environ.get(VARIABLE) or str(MEGAPIXELS_LIMIT)
+    try:
+        return float(text)
+    except ValueError:
+        raise ImageFileError(f"{VARIABLE} in the environment is {text!r}, not a number of megapixels") from None
+
+
+def check_size(width: int, height: int) -> None:
+    """Raise ImageFileError where an image of this size is not to be decoded."""
+    limit = megapixels_limit()
+    if not width * height <= limit * 1e6:
+        raise ImageFileError(
+            f"{width} x {height} pixels is more than the limit of {limit:g} megapixels; {VARIABLE}=N in the environment "
+            "sets another"
+        )
+
+
+def check_image(data: bytes) -> None:
+    """Raise ImageFileError unless the image file `data` begins as one that may be decoded."""
+    if data[:2] == b"\xff\xd8":
+        check_jpeg(data)  # much faster than Pillow, and the format of most databases
+        return
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata, and its own size warning
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                check_size(*image.size)
+    except ImageFileError:
+        raise
+    except UnidentifiedImageError:
+        raise ImageFileError(f"not an image of a known format ({', '.join(FORMATS)})") from None
+    except Image.DecompressionBombError:
+        raise ImageFileError(f"more than the limit of {megapixels_limit():g} megapixels") from None
+    except Exception as error:  # Pillow's readers raise OSError, SyntaxError, struct.error ... on broken bytes
+        raise ImageFileError(f"its header cannot be read: {error or type(error).__name__}") from None
+
+
+def check_jpeg(data) -> None:
+    """The same for a JPEG (bytes or a map of the file): from marker to marker, as far as its end or its damage."""
+    position, scans = 2, 0
+    while scans <= SCANS_LIMIT and (found := _MARKER.search(data, position)):
+        position = found.start()
+        marker = data[position + 1]
+        if marker == _END:
+            return
+        if marker in _FRAMES and position + 9 <= len(data):
+            height, width = struct.unpack_from(">HH", data, position + 5)
+            check_size(width, height)
+        scans += marker == _SCAN
+        length = int.from_bytes(data[position + 2 : position + 4], "big")
+        position += 2 if marker in _ALONE else 2 + length
+    if scans > SCANS_LIMIT:
+        raise ImageFileError(f"more than {SCANS_LIMIT} scans, each of which takes the time of a whole image")
+
+
+def decode(data: bytes, form: str = ""):
+    """H×W×3 (B, G, R) or H×W uint8 of an image file's bytes, as cv2.imdecode.
+
+    Args:
+        form: "color", "gray", or "" for what the file holds, alpha included.
+    Raises:
+        ImageFileError: no image, too large, or not of 8 bits.
+    """
+    if "cv2" not in sys.modules:  # its own limit is read when it is loaded
+        os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(int(megapixels_limit() * 1e6)))
+    import cv2
+    import numpy as np
+
+    check_image(data)
+    flag = {"color": cv2.IMREAD_COLOR, "gray": cv2.IMREAD_GRAYSCALE, "": cv2.IMREAD_UNCHANGED}[form]
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
+    except cv2.error as problem:
+        raise ImageFileError(f"OpenCV cannot decode it ({problem.err or problem.func})") from None
+    if image is None:
+        raise ImageFileError("not an image that OpenCV can decode")
+    if image.dtype != np.uint8:
+        raise ImageFileError(f"an image of {image.dtype}, not of 8 bits (force_color makes it so)")
+    return image
