@@ -127,13 +127,13 @@ class Job:
 
     def read_only_ours(self):
         """Keys of the records whose values were read, in order."""
-        keys, read = [], datasource.parse_datum
-        datasource.parse_datum = lambda value, path, key: keys.append(bytes(key)) or read(value, path, key)
+        keys, read = [], datasource.Environment.datum
+        datasource.Environment.datum = lambda self, key, value: keys.append(bytes(key)) or read(self, key, value)
         net = caffe.Net(self.write("read.net", NET, batch=BATCH), caffe.TRAIN)
         del keys[:]  # the first record, read for its shape
         for _ in range(3):
             net.forward()
-        datasource.parse_datum = read
+        datasource.Environment.datum = read
         return keys
 
     def stop(self):

@@ -171,7 +171,7 @@ def test_solve_takes_one_final_snapshot(make_solver, tmp_path):
     solver = make_solver(NET, SETTINGS.replace("max_iter: 20", "max_iter: 5") + "snapshot: 2")
     solver.solve()
     found = sorted(path.name.split("_iter_")[1] for path in tmp_path.glob("snapshot0_iter_*"))
-    assert found == [f"{n}.{kind}" for n in (2, 4, 5) for kind in ("caffemodel", "solverstate")]
+    assert found == [f"{n}.{kind}" for n in (2, 4, 5) for kind in ("caffemodel", "json", "solverstate")]
 
 
 def test_test_net_shares_weights_and_is_logged(make_solver, capfd, monkeypatch):
