@@ -35,16 +35,33 @@ def forward(net, first: int, last: int) -> float:
 
 def run_recorded(net, index):
     layer, recorded = net.built_layers[index], net.layer_need_backward[index]
+    if not recorded:
+        net.recorded[index] = None
+        run_unrecorded(net, index)
+        return
     inputs = [tensor.detach() for tensor in bottom_tensors(net, index)]
-    if recorded:
-        for tensor, needed in zip(inputs, net.bottom_need_backward[index]):
-            tensor.requires_grad_(needed or layer.always_propagates)
-    with torch.set_grad_enabled(recorded):
+    for tensor, needed in zip(inputs, net.bottom_need_backward[index]):
+        tensor.requires_grad_(needed or layer.always_propagates)
+    with torch.enable_grad():
         tops = run(layer, inputs)
-    net.recorded[index] = (inputs, tops) if recorded else None
+    net.recorded[index] = (inputs, tops)
     for blob, tensor in zip(net.top_blobs[index], tops):
         if tensor is not None:
             blob.put(tensor.detach())
+
+
+def run_unrecorded(net, index):
+    """Run a layer whose gradient nobody will ask for: what it overwrites in place it computes in place."""
+    layer = net.built_layers[index]
+    with torch.no_grad():
+        inputs = [tensor.detach() for tensor in bottom_tensors(net, index)]
+        if net.overwrites[index] and hasattr(layer, "forward_in_place"):
+            tops = (layer.forward_in_place(*inputs),)
+        else:
+            tops = run(layer, inputs)
+    for blob, tensor in zip(net.top_blobs[index], tops):
+        if tensor is not None:
+            blob.put(tensor)
 
 
 def run_on_blobs(net, index):
@@ -64,10 +81,7 @@ def forward_only(net):
             if layer.works_on_blobs:
                 run_on_blobs(net, index)
             else:
-                tops = run(layer, precision.widened(layer, [blob.tensor() for blob in net.bottom_blobs[index]]))
-                for blob, tensor in zip(net.top_blobs[index], tops):
-                    if tensor is not None:
-                        blob.put(tensor)
+                run_unrecorded(net, index)
             total = total + weighted_loss(net, index)
     return total
 
