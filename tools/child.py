@@ -18,11 +18,13 @@ class Stopped(Exception):
     """The user stopped the training; the message says how it goes on."""
 
 
-def run(row: chain.Row, job: str, interpreter, header: Sequence[str], on_event: Callable, say: Callable):
+def run(row: chain.Row, job: str, interpreter, header: Sequence[str], on_event: Callable, say: Callable,
+        lock: Optional[int] = None):
     """Run tools/solve.py on the file `job` and give each of its events (a dict) to `on_event`.
 
     The log goes to train.log in the row's run folder, after the lines of `header`. SIGINT and SIGTERM are handed on
-    once, which stops the process with a snapshot; a second one ends it at once. SIGHUP makes it take a snapshot. Raises chain.ChainError with the reason
+    once, which stops the process with a snapshot; a second one ends it at once. SIGHUP makes it take a snapshot. The file
+    descriptor `lock` is handed to the process, so that what it holds is held as long as either of us lives. Raises chain.ChainError with the reason
     where it fails, and Stopped where it was stopped.
     """
     log = row.path(os.path.join(row.folder, "train.log"))
@@ -40,7 +42,7 @@ def run(row: chain.Row, job: str, interpreter, header: Sequence[str], on_event: 
             process.terminate() if len(asked) == 1 else process.kill()
 
     with signals(hand_on):
-        process = _start(row, job, interpreter, header, log)
+        process = _start(row, job, interpreter, header, log, lock)
         if asked:
             process.terminate()
         try:
@@ -63,7 +65,7 @@ def run(row: chain.Row, job: str, interpreter, header: Sequence[str], on_event: 
     raise chain.ChainError(f"{row.title}: {reason(row, end, status)}")
 
 
-def _start(row: chain.Row, job: str, interpreter, header: Sequence[str], path: str):
+def _start(row: chain.Row, job: str, interpreter, header: Sequence[str], path: str, lock: Optional[int]):
     with open(path, "a", encoding="utf-8") as log:
         log.writelines(f"# {line}\n" for line in header)
         log.flush()
@@ -71,7 +73,7 @@ def _start(row: chain.Row, job: str, interpreter, header: Sequence[str], path: s
         environment = {**interpreter.environ(), "GLOG_minloglevel": "0"}  # the log is whole, whatever the caller wants
         return subprocess.Popen([*interpreter.command, "-m", "tools.solve", job], cwd=row.root, text=True,
                                 env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log,
-                                start_new_session=True)
+                                pass_fds=() if lock is None else (lock,), start_new_session=True)
 
 
 def reason(row: chain.Row, end: Optional[dict], status: int) -> str:

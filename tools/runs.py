@@ -46,7 +46,7 @@ def train(row: chain.Row, interpreter, gpu: Optional[int] = None, force: bool = 
     for change in state.changes:
         say(f"{row.title}: {change}")
     os.makedirs(row.path(row.folder), exist_ok=True)
-    with _only_one(row):
+    with _only_one(row) as lock:
         resume = None if force else chain.newest_snapshot(row, inputs, say)
         if resume:
             say(f"{row.title}: going on from iteration {resume['iteration']} ({resume['state']})")
@@ -56,7 +56,7 @@ def train(row: chain.Row, interpreter, gpu: Optional[int] = None, force: bool = 
         _check_space(row)
         jobs.write(row, interpreter.module, solver, net, inputs, gpu, resume and resume["state"], leader)
         run = Run(row, solver, resume["iteration"] if resume else 0, say, keep)
-        run.follow(interpreter, header)
+        run.follow(interpreter, header, lock)
         _finish(row, run, solver, inputs, interpreter, leader)
     return True
 
@@ -73,11 +73,11 @@ class Run:
         self.began = time.monotonic()
         self.versions, self.test, self.drawn = {}, {}, 0.0
 
-    def follow(self, interpreter, header=()):
-        """Start the process and read its events to the end. Raises chain.ChainError or child.Stopped."""
+    def follow(self, interpreter, header=(), lock: Optional[int] = None):
+        """Start the process and read its events to the end; `lock`: see child.run. Raises chain.ChainError or child.Stopped."""
         job = os.path.join(self.row.folder, "job.json")
         try:
-            child.run(self.row, job, interpreter, header, self.event, self.say)
+            child.run(self.row, job, interpreter, header, self.event, self.say, lock)
         finally:
             self.progress.close()
             self.metrics.close()
@@ -200,7 +200,10 @@ def _prune(row: chain.Row, keep: int, best: Optional[int]):
 # ---------------------------------------------------------------------------------------------- small things
 @contextlib.contextmanager
 def _only_one(row: chain.Row):
-    """Hold the run folder for this process. Raises chain.ChainError where another one trains there."""
+    """Hold the run folder for this process, and for those that the file descriptor it yields is given to.
+
+    Raises chain.ChainError where another one trains there.
+    """
     import fcntl
 
     with open(row.path(row.folder) + ".lock", "a+") as stream:
@@ -208,12 +211,12 @@ def _only_one(row: chain.Row):
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             stream.seek(0)
-            who = f"process {stream.read().strip() or '?'} on this machine"
+            who = f"process {stream.read().strip() or 'unknown'}, or one that it has started"
             raise chain.ChainError(f"{row.title}: another process trains in {row.folder} ({who}); wait or stop it") from None
         stream.truncate(0)
         stream.write(f"{os.getpid()}\n")
         stream.flush()
-        yield
+        yield stream.fileno()
 
 
 def _check_space(row: chain.Row):
