@@ -5,7 +5,7 @@
     python tests/fuzz/run.py --plain --runs 200    # without atheris, all targets in one process
 
 A finding is any exception but the reader's documented ones, a crash, more than 10 seconds or more than 512 MB for one
-input. Findings lie in .fuzz/TARGET/findings, the growing corpus in .fuzz/TARGET/corpus, the account of all runs in
+input (of an image, at most 8 megapixels). Findings lie in .fuzz/TARGET/findings, the growing corpus in .fuzz/TARGET/corpus, the account of all runs in
 .fuzz/totals.json. A finding is mended in the reader and its file kept in tests/fuzz/cases/TARGET.
 
 Exit status: 0 nothing came through, 1 something did.
@@ -36,7 +36,7 @@ WORK = ROOT / ".fuzz"
 INSTRUMENTED = ["torchcaffe", "lmdb_builders", "PIL", "google.protobuf.text_format"]
 
 from fuzz_mutation import LIMIT, mutations  # noqa: E402
-from fuzz_target import MEMORY, SECONDS, TARGETS, attempt, cases, signature  # noqa: E402
+from fuzz_target import MEGAPIXELS, MEMORY, SECONDS, TARGETS, attempt, cases, signature  # noqa: E402
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -55,6 +55,7 @@ def main(argv=None) -> int:
     options = get_parser().parse_args(argv)
     os.environ["GLOG_minloglevel"] = "3"
     os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ["MEGAPIXELS_LIMIT"] = str(MEGAPIXELS)
     if options.cover:
         return cover(options.cover, options.seconds)
     load_targets()

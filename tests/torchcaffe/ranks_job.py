@@ -14,7 +14,8 @@ import sys
 import numpy as np
 
 import torchcaffe as caffe
-from torchcaffe import datasource, parallel, reducer
+from torchcaffe import parallel, reducer
+from torchcaffe.datasource import Environment
 from torchcaffe.errors import NetError
 
 RECORDS, BATCH = 26, 8
@@ -127,13 +128,13 @@ class Job:
 
     def read_only_ours(self):
         """Keys of the records whose values were read, in order."""
-        keys, read = [], datasource.parse_datum
-        datasource.parse_datum = lambda value, path, key: keys.append(bytes(key)) or read(value, path, key)
+        keys, read = [], Environment.datum
+        Environment.datum = lambda environment, key, value: keys.append(bytes(key)) or read(environment, key, value)
         net = caffe.Net(self.write("read.net", NET, batch=BATCH), caffe.TRAIN)
         del keys[:]  # the first record, read for its shape
         for _ in range(3):
             net.forward()
-        datasource.parse_datum = read
+        Environment.datum = read
         return keys
 
     def stop(self):

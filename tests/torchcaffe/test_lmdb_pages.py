@@ -160,7 +160,7 @@ def test_random_damage_gives_records_or_an_error(tmp_path):
             data[at] ^= 1 << draw.randint(8)
         (tmp_path / "bad" / "data.mdb").write_bytes(data)
         try:
-            assert all(isinstance(record, caffe_pb2.Datum) for _, record in records(tmp_path / "bad"))
+            assert all(record.label >= 0 for _, record in records(tmp_path / "bad"))
         except DataError:
             refused += 1
     assert refused > 20
