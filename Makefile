@@ -17,6 +17,8 @@
 #= ENCODE    how images lie in the LMDBs: raw (default), jpg or png
 #= PHOTOS    for evaluate: score the whole pipeline on this FotW folder's photos instead
 #= IMAGE     photo for predict and crops
+#= TARGET    for fuzz: the readers to feed (default: all, one after the other; make fuzz TARGET=--list)
+#= SECONDS   for fuzz: how long each (default: 60)
 #= KEEP      newest snapshots that stay while a step trains, beside the best one (default: 2)
 #= FORCE     1: do again what is done
 #= PYTHON    interpreter to make .venv with, 3.10 or newer (default: python3)
@@ -37,7 +39,7 @@ need = $(if $(strip $($(1))),,$(error $(2)))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test weights lmdb step1 step2 step3 step4 status evaluate predict crops prototxt caffe parity
-.PHONY: bench clean clean-demo distclean again
+.PHONY: bench fuzz clean clean-demo distclean again
 
 help: ## list the targets and variables
 	@echo 'Targets:'
@@ -108,9 +110,12 @@ parity: $(READY) ## compare torchcaffe with real Caffe (make caffe): writes docs
 bench: $(READY) ## measure every claim of docs/benchmarks.md beside its rival and write that page (GPU=0: on a GPU)
 	@$(PY) -m benchmarks.report $(call option,--gpu,GPU)
 
+fuzz: $(READY) ## feed the readers with broken files, by coverage (needs the extra "fuzz"), and keep what comes through
+	@$(PY) tests/fuzz/run.py $(TARGET) $(call option,--seconds,SECONDS)
+
 clean: ## remove caches and build leftovers
 	find . -name .venv -prune -o -name .caffe -prune -o -name __pycache__ -type d -exec rm -rf {} +
-	rm -rf .pytest_cache .hypothesis build *.egg-info
+	rm -rf .pytest_cache .hypothesis .fuzz build *.egg-info
 
 clean-demo: ## remove the demo's faces, LMDBs, weights and runs
 	rm -rf data/demo weights/demo runs/demo

@@ -109,7 +109,8 @@ def read_detections(path: str) -> Dict[str, Detection]:
             if missing:
                 raise BuildError(f"{path}: no column {', '.join(missing)}; remove the file and it is made again")
             for row in reader:
-                found[row["image"]] = _parse(row, reader.line_num)
+                if row["image"]:  # a row that was cut off before it may belong to any photo
+                    found[row["image"]] = _parse(row, reader.line_num)
     except (UnicodeDecodeError, csv.Error) as error:
         raise BuildError(f"{path}: not a CSV file ({error}); remove it and it is made again") from None
     return found

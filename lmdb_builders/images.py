@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import warnings
 
 import numpy as np
 
 from lmdb_builders.errors import ImageError
+from torchcaffe import memory
+from torchcaffe.image_file import (
+    BYTES_A_PIXEL, FORMATS, ImageFileError, check_jpeg, check_size, let_pillow_open, megapixels_limit,
+)
 
-MEGAPIXELS_LIMIT = 100  # ours: a decoded image of this size takes 300 MB; the largest phone photos have 200, most 12
 SIDE_LIMIT = 32_766  # cv2.warpAffine addresses pixels with 16 bits
-
-# Only decoders that read pixels and nothing else: Pillow's EPS reader, for one, starts another program.
-FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000")
 
 
 def read_image(path, apply_orientation: bool = False) -> np.ndarray:
@@ -25,8 +26,8 @@ def read_image(path, apply_orientation: bool = False) -> np.ndarray:
     `apply_orientation`: turn the photo upright by its EXIF tag. Prediction does; the builders do not, because the
     data sets' boxes and landmarks count pixels as they are stored.
 
-    Raises ImageError (text: the reason) for anything that is not a whole image of at most MEGAPIXELS_LIMIT
-    megapixels; the size is taken from the header, before any pixel is decoded.
+    Raises ImageError (text: the reason) for anything that is not a whole image of at most
+    image_file.MEGAPIXELS_LIMIT megapixels; the size is taken from the header, before any pixel is decoded.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -35,18 +36,21 @@ def read_image(path, apply_orientation: bool = False) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata, and its own, lower, size warning
-            with Image.open(path, formats=FORMATS) as image:
-                _check_size(*image.size)
+            let_pillow_open()
+            with open(path, "rb") as file, Image.open(file, formats=FORMATS) as image:
+                _check_before_decoding(image, file)
                 image.load()
                 if apply_orientation:
                     image = ImageOps.exif_transpose(image)
                 return _to_bgr(image)
     except ImageError:
         raise
+    except ImageFileError as error:
+        raise ImageError(str(error)) from None
     except UnidentifiedImageError:
         raise ImageError(f"not an image of a known format ({', '.join(FORMATS)})") from None
     except Image.DecompressionBombError:
-        raise ImageError(f"larger than {MEGAPIXELS_LIMIT} megapixels") from None
+        raise ImageError(f"more than the limit of {megapixels_limit():g} megapixels") from None
     except MemoryError:
         raise ImageError("not enough memory to decode it") from None
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error ... on broken bytes
@@ -67,11 +71,16 @@ def _check_file(path: str) -> None:
         raise ImageError(f"cannot be opened: {error}") from None
 
 
-def _check_size(width: int, height: int) -> None:
-    if width * height > MEGAPIXELS_LIMIT * 1_000_000:
-        raise ImageError(f"{width} x {height} pixels is more than the limit of {MEGAPIXELS_LIMIT} megapixels")
+def _check_before_decoding(image, file) -> None:
+    """Raise ImageError or ImageFileError for an opened image whose pixels would take too much memory or time."""
+    width, height = image.size
+    check_size(width, height)
     if max(width, height) > SIDE_LIMIT:
         raise ImageError(f"{width} x {height} pixels: a side is longer than the limit of {SIDE_LIMIT}")
+    memory.require(BYTES_A_PIXEL * width * height, f"decoding {width} x {height} pixels", ImageError)
+    if image.format in ("JPEG", "MPO"):
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            check_jpeg(content)
 
 
 def _to_bgr(image) -> np.ndarray:

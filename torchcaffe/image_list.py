@@ -31,9 +31,14 @@ def read_list(path, blank_lines=False):
         if not line.strip() and not blank_lines:
             raise DataError(f"{path}, line {number} is empty; a line is an image's path, a space and a label")
         name, _, label = line.rpartition(" ")
-        leading = re.match(r"\s*[+-]?\d+", label)
-        entries.append((name or line, int(leading.group()) if leading else 0))
+        entries.append((name or line, _label(label)))
     return entries
+
+
+def _label(text):
+    """The number at the start of a text as C++'s streams read an int: 0 where there is none, the nearest one in range."""
+    leading = re.match(r"[ \t\v\f\r]*([+-]?[0-9]{1,20})", text)
+    return max(-(2**31), min(2**31 - 1, int(leading[1]))) if leading else 0
 
 
 def read_image(path, height=0, width=0, color=True, where=""):

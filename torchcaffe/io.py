@@ -6,9 +6,14 @@ takes: channels first, BGR by a channel swap, 0..255 by a raw scale, mean subtra
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 
+from torchcaffe import image_file
+from torchcaffe.errors import DataError
 from torchcaffe.proto import caffe_pb2
+from torchcaffe.storage import read_bytes
 
 _LUMINANCE = np.array([0.2125, 0.7154, 0.0721])  # of R, G, B
 
@@ -81,10 +86,18 @@ def load_image(filename, color=True):
     """Read an image: H x W x 3 float32 RGB in [0, 1], or H x W x 1 luminance with color=False.
 
     A gray image is repeated in three channels, an alpha channel is dropped.
+
+    Raises:
+        DataError: a file that is not of image_file.FORMATS, or larger than its limit.
     """
     import skimage.io
     from skimage.util import img_as_float
 
+    if os.path.isfile(filename):
+        try:
+            image_file.check_image(read_bytes(filename, DataError, "image"))
+        except image_file.ImageFileError as problem:
+            raise DataError(f"{filename}: {problem}") from None
     image = img_as_float(skimage.io.imread(filename))
     if image.ndim == 2:
         image = image[:, :, np.newaxis]

@@ -14,7 +14,7 @@ from fuzz_target import ROOT, target
 import torchcaffe as caffe
 from torchcaffe import files, policies, solver_state, updates
 from torchcaffe.database import Writer, records
-from torchcaffe.datum import read_datum, to_array
+from torchcaffe.datum import StoredDatum, read_datum, to_array
 from torchcaffe.errors import CaffeError
 from torchcaffe.image_list import read_list
 from torchcaffe.net import Net
@@ -242,7 +242,7 @@ def lmdb(data, folder):
     os.mkdir(path)
     (path / "data.mdb").write_bytes(data)
     for count, (key, record) in enumerate(records(path)):
-        assert isinstance(key, str) and isinstance(record, caffe_pb2.Datum)
+        assert isinstance(key, str) and isinstance(record, (StoredDatum, caffe_pb2.Datum))
         if count > 500:
             break
 

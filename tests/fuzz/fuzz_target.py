@@ -10,6 +10,7 @@ from typing import Callable, Dict, Iterable, Optional, Tuple
 ROOT = Path(__file__).resolve().parents[2]
 CASES = Path(__file__).with_name("cases")  # inputs that once came through, a folder a target
 SECONDS = 10  # that one input may take
+MEGAPIXELS = 8  # of an image: more are refused, so that MEMORY holds for images too
 MEMORY = 512 << 20  # bytes that one input may take beyond what the process had before
 
 

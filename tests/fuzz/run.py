@@ -5,7 +5,7 @@
     python tests/fuzz/run.py --plain --runs 200    # without atheris, all targets in one process
 
 A finding is any exception but the reader's documented ones, a crash, more than 10 seconds or more than 512 MB for one
-input. Findings lie in .fuzz/TARGET/findings, the growing corpus in .fuzz/TARGET/corpus, the account of all runs in
+input (of an image, at most 8 megapixels). Findings lie in .fuzz/TARGET/findings, the growing corpus in .fuzz/TARGET/corpus, the account of all runs in
 .fuzz/totals.json. A finding is mended in the reader and its file kept in tests/fuzz/cases/TARGET.
 
 Exit status: 0 nothing came through, 1 something did.
@@ -18,6 +18,7 @@ import faulthandler
 import fcntl
 import importlib
 import importlib.util
+import itertools
 import json
 import os
 import re
@@ -36,7 +37,7 @@ WORK = ROOT / ".fuzz"
 INSTRUMENTED = ["torchcaffe", "lmdb_builders", "PIL", "google.protobuf.text_format"]
 
 from fuzz_mutation import LIMIT, mutations  # noqa: E402
-from fuzz_target import MEMORY, SECONDS, TARGETS, attempt, cases, signature  # noqa: E402
+from fuzz_target import MEGAPIXELS, MEMORY, SECONDS, TARGETS, Target, attempt, cases, signature  # noqa: E402,F401
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -55,6 +56,7 @@ def main(argv=None) -> int:
     options = get_parser().parse_args(argv)
     os.environ["GLOG_minloglevel"] = "3"
     os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ["MEGAPIXELS_LIMIT"] = str(MEGAPIXELS)
     if options.cover:
         return cover(options.cover, options.seconds)
     load_targets()
@@ -103,17 +105,16 @@ def keep(finding: BaseException, name: str, data: bytes):
 
 
 def plain(names, runs, seed) -> int:
-    """The kept cases, the seeds and `runs` mutations of each target, in this process."""
-    found = 0
-    current = Path(tempfile.gettempdir()) / f"fuzz-input-{os.getpid()}"
+    """The seeds, the kept cases and `runs` mutations of each target, in this process."""
+    WORK.mkdir(exist_ok=True)
+    current = WORK / f"input-{os.getpid()}"
     with tempfile.TemporaryDirectory() as folder:
         prepared = {name: prepare(TARGETS[name], Path(folder)) for name in names}
+        found = sum(refused for _, _, refused in prepared.values())
         limit_memory()
-        for name in names:
-            seeds, work = prepared[name]
+        for name, (seeds, work, _) in prepared.items():
             started, endless = time.monotonic(), mutations(seeds, TARGETS[name].tokens, seed)
-            inputs = [data for _, data in cases(name)] + seeds + [next(endless) for _ in range(runs)]
-            print(f"{name}: {len(inputs)} inputs", end=" ", flush=True)
+            inputs = [data for _, data in cases(name)] + list(itertools.islice(endless, runs))
             for data in inputs:
                 current.write_bytes(data)  # where the process dies, this is what killed it
                 faulthandler.dump_traceback_later(SECONDS, exit=True)
@@ -122,13 +123,14 @@ def plain(names, runs, seed) -> int:
                 if finding is not None:
                     found += 1
                     keep(finding, name, data)
-            print(f"in {time.monotonic() - started:.1f} s", flush=True)
+            print(f"{name}: {len(inputs)} inputs in {time.monotonic() - started:.1f} s", flush=True)
     current.unlink()
     return 1 if found else 0
 
 
 def prepare(target, folder: Path):
-    """(seeds, an empty folder to work in) of a target, which has run once: what it loads is no input's memory."""
+    """(seeds, folder to work in, findings) of a target, which has run once: what it loads is no input's memory."""
+    found = 0
     work = folder / target.name
     work.mkdir()
     (work / "seeds").mkdir()
@@ -136,8 +138,9 @@ def prepare(target, folder: Path):
     for data in seeds:
         finding = attempt(target, data, work)
         if finding is not None:
+            found += 1
             keep(finding, target.name, data)
-    return seeds, work
+    return seeds, work, found
 
 
 # ---- by coverage
@@ -184,7 +187,7 @@ def cover(name, seconds) -> int:
     with atheris.instrument_imports(include=INSTRUMENTED, enable_loader_override=False):
         load_targets(name)
     target, folder = TARGETS[name], Path(tempfile.mkdtemp(prefix="fuzz-"))
-    seeds, work = prepare(target, folder)
+    seeds, work, _ = prepare(target, folder)
     corpus = WORK / name / "corpus"
     corpus.mkdir(parents=True, exist_ok=True)
     for number, data in enumerate([*seeds, *(data for _, data in cases(name))]):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
-
+import bombs
 import cv2
 import numpy as np
 import pytest
@@ -12,6 +10,7 @@ from PIL import Image
 
 from lmdb_builders.errors import ImageError
 from lmdb_builders.images import read_image
+from torchcaffe import memory
 
 
 @pytest.fixture
@@ -130,20 +129,47 @@ def test_what_is_no_image(tmp_path):
             read_image(f"{tmp_path}/{name}")
 
 
-def png_header(width: int, height: int) -> bytes:
-    """A PNG that says it is width x height, and has no pixels."""
-
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
-
-
 @pytest.mark.parametrize("size", [(10_001, 10_000), (60_000, 60_000), (40_000, 4)])
 def test_enormous_is_refused_by_its_header(tmp_path, size):
-    (tmp_path / "a.png").write_bytes(png_header(*size))
+    (tmp_path / "a.png").write_bytes(bombs.png(*size))
     with pytest.raises(ImageError, match="megapixels|longer"):
+        read_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("kind", bombs.KINDS)
+def test_bombs_of_every_format_are_refused_before_they_are_decoded(tmp_path, kind, monkeypatch):
+    (tmp_path / "a.jpg").write_bytes(bombs.bomb(kind))
+    monkeypatch.setattr(Image.Image, "load", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(ImageError, match="more than the limit of 100 megapixels"):
+        read_image(tmp_path / "a.jpg")
+
+
+def test_the_limit_can_be_set(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # as if our own limit were far above Pillow's
+    (tmp_path / "a.png").write_bytes(bombs.picture("PNG", (200, 100)))
+    assert read_image(tmp_path / "a.png").shape == (100, 200, 3)
+    monkeypatch.setenv("MEGAPIXELS_LIMIT", "0.01")
+    with pytest.raises(ImageError, match="200 x 100 pixels is more than the limit of 0.01 megapixels; MEGAPIXELS_LIMIT"):
+        read_image(tmp_path / "a.png")
+    monkeypatch.setenv("MEGAPIXELS_LIMIT", "many")
+    with pytest.raises(ImageError, match="'many', not a number"):
+        read_image(tmp_path / "a.png")
+
+
+def test_more_scans_than_any_photo_has_are_refused(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(bombs.many_scans(50))
+    assert read_image(tmp_path / "a.jpg").shape == (64, 64, 3)
+    (tmp_path / "a.jpg").write_bytes(bombs.many_scans(50) + bombs.many_scans(90))  # what follows is not decoded
+    assert read_image(tmp_path / "a.jpg").shape == (64, 64, 3)
+    (tmp_path / "a.jpg").write_bytes(bombs.many_scans(100))
+    with pytest.raises(ImageError, match="more than 100 scans"):
+        read_image(tmp_path / "a.jpg")
+
+
+def test_what_the_memory_cannot_hold_is_refused_with_the_sum(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "available", lambda device: 200 << 20)
+    (tmp_path / "a.png").write_bytes(bombs.png(4000, 3000))
+    with pytest.raises(ImageError, match=r"4000 x 3000 pixels needs 288,000,000 bytes .0.3 GB., and there are 209,715,200"):
         read_image(tmp_path / "a.png")
 
 

@@ -14,7 +14,8 @@ import sys
 import numpy as np
 
 import torchcaffe as caffe
-from torchcaffe import datasource, parallel, reducer
+from torchcaffe import parallel, reducer
+from torchcaffe.datasource import Environment
 from torchcaffe.errors import NetError
 
 RECORDS, BATCH = 26, 8
@@ -127,13 +128,13 @@ class Job:
 
     def read_only_ours(self):
         """Keys of the records whose values were read, in order."""
-        keys, read = [], datasource.Environment.datum
-        datasource.Environment.datum = lambda self, key, value: keys.append(bytes(key)) or read(self, key, value)
+        keys, read = [], Environment.datum
+        Environment.datum = lambda environment, key, value: keys.append(bytes(key)) or read(environment, key, value)
         net = caffe.Net(self.write("read.net", NET, batch=BATCH), caffe.TRAIN)
         del keys[:]  # the first record, read for its shape
         for _ in range(3):
             net.forward()
-        datasource.Environment.datum = read
+        Environment.datum = read
         return keys
 
     def stop(self):

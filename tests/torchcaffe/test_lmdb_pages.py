@@ -14,7 +14,6 @@ from torchcaffe.database import records
 from torchcaffe.datasource import Environment
 from torchcaffe.errors import DataError
 from torchcaffe.lmdb_pages import Pages
-from torchcaffe.datum import StoredDatum
 from torchcaffe.proto import caffe_pb2
 
 PAGE = 4096
@@ -161,7 +160,7 @@ def test_random_damage_gives_records_or_an_error(tmp_path):
             data[at] ^= 1 << draw.randint(8)
         (tmp_path / "bad" / "data.mdb").write_bytes(data)
         try:
-            assert all(isinstance(record, (caffe_pb2.Datum, StoredDatum)) for _, record in records(tmp_path / "bad"))
+            assert all(record.label >= 0 for _, record in records(tmp_path / "bad"))
         except DataError:
             refused += 1
     assert refused > 20

@@ -57,6 +57,9 @@ class ConvolutionBase(Layer):
         shape = bottom[0].dims
         self.channel_axis = self.axis(parameter.axis, len(shape))
         spatial = len(shape) - self.channel_axis - 1
+        self.check_shape(
+            spatial in self.FUNCTIONS, f"{spatial} axes after the channels of {shape}: it can be applied along 1 to 3"
+        )
         self.kernel, self.stride, self.pad, self.dilation = conv_geometry(self, parameter, spatial)
         self.group, self.outputs = parameter.group, parameter.num_output
         self.inputs = shape[self.channel_axis]
