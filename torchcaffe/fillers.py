@@ -33,7 +33,8 @@ def _fan(filler, shape) -> float:
 
 
 def constant(filler, shape, generator):
-    return np.full(shape, filler.value, np.float32)
+    # Zeros are memory that nobody has touched yet: it costs nothing until weights are copied there.
+    return np.full(shape, filler.value, np.float32) if filler.value else np.zeros(shape, np.float32)
 
 
 def uniform(filler, shape, generator):

@@ -9,9 +9,11 @@ from typing import List
 import numpy as np
 import torch
 
-from torchcaffe import log
+from torchcaffe import log, storage
 from torchcaffe.errors import WeightsError
 from torchcaffe.proto import caffe_pb2
+
+BLOCK = 2**21  # numbers copied at a time
 
 
 @dataclass
@@ -66,7 +68,7 @@ class NetWeights:
                 report.copied.append(source.name)
             filled.update(id(blob.data_memory) for blob in layer.blobs)
         for blob, given in pairs:
-            blob.data_memory.put(_tensor(given.data, blob))
+            _copy(given.data, blob)
             if given.diff is not None:
                 blob.put_diff(_tensor(given.diff, blob))
         report.left = [
@@ -154,6 +156,21 @@ def _array(blob):
     """Host copy of a parameter for writing, without marking it as written."""
     tensor = blob.tensor().detach()
     return tensor.cpu().numpy()
+
+
+def _copy(array, blob):
+    """Copy `array` into a parameter, a block at a time; what was copied from a mapped file leaves our memory again."""
+    memory = blob.data_memory
+    source, target = _tensor(array, blob).reshape(-1), memory.tensor.detach().reshape(-1)
+    plain = memory.tensor.is_contiguous() and source.data_ptr() == array.ctypes.data
+    if not plain or source.numel() <= BLOCK:
+        memory.put(source)
+        return
+    flat = array.reshape(-1)
+    for start in range(0, len(flat), BLOCK):
+        target[start : start + BLOCK].copy_(source[start : start + BLOCK])
+        storage.forget(flat[start : start + BLOCK])
+    memory.written()
 
 
 def _tensor(array, blob):

@@ -8,6 +8,8 @@ import mmap
 import os
 import secrets
 
+import numpy as np
+
 from torchcaffe import wire
 from torchcaffe.errors import CaffeError
 
@@ -60,6 +62,20 @@ def _map(file):
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except (OSError, ValueError):  # empty, or on a file system that cannot map
         return file.read()
+
+
+def forget(array):
+    """Give back the memory of a numpy view on a mapped file; looking at it again reads the file again."""
+    base = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    base = base.obj if isinstance(base, memoryview) else base
+    if not isinstance(base, mmap.mmap) or not hasattr(base, "madvise"):
+        return
+    start = array.ctypes.data - np.frombuffer(base, np.uint8, 1).ctypes.data
+    first, end = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE, (start + array.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
+    if end > first:
+        base.madvise(mmap.MADV_DONTNEED, first, end - first)
 
 
 def foreign(start: bytes) -> str:
