@@ -56,7 +56,7 @@ def run(row: chain.Row, job: str, interpreter, header: Sequence[str], on_event: 
             status = process.wait()
     if status == 0:
         return
-    if asked and (end is None or end["status"] == "stopped"):
+    if end is not None and end["status"] == "stopped" or asked and end is None:  # perhaps another rank was asked
         snapshot = chain.newest_snapshot(row, None)
         place = f"from iteration {snapshot['iteration']} (without FORCE)" if snapshot else "from the start"
         raise Stopped(f"{row.title}: stopped; the same command goes on {place}")

@@ -47,6 +47,10 @@ def command(pid):
     return open(f"/proc/{pid}/cmdline").read().split("\0")
 
 
+def environment_of(pid):
+    return open(f"/proc/{pid}/environ").read().split("\0")
+
+
 def wait_for_iteration(row, iteration, process):
     end = time.monotonic() + 60
     while not any(line["iteration"] >= iteration for line in metrics.read(row.path(f"{row.folder}/metrics.csv"))):
@@ -68,7 +72,8 @@ def test_killed_rank_is_named_and_the_same_command_goes_on(project):
            f"snapshot of iteration {iteration} is kept" in output
     process = start(project, "2", 400)
     wait_for_iteration(row, iteration + 2, process)
-    process.send_signal(signal.SIGINT)
+    other = next(pid for pid in children(process.pid) if "RANK=1" in environment_of(pid))
+    os.kill(other, signal.SIGTERM)  # one is told to stop, and all do
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert f"going on from iteration {iteration}" in output and "stopped; the same command goes on from" in output
