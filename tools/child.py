@@ -22,8 +22,8 @@ def run(row: chain.Row, job: str, interpreter, header: Sequence[str], on_event: 
     """Run tools/solve.py on the file `job` and give each of its events (a dict) to `on_event`.
 
     The log goes to train.log in the row's run folder, after the lines of `header`. SIGINT and SIGTERM are handed on
-    once, which stops the process with a snapshot; a second one ends it at once. SIGHUP makes it take a snapshot. Raises chain.ChainError with the reason
-    where it fails, and Stopped where it was stopped.
+    once, which stops the process with a snapshot; a second one ends it at once. SIGHUP makes it take a snapshot. Raises
+    chain.ChainError with the reason where it fails, and Stopped where it was stopped.
     """
     log = row.path(os.path.join(row.folder, "train.log"))
     asked, process, end = [], None, None

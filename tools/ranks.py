@@ -54,7 +54,8 @@ def launch(arguments, options) -> int:
     if options.gpus and options.gpus > torch.cuda.device_count():
         raise ChainError(f"GPUS={options.gpus}: PyTorch can use {torch.cuda.device_count()} GPUs of this machine; "
                          "PROCESSES= trains on the CPU")
-    return start([recipe.absolute("tools/train.py"), *arguments], options.gpus or options.processes)
+    return start([recipe.absolute("tools/train.py"), *arguments], options.gpus or options.processes,
+                 (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
 
 
 class Leader:
@@ -110,6 +111,10 @@ def _follow_one(turn: int, folder: str, root: str) -> int:
     process, asked = None, []
 
     def hand_on(number, frame):
+        if number == signal.SIGHUP:
+            if process is not None:
+                process.send_signal(number)
+            return
         asked.append(number)
         if process is not None:
             process.terminate() if len(asked) == 1 else process.kill()
@@ -215,6 +220,7 @@ def followed(turn: int, folder: str) -> Optional[dict]:
     """Job number `turn` once rank 0 has published it, its files written into `folder`; None after the last."""
     from torchcaffe import files, parallel
 
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # there is nothing yet that a snapshot could be taken of
     given = json.loads(parallel.wait_for(_store(), f"jobs/{turn}"))
     if not given:
         return None

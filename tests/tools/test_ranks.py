@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from types import SimpleNamespace
 
@@ -123,6 +124,18 @@ def test_torchruns_processes_are_told_what_to_compute_on(monkeypatch):
     for gpus in (None, 2):
         with pytest.raises(chain.ChainError, match="torchrun started 4 processes on this machine.*--gpus 4 .GPUs 0 to 3"):
             ranks.count(SimpleNamespace(gpus=gpus, processes=None))
+
+
+def test_a_rank_told_to_stop_before_it_has_a_job_tells_the_others(monkeypatch):
+    said = {}
+    store = SimpleNamespace(compare_set=lambda key, old, new: said.setdefault(key, new).encode())
+    start_process = subprocess.Popen
+    monkeypatch.setattr(ranks, "_store", lambda *_: store)
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: start_process(["sleep", "30"]))
+    monkeypatch.setenv("RANK", "1")
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    assert ranks._follow_one(0, "", ".") == ranks.STOPPED
+    assert said == {ranks.FAILED: "rank 1 was told to stop"}
 
 
 @pytest.mark.parametrize("arguments, message", [

@@ -45,6 +45,14 @@ layer {{ name: "h" type: "HDF5Data" top: "rows" hdf5_data_param {{ source: "{fol
 layer {{ name: "i" type: "ImageData" top: "image" top: "label" transform_param {{ mirror: true }}
   image_data_param {{ source: "{folder}/images.txt" root_folder: "{folder}/" batch_size: 4 shuffle: true }} }}
 """
+ROWS = """name: "rows"
+layer {{ name: "h" type: "HDF5Data" top: "rows" hdf5_data_param {{ source: "{folder}/hdf5.txt" batch_size: 4 shuffle: true }} }}
+layer {{ name: "r" type: "Reshape" bottom: "rows" top: "r" reshape_param {{ shape {{ dim: -1 dim: 1 }} }} }}
+layer {{ name: "p" type: "Power" bottom: "r" top: "square" power_param {{ power: 2 scale: 0.1 }} }}
+layer {{ name: "ip" type: "InnerProduct" bottom: "r" top: "ip" inner_product_param {{ num_output: 1
+  weight_filler {{ type: "xavier" }} }} }}
+layer {{ name: "loss" type: "EuclideanLoss" bottom: "ip" bottom: "square" top: "loss" }}
+"""
 MEMORY = """name: "memory" layer {{ name: "m" type: "MemoryData" top: "d" top: "l"
   memory_data_param {{ batch_size: 4 channels: 1 height: 1 width: 1 }} }}
 """
@@ -75,7 +83,7 @@ class Job:
         return caffe.get_solver(path)
 
     def run(self):
-        for what in (self.train, self.shares, self.read_only_ours, self.stop, self.uneven):
+        for what in (self.train, self.shares, self.read_only_ours, self.stop, self.uneven, self.resume):
             if self.rank is not None:
                 parallel.join(what.__name__)
             self.found[what.__name__] = what()
@@ -149,6 +157,24 @@ class Job:
         with self.log() as log:
             solver.solve()
         return solver.iter, "stopped early" in log.getvalue()
+
+    def resume(self):
+        """Losses of 3 and 3 iterations, snapshot and a new solver between; rank 1 gets it all from rank 0."""
+        found = []
+        for index, net in enumerate((NET, ROWS)):
+            solver = self.solver(f"resume{index}", net=net)
+            losses = [self.one(solver) for _ in range(3)]
+            solver.ranks.alone(solver.snapshot)
+            solver = self.solver(f"resume{index}", net=net)
+            if not self.rank:
+                solver.restore(f"{self.folder}/resume{index}_iter_3.solverstate")
+            found.append(losses + [self.one(solver) for _ in range(3)])
+        return found
+
+    @staticmethod
+    def one(solver):
+        solver.step(1)
+        return solver.ranks.means([float(solver.net.blobs["loss"].data)])[0]
 
     def uneven(self):
         try:

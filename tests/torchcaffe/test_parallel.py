@@ -126,6 +126,13 @@ def test_a_stop_that_one_rank_is_asked_for_stops_all_after_the_same_iteration(re
     assert files >= {f"stop_iter_{iterations.pop()}.solverstate"}
 
 
+def test_ranks_go_on_from_a_snapshot_with_the_records_and_draws_that_come_next(results):
+    for expected, *found in zip(results["alone"]["resume"], *both(results, "resume")):
+        assert len(set(expected)) == 6
+        for losses in found:
+            assert losses == pytest.approx(expected, rel=1e-4)
+
+
 def test_an_uneven_split_is_refused(results):
     assert results["alone"]["uneven"] == 0
     for message in both(results, "uneven"):
