@@ -92,7 +92,8 @@ def write_small_job(folder, batch):
 
     from torchcaffe import layers, net_spec
 
-    net, fill = net_spec.NetSpec(), dict(weight_filler=dict(type="xavier"), bias_filler=dict(type="constant", value=0.1))
+    net = net_spec.NetSpec()
+    fill = dict(weight_filler=dict(type="xavier"), bias_filler=dict(type="constant", value=0.1))
     transform = dict(mirror=True, crop_size=64, mean_value=[127.5], scale=1 / 128)
     data = dict(source=write_images(folder, 72), batch_size=batch, backend=1)
     net.data, net.label = layers.Data(ntop=2, transform_param=transform, data_param=data)
@@ -118,10 +119,10 @@ def rows(options):
 
 def cpu_rows(folder, batch=32, iterations=5):
     solver = write_small_job(folder, batch)
-    speed = _speeds({
-        "one": Child("torch", "benchmarks.ranks:trainer", {"OMP_NUM_THREADS": "2"}, solver=solver, iterations=iterations),
-        "two": Ranks(2, "benchmarks.ranks:trainer", {"OMP_NUM_THREADS": "1"}, solver=solver, iterations=iterations),
-    }, batch * iterations)  # fmt: skip
+    job = {"solver": solver, "iterations": iterations}
+    one = Child("torch", "benchmarks.ranks:trainer", {"OMP_NUM_THREADS": "2"}, **job)
+    two = Ranks(2, "benchmarks.ranks:trainer", {"OMP_NUM_THREADS": "1"}, **job)
+    speed = _speeds({"one": one, "two": two}, batch * iterations)
     what = f"training two convolutions at 64 pixels, total batch {batch}, in two processes of one thread"
     compared = difference(solver)
     return [
@@ -140,7 +141,8 @@ def difference(solver) -> float:
         contender()
         contender.close()
     alone, *ranks = (np.load(f"{solver}.{name}.npz") for name in ("alone", "0", "1"))
-    return max(float(np.abs(rank[name] - alone[name]).max() / np.abs(alone[name]).max()) for rank in ranks for name in alone)
+    pairs = [(rank[name], alone[name]) for rank in ranks for name in alone]
+    return max(float(np.abs(found - expected).max() / np.abs(expected).max()) for found, expected in pairs)
 
 
 def gpu_rows(folder, batch=120, iterations=20, precision="bf16"):

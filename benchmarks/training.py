@@ -40,7 +40,8 @@ def write_images(folder, size=224):
 def write_job(folder, batch):
     """The paper's step 4 on random images; returns the solver's path."""
     net = (ROOT / "prototxt" / "paper" / "step4_gnet.prototxt").read_text()
-    net = re.sub(r'source: "[^"]*"', f'source: "{write_images(folder)}"', re.sub(r"batch_size: \d+", f"batch_size: {batch}", net))
+    net = re.sub(r"batch_size: \d+", f"batch_size: {batch}", net)
+    net = re.sub(r'source: "[^"]*"', f'source: "{write_images(folder)}"', net)
     Path(folder, "net.prototxt").write_text(net)
     solver = Path(folder, "solver.prototxt")
     solver.write_text(SOLVER.format(net=Path(folder, "net.prototxt")))

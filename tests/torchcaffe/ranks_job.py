@@ -34,19 +34,22 @@ layer {{ name: "fc" type: "InnerProduct" bottom: "pool" top: "fc" param {{ lr_mu
 layer {{ name: "drop" type: "Dropout" bottom: "fc" top: "fc" }}
 layer {{ name: "out" type: "InnerProduct" bottom: "fc" top: "out"
   inner_product_param {{ num_output: 5 weight_filler {{ type: "xavier" }} }} }}
-layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "out" bottom: "label" top: "loss" loss_param {{ ignore_label: 3 }} }}
+layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "out" bottom: "label" top: "loss"
+  loss_param {{ ignore_label: 3 }} }}
 layer {{ name: "sum" type: "SoftmaxWithLoss" bottom: "out" bottom: "label" top: "sum" loss_weight: 0.01
   loss_param {{ normalization: NONE }} include {{ phase: TRAIN }} }}
 """
 SOLVER = """net: "{net}" base_lr: 0.005 momentum: 0.9 weight_decay: 0.001 lr_policy: "fixed" random_seed: 7 {more}
 snapshot_prefix: "{folder}/{name}" """
 SOURCES = """name: "sources"
-layer {{ name: "h" type: "HDF5Data" top: "rows" hdf5_data_param {{ source: "{folder}/hdf5.txt" batch_size: 4 shuffle: true }} }}
+layer {{ name: "h" type: "HDF5Data" top: "rows"
+  hdf5_data_param {{ source: "{folder}/hdf5.txt" batch_size: 4 shuffle: true }} }}
 layer {{ name: "i" type: "ImageData" top: "image" top: "label" transform_param {{ mirror: true }}
   image_data_param {{ source: "{folder}/images.txt" root_folder: "{folder}/" batch_size: 4 shuffle: true }} }}
 """
 ROWS = """name: "rows"
-layer {{ name: "h" type: "HDF5Data" top: "rows" hdf5_data_param {{ source: "{folder}/hdf5.txt" batch_size: 4 shuffle: true }} }}
+layer {{ name: "h" type: "HDF5Data" top: "rows"
+  hdf5_data_param {{ source: "{folder}/hdf5.txt" batch_size: 4 shuffle: true }} }}
 layer {{ name: "r" type: "Reshape" bottom: "rows" top: "r" reshape_param {{ shape {{ dim: -1 dim: 1 }} }} }}
 layer {{ name: "p" type: "Power" bottom: "r" top: "square" power_param {{ power: 2 scale: 0.1 }} }}
 layer {{ name: "ip" type: "InnerProduct" bottom: "r" top: "ip" inner_product_param {{ num_output: 1
@@ -210,7 +213,7 @@ class Job:
 
 
 def weights(net):
-    return {f"{name} {index}": blob.data.copy() for name, blobs in net.params.items() for index, blob in enumerate(blobs)}
+    return {f"{name} {i}": blob.data.copy() for name, blobs in net.params.items() for i, blob in enumerate(blobs)}
 
 
 if __name__ == "__main__":
