@@ -62,7 +62,7 @@ def main() -> int:
         "# Benchmarks\n\nEach figure is a ratio of two things measured in turns in one run. `make bench` wrote this page.\n"
         f"\nMachine: {machine()}.\n"
     )
-    page.write_text(head + "".join(section(name, rows) for name, rows in sections.items()))
+    page.write_text(head + "".join(section(name, rows) for name, rows in sections.items() if rows))
     missed = [row.what for rows in sections.values() for row in rows if not row.reached]
     print(f"wrote {page.relative_to(ROOT)}; " + (f"missed: {'; '.join(missed)}" if missed else "every bar was reached"))
     return 0

@@ -23,19 +23,25 @@ display: 0 random_seed: 1 snapshot_after_train: false
 """
 
 
-def write_job(folder, batch):
-    """LMDB of random images, and the paper's step 4 on it; returns the solver's path."""
+def write_images(folder, size=224):
+    """LMDB of random images; returns its path."""
     import numpy as np
 
     from lmdb_builders.lmdb_writer import LmdbWriter, image_datum, record_key
 
     random, writer = np.random.RandomState(0), LmdbWriter(f"{folder}/lmdb")
     for index in range(IMAGES):
-        image = random.randint(0, 256, (3, 224, 224), np.uint8).tobytes()
-        writer.put(record_key(index, "noise.png"), image_datum(image, 224, "raw", index % 2))
+        image = random.randint(0, 256, (3, size, size), np.uint8).tobytes()
+        writer.put(record_key(index, "noise.png"), image_datum(image, size, "raw", index % 2))
     writer.close()
+    return f"{folder}/lmdb"
+
+
+def write_job(folder, batch):
+    """The paper's step 4 on random images; returns the solver's path."""
     net = (ROOT / "prototxt" / "paper" / "step4_gnet.prototxt").read_text()
-    net = re.sub(r'source: "[^"]*"', f'source: "{folder}/lmdb"', re.sub(r"batch_size: \d+", f"batch_size: {batch}", net))
+    net = re.sub(r"batch_size: \d+", f"batch_size: {batch}", net)
+    net = re.sub(r'source: "[^"]*"', f'source: "{write_images(folder)}"', net)
     Path(folder, "net.prototxt").write_text(net)
     solver = Path(folder, "solver.prototxt")
     solver.write_text(SOLVER.format(net=Path(folder, "net.prototxt")))

@@ -24,8 +24,8 @@ def run(row: chain.Row, job: str, interpreter, header: Sequence[str], on_event: 
 
     The log goes to train.log in the row's run folder, after the lines of `header`. SIGINT and SIGTERM are handed on
     once, which stops the process with a snapshot; a second one ends it at once. SIGHUP makes it take a snapshot. The file
-    descriptor `lock` is handed to the process, so that what it holds is held as long as either of us lives. Raises chain.ChainError with the reason
-    where it fails, and Stopped where it was stopped.
+    descriptor `lock` is handed to the process, so that what it holds is held as long as either of us lives. Raises
+    chain.ChainError with the reason where it fails, and Stopped where it was stopped.
     """
     log = row.path(os.path.join(row.folder, "train.log"))
     asked, process, end = [], None, None
@@ -58,7 +58,7 @@ def run(row: chain.Row, job: str, interpreter, header: Sequence[str], on_event: 
             status = process.wait()
     if status == 0:
         return
-    if asked and (end is None or end["status"] == "stopped"):
+    if end is not None and end["status"] == "stopped" or asked and end is None:  # perhaps another rank was asked
         snapshot = chain.newest_snapshot(row, None)
         place = f"from iteration {snapshot['iteration']} (without FORCE)" if snapshot else "from the start"
         raise Stopped(f"{row.title}: stopped; the same command goes on {place}")

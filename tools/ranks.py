@@ -54,7 +54,8 @@ def launch(arguments, options) -> int:
     if options.gpus and options.gpus > torch.cuda.device_count():
         raise ChainError(f"GPUS={options.gpus}: PyTorch can use {torch.cuda.device_count()} GPUs of this machine; "
                          "PROCESSES= trains on the CPU")
-    return start([recipe.absolute("tools/train.py"), *arguments], options.gpus or options.processes)
+    return start([recipe.absolute("tools/train.py"), *arguments], options.gpus or options.processes,
+                 (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
 
 
 class Leader:
@@ -95,7 +96,8 @@ def follow(root: str = recipe.ROOT) -> int:
     """Do rank 0's jobs as another rank, in `root`; return the exit status of tools/train.py."""
     turn = 0
     while True:
-        status = _follow_one(turn, root)
+        with tempfile.TemporaryDirectory(prefix="rank-") as folder:
+            status = _follow_one(turn, folder, root)
         if status in (NO_MORE, STOPPED):
             return 0
         if status:
@@ -103,24 +105,32 @@ def follow(root: str = recipe.ROOT) -> int:
         turn += 1
 
 
-def _follow_one(turn: int, root: str) -> int:
+def _follow_one(turn: int, folder: str, root: str) -> int:
     environment = {**os.environ, "GLOG_minloglevel": "1", "PYTHONPATH": os.pathsep.join(
         filter(None, (recipe.ROOT, os.environ.get("PYTHONPATH"))))}
     process, asked = None, []
 
     def hand_on(number, frame):
+        if number == signal.SIGHUP:
+            if process is not None:
+                process.send_signal(number)
+            return
         asked.append(number)
         if process is not None:
             process.terminate() if len(asked) == 1 else process.kill()
 
     with signals(hand_on):
-        process = subprocess.Popen([sys.executable, "-m", "tools.solve", "--follow", str(turn)], cwd=root,
+        process = subprocess.Popen([sys.executable, "-m", "tools.solve", "--follow", str(turn), folder], cwd=root,
                                    env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                    start_new_session=True)
         if asked:
             process.terminate()
         status = process.wait()
-    return STOPPED if asked and status in (0, -signal.SIGTERM) else status
+    if asked and status == -signal.SIGTERM:  # before it took part in anything: nobody else knows
+        with contextlib.suppress(RuntimeError):
+            report(_store(timedelta(seconds=10)), f"rank {os.environ['RANK']} was told to stop")
+        return STOPPED
+    return status
 
 
 def _failed(status: int) -> int:
@@ -150,9 +160,14 @@ class Together:
         self.ranks = parallel.join(name)
         self.alone, self.equalize = self.ranks.alone, self.ranks.equalize
 
-    def leave(self):
+    def leave(self, status: int):
+        """End as a rank, and after a failure as a process: connections to ranks that hang must not keep it."""
         from torchcaffe import parallel
 
+        if status == 1:
+            os._exit(status)
+        self.done.set()
+        self.watcher.join()  # a thread that talks to the store must not outlive the interpreter
         parallel.leave()
 
     def agree(self, count: int, asked: int):
@@ -189,30 +204,33 @@ class Together:
         def look():
             message = ""
             while not message:
-                time.sleep(1)
+                if self.done.wait(1):
+                    return
                 message = reason() or ("tools/train.py has ended" if self.rank and os.getppid() != parent else "")
-            time.sleep(PATIENCE / 3)  # enough for an orderly end
-            self.on_failure(message)
-            os._exit(1)
+            if not self.done.wait(PATIENCE / 3):  # enough for an orderly end
+                self.on_failure(message)
+                os._exit(1)
 
-        threading.Thread(target=look, daemon=True, name="watch").start()
+        self.done = threading.Event()
+        self.watcher = threading.Thread(target=look, daemon=True, name="watch")
+        self.watcher.start()
 
 
-def followed(turn: int):
-    """(job of number `turn`, folder with its files) once rank 0 has published it; (None, None) after the last."""
+def followed(turn: int, folder: str) -> Optional[dict]:
+    """Job number `turn` once rank 0 has published it, its files written into `folder`; None after the last."""
     from torchcaffe import files, parallel
 
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # there is nothing yet that a snapshot could be taken of
     given = json.loads(parallel.wait_for(_store(), f"jobs/{turn}"))
     if not given:
-        return None, None
-    folder = tempfile.TemporaryDirectory(prefix="rank-")
-    paths = {name: os.path.join(folder.name, name + ".prototxt") for name in ("solver", "net")}
+        return None
+    paths = {name: os.path.join(folder, name + ".prototxt") for name in ("solver", "net")}
     solver = files.parse_solver(given["solver"])
     solver.net = paths["net"]
     for name, text in (("solver", str(solver)), ("net", given["net"])):
         with open(paths[name], "w", encoding="utf-8") as stream:
             stream.write(text)
-    return {**given["job"], "solver": paths["solver"]}, folder
+    return {**given["job"], "solver": paths["solver"]}
 
 
 # ---------------------------------------------------------------------------------------------- the store

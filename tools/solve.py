@@ -1,7 +1,7 @@
 """The loop that trains, in a process of its own: pycaffe's names only, so that real Caffe and torchcaffe both run it.
 
     python -m tools.solve runs/demo/step4_gnet/job.json      # tools/train.py writes the job and starts this
-    python -m tools.solve --follow 0                         # as another rank of a training (tools/ranks.py): its job 0
+    python -m tools.solve --follow 0 /tmp/folder             # as another rank of a training (tools/ranks.py): its job 0
 
 Needs only the standard library, numpy and the engine, and keeps to Python 3.9 (Debian 11's Caffe). What happens goes to
 stdout as JSON, one object a line ("event": start, weights, step, test, snapshot, end); the engine's log, and the lines
@@ -241,10 +241,10 @@ def main(argv=None):
     if arguments in (["-h"], ["--help"]):
         print(__doc__)
         return 0
-    if len(arguments) == 2 and arguments[0] == "--follow":
+    if len(arguments) == 3 and arguments[0] == "--follow":
         from tools import ranks
 
-        job, folder = ranks.followed(int(arguments[1]))
+        job = ranks.followed(int(arguments[1]), arguments[2])
         return ranks.NO_MORE if job is None else solve(job)
     if len(arguments) != 1:
         print(__doc__)
@@ -269,13 +269,13 @@ def solve(job):
 
     try:
         status = run(job, events, stop, join)
-        ranks[-1].leave()
-        return status
     except Exception as error:
         message = ranks[-1].account(error, "%s" % error or type(error).__name__)
-    log(message)
-    events("end", status="failed", message=message)
-    return 1
+        log(message)
+        events("end", status="failed", message=message)
+        status = 1
+    ranks[-1].leave(status)
+    return status
 
 
 if __name__ == "__main__":

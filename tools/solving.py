@@ -36,8 +36,8 @@ class Alone:
     def equalize(self, solver):
         pass
 
-    def leave(self):
-        pass
+    def leave(self, status):
+        """Called last, with the process's exit status."""
 
     def account(self, error, message):
         """What to say of a failure."""

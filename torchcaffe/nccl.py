@@ -56,5 +56,7 @@ def _store(uid):
     try:
         store = dist.TCPStore(host, int(port), is_master=False, timeout=parallel.TIMEOUT)
     except RuntimeError as problem:
-        raise SolverError(f"nobody answers at uid {uid}: the process that called new_uid() has ended ({problem})") from None
+        raise SolverError(
+            f"nobody answers at uid {uid}: the process that called new_uid() has ended ({problem})"
+        ) from None
     return dist.PrefixStore(name, store)

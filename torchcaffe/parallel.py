@@ -95,13 +95,14 @@ class Ranks(Alone):
         device = mode.device()
         self.rank, self.count, self.store = rank, count, store
         self.turns = 0  # of alone()
+        group = {"store": store, "rank": rank, "world_size": count, "timeout": TIMEOUT}
         with self.reaching():
             if device.type == "cuda":
                 torch.cuda.set_device(device)
-                dist.init_process_group("nccl", store=store, rank=rank, world_size=count, timeout=TIMEOUT, device_id=device)
+                dist.init_process_group("nccl", device_id=device, **group)
                 self.control = dist.new_group(backend="gloo", timeout=TIMEOUT)
             else:
-                dist.init_process_group("gloo", store=store, rank=rank, world_size=count, timeout=TIMEOUT)
+                dist.init_process_group("gloo", **group)
                 self.control = dist.group.WORLD
 
     @contextlib.contextmanager
@@ -113,7 +114,8 @@ class Ranks(Alone):
                 raise
             detail = re.sub(r"^\[\S+:\d+\] |\. This is typically.*", "", (str(problem).strip() or "?").splitlines()[0])
             raise LostRankError(
-                f"another of the {self.count} ranks has ended or cannot be reached ({detail}); its own last line says why"
+                f"another of the {self.count} ranks has ended or cannot be reached ({detail}); "
+                "its own last line says why"
             ) from problem
 
     def reducer(self, net):

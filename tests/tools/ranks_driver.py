@@ -1,4 +1,4 @@
-"""tools/train.py's part of a rank, on the tiny project: `ranks_driver.py ROOT STEPS MAX_ITER`, started twice by launch."""
+"""tools/train.py's part of a rank, on the tiny project: `ranks_driver.py ROOT STEPS MAX_ITER`, started twice at once."""
 
 from __future__ import annotations
 

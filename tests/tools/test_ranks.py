@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ import pytest
 from tiny_project import TINY, make_project
 
 import recipe
-from tools import chain, engine, fingerprints, metrics, ranks, train
+from tools import chain, engine, fingerprints, jobs, metrics, ranks, train
 
 DRIVER = os.path.join(os.path.dirname(__file__), "ranks_driver.py")
 START = "import sys; from torchcaffe.launch import launch; sys.exit(launch(sys.argv[1:], 2))"
@@ -47,6 +48,10 @@ def command(pid):
     return open(f"/proc/{pid}/cmdline").read().split("\0")
 
 
+def environment_of(pid):
+    return open(f"/proc/{pid}/environ").read().split("\0")
+
+
 def wait_for_iteration(row, iteration, process):
     end = time.monotonic() + 60
     while not any(line["iteration"] >= iteration for line in metrics.read(row.path(f"{row.folder}/metrics.csv"))):
@@ -68,7 +73,8 @@ def test_killed_rank_is_named_and_the_same_command_goes_on(project):
            f"snapshot of iteration {iteration} is kept" in output
     process = start(project, "2", 400)
     wait_for_iteration(row, iteration + 2, process)
-    process.send_signal(signal.SIGINT)
+    other = next(pid for pid in children(process.pid) if "RANK=1" in environment_of(pid))
+    os.kill(other, signal.SIGTERM)  # one is told to stop, and all do
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert f"going on from iteration {iteration}" in output and "stopped; the same command goes on from" in output
@@ -94,10 +100,8 @@ def test_two_steps_by_two_ranks_give_the_numbers_of_one(project):
 def test_uneven_split_is_refused_before_anything_starts(project):
     leader = SimpleNamespace(count=3, check=None)
     row = row_of(project, 2, 4)
-    with pytest.raises(chain.ChainError, match="step 2, scheme3: batch_size 8 cannot be split evenly over 3 ranks: give "
-                                               "batch_size 6 or 9, .*BATCH="):
-        from tools import jobs
-
+    words = "step 2, scheme3: batch_size 8 cannot be split evenly over 3 ranks: give batch_size 6 or 9, .*BATCH="
+    with pytest.raises(chain.ChainError, match=words):
         ranks.Leader.check(leader, row, jobs.definitions(row)[1])
 
 
@@ -116,8 +120,20 @@ def test_torchruns_processes_are_told_what_to_compute_on(monkeypatch):
     for name, value in {"RANK": "0", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}.items():
         monkeypatch.setenv(name, value)
     for gpus in (None, 2):
-        with pytest.raises(chain.ChainError, match="torchrun started 4 processes on this machine.*--gpus 4 .GPUs 0 to 3"):
+        with pytest.raises(chain.ChainError, match="torchrun started 4 processes on this machine.*--gpus 4 .GPUs 0 to"):
             ranks.count(SimpleNamespace(gpus=gpus, processes=None))
+
+
+def test_a_rank_told_to_stop_before_it_has_a_job_tells_the_others(monkeypatch):
+    said = {}
+    store = SimpleNamespace(compare_set=lambda key, old, new: said.setdefault(key, new).encode())
+    start_process = subprocess.Popen
+    monkeypatch.setattr(ranks, "_store", lambda *_: store)
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: start_process(["sleep", "30"]))
+    monkeypatch.setenv("RANK", "1")
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    assert ranks._follow_one(0, "", ".") == ranks.STOPPED
+    assert said == {ranks.FAILED: "rank 1 was told to stop"}
 
 
 @pytest.mark.parametrize("arguments, message", [

@@ -35,16 +35,27 @@ layer {{ name: "fc" type: "InnerProduct" bottom: "pool" top: "fc" param {{ lr_mu
 layer {{ name: "drop" type: "Dropout" bottom: "fc" top: "fc" }}
 layer {{ name: "out" type: "InnerProduct" bottom: "fc" top: "out"
   inner_product_param {{ num_output: 5 weight_filler {{ type: "xavier" }} }} }}
-layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "out" bottom: "label" top: "loss" loss_param {{ ignore_label: 3 }} }}
+layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "out" bottom: "label" top: "loss"
+  loss_param {{ ignore_label: 3 }} }}
 layer {{ name: "sum" type: "SoftmaxWithLoss" bottom: "out" bottom: "label" top: "sum" loss_weight: 0.01
   loss_param {{ normalization: NONE }} include {{ phase: TRAIN }} }}
 """
 SOLVER = """net: "{net}" base_lr: 0.005 momentum: 0.9 weight_decay: 0.001 lr_policy: "fixed" random_seed: 7 {more}
 snapshot_prefix: "{folder}/{name}" """
 SOURCES = """name: "sources"
-layer {{ name: "h" type: "HDF5Data" top: "rows" hdf5_data_param {{ source: "{folder}/hdf5.txt" batch_size: 4 shuffle: true }} }}
+layer {{ name: "h" type: "HDF5Data" top: "rows"
+  hdf5_data_param {{ source: "{folder}/hdf5.txt" batch_size: 4 shuffle: true }} }}
 layer {{ name: "i" type: "ImageData" top: "image" top: "label" transform_param {{ mirror: true }}
   image_data_param {{ source: "{folder}/images.txt" root_folder: "{folder}/" batch_size: 4 shuffle: true }} }}
+"""
+ROWS = """name: "rows"
+layer {{ name: "h" type: "HDF5Data" top: "rows"
+  hdf5_data_param {{ source: "{folder}/hdf5.txt" batch_size: 4 shuffle: true }} }}
+layer {{ name: "r" type: "Reshape" bottom: "rows" top: "r" reshape_param {{ shape {{ dim: -1 dim: 1 }} }} }}
+layer {{ name: "p" type: "Power" bottom: "r" top: "square" power_param {{ power: 2 scale: 0.1 }} }}
+layer {{ name: "ip" type: "InnerProduct" bottom: "r" top: "ip" inner_product_param {{ num_output: 1
+  weight_filler {{ type: "xavier" }} }} }}
+layer {{ name: "loss" type: "EuclideanLoss" bottom: "ip" bottom: "square" top: "loss" }}
 """
 MEMORY = """name: "memory" layer {{ name: "m" type: "MemoryData" top: "d" top: "l"
   memory_data_param {{ batch_size: 4 channels: 1 height: 1 width: 1 }} }}
@@ -76,7 +87,7 @@ class Job:
         return caffe.get_solver(path)
 
     def run(self):
-        for what in (self.train, self.shares, self.read_only_ours, self.stop, self.uneven):
+        for what in (self.train, self.shares, self.read_only_ours, self.stop, self.uneven, self.resume):
             if self.rank is not None:
                 parallel.join(what.__name__)
             self.found[what.__name__] = what()
@@ -151,6 +162,24 @@ class Job:
             solver.solve()
         return solver.iter, "stopped early" in log.getvalue()
 
+    def resume(self):
+        """Losses of 3 and 3 iterations, snapshot and a new solver between; rank 1 gets it all from rank 0."""
+        found = []
+        for index, net in enumerate((NET, ROWS)):
+            solver = self.solver(f"resume{index}", net=net)
+            losses = [self.one(solver) for _ in range(3)]
+            solver.ranks.alone(solver.snapshot)
+            solver = self.solver(f"resume{index}", net=net)
+            if not self.rank:
+                solver.restore(f"{self.folder}/resume{index}_iter_3.solverstate")
+            found.append(losses + [self.one(solver) for _ in range(3)])
+        return found
+
+    @staticmethod
+    def one(solver):
+        solver.step(1)
+        return solver.ranks.means([float(solver.net.blobs["loss"].data)])[0]
+
     def uneven(self):
         try:
             return self.solver("uneven", batch=7).iter
@@ -185,7 +214,7 @@ class Job:
 
 
 def weights(net):
-    return {f"{name} {index}": blob.data.copy() for name, blobs in net.params.items() for index, blob in enumerate(blobs)}
+    return {f"{name} {i}": blob.data.copy() for name, blobs in net.params.items() for i, blob in enumerate(blobs)}
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import re
 import signal
 import subprocess
 import sys
-import time
+import threading
 from pathlib import Path
 
 import h5py
@@ -23,14 +23,18 @@ from torchcaffe.blob import parameter
 from torchcaffe.proto import caffe_pb2
 from torchcaffe.shares import Share, uneven
 
-START = "import signal, sys; from torchcaffe.launch import launch; sys.exit(launch(sys.argv[2:], int(sys.argv[1])))"
+START = """import signal, sys
+from torchcaffe.launch import launch
+sys.exit(launch(sys.argv[2:], int(sys.argv[1]), (signal.SIGHUP,)))
+"""
 
 
-def launched(count, *arguments, **options):
-    """A process that starts `count` ranks of `python ARGUMENTS...`."""
+def launched(count, *arguments, stderr=None, **variables):
+    """A process that starts `count` ranks of `python ARGUMENTS...`, with `variables` in their environment."""
     root = Path(__file__).resolve().parents[2]
-    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, "-c", START, str(count), *arguments], env=environment, text=True, **options)
+    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", **variables}
+    command = [sys.executable, "-c", START, str(count), *arguments]
+    return subprocess.Popen(command, env=environment, text=True, stderr=stderr)
 
 
 @pytest.fixture(scope="module", params=["cpu", "gpu"])
@@ -84,7 +88,8 @@ def shown(log, words):
 def test_rank_0_alone_logs_the_whole_batches_numbers_and_tests(results):
     alone = results["alone"]["train"]["log"]
     first, second = (found["log"] for found in both(results, "train"))
-    for words in (r"iters\), loss", "Train net output #0: loss", "Train net output #1: sum", "Test net output #0: loss"):
+    outputs = ("Train net output #0: loss", "Train net output #1: sum", "Test net output #0: loss")
+    for words in (r"iters\), loss", *outputs):
         expected = shown(alone, words)
         assert len(expected) in (2, 3, 4) and shown(first, words) == pytest.approx(expected, rel=1e-4)
     assert 0 < first.count("Gradient clipping") == alone.count("Gradient clipping") < 20
@@ -122,10 +127,18 @@ def test_a_stop_that_one_rank_is_asked_for_stops_all_after_the_same_iteration(re
     assert files >= {f"stop_iter_{iterations.pop()}.solverstate"}
 
 
+def test_ranks_go_on_from_a_snapshot_with_the_records_and_draws_that_come_next(results):
+    for expected, *found in zip(results["alone"]["resume"], *both(results, "resume")):
+        assert len(set(expected)) == 6
+        for losses in found:
+            assert losses == pytest.approx(expected, rel=1e-4)
+
+
 def test_an_uneven_split_is_refused(results):
     assert results["alone"]["uneven"] == 0
     for message in both(results, "uneven"):
-        assert 'layer "data" (Data): batch_size 7 cannot be split evenly over 2 ranks: give batch_size 6 or 8' in message
+        assert 'layer "data" (Data): batch_size 7 cannot be split evenly over 2 ranks: ' in message
+        assert "give batch_size 6 or 8, or another number of ranks" in message
 
 
 def test_uneven_names_only_sizes_that_exist():
@@ -195,31 +208,44 @@ def test_waiting_for_rank_0_has_no_limit(monkeypatch):
 
 
 def test_death_of_a_rank_ends_the_training(tmp_path):
+    """Before it, a SIGHUP reaches all ranks: one snapshot, after which they go on."""
     net = ranks_job.PLAIN.format(lmdb=tmp_path / "lmdb", batch=4)
     with lmdb.open(str(tmp_path / "lmdb")) as environment, environment.begin(write=True) as transaction:
         transaction.put(b"0", caffe_pb2.Datum(channels=1, height=1, width=2, data=b"ab").SerializeToString())
     (tmp_path / "net").write_text(net)
     (tmp_path / "solver").write_text(
-        f'net: "{tmp_path}/net" base_lr: 0.01 lr_policy: "fixed" max_iter: 100000000 snapshot: 20 '
+        f'net: "{tmp_path}/net" base_lr: 0.01 lr_policy: "fixed" max_iter: 100000000 display: 1 '
         f'snapshot_prefix: "{tmp_path}/s" '
     )
-    process = launched(2, "-m", "torchcaffe", "train", "-solver", str(tmp_path / "solver"), stderr=subprocess.PIPE)
+    process = launched(2, "-m", "torchcaffe", "train", "-solver", str(tmp_path / "solver"), stderr=subprocess.PIPE,
+                       GLOG_minloglevel="0")  # fmt: skip
+
+    def read_until(words):
+        for line in process.stderr:
+            if words in line:
+                return
+        raise AssertionError(f"the log ended before {words!r}")
+
+    watchdog = threading.Timer(40, process.kill)
+    watchdog.start()
     try:
-        end = time.monotonic() + 40
-        while not (tmp_path / "s_iter_40.solverstate").exists():
-            assert process.poll() is None and time.monotonic() < end
-            time.sleep(0.05)
-        ranks = [int(pid) for path in Path(f"/proc/{process.pid}/task").glob("*/children") for pid in path.read_text().split()]
+        read_until("Iteration 3 (")
+        process.send_signal(signal.SIGHUP)
+        read_until("Snapshotting solver state")
+        read_until(", lr = ")
+        children = Path(f"/proc/{process.pid}/task").glob("*/children")
+        ranks = [int(pid) for path in children for pid in path.read_text().split()]
         victim = next(pid for pid in ranks if b"\0RANK=1\0" in Path(f"/proc/{pid}/environ").read_bytes())
         os.kill(victim, signal.SIGKILL)
         errors = process.communicate(timeout=30)[1]
     finally:
+        watchdog.cancel()
         process.kill()
         process.wait()
     assert process.returncode == 1
     assert f"rank 1 (process {victim}) was killed (SIGKILL)" in errors
     assert "another of the 2 ranks has ended or cannot be reached" in errors and "Traceback" not in errors
-    newest = max(tmp_path.glob("s_iter_*.solverstate"), key=lambda path: int(re.findall(r"\d+", path.name)[0]))
+    newest, = tmp_path.glob("s_iter_*.solverstate")
     solver = caffe.get_solver(str(tmp_path / "solver"))
     solver.restore(str(newest))  # whole, with its weights
     solver.step(1)

@@ -47,7 +47,8 @@ def use(gpus, training=False, rank=0):
 
     if rank >= len(gpus):
         raise UsageError(
-            f"-gpu names {len(gpus)} of this machine's GPUs, but there is a rank {rank} here: name one for each rank, or all"
+            f"-gpu names {len(gpus)} of this machine's GPUs, but there is a rank {rank} here: "
+            "name one for each rank, or all"
         )
     mode.set_device(gpus[rank])
     mode.set_mode_gpu()

@@ -146,7 +146,8 @@ class Dropout(Layer):
             return x.view_as(x)
         keep = 1.0 - self.ratio
         if self.context.exact_random and x.device.type == "cpu":
-            mask = torch.from_numpy(self.share.of_batch(partial(self.context.generator.bernoulli, keep), tuple(x.shape)))
+            draw = partial(self.context.generator.bernoulli, keep)
+            mask = torch.from_numpy(self.share.of_batch(draw, tuple(x.shape)))
         else:
             mask = self.share.of_batch(partial(torch.rand, device=x.device), tuple(x.shape)) < keep
         return x * (mask * (1.0 / keep if keep else float("inf"))).to(x.dtype)

@@ -101,6 +101,8 @@ class HDF5Data(Source):
             for target, array in zip(batch, self.arrays):
                 target[item] = array[self.order[self.row]]
             self.advance()
+        while self.share.split and self.turn % self.param.hdf5_data_param.batch_size:
+            self.advance()  # over the others' part: all ranks stand at the batch's end
         return tuple(torch.from_numpy(array).to(self.context.device) for array in batch)
 
 
