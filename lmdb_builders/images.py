@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import mmap
+import io
 import os
 import warnings
 
@@ -12,6 +12,7 @@ from lmdb_builders.errors import ImageError
 from torchcaffe import memory
 from torchcaffe.image_file import (
     BYTES_A_PIXEL, FORMATS, ImageFileError, check_jpeg, check_size, let_pillow_open, megapixels_limit,
+    read_image_file,
 )
 
 SIDE_LIMIT = 32_766  # cv2.warpAffine addresses pixels with 16 bits
@@ -37,8 +38,9 @@ def read_image(path, apply_orientation: bool = False) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata, and its own, lower, size warning
             let_pillow_open()
-            with open(path, "rb") as file, Image.open(file, formats=FORMATS) as image:
-                _check_before_decoding(image, file)
+            content = read_image_file(path)
+            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+                _check_before_decoding(image, content)
                 image.load()
                 if apply_orientation:
                     image = ImageOps.exif_transpose(image)
@@ -71,7 +73,7 @@ def _check_file(path: str) -> None:
         raise ImageError(f"cannot be opened: {error}") from None
 
 
-def _check_before_decoding(image, file) -> None:
+def _check_before_decoding(image, content: bytes) -> None:
     """Raise ImageError or ImageFileError for an opened image whose pixels would take too much memory or time."""
     width, height = image.size
     check_size(width, height)
@@ -79,8 +81,7 @@ def _check_before_decoding(image, file) -> None:
         raise ImageError(f"{width} x {height} pixels: a side is longer than the limit of {SIDE_LIMIT}")
     memory.require(BYTES_A_PIXEL * width * height, f"decoding {width} x {height} pixels", ImageError)
     if image.format in ("JPEG", "MPO"):
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            check_jpeg(content)
+        check_jpeg(content)
 
 
 def _to_bgr(image) -> np.ndarray:

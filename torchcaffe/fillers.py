@@ -22,7 +22,7 @@ def fill(filler, shape, generator) -> np.ndarray:
 
 def memory_needed(filler, shape) -> int:
     """Bytes that `fill` takes while it works: float32 values, and what they are drawn from."""
-    return (4 if filler.type == "constant" else 12) * math.prod(shape)
+    return (8 if filler.type == "positive_unitball" else 4) * math.prod(shape)
 
 
 def _fan(filler, shape) -> float:

@@ -16,6 +16,7 @@ MEGAPIXELS_LIMIT = 100  # ours: decoding takes 1.4 GB at this size; the largest 
 VARIABLE = "MEGAPIXELS_LIMIT"  # of the environment: another limit
 SCANS_LIMIT = 100  # of a JPEG; ten are usual, and each costs the time of a whole image, whatever it holds
 BYTES_A_PIXEL = 24  # at most, while it is decoded: measured 14, and 23 for JPEG 2000
+FILE_BYTES_A_PIXEL = 8  # 16 bits a channel, alpha, not compressed
 
 # Decoders that read pixels and nothing else: Pillow's EPS reader, for one, starts another program.
 FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000")
@@ -55,6 +56,19 @@ def check_size(width: int, height: int) -> None:
             f"{width} x {height} pixels is more than the limit of {limit:g} megapixels; {VARIABLE}=N in the environment "
             "sets another"
         )
+
+
+def read_image_file(path) -> bytes:
+    """The bytes of an image file. Raises ImageFileError where it has more than an image of the limit, OSError.
+
+    Read whole, since from a file Python makes room for as many bytes as a header says follow.
+    """
+    most = int(megapixels_limit() * 1e6 * FILE_BYTES_A_PIXEL)
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise ImageFileError(f"a file of {size:,} bytes, more than {megapixels_limit():g} megapixels take ({VARIABLE})")
+        return file.read(most)
 
 
 def check_image(data: bytes) -> None:

@@ -43,11 +43,11 @@ def _label(text):
 
 def read_image(path, height=0, width=0, color=True, where=""):
     """C×H×W uint8, B, G, R (one plane where not `color`), resized where a size is given. Raises DataError."""
-    if not os.path.exists(path):
+    if not os.path.isfile(path):
         raise DataError(f"{where}: {path} does not exist; correct the list or root_folder")
     try:
-        image = image_file.decode(read_bytes(path, DataError, "image"), "color" if color else "gray")
-    except image_file.ImageFileError as problem:
+        image = image_file.decode(image_file.read_image_file(path), "color" if color else "gray")
+    except (image_file.ImageFileError, OSError) as problem:
         raise DataError(f"{where}: {path}: {problem}; correct the list or the image") from None
     if height and width:
         import cv2

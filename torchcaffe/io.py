@@ -13,7 +13,6 @@ import numpy as np
 from torchcaffe import image_file
 from torchcaffe.errors import DataError
 from torchcaffe.proto import caffe_pb2
-from torchcaffe.storage import read_bytes
 
 _LUMINANCE = np.array([0.2125, 0.7154, 0.0721])  # of R, G, B
 
@@ -95,7 +94,7 @@ def load_image(filename, color=True):
 
     if os.path.isfile(filename):
         try:
-            image_file.check_image(read_bytes(filename, DataError, "image"))
+            image_file.check_image(image_file.read_image_file(filename))
         except image_file.ImageFileError as problem:
             raise DataError(f"{filename}: {problem}") from None
     image = img_as_float(skimage.io.imread(filename))

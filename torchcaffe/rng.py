@@ -51,8 +51,13 @@ class Generator:
 
     def load_state_dict(self, state: dict):
         """Go on from what state_dict() gave. Raises KeyError, TypeError or ValueError for anything else."""
-        key = np.array(state["key"], np.uint32)
-        self._state.set_state(("MT19937", key, int(state["position"]), int(state["has_gauss"]), float(state["gauss"])))
+        key, position = np.array(state["key"]), int(state["position"])
+        if key.dtype.kind not in "iu" or key.shape != (WORDS,) or not 0 <= key.min() <= key.max() < 2**32:
+            raise ValueError(f"a generator's key is {WORDS} numbers of 32 bits")
+        if not 0 <= position <= WORDS:  # numpy would read behind the key
+            raise ValueError(f"a generator's position is 0 to {WORDS}, not {position}")
+        numbers = (int(bool(state["has_gauss"])), float(state["gauss"]))
+        self._state.set_state(("MT19937", key.astype(np.uint32), position, *numbers))
 
 
 def _in_blocks(shape, draw) -> np.ndarray:

@@ -177,3 +177,11 @@ def test_program_running_formats_are_not_opened(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n")
     with pytest.raises(ImageError, match="not an image of a known format"):
         read_image(tmp_path / "a.jpg")
+
+
+def test_a_file_larger_than_any_image_of_the_limit_is_not_read(tmp_path):
+    with open(tmp_path / "a.jpg", "wb") as file:
+        file.write(bombs.picture("JPEG"))
+        file.truncate(1 << 34)  # sparse: takes no disk
+    with pytest.raises(ImageError, match="a file of 17,179,869,184 bytes"):
+        read_image(tmp_path / "a.jpg")

@@ -7,8 +7,7 @@ import os
 from torchcaffe import log
 from torchcaffe.database import Writer
 from torchcaffe.errors import DataError
-from torchcaffe.image_file import ImageFileError, decode
-from torchcaffe.storage import read_bytes
+from torchcaffe.image_file import ImageFileError, decode, read_image_file
 
 
 def convert_imageset(flags, root, listing, database):
@@ -63,10 +62,12 @@ def read_datum(path, label, size, color, encoding):
     from torchcaffe.proto import caffe_pb2
 
     try:
-        image = decode(read_bytes(path, ImageFileError, "image"), "color" if color else "gray")
-    except ImageFileError as problem:
+        image = decode(read_image_file(path), "color" if color else "gray") if os.path.isfile(path) else None
+    except (ImageFileError, OSError) as problem:
+        log.error(f"{path}: {problem}")
+        image = None
+    if image is None:
         log.error(f"Could not open or find file {path}")
-        log.error(str(problem))
         return None
     height, width = size
     if height > 0 and width > 0:
