@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Dict, List, Optional, Sequence
 
 import recipe
-from tools.fingerprints import database_fingerprint, differences, read_json, sha256_of
+from tools.fingerprints import database_fingerprint, differences, read_json, sha256_of, stored_size
 
 # Solver fields that change what is shown and kept, not what is learned.
 INDIFFERENT = {"net", "snapshot_prefix", "snapshot", "display", "test_iter", "test_interval", "test_initialization",
@@ -150,6 +150,10 @@ def check_inputs(row: Row):
             data = {"celeba": "CELEBA=path", "fotw": "FOTW=path"}[recipe.STEPS[row.step].dataset]
             crop = recipe.NETS[row.net].crop
             raise ChainError(f"{row.title}: {path} is missing: make lmdb CROP={crop} PROFILE={row.profile.name} {data}")
+    for part, path in row.databases.items():
+        size = stored_size(row.path(path)) if not part.endswith("_labels") else None
+        if size is not None and size != (row.profile.stored_size,) * 2:
+            raise _other_crops(row, path, size)
     weights = row.weights_in
     if weights is None or os.path.exists(row.path(weights)):
         return
@@ -160,6 +164,14 @@ def check_inputs(row: Row):
                          "(takes a file that you have)")
     before = f"make step{row.step - 1} NET={row.net} PROFILE={row.profile.name}"
     raise ChainError(f"{row.title}: {weights} is missing: {before if row.start is None else 'see --weights'}")
+
+
+def _other_crops(row: Row, path: str, size) -> ChainError:
+    """An LMDB whose crops are not those that the net was made for: it would train, on another part of the face."""
+    wanted = row.profile.stored_size
+    return ChainError(
+        f"{row.title}: {path} holds crops of {size[0]} x {size[1]} pixels, profile {row.profile.name} takes {wanted} x "
+        f"{wanted}: make lmdb CROP={recipe.NETS[row.net].crop} PROFILE={row.profile.name} FORCE=1")
 
 
 def state(row: Row, inputs: Optional[dict] = None) -> State:

@@ -9,7 +9,7 @@ from typing import Dict, List, Optional
 
 from tools.download import sha256_of
 
-__all__ = ["count_records", "database_fingerprint", "differences", "read_json", "sha256_of", "write_json"]
+__all__ = ["count_records", "database_fingerprint", "differences", "read_json", "sha256_of", "stored_size", "write_json"]
 
 
 def differences(old: Dict[str, str], new: Dict[str, str]) -> List[str]:
@@ -52,6 +52,21 @@ def count_records(path: str) -> int:
             return environment.stat()["entries"]
     except lmdb.Error as error:
         raise OSError(f"{path} cannot be read as an LMDB: {error}; build it again") from None
+
+
+def stored_size(path: str):
+    """(height, width) of the first image of an LMDB folder; None where that is not an image. Raises OSError."""
+    import lmdb
+
+    from torchcaffe.datum import read_datum, to_array
+    from torchcaffe.errors import DataError
+
+    try:
+        with _open(path) as environment, environment.begin() as transaction:
+            first = next(iter(transaction.cursor()), None)
+            return None if first is None else to_array(read_datum(first[1]), path).shape[1:]
+    except (lmdb.Error, DataError, ValueError) as error:
+        raise OSError(f"{path} cannot be read as an LMDB of images: {error}; build it again") from None
 
 
 def read_json(path: str) -> Optional[dict]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -87,3 +88,21 @@ def test_terminated_run_goes_on_from_its_snapshot(project):
     assert chain.state(row).kind == "done"
     iterations = [line["iteration"] for line in metrics.read(row.path(f"{row.folder}/metrics.csv"))]
     assert iterations == sorted(set(iterations)) and iterations[-1] == 60
+
+
+def test_a_disk_that_fills_stops_the_run_with_one_line_and_leaves_no_half_snapshot(project):
+    """A limit on the size of files stands in for the full disk: the system refuses the write in the same place."""
+    run(project, [1])
+    options = {"max_iter": 6, "variant": "full_disk"}
+    row = chain.rows(TINY, ["gnet"], [2], root=project, **options)[0]
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(chain.ChainError, match="snapshot_iter_2.caffemodel: cannot be written: .* is unchanged"):
+            run(project, [2], **options)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    left = os.listdir(row.path(row.folder))
+    assert "train.log" in left and not [name for name in left if "snapshot" in name]
+    run(project, [2], **options)  # the same command, once there is room
+    assert chain.state(row).kind == "done"

@@ -6,6 +6,7 @@ import glob
 import os
 import shutil
 import sys
+from dataclasses import replace
 
 import pytest
 from tiny_project import TINY, make_project
@@ -245,3 +246,9 @@ def test_wrong_use_ends_with_2(arguments, message, capsys):
     with pytest.raises(SystemExit) as error:
         train.main(arguments)
     assert error.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_crops_of_another_size_are_refused_before_training(project):
+    row, = chain.rows(replace(TINY, crop_size=TINY.crop_size + 8), ["gnet"], [2], root=project)
+    with pytest.raises(chain.ChainError, match=r"holds crops of \d+ x \d+ pixels, profile tiny takes .* make lmdb"):
+        train.run([row], FAKE, say=print)
