@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,12 +49,9 @@ def start(root, iterations):
 
 
 def make(root, iterations):
-    import tiny_project
-    from dataclasses import replace
+    from tiny_project import TINY, make_project
 
-    steps = (2, 3, 4)
-    tiny_project.TINY = replace(tiny_project.TINY, max_iter=dict.fromkeys(steps, iterations), snapshot=3)
-    tiny_project.make_project(str(root))
+    make_project(str(root), replace(TINY, max_iter=dict.fromkeys((2, 3, 4), iterations), snapshot=3))
 
 
 def children(process):

@@ -39,7 +39,7 @@ def write_databases(folder: str):
                 writer.put(lmdb_writer.record_key(index, f"{index}.jpg"), lmdb_writer.labels_datum(bytes(row)))
 
 
-def make_project(root: str):
-    """The tiny profile's nets, solvers and LMDBs (of scheme 3) below `root`."""
-    make_nets.write(make_nets.generate([TINY]), root)
+def make_project(root: str, profile=TINY):
+    """Nets and solvers of `profile`, TINY with other numbers perhaps, and its LMDBs (of scheme 3) below `root`."""
+    make_nets.write(make_nets.generate([profile]), root)
     write_databases(os.path.join(root, recipe.lmdb_folder("tiny", "scheme3")))
