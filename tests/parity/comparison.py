@@ -16,25 +16,38 @@ ROOT = Path(__file__).resolve().parents[2]
 CAFFE_PYTHON = ROOT / ".caffe" / "python"
 LIMIT = 1e-4  # relative, float32
 HUGE = 1e30  # beyond: stand-ins for "nothing", such as max pooling's -FLT_MAX; they do not set the scale
+PART = 2**22  # elements looked at together: VGG-Face's fc6 has a hundred million
 
 
-def difference(a, b):
+def difference(a, b, smallest=1e-6, power=1):
     """Largest difference between two arrays, relative to the larger of the element and the mean size of the array.
 
-    Infinite where shapes differ, or where one is not finite and the other is something else.
+    The mean of sizes (power 1), or their root mean square (power 2), is `smallest` where it is less. Infinite where shapes differ, or where one is not finite and the other is something else.
     """
     if a.shape != b.shape:
         return np.inf
-    a, b = np.asarray(a, np.float64).reshape(-1), np.asarray(b, np.float64).reshape(-1)
+    a, b = np.ravel(a), np.ravel(b)
+    parts = [slice(start, start + PART) for start in range(0, a.size, PART)]
+    floor = max(_mean_size([a[part] for part in parts], power), smallest)
+    return max((_difference(a[part], b[part], floor) for part in parts), default=0.0)
+
+
+def _mean_size(parts, power):
+    total, count = 0.0, 0
+    for part in parts:
+        sizes = np.abs(np.asarray(part, np.float64))
+        usual = sizes[sizes < HUGE]  # neither is a not-a-number
+        total, count = total + float((usual**power).sum()), count + usual.size
+    return (total / count) ** (1 / power) if count else 0.0
+
+
+def _difference(a, b, floor):
     same = (a == b) | (np.isnan(a) & np.isnan(b))
     if same.all():
         return 0.0
     if not (np.isfinite(a) | same).all() or not (np.isfinite(b) | same).all():
         return np.inf
-    sizes = np.abs(a[np.isfinite(a)])
-    usual = sizes[sizes < HUGE]
-    floor = max(float(usual.mean()) if usual.size else 0.0, 1e-6)
-    a, b = a[~same], b[~same]
+    a, b = np.asarray(a[~same], np.float64), np.asarray(b[~same], np.float64)
     return float((np.abs(a - b) / np.maximum(np.maximum(np.abs(a), np.abs(b)), floor)).max())
 
 
