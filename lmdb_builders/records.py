@@ -93,7 +93,11 @@ def require_columns(path: str, columns, needed) -> None:
 
 
 def unsafe_name(name: str) -> Optional[str]:
-    """Why a file name from a table must not be opened, or None. A table must not reach outside its own folder."""
+    """Why a file name from a table must not be opened, or None. A table must not reach outside its own folder.
+
+    Links in the folder are followed wherever they lead, since data sets are often links to another disk: whoever made
+    the folder made them, while a table is only text. What they lead to is read as a photo and as nothing else.
+    """
     if not name or "\0" in name:
         return "no usable file name"
     parts = name.replace("\\", "/").split("/")

@@ -16,6 +16,8 @@ from torchcaffe.shuffles import shuffle
 from torchcaffe.storage import read_bytes
 from torchcaffe.transformer import Transformer
 
+EPOCHS_LIMIT = 10**6  # that a snapshot's record can have behind it
+
 
 def read_list(path, blank_lines=False):
     """[(name, label)] of a list file. Names may hold spaces; what is no number counts as label 0, as in C.
@@ -81,6 +83,8 @@ def image_batches(layer):
 
     def batches(state=None):
         position = int(state["position"]) if state else start
+        if not 0 <= position < len(lines.entries):
+            raise DataError(f"{p.source} has no line {position + 1}, where the snapshot stands; give the same list again")
         transformer.set_state(state)
         lines.set_state(state)
         while True:
@@ -127,7 +131,9 @@ class Lines:
         """Bring about the order of state(), or of the start where it is None: the shuffles are done again."""
         if state is None or (state["seed"], state["shuffles"]) == (self.seed, self.shuffles):
             return
-        self.seed = state["seed"]
+        if not 0 <= state["shuffles"] <= EPOCHS_LIMIT:
+            raise DataError(f"a record of {state['shuffles']} shuffles of an image list; go on from another snapshot")
+        self.seed = None if state["seed"] is None else int(state["seed"])
         self._begin()
         while self.generator is not None and self.shuffles < state["shuffles"]:
             self.shuffle()

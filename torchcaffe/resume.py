@@ -74,7 +74,7 @@ def read(state_path: str):
         files = {name: (entry["size"], entry["sha256"]) for name, entry in record["files"].items()}
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as problem:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as problem:
         raise SolverError(f"{path}: not a snapshot's record ({problem}); go on from an earlier snapshot") from None
     for name, (size, digest) in files.items():
         beside = os.path.join(os.path.dirname(path), os.path.basename(name))
@@ -99,7 +99,7 @@ def restore(solver, state_path: str, record):
         raise SolverError(f"{record_path(state_path)}: is not the record of {state_path}; go on from another snapshot")
     try:
         apply(solver, record)
-    except (LookupError, TypeError, ValueError) as problem:
+    except (LookupError, TypeError, ValueError, ArithmeticError) as problem:  # the last: int() of an infinity
         raise SolverError(
             f"{record_path(state_path)}: does not fit this net ({problem!r}); go on from a snapshot of the same net"
         ) from None

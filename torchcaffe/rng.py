@@ -9,7 +9,7 @@ import numpy as np
 
 _thread = threading.local()
 BLOCK = 2**20  # numbers drawn at a time
-WORDS = 624  # of 32 bits in MT19937's state
+WORDS = 624  # of MT19937's state
 
 
 class Generator:

@@ -48,7 +48,9 @@ class LibraryRandom:
         return list(self._last)
 
     def set_state(self, state: list):
-        self._last = deque((int(number) for number in state), maxlen=34)
+        if len(state) != 34:
+            raise ValueError(f"34 numbers follow from one another, not {len(state)}")
+        self._last = deque((int(number) & 0xFFFFFFFF for number in state), maxlen=34)
 
 
 library = LibraryRandom()  # one for the whole process, as in C; Caffe's random_seed does not reach it

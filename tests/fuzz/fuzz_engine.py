@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import shutil
 import sys
@@ -12,7 +13,7 @@ from google.protobuf.message import DecodeError
 from fuzz_target import ROOT, target
 
 import torchcaffe as caffe
-from torchcaffe import files, policies, solver_state, updates
+from torchcaffe import files, policies, resume, rng, solver_state, updates
 from torchcaffe.database import Writer, records
 from torchcaffe.datum import StoredDatum, read_datum, to_array
 from torchcaffe.errors import CaffeError
@@ -192,6 +193,24 @@ def state(data, folder):
 @target(lambda folder: [snapshot(folder, "solverstate.h5")], [CaffeError])
 def state_hdf5(data, folder):
     check_state(data, folder, "net.solverstate.h5")
+
+
+def record_seeds(folder):
+    """A snapshot's record, and one that says nothing of its files, so that mutations reach the rest."""
+    whole = snapshot(folder, "json")
+    yield whole
+    yield json.dumps({**json.loads(whole), "files": {}}).encode()
+
+
+@target(record_seeds, [CaffeError], [b'"files"', b'"random"', b'"generator"', b'"position"', b'"layers"'])
+def snapshot_record(data, folder):
+    solver = one_solver(folder)
+    for kind in ("caffemodel", "solverstate"):
+        (folder / f"small_iter_2.{kind}").touch()
+    (folder / "small_iter_2.json").write_bytes(data)
+    state = str(folder / "small_iter_2.solverstate")
+    resume.restore(solver, state, resume.read(state))
+    rng.generator().draws(700)
 
 
 def array_seeds(folder):

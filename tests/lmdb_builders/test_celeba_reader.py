@@ -10,6 +10,7 @@ import pytest
 import recipe
 from lmdb_builders.celeba import read_celeba
 from lmdb_builders.errors import BuildError
+from lmdb_builders.images import read_image
 
 ALL = ("train", "val", "test")
 
@@ -127,6 +128,20 @@ def test_missing_photo_is_skipped_by_name(celeba):
     (celeba / "Img/img_celeba/000009.jpg").unlink()
     (entry,) = read_celeba(celeba).skipped
     assert entry == ("val", "000009.jpg", "Eval/list_eval_partition.txt", 9, "image file is missing")
+
+
+def test_links_in_the_folder_are_followed(celeba, tmp_path):
+    """Photos on another disk, one by one or as a folder: the links are the user's, not the table's."""
+    photos = celeba / "Img/img_celeba"
+    (tmp_path / "disk").mkdir()
+    photos.joinpath("000002.jpg").rename(tmp_path / "disk" / "other.jpg")
+    photos.joinpath("000002.jpg").symlink_to(tmp_path / "disk" / "other.jpg")
+    expected = [record.image for record in read_celeba(celeba, splits=ALL).records]
+    photos.rename(tmp_path / "disk" / "img_celeba")
+    photos.symlink_to(tmp_path / "disk" / "img_celeba")
+    found = read_celeba(celeba, splits=ALL)
+    assert len(found.records) == 12 and [record.image for record in found.records] == expected
+    assert read_image(celeba / found.records[1].image).shape[2] == 3
 
 
 @pytest.mark.parametrize("name", ["../../secret.jpg", "/etc/passwd", "..\\x.jpg", "a/../../b.jpg"])

@@ -88,9 +88,14 @@ class HDF5Data(Source):
         return {"file": self.file, "row": self.row, "turn": self.turn, **order}
 
     def set_data_state(self, state):
-        self.files, self.file = list(state["files"]), int(state["file"])
+        files, order, file, row = state["files"], state["order"], int(state["file"]), int(state["row"])
+        if sorted(files) != sorted(self.files) or not 0 <= file < len(files):
+            raise ValueError(f"its files are not those that {self.param.hdf5_data_param.source} lists")
+        self.files, self.file = list(files), file
         self.load()
-        self.row, self.turn, self.order = int(state["row"]), int(state["turn"]), list(state["order"])
+        if sorted(order) != list(range(len(self.order))) or not 0 <= row < len(order):
+            raise ValueError(f"its rows are not those of {files[file]}")
+        self.row, self.turn, self.order = row, int(state["turn"]), list(order)
         shuffles.library.set_state(state["library"])
 
     def forward(self):
