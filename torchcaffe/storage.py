@@ -36,8 +36,8 @@ def read_bytes(path, error=CaffeError, what="file", mapped=False):
         mapped: give an mmap instead of bytes: nothing is read before it is used, nothing is held twice. For files
             that are replaced as a whole (atomic_write), not rewritten in place.
     Raises:
-        error: missing, a folder, a device or pipe (/dev/zero has no end), unreadable, empty, or plainly something else (a git-lfs pointer, a web page, an
-            archive); the message names the file and the remedy.
+        error: missing, a folder, a device or pipe (/dev/zero has no end), unreadable, empty, or plainly something else
+            (a git-lfs pointer, a web page, an archive); the message names the file and the remedy.
     """
     try:
         if not (os.path.isfile(path) or os.path.isdir(path)) and os.path.exists(path):

@@ -22,7 +22,8 @@ PART = 2**22  # elements looked at together: VGG-Face's fc6 has a hundred millio
 def difference(a, b, smallest=1e-6, power=1):
     """Largest difference between two arrays, relative to the larger of the element and the mean size of the array.
 
-    The mean of sizes (power 1), or their root mean square (power 2), is `smallest` where it is less. Infinite where shapes differ, or where one is not finite and the other is something else.
+    The mean of sizes (power 1), or their root mean square (power 2), is `smallest` where it is less. Infinite where shapes
+    differ, or where one is not finite and the other is something else.
     """
     if a.shape != b.shape:
         return np.inf

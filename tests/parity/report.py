@@ -62,8 +62,8 @@ def nets():
 ## Whole nets, {ITERATIONS} iterations of SGD each
 
 Each written from its paper, with the dropout and the auxiliary heads it trains with: the same weights in both engines,
-then forward and backward (data, diff and gradient of every blob, relative to its root mean square; backward from the same activations, since within
-rounding of a ReLU's kink either gradient is right), then {ITERATIONS} iterations. Rates are the authors', brought to
+then forward and backward (data, diff and gradient of every blob, relative to its root mean square; backward from the
+same activations, since within rounding of a ReLU's kink either gradient is right), then {ITERATIONS} iterations. Rates are the authors', brought to
 the smaller batch; where that alone would let rounding grow, lower ones (`tests/parity/net_jobs.py`: `slower`). VGG-Face
 starts from a file in V1 format, MTCNN's nets from their authors' weights, the others from their fillers' draws.
 """
