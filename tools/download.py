@@ -22,6 +22,7 @@ from typing import Dict, Optional
 CHUNK = 1 << 20  # bytes
 ATTEMPTS = 4  # connections in a row that bring no byte before giving up
 TIMEOUT = 60  # seconds without a byte
+LIMIT = 1 << 30  # bytes of a file; the only one that is fetched has 540 MB
 
 
 class DownloadError(RuntimeError):
@@ -51,7 +52,7 @@ def download(url: str, path: str, md5: str, pause: float = 2.0, context: Optiona
 
     Until then the bytes lie in `path`.part, and `path`.part.json says what they are part of: a later call goes on from
     there if the server still has the same file. A broken connection is taken up again after `pause` seconds.
-    Raises DownloadError; a full disk is one, and keeps what has arrived.
+    Raises DownloadError, also for more than LIMIT bytes; a full disk is one, and keeps what has arrived.
     """
     check_https(url)
     handlers = [_HttpsOnly(), urllib.request.HTTPSHandler(context=context or ssl.create_default_context())]
@@ -158,9 +159,9 @@ def _fetch_rest(opener: urllib.request.OpenerDirector, partial: _Partial) -> Non
                 raise _Interrupted("the server sent another part than the one asked for")
             if response.status != 206:  # the whole file: no Range asked for, none understood, or it has changed
                 have = 0
-                length = response.headers.get("Content-Length")
-                partial.describe(response, int(length) if length else None)
-                _check_room(partial, int(length or 0))
+                _check_size(partial, response.length or 0)
+                partial.describe(response, response.length)
+                _check_room(partial, response.length or 0)
             _store(response, partial, have)
     except urllib.error.HTTPError as error:
         _after_refusal(error, partial)
@@ -186,6 +187,14 @@ def _after_refusal(error: urllib.error.HTTPError, partial: _Partial) -> None:
                         "fetch the file elsewhere and pass it as VGG_FACE=path") from None
 
 
+def _check_size(partial: _Partial, size: int) -> None:
+    """Raise DownloadError, and keep nothing, where the server sends more than the file can have."""
+    if size > LIMIT:
+        partial.discard()
+        raise DownloadError(f"{partial.url}: the server sends {size:,} bytes or more, and the file has less than "
+                            f"{LIMIT:,}: it is another one; check the address")
+
+
 def _check_room(partial: _Partial, size: int) -> None:
     room = shutil.disk_usage(os.path.dirname(partial.path)).free + partial.size()
     if room < size:
@@ -199,6 +208,8 @@ def _store(response: http.client.HTTPResponse, partial: _Partial, have: int) -> 
     with open(partial.path, "ab" if have else "wb") as stream, tqdm(
             total=total, initial=have, unit="B", unit_scale=True, desc=os.path.basename(partial.path)[:-5]) as bar:
         while chunk := response.read(CHUNK):
+            have += len(chunk)
+            _check_size(partial, have)
             stream.write(chunk)
             bar.update(len(chunk))
     if total is not None and partial.size() < total:

@@ -87,8 +87,11 @@ def verify_vgg_face(path: str) -> str:
             json.dump(found, stream, indent=2)
             stream.write("\n")
         return found["sha256"]
-    with open(record_path, encoding="utf-8") as stream:
-        recorded = json.load(stream).get("sha256")
+    try:
+        with open(record_path, encoding="utf-8") as stream:
+            recorded = json.load(stream)["sha256"]
+    except (ValueError, LookupError, TypeError):
+        raise WeightsError(f"{record_path}: does not hold the sha256 noted at first use; delete it to note it anew") from None
     if recorded != found["sha256"]:
         raise WeightsError(f"{path}: sha256 is {found['sha256']}, but {recorded} was noted in {record_path} at first "
                            "use; if you changed the file on purpose, delete that note")

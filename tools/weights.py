@@ -85,6 +85,9 @@ def _extract(archive: str, target: str) -> None:
                     continue
                 if not member.isreg():
                     raise WeightsError(f"{archive}: {recipe.VGG_FACE_MEMBER} is not a plain file in it")
+                if member.size > download.LIMIT:
+                    raise WeightsError(f"{archive}: {recipe.VGG_FACE_MEMBER} has {member.size:,} bytes in it, more than "
+                                       f"VGG-Face's: it is another file, or a bomb")
                 with open(target, "wb") as stream:
                     shutil.copyfileobj(members.extractfile(member), stream, download.CHUNK)
                 if os.path.getsize(target) != member.size:

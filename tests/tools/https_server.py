@@ -38,6 +38,7 @@ class Server:
         self.cut_after: List[int] = []  # bytes after which the next connections end
         self.redirect: Optional[str] = None
         self.status: List[int] = []  # answers of the next requests instead of the file
+        self.length: Optional[str] = "right"  # or what Content-Length says instead; None: it is not sent
         self.if_range = True  # False: sends the part asked for although the file has changed
         self.seen: List[Optional[str]] = []  # the Range header of each request
         self.conditions: List[Optional[str]] = []  # the If-Range header of each request
@@ -87,7 +88,9 @@ class Server:
         request.send_response(206 if start else 200)
         if start:
             request.send_header("Content-Range", f"bytes {start}-{len(self.content) - 1}/{len(self.content)}")
-        request.send_header("Content-Length", str(len(self.content) - start))
+        if self.length:
+            right = str(len(self.content) - start)
+            request.send_header("Content-Length", right if self.length == "right" else self.length)
         request.send_header("ETag", self.etag)
         request.end_headers()
         end = start + self.cut_after.pop(0) if self.cut_after else len(self.content)

@@ -139,6 +139,33 @@ def test_redirect_to_http_is_refused(server: Server, target: Path) -> None:
     assert len(server.seen) == 1
 
 
+def test_redirect_to_another_https_address_is_followed(server: Server, certificate, target: Path) -> None:
+    other = Server(*certificate)
+    other.redirect = server.url
+    try:
+        download.download(other.url, str(target), MD5, pause=0.0, context=server.trust)
+    finally:
+        other.close()
+    assert target.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("length", ["right", None])
+def test_more_than_the_limit_is_not_stored(server: Server, target: Path, monkeypatch, length) -> None:
+    """Said by the header before a byte is taken, or, where the header says nothing, as soon as it is seen."""
+    monkeypatch.setattr(download, "LIMIT", 2_500_000)
+    server.length = length
+    with pytest.raises(download.DownloadError, match="bytes or more, and the file has less than 2,500,000"):
+        fetch(server, target)
+    assert not target.exists() and leftovers(target) == []
+
+
+@pytest.mark.parametrize("length", ["many", "-5"])
+def test_a_length_that_is_none_is_passed_over(server: Server, target: Path, length) -> None:
+    server.length = length
+    fetch(server, target)
+    assert target.read_bytes() == CONTENT
+
+
 def test_unknown_certificate_is_refused(server: Server, target: Path) -> None:
     with pytest.raises(download.DownloadError, match="not who it says"):
         download.download(server.url, str(target), MD5, pause=0.0, context=ssl.create_default_context())

@@ -52,6 +52,33 @@ def archive_of(path: Path, members: dict) -> str:
     return download.md5_of(str(path))
 
 
+def test_of_an_archive_only_the_one_member_is_written(tmp_path, place, narrow) -> None:
+    """Names that climb out, absolute ones, links and devices lie beside it: none of them is made."""
+    path, outside = tmp_path / "a.tar.gz", tmp_path / "outside"
+    members = {"../outside": b"x", str(outside): b"x", "vgg_face_caffe/link": str(outside), "weights/evil": b"x"}
+    md5 = archive_of(path, {**members, recipe.VGG_FACE_MEMBER: narrow})
+    before = sorted(tmp_path.rglob("*"))
+    weights.take_file(str(path), md5=md5)
+    assert place.read_bytes() == narrow
+    assert set(tmp_path.rglob("*")) - set(before) == {place, place.with_suffix(".json")}
+
+
+@pytest.mark.parametrize("note", ["", "[1]", "{}", "\xff"])
+def test_a_note_that_is_damaged_is_named(tmp_path, place, narrow, note) -> None:
+    place.write_bytes(narrow)
+    place.with_suffix(".json").write_bytes(note.encode("latin-1"))
+    with pytest.raises(WeightsError, match="VGG_FACE.json: does not hold the sha256.*delete it"):
+        weights.verify_vgg_face(str(place))
+
+
+def test_a_member_of_absurd_size_is_not_unpacked(tmp_path, place, narrow, monkeypatch) -> None:
+    monkeypatch.setattr(download, "LIMIT", len(narrow) - 1)
+    md5 = archive_of(tmp_path / "a.tar.gz", {recipe.VGG_FACE_MEMBER: narrow})
+    with pytest.raises(WeightsError, match="more than VGG-Face's"):
+        weights.take_file(str(tmp_path / "a.tar.gz"), md5=md5)
+    assert not place.exists()
+
+
 def say(capsys: pytest.CaptureFixture) -> str:
     """What the tool said on stderr: one line."""
     text = capsys.readouterr().err
