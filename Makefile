@@ -104,8 +104,8 @@ prototxt: $(READY) ## write prototxt/ and solvers/ from recipe.py
 caffe: ## unpack real Caffe 1.0 (Debian 11's, CPU) into .caffe/, for ENGINE=caffe and for the tests
 	@$(PYTHON) tools/install_caffe.py $(call option,--mirror,DEBIAN_MIRROR) $(force)
 
-parity: $(READY) ## compare torchcaffe with real Caffe (make caffe): writes docs/parity.md
-	@$(PY) tests/parity/report.py
+parity: $(READY) ## compare torchcaffe with real Caffe (make caffe): writes docs/parity.md (FAST=1: one part, no page)
+	@$(PY) tests/parity/report.py $(if $(filter-out 0 no false,$(FAST)),--fast)
 
 bench: $(READY) ## measure every claim of docs/benchmarks.md beside its rival and write that page (GPU=0: on a GPU)
 	@$(PY) -m benchmarks.report $(call option,--gpu,GPU)

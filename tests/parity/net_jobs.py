@@ -98,7 +98,7 @@ NETS = {
         STEP,
         Setting(1, 224, 1),
         Setting(1 / 16, 64, 2),
-        slower=100,
+        slower=400,
     ),
     "FCN-8s": WholeNet(
         nets_vgg.fcn8s,
