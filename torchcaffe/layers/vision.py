@@ -11,9 +11,6 @@ import torch.nn.functional as F
 from torchcaffe.layers.base import Layer, register
 
 
-WINOGRAD_CHANNELS, WINOGRAD_SIZE = 64, 28  # of the smallest image that Winograd is taken for
-
-
 def conv_geometry(layer, parameter, spatial):
     """kernel, stride, pad, dilation as lists of `spatial` numbers from a ConvolutionParameter (Caffe's rules)."""
 
@@ -109,8 +106,6 @@ class Convolution(ConvolutionBase):
         return output_size(self, size, axis)
 
     def convolve(self, x, weight, bias):
-        if self.suits_winograd(x):
-            return torch._nnpack_spatial_convolution(x.contiguous(), weight, bias, self.pad, self.stride)
         if x.dim() == 4 and x.shape[1] > 1:
             x = x.contiguous(memory_format=torch.channels_last)  # the faster layout on CPUs and tensor cores
         short = [
@@ -119,25 +114,6 @@ class Convolution(ConvolutionBase):
         if any(short):  # a kernel that sticks out by less than the stride still gives one output in Caffe
             x = F.pad(x, [amount for extra in reversed(short) for amount in (0, extra)])
         return self.FUNCTIONS[len(self.kernel)](x, weight, bias, self.stride, self.pad, self.dilation, self.group)
-
-
-    def suits_winograd(self, x):
-        """True where NNPACK's Winograd convolution saves time: one big image of many channels, 3×3, and no gradient.
-
-        It multiplies 5 times less than the sum itself does; batches and small images are faster without (measured:
-        docs/benchmarks.md). Its rounding errors are some 1e-5 of the output's size.
-        """
-        return (
-            len(x) == 1
-            and x.dim() == 4
-            and min(x.shape[1], self.outputs) >= WINOGRAD_CHANNELS
-            and min(x.shape[2:]) >= WINOGRAD_SIZE
-            and (self.kernel, self.stride, self.dilation, self.group) == ([3, 3], [1, 1], [1, 1], 1)
-            and x.device.type == "cpu"
-            and x.dtype == torch.float32
-            and not torch.is_grad_enabled()
-            and torch.backends.nnpack.is_available()
-        )
 
 
 @register
