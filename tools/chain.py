@@ -141,7 +141,10 @@ def is_full_size(profile: recipe.Profile) -> bool:
 
 # ---------------------------------------------------------------------------------------------- what is there
 def check_inputs(row: Row):
-    """Raise ChainError, naming the command that helps, for the first input of `row` that is missing."""
+    """Raise ChainError, naming the command that helps, for the first input of `row` that is missing or does not fit.
+
+    A damaged LMDB is torchcaffe's DataError.
+    """
     for path in (row.definition,) if row.step == 1 else (row.solver, row.definition):
         if not os.path.exists(row.path(path)):
             raise ChainError(f"{row.title}: {path} is missing: make prototxt")
@@ -151,9 +154,8 @@ def check_inputs(row: Row):
             crop = recipe.NETS[row.net].crop
             raise ChainError(f"{row.title}: {path} is missing: make lmdb CROP={crop} PROFILE={row.profile.name} {data}")
     for part, path in row.databases.items():
-        size = stored_size(row.path(path)) if not part.endswith("_labels") else None
-        if size is not None and size != (row.profile.stored_size,) * 2:
-            raise _other_crops(row, path, size)
+        if not part.endswith("_labels"):
+            _check_crops(row, path)
     weights = row.weights_in
     if weights is None or os.path.exists(row.path(weights)):
         return
@@ -166,12 +168,13 @@ def check_inputs(row: Row):
     raise ChainError(f"{row.title}: {weights} is missing: {before if row.start is None else 'see --weights'}")
 
 
-def _other_crops(row: Row, path: str, size) -> ChainError:
-    """An LMDB whose crops are not those that the net was made for: it would train, on another part of the face."""
-    wanted = row.profile.stored_size
-    return ChainError(
-        f"{row.title}: {path} holds crops of {size[0]} x {size[1]} pixels, profile {row.profile.name} takes {wanted} x "
-        f"{wanted}: make lmdb CROP={recipe.NETS[row.net].crop} PROFILE={row.profile.name} FORCE=1")
+def _check_crops(row: Row, path: str):
+    """Raise ChainError for an LMDB of other crops than the net was made for: it would train, on part of a face."""
+    (height, width), wanted = stored_size(row.path(path)), row.profile.stored_size
+    if (height, width) != (wanted, wanted):
+        raise ChainError(
+            f"{row.title}: {path} holds crops of {height} x {width} pixels, profile {row.profile.name} takes {wanted} x "
+            f"{wanted}: make lmdb CROP={recipe.NETS[row.net].crop} PROFILE={row.profile.name} FORCE=1")
 
 
 def state(row: Row, inputs: Optional[dict] = None) -> State:

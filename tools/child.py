@@ -28,23 +28,9 @@ def run(row: chain.Row, job: str, interpreter, header: Sequence[str], on_event: 
     chain.ChainError with the reason where it fails, and Stopped where it was stopped.
     """
     log = row.path(os.path.join(row.folder, "train.log"))
-    asked, process, end = [], None, None
-
-    def hand_on(number, frame):
-        if number == signal.SIGHUP:
-            if process is not None:
-                process.send_signal(number)
-            return
-        asked.append(number)
-        if len(asked) == 1:
-            say("stopping after this iteration, with a snapshot (once more: at once, without one)")
-        if process is not None:
-            process.terminate() if len(asked) == 1 else process.kill()
-
-    with signals(hand_on):
-        process = _start(row, job, interpreter, header, log, lock)
-        if asked:
-            process.terminate()
+    end = None
+    told = "stopping after this iteration, with a snapshot (once more: at once, without one)"
+    with handing_on(lambda: _start(row, job, interpreter, header, log, lock), lambda: say(told)) as (process, asked):
         try:
             for line in process.stdout:
                 event = json.loads(line)
@@ -101,11 +87,30 @@ def killed(status: int) -> str:
 
 
 @contextlib.contextmanager
-def signals(handler):
-    """Let `handler` have SIGINT, SIGTERM and SIGHUP for a while."""
-    before = {n: signal.signal(n, handler) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+def handing_on(start: Callable, on_stop: Callable = lambda: None):
+    """Start a process and hand our signals on to it for a while; yields (process, list of SIGINT and SIGTERM so far).
+
+    The first of these stops it with SIGTERM, and calls `on_stop`; the second ends it at once. SIGHUP goes on as it is.
+    """
+    process, asked = None, []
+
+    def hand_on(number, frame):
+        if number == signal.SIGHUP:
+            if process is not None:
+                process.send_signal(number)
+            return
+        asked.append(number)
+        if len(asked) == 1:
+            on_stop()
+        if process is not None:
+            process.terminate() if len(asked) == 1 else process.kill()
+
+    before = {n: signal.signal(n, hand_on) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
-        yield
+        process = start()
+        if asked:  # while it was started
+            process.terminate()
+        yield process, asked
     finally:
         for number, old in before.items():
             signal.signal(number, old)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -55,18 +56,14 @@ def count_records(path: str) -> int:
 
 
 def stored_size(path: str):
-    """(height, width) of the first image of an LMDB folder; None where that is not an image. Raises OSError."""
-    import lmdb
+    """(height, width) of the first image of an LMDB folder. Raises torchcaffe's DataError, also for a damaged one."""
+    from torchcaffe.datasource import Environment
+    from torchcaffe.datum import to_array
 
-    from torchcaffe.datum import read_datum, to_array
-    from torchcaffe.errors import DataError
-
-    try:
-        with _open(path) as environment, environment.begin() as transaction:
-            first = next(iter(transaction.cursor()), None)
-            return None if first is None else to_array(read_datum(first[1]), path).shape[1:]
-    except (lmdb.Error, DataError, ValueError) as error:
-        raise OSError(f"{path} cannot be read as an LMDB of images: {error}; build it again") from None
+    environment = Environment.open(path)
+    with contextlib.closing(environment.records_from(0, False)) as records:
+        key, value = next(records)
+        return to_array(environment.datum(key, value), environment.where(key)).shape[1:]
 
 
 def read_json(path: str) -> Optional[dict]:

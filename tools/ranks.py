@@ -11,6 +11,7 @@ more than the project and the LMDBs. The first failure, of any rank, is put into
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -25,7 +26,7 @@ from typing import Optional
 
 import recipe
 from tools.chain import ChainError
-from tools.child import STOPPED, killed, signals
+from tools.child import STOPPED, handing_on, killed
 from tools.solving import Failed
 
 NO_MORE = 3  # exit status of a follower's tools/solve.py: rank 0 has no more jobs
@@ -108,23 +109,10 @@ def follow(root: str = recipe.ROOT) -> int:
 def _follow_one(turn: int, folder: str, root: str) -> int:
     environment = {**os.environ, "GLOG_minloglevel": "1", "PYTHONPATH": os.pathsep.join(
         filter(None, (recipe.ROOT, os.environ.get("PYTHONPATH"))))}
-    process, asked = None, []
-
-    def hand_on(number, frame):
-        if number == signal.SIGHUP:
-            if process is not None:
-                process.send_signal(number)
-            return
-        asked.append(number)
-        if process is not None:
-            process.terminate() if len(asked) == 1 else process.kill()
-
-    with signals(hand_on):
-        process = subprocess.Popen([sys.executable, "-m", "tools.solve", "--follow", str(turn), folder], cwd=root,
-                                   env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                                   start_new_session=True)
-        if asked:
-            process.terminate()
+    command = [sys.executable, "-m", "tools.solve", "--follow", str(turn), folder]
+    start = functools.partial(subprocess.Popen, command, cwd=root, env=environment, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.DEVNULL, start_new_session=True)
+    with handing_on(start) as (process, asked):
         status = process.wait()
     if asked and status == -signal.SIGTERM:  # before it took part in anything: nobody else knows
         with contextlib.suppress(RuntimeError):

@@ -74,7 +74,10 @@ class Run:
         self.versions, self.test, self.drawn = {}, {}, 0.0
 
     def follow(self, interpreter, header=(), lock: Optional[int] = None):
-        """Start the process and read its events to the end; `lock`: see child.run. Raises chain.ChainError or child.Stopped."""
+        """Start the process and read its events to the end; `lock`: see child.run.
+
+        Raises chain.ChainError or child.Stopped.
+        """
         job = os.path.join(self.row.folder, "job.json")
         try:
             child.run(self.row, job, interpreter, header, self.event, self.say, lock)
@@ -107,11 +110,13 @@ class Run:
             self.versions = event["versions"]
 
     def best(self) -> Optional[int]:
-        """Iteration of the snapshot that did best in validation: the highest accuracy, and the lowest loss among these."""
+        """Iteration of the snapshot that did best in validation: highest accuracy, then lowest loss, then the newest."""
         there = {iteration for iteration, _ in chain.snapshots(self.row)}
-        tested = [row for row in self.metrics.rows if row["iteration"] in there and row["val_loss"] is not None]
-        key = lambda row: (row["val_accuracy"] or 0.0, -row["val_loss"])  # noqa: E731
-        return max(tested, key=key)["iteration"] if tested else None
+        tested = [
+            (row["val_accuracy"] or 0.0, -row["val_loss"], row["iteration"])
+            for row in self.metrics.rows if row["iteration"] in there and row["val_loss"] is not None
+        ]
+        return max(tested)[2] if tested else None
 
     def draw(self):
         draw(self.metrics.rows, self.row.path(os.path.join(self.row.folder, "curve.png")), self.title)
@@ -127,9 +132,8 @@ def _finish(row: chain.Row, run: Run, solver, inputs: dict, interpreter, leader=
         "train_loss": run.metrics.last("train_loss"), "seconds": run.metrics.last("seconds"),
         "engine": run.versions.get("engine", interpreter.module), "versions": run.versions,
         "precision": row.precision, "ranks": leader.count if leader is not None else 1, "seed": solver.random_seed,
-        "sha256": fingerprints.sha256_of(row.path(final)), "inputs": inputs,
+        "sha256": fingerprints.sha256_of(row.path(final)), "inputs": inputs, "best": _best_record(row, run),
     }
-    record["best"] = _best_record(row, run)
     place(row, final, record)
     fingerprints.write_json(row.path(os.path.join(row.folder, "run.json")),
                      {"inputs": inputs, "max_iter": solver.max_iter, "finished": True})
@@ -165,7 +169,7 @@ def _clear(row: chain.Row, inputs: dict, say):
     """Make room for a run from the start. A run from other inputs that was not finished is moved aside, not lost."""
     folder = row.path(row.folder)
     old = fingerprints.read_json(os.path.join(folder, "run.json"))
-    snapshots = glob.glob(glob.escape(folder) + "/snapshot_iter_*") + glob.glob(glob.escape(folder) + "/.snapshot_iter_*")
+    snapshots = [path for start in ("", ".") for path in glob.glob(f"{glob.escape(folder)}/{start}snapshot_iter_*")]
     if old and not old.get("finished") and snapshots and fingerprints.differences(old["inputs"], inputs):
         aside = f"{row.folder}.{time.strftime('%Y%m%d-%H%M%S')}"
         say(f"{row.title}: the unfinished run from other inputs is now {aside}; it is not gone on with")
@@ -212,7 +216,8 @@ def _only_one(row: chain.Row):
         except OSError:
             stream.seek(0)
             who = f"process {stream.read().strip() or 'unknown'}, or one that it has started"
-            raise chain.ChainError(f"{row.title}: another process trains in {row.folder} ({who}); wait or stop it") from None
+            raise chain.ChainError(
+                f"{row.title}: another process trains in {row.folder} ({who}); wait or stop it") from None
         stream.truncate(0)
         stream.write(f"{os.getpid()}\n")
         stream.flush()
@@ -220,7 +225,7 @@ def _only_one(row: chain.Row):
 
 
 def _check_space(row: chain.Row):
-    """Raise chain.ChainError where the disk has no room for two more snapshots, each as large as weights and momentum."""
+    """Raise chain.ChainError where the disk has no room for two more snapshots, of weights and momentum each."""
     if not row.weights_in:
         return
     needed = 4 * os.path.getsize(row.path(row.weights_in))

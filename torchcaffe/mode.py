@@ -7,7 +7,6 @@ import threading
 from torchcaffe.errors import CaffeError
 from torchcaffe.shares import Share
 
-
 PRECISIONS = ("float32", "tf32", "bf16")
 
 

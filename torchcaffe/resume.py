@@ -15,7 +15,7 @@ import os
 
 import torch
 
-from torchcaffe import log, rng, storage
+from torchcaffe import log, mode, rng, storage
 from torchcaffe.errors import SolverError
 
 VERSION = 1
@@ -29,16 +29,11 @@ def record_path(state_path: str) -> str:
 
 def fingerprint(path) -> dict:
     """Size and SHA-256 of a file."""
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256") if hasattr(hashlib, "file_digest") else _digest(file)
-    return {"size": os.path.getsize(path), "sha256": digest.hexdigest()}
-
-
-def _digest(file):
     digest = hashlib.sha256()
-    for block in iter(lambda: file.read(1 << 20), b""):
-        digest.update(block)
-    return digest
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return {"size": os.path.getsize(path), "sha256": digest.hexdigest()}
 
 
 def write(solver, model: str, state: str):
@@ -90,13 +85,22 @@ def read(state_path: str):
     return record
 
 
-def restore(solver, state_path: str, record):
-    """Put the training net's data layers and the random generators where the record says. Raises SolverError."""
-    if record is None or "random" not in record:
-        log.info(f"No record of data and random numbers beside {state_path}: they start anew, as in Caffe")
-        return
-    if record.get("iteration") != solver.iter:
+def check(state_path: str, record, iteration: int):
+    """Raise SolverError where the record is of another iteration than the state beside it."""
+    if record is not None and record.get("iteration") != iteration:
         raise SolverError(f"{record_path(state_path)}: is not the record of {state_path}; go on from another snapshot")
+
+
+def restore(solver, state_path: str, record):
+    """Put the training net's data layers and the random generators where the record says. Raises SolverError.
+
+    Solvers on several GPUs in Caffe's own way draw numbers of their own each, and the record is the first one's: they
+    start anew, as in Caffe.
+    """
+    share = mode.share()
+    if record is None or "random" not in record or share.count > 1 and not share.split:
+        log.info(f"Data and random numbers of {state_path} are not on record: they start anew, as in Caffe")
+        return
     try:
         apply(solver, record)
     except (LookupError, TypeError, ValueError, ArithmeticError) as problem:  # the last: int() of an infinity

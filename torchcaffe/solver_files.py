@@ -57,6 +57,7 @@ class SolverFiles:
 
         record = resume.read(path)
         state = read_solver_state(path)
+        resume.check(path, record, state.iter)
         if len(state.history) != len(self.history):
             raise WeightsError(
                 f"{path}: holds {len(state.history)} history blobs, this {self.type} solver needs {len(self.history)}; "

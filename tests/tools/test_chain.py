@@ -57,6 +57,12 @@ def test_four_steps_then_nothing_to_do(project):
     assert times == [os.path.getmtime(row.path(row.weights_out)) for row in rows]
 
 
+def wait_for(child, condition):
+    while not condition():
+        assert child.poll() is None
+        time.sleep(0.02)
+
+
 def test_terminated_run_goes_on_from_its_snapshot(project):
     run(project, [1])
     script = textwrap.dedent("""
@@ -74,9 +80,16 @@ def test_terminated_run_goes_on_from_its_snapshot(project):
     paths = os.pathsep.join([os.path.dirname(os.path.dirname(os.path.dirname(__file__))), os.path.dirname(__file__)])
     child = subprocess.Popen([sys.executable, "-c", script, project], stdout=subprocess.PIPE, text=True,
                              stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": paths})
-    while len(metrics.read(row.path(f"{row.folder}/metrics.csv"))) < 3:
-        assert child.poll() is None
-        time.sleep(0.02)
+    wait_for(child, lambda: len(metrics.read(row.path(f"{row.folder}/metrics.csv"))) >= 3)
+    before = set(chain.snapshots(row))
+    child.send_signal(signal.SIGHUP)  # a snapshot, and on
+    odd = lambda: any(iteration % TINY.snapshot for iteration, _ in set(chain.snapshots(row)) - before)  # noqa: E731
+    for _ in range(20):  # one that is due anyway proves nothing
+        if odd():
+            break
+        time.sleep(0.1)
+        child.send_signal(signal.SIGHUP)
+    assert odd() and child.poll() is None
     child.send_signal(signal.SIGTERM)
     output, _ = child.communicate(timeout=60)
     assert child.returncode == 130 and "the same command goes on from iteration" in output

@@ -221,8 +221,32 @@ def test_two_processes_do_not_train_in_one_folder(project):
     os.makedirs(row.path(row.folder))
     with runs._only_one(row):
         assert status.describe(row)["state"] == "running"
-        with pytest.raises(chain.ChainError, match="another process"):
+        with pytest.raises(chain.ChainError, match=f"another process .*process {os.getpid()}, or one that it has"):
             run(project, [2])
+
+
+def test_the_best_snapshot_stays_beside_the_newest(project, monkeypatch):
+    accuracies = iter([0.1, 0.9, 0.4, 0.5, 0.5])
+    take = runs.Run.event
+    monkeypatch.setattr(runs.Run, "event", lambda self, event: take(
+        self, {**event, "accuracy": next(accuracies)} if event["event"] == "test" else event))
+    rows = chain.rows(TINY, ["gnet"], [2], root=project)
+    path = rows[0].path(rows[0].solver)
+    with open(path) as stream:
+        text = stream.read()
+    with open(path, "w") as stream:
+        stream.write(text.replace("snapshot: 2 ", "snapshot: 3 ").replace("max_iter: 6 ", "max_iter: 12 "))
+    train.run(rows, FAKE, say=print)  # tests and snapshots at 3, 6, 9, 12
+    left = sorted(os.path.basename(name) for name in glob.glob(rows[0].path(f"{rows[0].folder}/*.caffemodel")))
+    assert left == ["snapshot_iter_12.caffemodel", "snapshot_iter_3.caffemodel"]
+    best = record(rows[0])["best"]
+    assert (best["iteration"], best["accuracy"]) == (3, 0.9) and os.path.exists(rows[0].path(best["weights"]))
+
+
+def test_too_little_room_for_snapshots_is_said_before_training(project, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
+    with pytest.raises(chain.ChainError, match="two snapshots in runs/tiny/step2_scheme3 need about .*: make room first"):
+        run(project, [2])
 
 
 def test_status(project):
