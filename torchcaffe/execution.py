@@ -112,7 +112,7 @@ def run(layer, inputs):
         tops = layer.forward(*inputs)
     except CaffeError:
         raise
-    except (RuntimeError, MemoryError) as problem:
+    except (RuntimeError, MemoryError, IndexError) as problem:  # IndexError: torch's, for an axis that is not there
         raise NetError(f'layer "{layer.name}" ({layer.type}): {str(problem).splitlines()[0]}') from problem
     return tops if isinstance(tops, (tuple, list)) else (tops,)
 

@@ -7,7 +7,7 @@ import os
 
 import torch
 
-from torchcaffe import execution, log, mode, parallel, policies, rng, updates
+from torchcaffe import execution, log, memory, mode, parallel, policies, rng, updates
 from torchcaffe.errors import CaffeError, SolverError
 from torchcaffe.log import number
 from torchcaffe.nccl import NCCL
@@ -77,6 +77,8 @@ class SGDSolver(SetOnce, SolverFiles, SolverReports):
             self.load_weights(path.strip())
         count = updates.RULES[self.type][1]
         learnable = self.net.learnable
+        needed = 4 * count * sum(blob.count for blob in learnable)
+        memory.require(needed, f"{solver_file}: what {self.type} remembers of each parameter", SolverError, self.net.device)
         self.history = [torch.zeros(b.dims, device=self.net.device) for _ in range(count) for b in learnable]
         self.losses = []
         self.smoothed_loss = 0.0

@@ -116,6 +116,8 @@ def kind(content) -> str:
 
 def is_hdf5(path) -> bool:
     """True for an HDF5 file, whatever its name; False too where there is none."""
+    if not os.path.isfile(path):  # a pipe may never begin
+        return False
     try:
         with open(path, "rb") as file:
             return _has_hdf5_signature(file.read(2056))

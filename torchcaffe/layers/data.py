@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 
-from torchcaffe import fillers, log
+from torchcaffe import fillers, log, memory
 from torchcaffe.errors import CaffeError, DataError
 from torchcaffe.layers.base import Layer, register
 from torchcaffe.proto import caffe_pb2
@@ -84,6 +86,16 @@ class DummyData(Source):
 class Prefetched(Source):
     """A source whose batches are read ahead by self.prefetcher."""
 
+    def read_ahead(self, batches, depth, shape):
+        """Prefetcher of `depth` batches whose data has this shape. Raises NetError where the memory is too small."""
+        from torchcaffe.prefetch import Prefetcher
+
+        memory.require(
+            4 * (depth + 1) * math.prod(shape),
+            f'layer "{self.name}" ({self.type}): reading {depth} batches of shape {shape} ahead',
+        )
+        return Prefetcher(batches, depth, self.context.device)
+
     def data_state(self):
         return self.prefetcher.state
 
@@ -101,7 +113,6 @@ class Data(Prefetched):
 
     def setup(self, bottom, top):
         from torchcaffe.datasource import lmdb_batches
-        from torchcaffe.prefetch import Prefetcher
 
         p = self.param.data_param
         self.check(p.backend == p.LMDB, "backend: LMDB must be given (Caffe's default, LEVELDB, is not offered)")
@@ -111,7 +122,7 @@ class Data(Prefetched):
         top[0].reshape(*shape)
         if len(top) > 1:
             top[1].reshape(shape[0])
-        self.prefetcher = Prefetcher(batches, p.prefetch, self.context.device)
+        self.prefetcher = self.read_ahead(batches, p.prefetch, shape)
 
     def forward(self):
         return self.prefetcher.next()[: len(self.param.top)]
@@ -126,7 +137,6 @@ class ImageData(Prefetched):
 
     def setup(self, bottom, top):
         from torchcaffe.image_list import image_batches
-        from torchcaffe.prefetch import Prefetcher
 
         p = self.param.image_data_param
         self.check(bool(p.new_height) == bool(p.new_width), "give both new_height and new_width, or neither")
@@ -135,7 +145,7 @@ class ImageData(Prefetched):
         batches, shape = image_batches(self)
         top[0].reshape(*shape)
         top[1].reshape(shape[0])
-        self.prefetcher = Prefetcher(batches, self.param.data_param.prefetch, self.context.device)
+        self.prefetcher = self.read_ahead(batches, self.param.data_param.prefetch, shape)
 
     def forward(self):
         return self.prefetcher.next()

@@ -12,7 +12,7 @@ from torchcaffe.errors import DataError
 from torchcaffe.hdf5 import member, open_hdf5, read_array
 from torchcaffe.layers.base import Layer, register
 from torchcaffe.layers.data import Source
-from torchcaffe.storage import read_bytes
+from torchcaffe.storage import is_hdf5, read_bytes
 
 
 @register
@@ -124,6 +124,8 @@ class HDF5Output(Layer):
 
         self.path = self.param.hdf5_output_param.file_name
         self.check(self.path, "hdf5_output_param.file_name is missing")
+        if os.path.exists(self.path) and os.path.getsize(self.path) and not is_hdf5(self.path):
+            raise DataError(f"{self.path}: exists and is no HDF5 file; remove it or give another name")
         try:
             h5py.File(self.path, "w").close()
         except OSError as problem:

@@ -187,6 +187,7 @@ class MultinomialLogisticLoss(LossLayer):
     type = "MultinomialLogisticLoss"
 
     def shapes(self, *shapes):
+        self.check_shape(len(shapes[0]) > 1, f"needs probabilities along axis 1, got shape {shapes[0]}")
         self.check_shape(
             math.prod(shapes[1][1:]) == 1, f"needs one label an item, got labels of shape {shapes[1]} for {shapes[0]}"
         )

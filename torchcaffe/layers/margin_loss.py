@@ -36,6 +36,7 @@ class HingeLoss(LossLayer):
     type = "HingeLoss"
 
     def shapes(self, *shapes):
+        self.check_shape(len(shapes[0]) > 1, f"needs scores along axis 1, got shape {shapes[0]}")
         self.check_shape(
             math.prod(shapes[1]) == shapes[0][0],
             f"scores {shapes[0]} need {shapes[0][0]} labels, got shape {shapes[1]}",

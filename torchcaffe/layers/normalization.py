@@ -11,7 +11,8 @@ from torchcaffe.proto import caffe_pb2
 
 def window_sum(x, size):
     """Sums over `size` neighboring channels (axis 1), zeros beyond the first and last."""
-    half = (size - 1) // 2
+    half = min((size - 1) // 2, x.shape[1])  # a wider window only sums more zeros
+    size = 2 * half + 1
     wide = F.pad(x, (0, 0, 0, 0, half, half))
     total = wide[:, : x.shape[1]].clone()
     for shift in range(1, size):

@@ -92,6 +92,7 @@ class ArgMax(Layer):
     def setup(self, bottom, top):
         p = self.param.argmax_param
         shape = bottom[0].dims
+        self.check_shape(shape, "needs a blob with axes")
         self.along = self.axis(p.axis, len(shape)) if p.HasField("axis") else None
         size = math.prod(shape[1:]) if self.along is None else shape[self.along]
         self.check(p.top_k >= 1, "top_k must be positive")
