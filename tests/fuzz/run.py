@@ -186,7 +186,9 @@ def cover(name, seconds) -> int:
 
     with atheris.instrument_imports(include=INSTRUMENTED, enable_loader_override=False):
         load_targets(name)
-    target, folder = TARGETS[name], Path(tempfile.mkdtemp(prefix="fuzz-"))
+    target, folder = TARGETS[name], WORK / name / "work"
+    shutil.rmtree(folder, ignore_errors=True)  # of the last time: libFuzzer ends the process without a word
+    folder.mkdir(parents=True)
     seeds, work, _ = prepare(target, folder)
     corpus = WORK / name / "corpus"
     corpus.mkdir(parents=True, exist_ok=True)
@@ -206,10 +208,7 @@ def cover(name, seconds) -> int:
         f"-max_len={LIMIT}", f"-artifact_prefix={WORK / name}/died-", "-print_final_stats=1", "-verbosity=1",
     ]
     atheris.Setup(arguments + ([f"-dict={words}"] if target.tokens else []), one)
-    try:
-        atheris.Fuzz()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    atheris.Fuzz()
     return 0
 
 
