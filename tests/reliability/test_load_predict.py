@@ -1,0 +1,36 @@
+"""The load test in small: 40 photos, 5 of them bad, in one process; and what it would call wrong."""
+
+import load_predict
+
+
+def test_bad_photos_among_good_ones_are_named_and_the_rest_is_answered(capsys):
+    assert load_predict.main(["--count", "40", "--bad", "0.125"]) == 0, capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert said.startswith("40 of 40 photos") and "(5 of them bad files), exit status 1" in said
+
+
+def test_every_kind_of_bad_photo_is_named(tmp_path):
+    """Read as predict.py reads them, without nets."""
+    from lmdb_builders.errors import ImageError
+    from tools.pipeline import read_photo
+
+    for path in load_predict.bad_photos(tmp_path, 30):
+        try:
+            read_photo(path)
+        except ImageError as reason:
+            assert str(reason)
+        else:
+            raise AssertionError(f"{path} was read")
+
+
+def test_what_is_wrong_is_seen():
+    photos, windows = ["a", "b", "bad"], [100.0] * 10
+    face, failed = {"gender": 1}, {"error": "file is empty (0 bytes)"}
+    right = [{"image": "a", **face}, {"image": "b", "error": "no face found"}, {"image": "bad", **failed}]
+
+    def wrong(answers=right, status=1, windows=windows):
+        return load_predict.check(photos, {"bad"}, answers, status, windows)
+
+    assert not wrong()
+    assert wrong(right[:2]) and wrong(status=0) and wrong(windows=[100.0] * 9 + [200.0])
+    assert wrong([*right[:2], {"image": "bad", **face}]) and wrong([{"image": "a", **failed}, *right[1:]])
