@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -20,7 +20,9 @@ from detector.pyramid import Pyramid, scales
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 NETS = ("det1", "det2", "det3")
 CROP_SIDES = {"det2": 24, "det3": 48}  # side in pixels of the crops that stages 2 and 3 judge
-MAXIMUM_BATCH = 256  # crops a forward; bounds the memory of a photo with thousands of proposals
+BATCHES = {"det2": 64, "det3": 16}  # crops a forward: more take as long each, as their numbers outgrow the cache
+GROUP = 16  # photos whose crops run together, and the pixels at which there are enough of them: bounds the memory
+GROUP_PIXELS = 2**22
 
 
 def definition_path(name: str) -> str:
@@ -87,19 +89,28 @@ class Detector:
         image: height x width x 3, uint8, channels B, G, R. Raises ValueError for anything else, DetectorError when the
         nets' weights are missing.
         """
-        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise ValueError(f"expected a height x width x 3 uint8 BGR image, got {_describe(image)}")
-        if min(image.shape[:2]) == 0:
-            return []
-        import cv2
+        return next(self.detect_all([image]))
 
-        pixels = cv2.transpose(np.ascontiguousarray(image))
-        boxes = self._propose(pixels)
-        if len(boxes):
-            boxes = self._refine(pixels, boxes)
-        return self._finish(pixels, boxes) if len(boxes) else []
+    def detect_all(self, images: Iterable[np.ndarray]) -> Iterator[List[Face]]:
+        """What detect() says of each photo, in order, sooner: crops of up to GROUP photos run through a net together.
+
+        Photos are taken from `images` as they are needed. Raises what detect() raises.
+        """
+        group: List[np.ndarray] = []
+        for image in images:
+            group.append(_transposed(image))
+            if len(group) == GROUP or sum(pixels.shape[0] * pixels.shape[1] for pixels in group) >= GROUP_PIXELS:
+                yield from self._detect_group(group)
+                group = []
+        yield from self._detect_group(group)
 
     # ------------------------------------------------------------------------------------------ the three stages
+    def _detect_group(self, photos: Sequence[np.ndarray]) -> List[List[Face]]:
+        boxes = [self._propose(pixels) for pixels in photos]
+        judged = zip(photos, boxes, self._judge("det2", photos, boxes))
+        boxes = [self._refine(pixels.shape, own, outputs) for pixels, own, outputs in judged]
+        return [self._finish(own, outputs) for own, outputs in zip(boxes, self._judge("det3", photos, boxes))]
+
     def _propose(self, pixels: np.ndarray) -> np.ndarray:
         """Stage 1: square boxes, N x 4, in which det1 sees a face at some level of the pyramid."""
         pyramid = self._pyramid_of(pixels.shape)
@@ -118,19 +129,21 @@ class Detector:
         boxes = arithmetic.square(arithmetic.move(boxes, moves, boxes[:, 2:] - boxes[:, :2]))
         return arithmetic.touching(boxes, pixels.shape)
 
-    def _refine(self, pixels: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-        """Stage 2: the boxes that det2 takes for faces, moved and made square again."""
-        outputs = self._judge("det2", pixels, boxes)
+    def _refine(self, shape: Sequence[int], boxes: np.ndarray, outputs: Dict[str, np.ndarray]) -> np.ndarray:
+        """Stage 2: the boxes of a photo of `shape` that det2 takes for faces, moved and made square again."""
+        if not len(boxes):
+            return boxes
         scores = outputs["prob1"][:, 1]
         passed = np.flatnonzero(scores > self.thresholds[1])
         kept = passed[arithmetic.suppress(boxes[passed], scores[passed], 0.7)]
         boxes = boxes[kept]
         boxes = arithmetic.square(arithmetic.move(boxes, outputs["conv5-2"][kept], arithmetic.sides(boxes)))
-        return arithmetic.touching(boxes, pixels.shape)
+        return arithmetic.touching(boxes, shape)
 
-    def _finish(self, pixels: np.ndarray, boxes: np.ndarray) -> List[Face]:
+    def _finish(self, boxes: np.ndarray, outputs: Dict[str, np.ndarray]) -> List[Face]:
         """Stage 3: the boxes that det3 takes for faces, moved, and their landmarks."""
-        outputs = self._judge("det3", pixels, boxes)
+        if not len(boxes):
+            return []
         scores = outputs["prob1"][:, 1]
         passed = np.flatnonzero(scores > self.thresholds[2])
         boxes, scores = boxes[passed], scores[passed]
@@ -156,13 +169,19 @@ class Detector:
             self._pyramid = (shape, Pyramid(shape, levels) if levels else None)
         return self._pyramid[1]
 
-    def _judge(self, name: str, pixels: np.ndarray, boxes: np.ndarray) -> Dict[str, np.ndarray]:
-        """Outputs of a net of stage 2 or 3, by name, for the crops of N boxes, N > 0."""
+    def _judge(
+        self, name: str, photos: Sequence[np.ndarray], boxes: Sequence[np.ndarray]
+    ) -> List[Dict[str, np.ndarray]]:
+        """For each photo the outputs, by name, of a net of stage 2 or 3 for the crops of its N x 4 boxes; {} for N = 0."""
+        owners = np.repeat(np.arange(len(photos)), [len(own) for own in boxes])
+        together = np.concatenate([*boxes, np.empty((0, 4))])
         parts = []
-        for start in range(0, len(boxes), MAXIMUM_BATCH):
-            crops = _crops(pixels, boxes[start : start + MAXIMUM_BATCH], CROP_SIDES[name])
+        for start in range(0, len(together), BATCHES[name]):
+            batch = slice(start, start + BATCHES[name])
+            crops = _crops(photos, owners[batch], together[batch], CROP_SIDES[name])
             parts.append({top: data.copy() for top, data in self._forward(name, _blob(crops)).items()})
-        return {top: np.concatenate([part[top] for part in parts]) for top in parts[0]}
+        outputs = {top: np.concatenate([part[top] for part in parts]) for top in parts[0]} if parts else {}
+        return [{top: data[owners == index] for top, data in outputs.items()} for index in range(len(photos))]
 
     def _forward(self, name: str, batch: np.ndarray) -> Dict[str, np.ndarray]:
         """Outputs of a net by name: views that its next forward overwrites."""
@@ -189,6 +208,16 @@ class Detector:
         return self._nets[name]
 
 
+def _transposed(image: np.ndarray) -> np.ndarray:
+    """The photo as the nets see it, width x height x 3, in float32, which OpenCV resizes faster than uint8."""
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"expected a height x width x 3 uint8 BGR image, got {_describe(image)}")
+    import cv2
+
+    transposed = cv2.transpose(np.ascontiguousarray(image)) if image.size else image.swapaxes(0, 1)
+    return transposed.astype(np.float32)
+
+
 def _describe(image) -> str:
     return f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
 
@@ -200,19 +229,20 @@ def _blob(images: Sequence[np.ndarray]) -> np.ndarray:
     return cv2.dnn.blobFromImages(images, 1 / 128, mean=(127.5, 127.5, 127.5), swapRB=True)
 
 
-def _crops(pixels: np.ndarray, boxes: np.ndarray, side: int) -> List[np.ndarray]:
-    """side x side crops of boxes; what lies outside the photo is black."""
+def _crops(photos: Sequence[np.ndarray], owners: np.ndarray, boxes: np.ndarray, side: int) -> np.ndarray:
+    """N x side x side x 3 float32 crops of N boxes, each of photos[owner]; what lies outside the photo is black."""
     import cv2
 
     first = boxes[:, :2].astype(int) - 1
     last = boxes[:, 2:].astype(int)
     inside_first = np.maximum(first, 0)
-    inside_last = np.minimum(last, pixels.shape[:2])
-    margins = np.concatenate([inside_first - first, last - inside_last], axis=1)
-    crops = []
-    for (left, top), (right, bottom), margin in zip(inside_first.tolist(), inside_last.tolist(), margins.tolist()):
-        crop = pixels[left:right, top:bottom].astype(np.float32)  # resized without rounding to whole gray levels
+    inside_last = np.minimum(last, np.array([pixels.shape[:2] for pixels in photos])[owners])
+    margins = np.concatenate([inside_first - first, last - inside_last], axis=1).tolist()
+    edges = np.concatenate([inside_first, inside_last], axis=1).tolist()
+    crops = np.empty((len(boxes), side, side, 3), np.float32)
+    for target, owner, (left, top, right, bottom), margin in zip(crops, owners.tolist(), edges, margins):
+        crop = photos[owner][left:right, top:bottom]
         if any(margin):
             crop = cv2.copyMakeBorder(crop, margin[0], margin[2], margin[1], margin[3], cv2.BORDER_CONSTANT)
-        crops.append(cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA))
+        cv2.resize(crop, (side, side), dst=target, interpolation=cv2.INTER_AREA)
     return crops

@@ -49,19 +49,19 @@ class Pyramid:
         return levels
 
     def draw(self, pixels: np.ndarray) -> np.ndarray:
-        """The canvas, uint8, its width x its height x 3, with all levels of a photo."""
+        """The canvas with all levels of a photo: its width x its height x 3, float32 whole gray levels, as `pixels`."""
         import cv2
 
-        canvas = np.zeros((*self.canvas_size, 3), np.uint8)
+        canvas = np.zeros((*self.canvas_size, 3), np.float32)
         for (left, top), (width, height) in zip(self.corners, self.sizes):
-            level = cv2.resize(pixels, (height, width), interpolation=cv2.INTER_AREA)
-            canvas[left : left + width, top : top + height] = level
+            level = canvas[left : left + width, top : top + height]
+            cv2.resize(pixels, (height, width), dst=level, interpolation=cv2.INTER_AREA)
             # An odd side's last window reaches a pixel beyond it, which Caffe's pooling leaves out: repeat the border.
             if width % 2:
                 canvas[left + width, top : top + height] = level[-1]
             if height % 2:
                 canvas[left : left + _even(width), top + height] = canvas[left : left + _even(width), top + height - 1]
-        return canvas
+        return np.rint(canvas, out=canvas)
 
     def select(self, hits: np.ndarray) -> Tuple[Tuple[np.ndarray, np.ndarray], np.ndarray, np.ndarray]:
         """The windows where `hits`, a boolean map of the canvas's windows, is true: a triple of
@@ -85,20 +85,27 @@ def _windows(side: int) -> int:
 
 
 def _arrange(sizes: Sequence[Tuple[int, int]]) -> Tuple[List[Tuple[int, int]], Tuple[int, int]]:
-    """Lays rectangles (width, height), each no larger than the one before, out in columns.
+    """Lays rectangles (width, height), each no larger than the one before, out in columns of shelves.
 
-    Returns their corners and the size of the whole. Each goes to the first column with room below, or starts a column.
+    Returns their corners and the size of the whole. Each goes to the first shelf with room beside what is there, else
+    onto a new shelf in the first column with room below, else into a new column, as wide as itself.
     """
     height = sizes[0][1]
-    columns: List[List[int]] = []  # left edge and height used
+    shelves: List[List[int]] = []  # left edge of what is free, its right edge, top, bottom
+    columns: List[List[int]] = []  # left edge, right edge, height used
     corners = []
     width = 0
     for side_x, side_y in sizes:
-        column = next((column for column in columns if column[1] + side_y <= height), None)
-        if column is None:
-            column = [width, 0]
-            columns.append(column)
-            width += side_x
-        corners.append((column[0], column[1]))
-        column[1] += side_y
+        shelf = next((one for one in shelves if one[0] + side_x <= one[1] and one[2] + side_y <= one[3]), None)
+        if shelf is None:
+            column = next((one for one in columns if one[2] + side_y <= height), None)
+            if column is None:
+                column = [width, width + side_x, 0]
+                columns.append(column)
+                width += side_x
+            shelf = [column[0], column[1], column[2], column[2] + side_y]
+            shelves.append(shelf)
+            column[2] += side_y
+        corners.append((shelf[0], shelf[2]))
+        shelf[0] += side_x
     return corners, (width, height)
