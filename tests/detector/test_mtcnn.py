@@ -134,19 +134,56 @@ def test_missing_weights_name_their_remedy(monkeypatch, astronaut, tmp_path):
 
 
 def test_thousands_of_crops_run_in_bounded_batches(detector, monkeypatch):
-    pixels = np.random.default_rng(5).integers(0, 256, (60, 50, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(5).integers(0, 256, (60, 50, 3)).astype(np.float32)
     boxes = np.array([[left, top, left + 20, top + 20] for left in range(-5, 45, 5) for top in range(-5, 35, 5)], float)
-    whole = detector._judge("det2", pixels, boxes)
-    monkeypatch.setattr(mtcnn, "MAXIMUM_BATCH", 7)
-    parts = detector._judge("det2", pixels, boxes)
+    whole = detector._judge("det2", [pixels], [boxes])[0]
+    monkeypatch.setattr(mtcnn, "BATCHES", {"det2": 7})
+    shapes = []
+    forward = detector._forward
+    monkeypatch.setattr(detector, "_forward", lambda name, batch: shapes.append(batch.shape) or forward(name, batch))
+    parts = detector._judge("det2", [pixels], [boxes])[0]
+    assert sum(shape[0] for shape in shapes) == len(boxes) and max(shape[0] for shape in shapes) == 7
     for top in whole:
         assert len(whole[top]) == len(boxes) and parts[top] == pytest.approx(whole[top], abs=1e-5)
 
 
 def test_crops_outside_the_photo_are_black():
-    pixels = np.full((40, 30, 3), 200, np.uint8)
-    crop = mtcnn._crops(pixels, np.array([[-23.0, 1, 24, 48]]), 48)[0]  # 24 columns left of it, 18 rows below it
+    pixels = np.full((40, 30, 3), 200, np.float32)
+    box = np.array([[-23.0, 1, 24, 48]])  # 24 columns left of it, 18 rows below it
+    crop = mtcnn._crops([pixels], np.array([0]), box, 48)[0]
     assert (crop[:24] == 0).all() and (crop[24:, :30] == 200).all() and (crop[24:, 30:] == 0).all()
+
+
+@pytest.fixture(scope="module")
+def mixed(astronaut):
+    """Photos of several sizes: with a face, with none, too small for one, and empty."""
+    parts = astronaut[:300, 100:400], np.full((90, 130, 3), 120, np.uint8), astronaut[50:200, 150:300]
+    return [*parts, astronaut[:11], astronaut[:0], astronaut[:251, 120:345], parts[0]]
+
+
+@pytest.mark.parametrize("group, pixels", ((16, 2**22), (3, 2**22), (16, 100_000), (1, 1)))
+def test_photos_together_give_what_each_gives_alone(detector, mixed, monkeypatch, group, pixels):
+    alone = [detector.detect(photo) for photo in mixed]
+    monkeypatch.setattr(mtcnn, "GROUP", group)
+    monkeypatch.setattr(mtcnn, "GROUP_PIXELS", pixels)
+    together = list(detector.detect_all(mixed))
+    assert [len(faces) for faces in together] == [len(faces) for faces in alone]
+    assert len(alone[0]) and not alone[1] and len(alone[2])
+    for first, second in zip(sum(alone, []), sum(together, [])):
+        assert second.box == pytest.approx(first.box, abs=0.01) and second.score == pytest.approx(first.score, abs=1e-4)
+        assert second.landmarks == pytest.approx(first.landmarks, abs=0.01)
+
+
+def test_no_more_photos_are_taken_than_a_group_needs(detector, mixed, monkeypatch):
+    monkeypatch.setattr(mtcnn, "GROUP", 2)
+    taken = []
+    answers = detector.detect_all(taken.append(index) or photo for index, photo in enumerate(mixed))
+    for _ in range(3):
+        next(answers)
+    assert taken == [0, 1, 2, 3]
+    assert list(detector.detect_all([])) == []
+    with pytest.raises(ValueError, match="height x width x 3 uint8 BGR"):
+        list(detector.detect_all([mixed[0], "photo.jpg"]))
 
 
 def test_a_detector_travels_to_another_process(detector, astronaut):

@@ -29,6 +29,12 @@ def test_levels_do_not_overlap_and_fit_the_canvas(shape):
     assert used.mean() > 0.5
 
 
+def test_small_levels_lie_side_by_side_below_larger_ones():
+    pyramid = Pyramid((250, 250), scales((250, 250), **SETTINGS))
+    area = sum(width * height for width, height in pyramid.sizes)
+    assert area / np.prod(pyramid.canvas_size) > 0.88
+
+
 @pytest.mark.parametrize("shape", ((97, 64), (120, 133)))
 def test_the_canvas_gives_what_each_level_gives_alone(detector, shape):
     """Windows inside the levels: equal. The last ones of odd sides see the border repeated instead of nothing."""
@@ -36,11 +42,15 @@ def test_the_canvas_gives_what_each_level_gives_alone(detector, shape):
 
     pixels = np.random.default_rng(7).integers(0, 256, (*shape, 3), dtype=np.uint8)
     pyramid = Pyramid(shape, scales(shape, **SETTINGS))
-    blob = cv2.dnn.blobFromImages([pyramid.draw(pixels)], 1 / 128, mean=(127.5,) * 3, swapRB=True)
+    canvas = pyramid.draw(pixels.astype(np.float32))
+    blob = cv2.dnn.blobFromImages([canvas], 1 / 128, mean=(127.5,) * 3, swapRB=True)
     together = detector._forward("det1", blob)["prob1"][0, 1].copy()
     assert together.shape == pyramid._levels.shape
     for number, (width, height) in enumerate(pyramid.sizes):
         level = cv2.resize(pixels, (height, width), interpolation=cv2.INTER_AREA)
+        left, top = pyramid.corners[number]
+        drawn = canvas[left : left + width, top : top + height]
+        assert (drawn == level).mean() > 0.999 and np.abs(drawn - level).max() <= 1  # of uint8, but for rounding a half
         blob = cv2.dnn.blobFromImages([level], 1 / 128, mean=(127.5,) * 3, swapRB=True)
         alone = detector._forward("det1", blob)["prob1"][0, 1]
         assert (pyramid._levels == number).sum() == alone.size
