@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fake_detector import FailingDetector, FakeDetector
+from lmdb_builders import detections
 from lmdb_builders.celeba import read_celeba
 from lmdb_builders.detections import COLUMNS, OK, detect, read_detections
 from lmdb_builders.errors import BuildError
@@ -34,7 +35,8 @@ def test_the_face_at_the_box_is_chosen(fotw, tmp_path):
     assert tuple(rows(path)[0]) == COLUMNS
 
 
-def test_pool_of_processes_gives_the_same_file(fotw, tmp_path):
+def test_pool_of_processes_gives_the_same_file(fotw, tmp_path, monkeypatch):
+    monkeypatch.setattr(detections, "GROUP", 2)
     dataset = read_fotw(fotw)
     detect(dataset, str(tmp_path / "one.csv"), use_dataset=False, factory=FakeDetector)
     detect(dataset, str(tmp_path / "two.csv"), use_dataset=False, workers=2, factory=FakeDetector)
@@ -74,7 +76,19 @@ def test_unreadable_and_faceless_photos_do_not_stop_it(fotw, tmp_path):
     assert read_detections(str(tmp_path / "a.csv")) == found
 
 
-def test_a_stopped_run_goes_on(fotw, tmp_path):
+def test_photos_that_are_left_out_do_not_mix_up_the_others(fotw, tmp_path, edit):
+    """A group's photos reach the detector together, without the unreadable ones and those with a bad box."""
+    (fotw / "smiles_trset/im_GenFex_00002.jpg").write_bytes(b"")
+    edit(fotw / "smiles_trset/gender_fex_trset.csv", "00004.jpg,14,14,20,20", "00004.jpg,14,14,20,-3")
+    cv2.imwrite(str(fotw / "smiles_trset/im_GenFex_00005.jpg"), np.zeros((48, 48, 3), np.uint8))
+    found, _ = detect(read_fotw(fotw), str(tmp_path / "a.csv"), use_dataset=False, factory=FakeDetector)
+    said = [found[f"smiles_trset/im_GenFex_{number:05d}.jpg"].status.split(":")[0] for number in range(1, 7)]
+    assert said == ["ok", "unreadable", "ok", "bad box", "no-face", "ok"]
+    assert len(found) == 9 and list(found) == [record.image for record in read_fotw(fotw).records]
+
+
+def test_a_stopped_run_goes_on(fotw, tmp_path, monkeypatch):
+    monkeypatch.setattr(detections, "GROUP", 2)
     dataset, path = read_fotw(fotw), str(tmp_path / "a.csv")
     FailingDetector.seen = 0
     with pytest.raises(KeyboardInterrupt):
