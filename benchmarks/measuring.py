@@ -21,26 +21,30 @@ CAFFE_PYTHON = ROOT / ".caffe" / "python"
 
 @dataclass
 class Row:
-    """One measured ratio: `ours` and `other` in `unit`, `ratio` = ours / other, and the bar ("at least", 1.6)."""
+    """One measured figure: `ours` in `unit`, alone or beside `other`, and the bar ("at least", 1.6).
+
+    The bar is for the ratio ours / other, and for `ours` itself where there is nothing beside it.
+    """
 
     what: str
     ours: float
-    other: float
+    other: float | None
     beside: str  # what `other` is: "real Caffe 1.0", "hand-written torch loop"
     unit: str
     bar: tuple[str, float] | None = None  # None: a figure without a bar
     note: str = ""
 
     @property
-    def ratio(self) -> float:
-        return self.ours / self.other
+    def ratio(self) -> float | None:
+        return None if self.other is None else self.ours / self.other
 
     @property
     def reached(self) -> bool:
         if self.bar is None:
             return True
         side, limit = self.bar
-        return self.ratio >= limit if side == "at least" else self.ratio <= limit
+        judged = self.ours if self.other is None else self.ratio
+        return judged >= limit if side == "at least" else judged <= limit
 
 
 def rate(what, ours, other, beside, unit, at_least=None, note=""):
@@ -51,6 +55,12 @@ def rate(what, ours, other, beside, unit, at_least=None, note=""):
 def cost(what, ours, other, beside, unit, at_most=None, note=""):
     """Row of two costs, such as seconds or MB (lower is better)."""
     return Row(what, ours, other, beside, unit, None if at_most is None else ("at most", at_most), note)
+
+
+def figure(what, ours, unit, at_least=None, at_most=None, note=""):
+    """Row of a figure with nothing beside it; the bar, if any, is in `unit` too."""
+    bar = ("at least", at_least) if at_least is not None else ("at most", at_most) if at_most is not None else None
+    return Row(what, ours, None, "", unit, bar, note)
 
 
 def side_by_side(contenders, rounds=5, warm_up=1):
@@ -117,7 +127,6 @@ def text_table(rows) -> str:
     for row in rows:
         bar = "" if row.bar is None else f"  ({row.bar[0]} {row.bar[1]:g}: {'reached' if row.reached else 'MISSED'})"
         note = f"  {row.note}" if row.note else ""
-        lines.append(
-            f"{row.what}: ours {row.ours:.4g} {row.unit}, {row.beside} {row.other:.4g}: {row.ratio:.3g} x{bar}{note}"
-        )
+        beside = "" if row.other is None else f", {row.beside} {row.other:.4g}: {row.ratio:.3g} x"
+        lines.append(f"{row.what}: ours {row.ours:.4g} {row.unit}{beside}{bar}{note}")
     return "\n".join(lines)

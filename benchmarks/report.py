@@ -38,8 +38,10 @@ def section(name, rows) -> str:
     for row in rows:
         asked = "" if row.bar is None else f"{row.bar[0]} {row.bar[1]:g}{'' if row.reached else ', **missed**'}"
         what = f"{row.what}; {row.note}" if row.note else row.what
-        ours, other = f"{row.ours:.4g} {row.unit}", f"{row.beside}: {row.other:.4g} {row.unit}"
-        lines.append(f"| {what} | {ours} | {other} | {row.ratio:.3g} | {asked} |")
+        ours, other, ratio = f"{row.ours:.4g} {row.unit}", "", ""
+        if row.other is not None:
+            other, ratio = f"{row.beside}: {row.other:.4g} {row.unit}", f"{row.ratio:.3g}"
+        lines.append(f"| {what} | {ours} | {other} | {ratio} | {asked} |")
     return "\n".join(lines) + f"\n\n`python -m benchmarks.{name}`\n"
 
 
@@ -59,7 +61,7 @@ def main() -> int:
     where = "gpu" if options.gpu is not None else "cpu"
     page = PAGE if where == "cpu" else PAGE.with_name("benchmarks-gpu.md")
     head = (
-        "# Benchmarks\n\nEach figure is a ratio of two things measured in turns in one run. `make bench` wrote this page.\n"
+        "# Benchmarks\n\nFigures side by side were measured in turns in one run. `make bench` wrote this page.\n"
         f"\nMachine: {machine()}.\n"
     )
     page.write_text(head + "".join(section(name, rows) for name, rows in sections.items() if rows))

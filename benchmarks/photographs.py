@@ -1,0 +1,17 @@
+"""Photographs to measure on: real ones in the layouts of CelebA and FotW beside the project, else drawn ones."""
+
+from __future__ import annotations
+
+from benchmarks.measuring import ROOT
+
+DRAWN = (900, 600)  # as the demo
+
+
+def photographs(folder):
+    """(CelebA's folder, FotW's folder, what is on them). Drawn photographs go into `folder`."""
+    real = ROOT.parent / "shared" / "faces"
+    if (real / "CelebA").is_dir() and (real / "FotW").is_dir():
+        return str(real / "CelebA"), str(real / "FotW"), "photographs"
+    from tools.draw_faces import draw_data_sets
+
+    return (*draw_data_sets(f"{folder}/faces", *DRAWN), "drawn faces")
