@@ -10,7 +10,8 @@
 #= CROP      scheme1 .. scheme5 or all (default: those of the three nets)
 #= CELEBA    folder of CelebA: Anno, Eval, Img
 #= FOTW      folder of FotW: smiles_trset, smiles_valset
-#= VGG_FACE  VGG_FACE.caffemodel or vgg_face_caffe.tar.gz that you have
+#= VGG_FACE  VGG_FACE.caffemodel or vgg_face_caffe.tar.gz that you have, or a port as .safetensors or .onnx
+#= CHANNELS  rgb or bgr: what the first layer of a port in VGG_FACE= reads
 #= PRECISION for step2 to step4: float32 (default, as Caffe), tf32 (GPUs) or bf16 (GPUs, and CPUs that have it)
 #= BATCH     training batch size instead of the recipe's
 #= MAX_ITER  iterations instead of the recipe's
@@ -38,8 +39,8 @@ engine = $(call option,--engine,ENGINE) $(call option,--gpu,GPU)
 need = $(if $(strip $($(1))),,$(error $(2)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test weights lmdb step1 step2 step3 step4 status evaluate predict crops prototxt caffe parity
-.PHONY: bench fuzz clean clean-demo distclean again
+.PHONY: help setup demo test weights lmdb step1 step2 step3 step4 status evaluate predict crops export prototxt caffe
+.PHONY: parity bench fuzz lint cov clean clean-demo distclean again
 
 help: ## list the targets and variables
 	@echo 'Targets:'
@@ -69,7 +70,7 @@ test: $(READY) ## run the tests
 	$(PY) -m pytest
 
 weights: $(READY) ## fetch and check VGG_FACE.caffemodel, or take it from VGG_FACE=path
-	@$(PY) -m tools.weights $(call quoted,--file,VGG_FACE) $(force)
+	@$(PY) -m tools.weights $(call quoted,--file,VGG_FACE) $(call option,--channels,CHANNELS) $(force)
 
 lmdb: $(READY) ## build the LMDBs from CELEBA= and FOTW=, for CROP=
 	@$(PY) -m lmdb_builders.build $(profile) $(call option,--crop,CROP) $(data_sets) $(call option,--encode,ENCODE) $(force)
@@ -97,6 +98,9 @@ predict: $(READY) ## gender and smile of the face in IMAGE=
 crops: $(READY) ## draw the five crops of IMAGE= (the paper's Figure 3)
 	$(call need,IMAGE,make crops needs IMAGE=photo.jpg)
 	@$(PY) -m tools.crops $(call quoted,,IMAGE)
+
+export: $(READY) ## write the trained nets as ONNX and safetensors, for NET= of PROFILE=
+	@$(PY) -m tools.export $(call option,--net,NET) $(profile)
 
 prototxt: $(READY) ## write prototxt/ and solvers/ from recipe.py
 	@$(PY) -m tools.make_nets

@@ -109,17 +109,25 @@ def write_random_vgg_face(path: str, width: float = 1.0, seed: int = recipe.PAPE
     The same arguments give the same file. 580 MB at full width.
     """
     import numpy as np
-    from torchcaffe import files
 
     generator = np.random.default_rng(seed)
-
-    layers = []
-    for name, (shape, bias_shape) in expected_shapes(width, input_size).items():
-        weights = _mirrored(generator, shape, first=name == "conv1_1")
-        kind = "CONVOLUTION" if len(shape) == 4 else "INNER_PRODUCT"
-        layers.append((name, kind, [_padded(weights), _padded(np.zeros(bias_shape, np.float32))]))
+    arrays = {
+        name: [_mirrored(generator, shape, first=name == "conv1_1"), np.zeros(bias_shape, np.float32)]
+        for name, (shape, bias_shape) in expected_shapes(width, input_size).items()
+    }
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    files.write_v1_weights(path, "VGG_FACE_random", layers, [("data", (1, 3, input_size, input_size))])
+    write_vgg_face(path, "VGG_FACE_random", arrays, input_size)
+
+
+def write_vgg_face(path: str, title: str, arrays: Dict[str, list], input_size: int) -> None:
+    """Write layers as the release has them: V1, blobs with four axes. arrays: {layer: [weights, biases]}, float32."""
+    from torchcaffe import files
+
+    layers = [
+        (name, "CONVOLUTION" if blobs[0].ndim == 4 else "INNER_PRODUCT", [_padded(blob) for blob in blobs])
+        for name, blobs in arrays.items()
+    ]
+    files.write_v1_weights(path, title, layers, [("data", (1, 3, input_size, input_size))])
 
 
 def _mirrored(generator, shape, first):

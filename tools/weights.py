@@ -3,6 +3,7 @@
     python tools/weights.py                                  # from the authors' site, 540 MB; goes on after a break
     python tools/weights.py --file ~/vgg_face_caffe.tar.gz   # the archive, or the caffemodel itself, from your disk
     python tools/weights.py --url https://mirror/vgg_face_caffe.tar.gz
+    python tools/weights.py --file port.safetensors --channels rgb   # or port.onnx: VGG-Face as PyTorch has it
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import tarfile
 import zlib
 
 import recipe
-from tools import download
+from tools import download, vgg_face_ports
 from tools.vgg_face import VGG_FACE, check_vgg_face, verify_vgg_face, write_random_vgg_face
 
 __all__ = ["check_vgg_face", "fetch", "take_file", "verify_vgg_face", "write_random_vgg_face"]
@@ -42,9 +43,11 @@ def fetch(url: str = recipe.VGG_FACE_URL, target: str = VGG_FACE, md5: str = rec
     return sha256
 
 
-def take_file(path: str, target: str = VGG_FACE, md5: str = recipe.VGG_FACE_ARCHIVE_MD5) -> str:
+def take_file(path: str, target: str = VGG_FACE, md5: str = recipe.VGG_FACE_ARCHIVE_MD5,
+              channels: str | None = None) -> str:
     """Take the caffemodel from a file on this machine, the archive or the caffemodel itself; return its sha256.
 
+    A port in safetensors or ONNX becomes one; `channels` ("rgb" or "bgr") is what its first layer reads.
     Raises download.DownloadError for an archive with another md5, torchcaffe.errors.WeightsError, OSError.
     """
     target = recipe.absolute(target)
@@ -54,11 +57,12 @@ def take_file(path: str, target: str = VGG_FACE, md5: str = recipe.VGG_FACE_ARCH
     if is_archive and (found := download.md5_of(path)) != md5:
         raise download.DownloadError(f"{path}: md5 is {found}, expected {md5}; to use another archive, "
                                      "unpack it and pass the caffemodel")
-    return _install(path, target)
+    return _install(path, target, channels)
 
 
-def _install(source: str, target: str) -> str:
-    """Put the caffemodel of `source` (archive or caffemodel) at `target`, once its structure is checked."""
+def _install(source: str, target: str, channels: str | None = None) -> str:
+    """Put the caffemodel of `source` (archive, caffemodel or port) at `target`, once its structure is checked."""
+    from torchcaffe.errors import WeightsError
     from torchcaffe.files import atomic_write
 
     if os.path.exists(target) and os.path.samefile(source, target):
@@ -67,7 +71,14 @@ def _install(source: str, target: str) -> str:
     with atomic_write(target) as temporary:
         with open(source, "rb") as stream:
             is_archive = stream.read(2) == GZIP
-        _extract(source, temporary) if is_archive else shutil.copyfile(source, temporary)
+        if is_archive:
+            _extract(source, temporary)
+        elif vgg_face_ports.kind(source):
+            vgg_face_ports.convert(source, temporary, channels)
+        elif channels:
+            raise WeightsError(f"{source}: --channels is for safetensors and ONNX files; a caffemodel reads B G R")
+        else:
+            shutil.copyfile(source, temporary)
         check_vgg_face(temporary)
         if os.path.exists(record):
             os.remove(record)  # it described the file that is now replaced, on the user's word
@@ -101,8 +112,10 @@ def _extract(archive: str, target: str) -> None:
 def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--file", metavar="PATH", help="VGG_FACE.caffemodel or vgg_face_caffe.tar.gz on this machine")
+    source.add_argument("--file", metavar="PATH", help="VGG_FACE.caffemodel or vgg_face_caffe.tar.gz on this machine, "
+                        "or a port of it as .safetensors or .onnx")
     source.add_argument("--url", default=recipe.VGG_FACE_URL, help="https address of the archive; default: %(default)s")
+    parser.add_argument("--channels", choices=vgg_face_ports.CHANNELS, help="order that a port's first layer reads")
     parser.add_argument("--force", action="store_true", help="fetch again although the weights are there")
     return parser
 
@@ -115,7 +128,7 @@ def main(argv=None) -> int:
     target = recipe.absolute(VGG_FACE)
     try:
         if options.file:
-            sha256 = take_file(options.file)
+            sha256 = take_file(options.file, channels=options.channels)
         elif os.path.exists(target) and not options.force:
             print(f"{VGG_FACE} is there; checking it")
             sha256 = verify_vgg_face(target)

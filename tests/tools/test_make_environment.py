@@ -112,7 +112,7 @@ def test_make_alone_lists_targets_and_variables() -> None:
     for target in targets:
         assert len(re.findall(rf"^  make {target} +\S.*$", text, re.M)) == 1, target
     for name in ("NET", "PROFILE", "ENGINE", "GPU", "CROP", "CELEBA", "FOTW", "VGG_FACE", "BATCH", "MAX_ITER", "FORCE",
-                 "ENCODE", "PYTHON", "TORCH"):
+                 "CHANNELS", "ENCODE", "PYTHON", "TORCH"):
         assert re.search(rf"^  {name} +\S", text, re.M), name
 
 
@@ -126,6 +126,9 @@ def test_make_alone_lists_targets_and_variables() -> None:
      ".venv/bin/python -m lmdb_builders.build --profile paper --crop scheme5 --celeba '/data/my CelebA' "
      "--fotw '/home/me/FotW' --encode jpg"),
     (["weights", "VGG_FACE=my file.tar.gz"], ".venv/bin/python -m tools.weights --file 'my file.tar.gz'"),
+    (["weights", "VGG_FACE=~/port.safetensors", "CHANNELS=rgb"],
+     ".venv/bin/python -m tools.weights --file '/home/me/port.safetensors' --channels rgb"),
+    (["export", "NET=gnet", "PROFILE=demo"], ".venv/bin/python -m tools.export --net gnet --profile demo"),
     (["predict", "IMAGE=a b.jpg"], ".venv/bin/python -m tools.predict 'a b.jpg'"),
     (["demo", "CELEBA=../c", "FOTW=../f"], ".venv/bin/python -m tools.demo --celeba '../c' --fotw '../f'"),
 ])
@@ -145,9 +148,10 @@ def test_photo_is_asked_for() -> None:
 def test_flags_exist() -> None:
     """Each flag that the Makefile passes is one of the tool's."""
     for target, module in (("step2", "tools.train"), ("lmdb", "lmdb_builders.build"), ("weights", "tools.weights"),
-                           ("demo", "tools.demo"), ("evaluate", "tools.evaluate"), ("status", "tools.status")):
+                           ("demo", "tools.demo"), ("evaluate", "tools.evaluate"), ("status", "tools.status"),
+                           ("export", "tools.export")):
         everything = [f"{name}=1" for name in ("NET", "PROFILE", "ENGINE", "GPU", "CROP", "CELEBA", "FOTW", "VGG_FACE",
-                                               "BATCH", "MAX_ITER", "FORCE", "ENCODE")]
+                                               "CHANNELS", "BATCH", "MAX_ITER", "FORCE", "ENCODE")]
         known = subprocess.check_output([sys.executable, "-m", module, "--help"], cwd=ROOT, text=True)
         for flag in re.findall(r" (--[a-z-]+)", would_run(target, *everything)):
             assert flag in known, f"{module} has no {flag}"

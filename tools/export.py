@@ -1,0 +1,158 @@
+"""Trained nets for other programs: ONNX, safetensors, and a JSON that says how their input is made.
+
+    python tools/export.py                               # GNet, SNet1, SNet2 into weights/PROFILE/export/
+    python tools/export.py --net gnet --profile demo --output somewhere
+
+Each net becomes <net>.onnx, <net>.safetensors and <net>.json. The ONNX file is run by onnxruntime beside the engine and
+gets its name only where both give the same answers. Needs: pip install -e '.[export]'.
+"""
+
+from __future__ import annotations
+
+if __name__ == "__main__":
+    import os, sys
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    from tools import environment; environment.ensure()
+
+import argparse
+import json
+import os
+import sys
+from typing import Any, Dict, Sequence
+
+import recipe
+
+TOLERANCE = 1e-4  # of probabilities, and of their logarithms relative to them
+BATCHES = (1, 3)  # how many crops at a time are compared
+KEY = "preprocessing"  # of the metadata that the ONNX and the safetensors file carry: the JSON's text
+
+
+def preprocessing(profile: str, net: str, sha256: str) -> Dict[str, Any]:
+    """Plain data: all that a program needs to make the net's input from a photo with five landmarks, from recipe.py.
+
+    sha256: of the caffemodel that the net has its weights from.
+    """
+    settings, entry = recipe.PROFILES[profile], recipe.NETS[net]
+    task, crop, size = recipe.TASKS[entry.task], recipe.CROPS[entry.crop], settings.crop_size
+    return {
+        "net": entry.title,
+        "task": task.name,
+        "labels": list(task.classes),
+        "averaged_with": [
+            recipe.NETS[other].title
+            for other in recipe.PIPELINE_NETS
+            if other != net and net in recipe.PIPELINE_NETS and recipe.NETS[other].task == task.name
+        ],
+        "profile": profile,
+        "weights": {"file": os.path.basename(recipe.step_weights(profile, net, 4)), "sha256": sha256},
+        "input": {
+            "name": "data", "shape": ["batch", 3, size, size], "dtype": "float32", "channel_order": "BGR",
+            "pixels": [0, 255], "mean_subtracted": list(recipe.MEAN_BGR),
+        },
+        "output": {"name": "prob", "shape": ["batch", len(task.classes)], "dtype": "float32",
+                   "meaning": "probability of each label"},
+        "crop": {
+            "scheme": crop.name, "aligned": crop.aligned, "center": list(crop.center), "side": crop.side,
+            "size": settings.stored_size, "kept_middle": size, "describes": crop.describes,
+            "landmarks": ["left eye", "right eye", "nose", "left mouth corner", "right mouth corner"],
+            "template": [list(point) for point in recipe.FACE_TEMPLATE],
+            "geometry": "a similarity is fitted (least squares) from the template to the photo's landmarks, left as the "
+            "viewer sees it; center and side are a square in the template's units, turned with the face where aligned is "
+            "true; it is resampled once to size x size pixels, of which the middle kept_middle x kept_middle are the "
+            "input",
+            "resampling": "bilinear; where the crop is smaller than its part of the photo, the mean of what a pixel "
+            "covers; the photo's edge pixels are repeated outside",
+        },
+    }  # fmt: skip
+
+
+def export(profile: str, net: str, folder: str) -> Dict[str, str]:
+    """Write the three files of one net into `folder`, which is made; {"onnx", "safetensors", "json": path} and the
+    largest difference found between onnxruntime and the engine as "difference".
+
+    Raises tools.pipeline.PipelineError where weights are missing, torchcaffe.export.ExportError for a missing package
+    or answers that differ.
+    """
+    import torchcaffe
+    from torchcaffe import export as exporting
+    from torchcaffe.files import atomic_write
+
+    from tools.fingerprints import sha256_of
+    from tools.pipeline import Classifier, weights_path
+
+    torchcaffe.set_mode_cpu()
+    trained = Classifier(torchcaffe, profile, net)
+    text = json.dumps(preprocessing(profile, net, sha256_of(weights_path(profile, net))), indent=1)
+    os.makedirs(folder, exist_ok=True)
+    paths = {kind: os.path.join(folder, f"{net}.{kind}") for kind in ("onnx", "safetensors", "json")}
+    with atomic_write(paths["onnx"]) as temporary:
+        exporting.write_onnx(temporary, trained.net, {KEY: text})
+        difference = compare(temporary, trained)
+        if not difference <= TOLERANCE:
+            raise exporting.ExportError(f"{net}.onnx: onnxruntime's answers differ from the engine's by {difference:.1e}, "
+                                        f"more than {TOLERANCE}: it is not written")
+    exporting.write_safetensors(paths["safetensors"], trained.net, {KEY: text})
+    with atomic_write(paths["json"]) as temporary, open(temporary, "w", encoding="utf-8") as stream:
+        stream.write(text + "\n")
+    return {**paths, "difference": difference}
+
+
+def compare(path: str, trained) -> float:
+    """Largest difference between onnxruntime's answers for the ONNX file and a Classifier's, for random pictures.
+
+    Of probabilities, and of their logarithms divided by those (where larger than 1): a probability near 0 or 1 alone
+    would hide what is wrong before the softmax.
+    """
+    import numpy as np
+    from lmdb_builders.preprocess import to_blob
+    from torchcaffe.export import import_package
+
+    session = import_package("onnxruntime").InferenceSession(path, providers=["CPUExecutionProvider"])
+    generator, largest = np.random.default_rng(2016), 0.0
+    for count in BATCHES:
+        blob = to_blob(generator.integers(0, 256, (count, trained.size, trained.size, 3), dtype=np.uint8))
+        trained.net.blobs["data"].reshape(*blob.shape)
+        ours = np.array(trained.net.forward(data=blob)["prob"], np.float64)
+        theirs = session.run(["prob"], {"data": blob})[0].astype(np.float64)
+        logarithms = [np.log(np.maximum(answers, 1e-30)) for answers in (ours, theirs)]
+        relative = np.abs(logarithms[0] - logarithms[1]) / np.maximum(1, np.abs(logarithms[0]))
+        largest = float(np.maximum(largest, np.maximum(np.abs(ours - theirs), relative).max()))
+    return largest
+
+
+def get_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--net", nargs="+", choices=sorted(recipe.NETS), default=list(recipe.PIPELINE_NETS),
+                        metavar="NET", help=f"{', '.join(recipe.NETS)} (default: {' '.join(recipe.PIPELINE_NETS)})")
+    parser.add_argument("--profile", default="auto", choices=("auto", *recipe.PROFILES),
+                        help="whose step-4 weights: auto takes the paper's where they are, else the demo's")
+    parser.add_argument("--output", metavar="FOLDER", help="default: weights/PROFILE/export")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Return 0 when all nets are written, 1 when not; those written before stay."""
+    options = get_parser().parse_args(argv)
+    os.environ.setdefault("GLOG_minloglevel", "1")  # Caffe's report of each layer is for training
+    from torchcaffe.errors import CaffeError
+
+    from tools.pipeline import PipelineError, choose_profile
+
+    try:
+        profile = choose_profile(options.profile)
+        folder = options.output or recipe.absolute(f"weights/{profile}/export")
+        for net in options.net:
+            written = export(profile, net, folder)
+            names = ", ".join(os.path.relpath(written[kind]) for kind in ("onnx", "safetensors", "json"))
+            print(f"{recipe.NETS[net].title}: {names}; onnxruntime differs from the engine by {written['difference']:.1e}")
+    except (CaffeError, PipelineError) as error:
+        print(f"export: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"export: {error.filename or options.output}: {error.strerror or error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
