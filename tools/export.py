@@ -18,7 +18,7 @@ import argparse
 import json
 import os
 import sys
-from typing import Any, Dict, Sequence
+from typing import Any, Dict, Sequence, Tuple
 
 import recipe
 
@@ -56,19 +56,19 @@ def preprocessing(profile: str, net: str, sha256: str) -> Dict[str, Any]:
             "size": settings.stored_size, "kept_middle": size, "describes": crop.describes,
             "landmarks": ["left eye", "right eye", "nose", "left mouth corner", "right mouth corner"],
             "template": [list(point) for point in recipe.FACE_TEMPLATE],
-            "geometry": "a similarity is fitted (least squares) from the template to the photo's landmarks, left as the "
-            "viewer sees it; center and side are a square in the template's units, turned with the face where aligned is "
-            "true; it is resampled once to size x size pixels, of which the middle kept_middle x kept_middle are the "
-            "input",
+            "geometry": "a similarity is fitted (least squares) from the template to the photo's landmarks, left as "
+            "the viewer sees it; center and side are a square in the template's units, turned with the face where aligned "
+            "is true; it is resampled once to size x size pixels, of which the middle kept_middle x kept_middle are "
+            "the input",
             "resampling": "bilinear; where the crop is smaller than its part of the photo, the mean of what a pixel "
             "covers; the photo's edge pixels are repeated outside",
         },
     }  # fmt: skip
 
 
-def export(profile: str, net: str, folder: str) -> Dict[str, str]:
-    """Write the three files of one net into `folder`, which is made; {"onnx", "safetensors", "json": path} and the
-    largest difference found between onnxruntime and the engine as "difference".
+def export(profile: str, net: str, folder: str) -> Tuple[Dict[str, str], float]:
+    """Write the three files of one net into `folder`, which is made: ({"onnx", "safetensors", "json": path}, the
+    largest difference found between onnxruntime and the engine).
 
     Raises tools.pipeline.PipelineError where weights are missing, torchcaffe.export.ExportError for a missing package
     or answers that differ.
@@ -89,12 +89,12 @@ def export(profile: str, net: str, folder: str) -> Dict[str, str]:
         exporting.write_onnx(temporary, trained.net, {KEY: text})
         difference = compare(temporary, trained)
         if not difference <= TOLERANCE:
-            raise exporting.ExportError(f"{net}.onnx: onnxruntime's answers differ from the engine's by {difference:.1e}, "
-                                        f"more than {TOLERANCE}: it is not written")
+            raise exporting.ExportError(f"{net}.onnx: onnxruntime's answers differ from the engine's by "
+                                        f"{difference:.1e}, more than {TOLERANCE}: it is not written")
     exporting.write_safetensors(paths["safetensors"], trained.net, {KEY: text})
     with atomic_write(paths["json"]) as temporary, open(temporary, "w", encoding="utf-8") as stream:
         stream.write(text + "\n")
-    return {**paths, "difference": difference}
+    return paths, difference
 
 
 def compare(path: str, trained) -> float:
@@ -142,9 +142,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         profile = choose_profile(options.profile)
         folder = options.output or recipe.absolute(f"weights/{profile}/export")
         for net in options.net:
-            written = export(profile, net, folder)
-            names = ", ".join(os.path.relpath(written[kind]) for kind in ("onnx", "safetensors", "json"))
-            print(f"{recipe.NETS[net].title}: {names}; onnxruntime differs from the engine by {written['difference']:.1e}")
+            paths, difference = export(profile, net, folder)
+            names = ", ".join(os.path.relpath(path) for path in paths.values())
+            print(f"{recipe.NETS[net].title}: {names}; onnxruntime differs from the engine by {difference:.1e}")
     except (CaffeError, PipelineError) as error:
         print(f"export: {error}", file=sys.stderr)
         return 1

@@ -82,7 +82,7 @@ def run(command, env=None):
     try:
         status = subprocess.call(command, cwd=ROOT, env=env)
     except OSError as error:
-        raise SetupError("%s: %s" % (command[0], error.strerror))
+        raise SetupError("%s: %s" % (command[0], error.strerror)) from None
     if status:
         raise SetupError("failed (status %d): %s" % (status, " ".join(command)))
 

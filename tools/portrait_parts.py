@@ -131,7 +131,7 @@ def brows(painter, person, random) -> None:
     thick = 0.052 * person.brow
     rise = 0.06 if person.arched else 0.02
     for side in SIDES:
-        def at(x, y):
+        def at(x, y, side=side):
             return side * x, y
         upper = curve([at(0.17, -0.735), at(0.36, -0.79 - rise), at(0.56, -0.77 - rise), at(0.70, -0.67)])
         under = curve([at(0.70, -0.66), at(0.54, -0.77 - rise + thick * 1.3), at(0.36, -0.79 - rise + thick * 2),

@@ -81,12 +81,13 @@ def verify_vgg_face(path: str) -> str:
 
     check_vgg_face(path)
     record_path = os.path.splitext(path)[0] + RECORD
-    found = {"file": os.path.basename(path), "size": os.path.getsize(path), "sha256": sha256_of(path)}
+    sha256 = sha256_of(path)
+    found = {"file": os.path.basename(path), "size": os.path.getsize(path), "sha256": sha256}
     if not os.path.exists(record_path):
         with open(record_path, "w", encoding="utf-8") as stream:
             json.dump(found, stream, indent=2)
             stream.write("\n")
-        return found["sha256"]
+        return sha256
     try:
         with open(record_path, encoding="utf-8") as stream:
             recorded = json.load(stream)["sha256"]

@@ -30,8 +30,8 @@ STYLES = {
 }  # fmt: skip
 WRAPPER = "module."  # put before every name by torch.nn.DataParallel
 # ONNX operations that may stand between the layers: what VGG-Face does, and how exporters spell a flattening.
-HARMLESS = {"Relu", "MaxPool", "Dropout", "Flatten", "Reshape", "Softmax", "LogSoftmax", "Identity", "Constant", "Shape",
-            "Gather", "Concat", "Unsqueeze", "Squeeze", "Slice", "Cast"}
+HARMLESS = {"Relu", "MaxPool", "Dropout", "Flatten", "Reshape", "Softmax", "LogSoftmax", "Identity", "Constant",
+            "Shape", "Gather", "Concat", "Unsqueeze", "Squeeze", "Slice", "Cast"}
 
 
 def kind(path: str) -> str:
@@ -58,8 +58,8 @@ def convert(path: str, target: str, channels: str | None, width: float = 1.0,
 
     found = kind(path)
     if found == "pickle":
-        raise WeightsError(f"{path}: a PyTorch pickle can run any program when it is read, so it is not read; where you "
-                           "trust it, write its state_dict with safetensors.torch.save_file (docs/export.md)")
+        raise WeightsError(f"{path}: a PyTorch pickle can run any program when it is read, so it is not read; where "
+                           "you trust it, write its state_dict with safetensors.torch.save_file (docs/export.md)")
     if channels not in CHANNELS:
         raise WeightsError(f"{path}: say which channel order its first layer reads, --channels rgb or --channels bgr "
                            "(make: CHANNELS=rgb): a wrong one works, badly")
@@ -123,23 +123,24 @@ def _read_onnx(path: str) -> List[List]:
                 weights, bias = _pair(constants, node.input[1], node.input[2])
                 layers.append(("fc", [weights if attributes.get("transB") else weights.T, bias]))
                 if any(attributes.get(name, 1) != 1 for name in ("alpha", "beta")) or attributes.get("transA"):
-                    raise WeightsError(f"{path}: node {node.name!r}: a Gemm with alpha, beta or transA is not VGG-Face's")
+                    raise WeightsError(f"{path}: node {node.name!r}: a Gemm with alpha, beta or transA is none of "
+                                       "VGG-Face's")
             elif node.op_type == "MatMul":
                 products[node.output[0]] = constants[node.input[1]]
             elif node.op_type == "Add":
                 weights, bias = _bias_of(node, products, constants)
                 layers.append(("fc", [_float(weights.T), _float(bias)]))
             elif node.op_type not in HARMLESS:
-                raise WeightsError(f"{path}: node {node.name!r} is {node.op_type}, which VGG-Face does not have: a port "
-                                   "that prepares its input or orders its channels in the graph is not understood")
+                raise WeightsError(f"{path}: node {node.name!r} is {node.op_type}, which VGG-Face does not have: a "
+                                   "port that prepares its input or turns its channels in the graph is not understood")
         except (KeyError, IndexError):
-            raise WeightsError(f"{path}: node {node.name!r} ({node.op_type}) has no weights and biases of its own in the "
-                               "file") from None
+            raise WeightsError(f"{path}: node {node.name!r} ({node.op_type}) has no weights and biases of its own in "
+                               "the file") from None
     kinds = ["conv" if name in CONVOLUTIONS else "fc" for name in LAYERS]
     found = [kind for kind, _ in layers]
     if found != kinds and found != ["conv"] * 14 + ["fc"] * 2:  # fc6 as a convolution
-        raise WeightsError(f"{path}: has {found.count('conv')} convolutions and {found.count('fc')} fully connected layers, "
-                           f"VGG-Face {len(CONVOLUTIONS)} and {len(LAYERS) - len(CONVOLUTIONS)}")
+        raise WeightsError(f"{path}: has {found.count('conv')} convolutions and {found.count('fc')} fully connected "
+                           f"layers, VGG-Face {len(CONVOLUTIONS)} and {len(LAYERS) - len(CONVOLUTIONS)}")
     return [arrays for _, arrays in layers]
 
 

@@ -17,7 +17,7 @@ import math
 import numpy as np
 
 from torchcaffe import storage
-from torchcaffe.errors import CaffeError, NetError
+from torchcaffe.errors import CaffeError
 
 OPSET, IR_VERSION = 17, 8  # of 2022: what onnxruntime reads since 1.13
 BATCH = "batch"  # ONNX's name of the first axis, which may have any size
@@ -59,7 +59,7 @@ def write_onnx(path, net, metadata=None):
     """Write the net as an ONNX file, whole or not at all; see `to_onnx`. At most 2 GiB, protobuf's limit."""
     model = to_onnx(net, metadata)
     if model.ByteSize() > LARGEST:
-        raise ExportError(f"{path}: would have {model.ByteSize():,} bytes, more than an ONNX file holds: use safetensors")
+        raise ExportError(f"{path}: would have {model.ByteSize():,} bytes, more than an ONNX file can: use safetensors")
     with storage.atomic_write(path) as temporary, open(temporary, "wb") as file:
         file.write(model.SerializeToString())
 
@@ -172,7 +172,7 @@ class _Writer:
         kernel, count = layer.window(shape), layer.shapes(shape)[0][2:]
         needed = [(count[i] - 1) * layer.stride[i] + kernel[i] - shape[2 + i] - layer.pad[i] for i in (0, 1)]
         if any(far >= kernel[i] for i, far in enumerate(needed)):
-            raise ExportError(f'layer "{layer.name}" (Pooling): a window lies outside the image; ONNX has no such thing')
+            raise ExportError(f'layer "{layer.name}" (Pooling): a window lies outside the image, as none may in ONNX')
         window = {"kernel_shape": list(kernel), "strides": list(layer.stride),
                   "pads": [*layer.pad, *(max(0, far) for far in needed)]}
         if layer.method == layer.param.pooling_param.MAX:

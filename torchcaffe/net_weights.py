@@ -148,7 +148,7 @@ class NetWeights:
         ]
         diffs = None
         if with_diffs:
-            diffs = [(l.param.name, {i: blob.diff for i, blob in enumerate(l.blobs)}) for l in self.built_layers]
+            diffs = [(at.param.name, {i: blob.diff for i, blob in enumerate(at.blobs)}) for at in self.built_layers]
         write_weights_hdf5(path, layers, diffs)
 
 

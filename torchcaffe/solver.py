@@ -157,14 +157,14 @@ class SGDSolver(SetOnce, SolverFiles, SolverReports):
         """
         net, passes = self.net, max(1, self.proto.iter_size)
         total = 0.0
-        for number in range(passes):
+        for turn in range(passes):
             if net.works_layerwise():
                 total += net._forward(0, len(net.built_layers) - 1)
                 net._backward(len(net.built_layers) - 1, 0)
                 continue
             sweep = execution.Sweep(net, keep_diffs)
             loss = sweep.forward()
-            if self.reducer and number == passes - 1:
+            if self.reducer and turn == passes - 1:
                 self.reducer.arm()
             with self.ranks.reaching():
                 sweep.backward()

@@ -6,7 +6,6 @@ import math
 import os
 from dataclasses import dataclass, field
 
-import numpy as np
 
 from torchcaffe import storage, wire
 from torchcaffe.errors import SolverError

@@ -82,13 +82,13 @@ def _read_layer(path, content, span, form):
     layer, blobs = LayerWeights(""), []
     for number, wire_type, value in _whole_walk(content, span):
         if form == _V1 and number == 1 and wire_type == wire.DELIMITED:  # a V0 layer inside
-            for number, wire_type, value in _whole_walk(content, value):
-                if number == 1 and wire_type == wire.DELIMITED:
-                    layer.name = _text(content, value)
-                elif number == 2 and wire_type == wire.DELIMITED:
-                    layer.type = _type_today("V0", _text(content, value))
-                elif number == _V0_BLOBS and wire_type == wire.DELIMITED:
-                    blobs.append(value)
+            for inner, inner_type, inner_value in _whole_walk(content, value):
+                if inner == 1 and inner_type == wire.DELIMITED:
+                    layer.name = _text(content, inner_value)
+                elif inner == 2 and inner_type == wire.DELIMITED:
+                    layer.type = _type_today("V0", _text(content, inner_value))
+                elif inner == _V0_BLOBS and inner_type == wire.DELIMITED:
+                    blobs.append(inner_value)
         elif form == _V1 and number == 5 and wire_type == wire.VARINT:
             layer.type = _type_today("V1", value)
         elif number == (4 if form == _V1 else 1) and wire_type == wire.DELIMITED:

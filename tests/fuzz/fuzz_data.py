@@ -34,7 +34,7 @@ def check_dataset(dataset, folder):
 
 
 def celeba_seeds(folder):
-    labels = [name for name in recipe.LABELS]
+    labels = list(recipe.LABELS)
     turned = ["Male" if name == "Female" else name for name in labels]
     rows = [f"{name} " + " ".join(["1"] * 20 + ["-1"] * 20) for name in NAMES]
     attributes = "\n".join(["3", " ".join(turned), *rows])

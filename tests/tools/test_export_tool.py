@@ -57,22 +57,24 @@ def engine(net: str) -> Classifier:
 
 def test_onnx_and_its_metadata_are_enough(project) -> None:
     for net in recipe.PIPELINE_NETS:
-        written = export.export("tiny", net, str(project / "out"))
-        assert written["difference"] <= 1e-4
+        written, difference = export.export("tiny", net, str(project / "out"))
+        assert difference <= 1e-4
         session = onnxruntime.InferenceSession(written["onnx"], providers=["CPUExecutionProvider"])
         notes = json.loads(session.get_modelmeta().custom_metadata_map["preprocessing"])
         assert notes == json.loads(Path(written["json"]).read_text())
-        assert notes["input"]["channel_order"] == "BGR" and notes["input"]["shape"][1:] == session.get_inputs()[0].shape[1:]
+        assert notes["input"]["channel_order"] == "BGR"
+        assert notes["input"]["shape"][1:] == session.get_inputs()[0].shape[1:]
         pixels = crops(4)
         blob = (pixels.astype(np.float32) - np.float32(notes["input"]["mean_subtracted"])).transpose(0, 3, 1, 2)
         theirs = session.run([notes["output"]["name"]], {notes["input"]["name"]: blob})[0]
         ours = engine(net).probabilities(pixels)
         assert np.ptp(ours) > 1e-3
-        np.testing.assert_allclose(theirs[:, notes["labels"].index(recipe.TASKS[notes["task"]].classes[1])], ours, atol=1e-4)
+        column = notes["labels"].index(recipe.TASKS[notes["task"]].classes[1])
+        np.testing.assert_allclose(theirs[:, column], ours, atol=1e-4)
 
 
 def test_safetensors_hold_the_same_numbers(project) -> None:
-    written = export.export("tiny", "snet2", str(project / "out"))
+    written, _ = export.export("tiny", "snet2", str(project / "out"))
     trained = engine("snet2").net
     with safe_open(written["safetensors"], framework="numpy") as file:
         assert json.loads(file.metadata()["preprocessing"])["net"] == "SNet2"
@@ -115,8 +117,14 @@ def test_file_that_answers_otherwise_is_not_written(project, monkeypatch, capsys
     from torchcaffe.export import _Writer
 
     relu = _Writer.write_ReLU
-    monkeypatch.setattr(_Writer, "write_ReLU", lambda self, layer, bottoms, top, shape: (
-        self.add("Identity", layer, bottoms, top) if layer.name == "relu5_3" else relu(self, layer, bottoms, top, shape)))
+
+    def forgetful(self, layer, bottoms, top, shape):
+        if layer.name == "relu5_3":
+            self.add("Identity", layer, bottoms, top)
+        else:
+            relu(self, layer, bottoms, top, shape)
+
+    monkeypatch.setattr(_Writer, "write_ReLU", forgetful)
     monkeypatch.setattr("tools.pipeline.choose_profile", lambda name: "tiny")
     assert export.main(["--net", "gnet", "--output", str(project / "out")]) == 1
     assert "differ from the engine's" in capsys.readouterr().err

@@ -1,7 +1,6 @@
 """The generated nets and solvers: current, right in every number of the paper, and readable by others."""
 
 import ast
-import os
 import re
 import subprocess
 import sys

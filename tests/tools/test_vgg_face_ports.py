@@ -28,7 +28,8 @@ def layers_of(shapes: dict) -> list:
     torch.manual_seed(4)
     made = []
     for weight, _ in shapes.values():
-        layer = torch.nn.Conv2d(weight[1], weight[0], 3, padding=1) if len(weight) == 4 else torch.nn.Linear(*weight[::-1])
+        convolution = len(weight) == 4
+        layer = torch.nn.Conv2d(weight[1], weight[0], 3, padding=1) if convolution else torch.nn.Linear(*weight[::-1])
         torch.nn.init.kaiming_normal_(layer.weight)
         made.append(layer)
     return made
@@ -119,7 +120,8 @@ def graph(port: Port, product: str, extra=()) -> "onnx.ModelProto":
         else:
             if product == "Gemm":
                 weight = weight.T
-            nodes.append(helper.make_node("Gemm", [x, f"{name}.w", f"{name}.b"], [name], transB=int(product == "GemmT")))
+            inputs = [x, f"{name}.w", f"{name}.b"]
+            nodes.append(helper.make_node("Gemm", inputs, [name], transB=int(product == "GemmT")))
         tensors += [array(np.ascontiguousarray(weight), f"{name}.w"), array(bias, f"{name}.b")]
         nodes.append(helper.make_node("Relu", [name], [f"{name}.relu"]))
         x = f"{name}.relu"

@@ -1,4 +1,4 @@
-"""torchcaffe.export: onnxruntime, numpy and the safetensors package read what it writes, and answer as the engine does."""
+"""torchcaffe.export: onnxruntime and the safetensors package read what it writes, and answer as the engine does."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ def build(tmp_path: Path, layers: str, shape=(2, 3, 9, 11)) -> caffe.Net:
     """A net on blob "data" with random weights, phase TEST."""
     dims = " ".join(f"dim: {size}" for size in shape)
     path = tmp_path / "net.prototxt"
-    path.write_text(f'layer {{ name: "data" type: "Input" top: "data" input_param {{ shape {{ {dims} }} }} }}\n{layers}')
+    data = f'layer {{ name: "data" type: "Input" top: "data" input_param {{ shape {{ {dims} }} }} }}\n'
+    path.write_text(data + layers)
     caffe.set_mode_cpu()
     net = caffe.Net(str(path), caffe.TEST)
     generator = np.random.default_rng(1)

@@ -78,7 +78,7 @@ def test_every_enum_has_the_formats_values(shared):
         cells = [cell.strip() for cell in line.strip()[1:-1].split("|")]
         for names, values in zip(cells[::2], cells[1::2]):
             if re.match(r"[A-Z]\w* \d", values):
-                rows[names] = dict((pair.split()[0], int(pair.split()[1])) for pair in values.split(", "))
+                rows[names] = {pair.split()[0]: int(pair.split()[1]) for pair in values.split(", ")}
     assert len(rows) == 15
     for message in MESSAGES.values():
         for enum in message.enum_types:

@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 
-import torchcaffe as caffe
 from torchcaffe.errors import SolverError, WeightsError
 
 # A linear regression whose data changes at every iteration: DummyData refills non-constant blobs.
