@@ -18,6 +18,7 @@
 #= ENCODE    how images lie in the LMDBs: raw (default), jpg or png
 #= PHOTOS    for evaluate: score the whole pipeline on this FotW folder's photos instead
 #= IMAGE     photo for predict and crops
+#= TESTS     for cov: the tests to run (default: all)
 #= TARGET    for fuzz: the readers to feed (default: all, one after the other; make fuzz TARGET=--list)
 #= SECONDS   for fuzz: how long each (default: 60)
 #= KEEP      newest snapshots that stay while a step trains, beside the best one (default: 2)
@@ -117,9 +118,22 @@ bench: $(READY) ## measure every claim of docs/benchmarks.md beside its rival an
 fuzz: $(READY) ## feed the readers with broken files, by coverage (needs the extra "fuzz"), and keep what comes through
 	@$(PY) tests/fuzz/run.py $(TARGET) $(call option,--seconds,SECONDS)
 
+lint: .venv/dev ## look for mistakes (ruff) and check types (mypy)
+	.venv/bin/ruff check
+	.venv/bin/mypy
+
+cov: .venv/dev ## run the tests and tell which lines they leave out (TESTS=tests/tools: only those)
+	$(PY) -m pytest --cov --cov-report=term $(TESTS)
+
+# Stands for what only developers need: the extra "dev", in the locked versions.
+.venv/dev: $(READY)
+	$(PY) -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --no-build-isolation \
+		--editable '.[test,dev]'
+	@touch .venv/dev
+
 clean: ## remove caches and build leftovers
 	find . -name .venv -prune -o -name .caffe -prune -o -name __pycache__ -type d -exec rm -rf {} +
-	rm -rf .pytest_cache .hypothesis .fuzz build *.egg-info
+	rm -rf .pytest_cache .hypothesis .ruff_cache .mypy_cache .coverage .coverage.* .fuzz build *.egg-info
 
 clean-demo: ## remove the demo's faces, LMDBs, weights and runs
 	rm -rf data/demo weights/demo runs/demo
