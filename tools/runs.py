@@ -102,6 +102,8 @@ class Run:
             if seconds - self.drawn > DRAW_SECONDS:
                 self.drawn = seconds
                 self.draw()
+        elif kind == "warning":
+            self.progress.say(f"{self.title}: {event['message']}")
         elif kind == "weights":
             self.progress.say(_filled(self.row, event))
         elif kind == "snapshot":

@@ -4,7 +4,7 @@
     python -m tools.solve --follow 0 /tmp/folder             # as another rank of a training (tools/ranks.py): its job 0
 
 Needs only the standard library, numpy and the engine, and keeps to Python 3.9 (Debian 11's Caffe). What happens goes to
-stdout as JSON, one object a line ("event": start, weights, step, test, snapshot, end); the engine's log, and the lines
+stdout as JSON, one object a line ("event": start, weights, step, warning, test, snapshot, end); the engine's log, and the lines
 of our own test passes in Caffe's format, go to stderr. SIGINT and SIGTERM finish the iteration, take a snapshot and
 stop; SIGHUP takes a snapshot. Exit status: 0 done, 1 failed, 130 stopped.
 
@@ -33,7 +33,7 @@ import time
 
 import numpy as np
 
-from tools.solving import Alone, Events, Failed, Stop, log, write_record
+from tools.solving import Alone, Events, Failed, GradientWatch, Stop, log, write_record
 
 STOPPED = 130
 STUCK_LOSS = 87.3365  # -log(FLT_MIN): what Caffe's softmax loss shows when a probability has become zero
@@ -70,7 +70,9 @@ class Training:
     def __init__(self, caffe, job, events, stop, ranks):
         self.job, self.events, self.stop, self.ranks = job, events, stop, ranks
         self.solver = caffe.get_solver(job["solver"])
-        self.solver.keep_diffs = False  # of blobs between layers; in real Caffe an attribute that nobody reads
+        # Attributes that nobody reads in real Caffe, which keeps all diffs in any case.
+        self.solver.keep_diffs, self.solver.watch_gradients = False, True
+        self.gradients = GradientWatch()
         self.net = self.solver.net
         self.losses = _loss_weights(self.net)
         if ranks.rank == 0:
@@ -153,6 +155,7 @@ class Training:
         self.solver.step(count)
         self.pace = max(1e-6, (time.time() - began) / count)
         self._look_at_loss(count, rate)
+        self._look_at_gradients(rate)
 
     def _due(self, interval):
         every = self.job[interval]
@@ -176,6 +179,19 @@ class Training:
                     rate=rate, row=row)
         if row:
             self.window = []
+
+    def _look_at_gradients(self, rate):
+        """Warn where gradients explode. Real Caffe's diffs are the updates by now, which grow as they do."""
+        norms = getattr(self.solver, "gradient_norms", None)
+        if norms is None:
+            norms = {name: math.sqrt(sum(float(np.vdot(blob.diff, blob.diff)) for blob in blobs))
+                     for name, blobs in self.net.params.items()}
+        found = self.gradients.look(norms)
+        if found:
+            message = "iteration %d: %s; most likely the learning rate %g is too high (solver: base_lr, clip_gradients)" % (
+                self.iteration - 1, found, rate)
+            log(message)
+            self.events("warning", message=message)
 
     # ---- testing
     def _test(self):

@@ -5,10 +5,13 @@ The standard library only, and Python 3.9, as tools/solve.py.
 
 from __future__ import annotations
 
+import collections
 import hashlib
 import json
+import math
 import os
 import signal
+import statistics
 import sys
 import time
 import traceback
@@ -80,6 +83,26 @@ class Events:
             self.stream.flush()
         except (BrokenPipeError, ValueError):
             self.stop.ask(Stop.STOP)
+
+
+class GradientWatch:
+    """Sees when gradients explode: their norm is more than TIMES what was usual in the last looks at them."""
+
+    TIMES, LOOKS, FEWEST = 100, 50, 10
+
+    def __init__(self):
+        self.seen = collections.deque(maxlen=self.LOOKS)
+
+    def look(self, norms):
+        """Sentence about `norms`, {layer: L2 norm}, where they have exploded, else None; once until there is a new usual."""
+        total = math.sqrt(sum(norm * norm for norm in norms.values()))
+        usual = statistics.median(self.seen) if len(self.seen) >= self.FEWEST else math.inf
+        self.seen.append(total)
+        if total <= self.TIMES * usual:
+            return None
+        self.seen.clear()
+        return "the gradients' norm is %.3g, usual was %.3g; the largest is layer %s's, %.3g" % (
+            total, usual, max(norms, key=norms.get), max(norms.values()))
 
 
 def log(message):

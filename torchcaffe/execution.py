@@ -30,7 +30,16 @@ def forward(net, first: int, last: int) -> float:
         for callback in net.callbacks["after_forward"]:
             callback(index)
             net.assume_written()
-    return float(total)
+    total = float(total)
+    settle(net)
+    return total
+
+
+def settle(net):
+    """Do the checks that layers put off, where the GPU is waited for anyway. Raises NetError."""
+    for layer in net.built_layers:
+        if layer.put_off is not None:
+            layer.settle()
 
 
 def run_recorded(net, index):

@@ -15,6 +15,7 @@ from torchcaffe.net import Net
 from torchcaffe.solver_files import SolverFiles
 from torchcaffe.solver_nets import build_nets
 from torchcaffe.solver_reports import SolverReports
+from torchcaffe.solver_updates import SolverUpdates
 from torchcaffe.vectors import NetVec, SetOnce
 
 
@@ -37,7 +38,7 @@ class SolverParam:
         self._proto.base_lr = value
 
 
-class SGDSolver(SetOnce, SolverFiles, SolverReports):
+class SGDSolver(SetOnce, SolverFiles, SolverReports, SolverUpdates):
     """SGDSolver(solver_file). Raises RuntimeError for a missing file, SolverError/NetError for what Caffe refuses.
 
     `net`, `test_nets`, `iter`, `lr`, `step(n)`, `solve()`, `snapshot()`, `restore()` as in pycaffe.
@@ -59,6 +60,8 @@ class SGDSolver(SetOnce, SolverFiles, SolverReports):
         self.current_step = 0
         self.callbacks = []
         self.keep_diffs = True  # after step(), blobs hold their gradients as in Caffe; False saves time and memory
+        self.watch_gradients = False  # True: `gradient_norms` are taken in the last iteration of each step()
+        self._norms = None  # of the parameters' gradients
         self.resumed = None  # record of the snapshot that training goes on from (see resume)
         self.requested = None  # "stop" or "snapshot", asked for by a signal
         try:
@@ -121,6 +124,7 @@ class SGDSolver(SetOnce, SolverFiles, SolverReports):
             if not self._iteration(last):
                 self.stopped = True
                 break
+        execution.settle(self.net)
 
     def _iteration(self, last: bool) -> bool:
         """One iteration; False when a stop was asked for."""
@@ -141,6 +145,8 @@ class SGDSolver(SetOnce, SolverFiles, SolverReports):
             self.log_iteration()
         for _, on_gradients_ready in self.callbacks:
             on_gradients_ready()
+        if last and self.watch_gradients:
+            self._norms = self.diff_norms()
         # Between here and the next clearing of the diffs, only the end of a call and snapshots let anyone see them.
         seen = last and self.keep_diffs or bool(self.callbacks) or p.snapshot_diff or self.net.works_layerwise()
         self.apply_update(display, keep_diffs=seen)
@@ -185,61 +191,6 @@ class SGDSolver(SetOnce, SolverFiles, SolverReports):
             slot = (self.iter - self._first) % size
             self.smoothed_loss = self.smoothed_loss + (loss - self.losses[slot]) / size
             self.losses[slot] = loss
-
-    def apply_update(self, display: bool = False, keep_diffs: bool = True):
-        """Clip, normalise, regularise, update: Caffe's ApplyUpdate, iter += 1 included.
-
-        The diffs are the updates afterwards; without keep_diffs they are undefined, which saves a pass over memory.
-        """
-        self.net.assume_written()
-        with torch.no_grad():
-            rate = self.lr
-            if display:
-                log.info(f"Iteration {self.iter}, lr = {number(rate)}")
-            self.clip_gradients()
-            rule, states = updates.RULES[self.type]
-            count = len(self.net.learnable)
-            for index, (blob, spec) in enumerate(zip(self.net.learnable, self.net.learnable_specs)):
-                history = [self.history[index + count * k] for k in range(states)]
-                self.update_one(blob, spec, history, rate, rule, keep_diffs)
-        self._iter += 1
-
-    def update_one(self, blob, spec, history, rate, rule, keep_diffs):
-        p = self.proto
-        weight = blob.tensor()
-        decay = p.weight_decay * spec.decay_mult
-        memory = blob.diff_memory
-        gradient = blob.diff_tensor()
-        if p.iter_size > 1:
-            gradient = gradient.div_(p.iter_size)
-        if decay:
-            if p.regularization_type == "L1":
-                gradient = gradient.add_(torch.sign(weight), alpha=decay)
-            else:
-                gradient = gradient.add_(weight, alpha=decay)
-        step = rule(gradient, history, rate * spec.lr_mult, self)
-        weight.sub_(step)
-        blob.data_memory.written()
-        if step is history[0] and keep_diffs:
-            gradient.copy_(step)
-            step = gradient
-        if keep_diffs:
-            memory.put(step)
-
-    def clip_gradients(self):
-        """Scale all gradients down when their common L2 norm exceeds clip_gradients."""
-        limit = self.proto.clip_gradients
-        if limit < 0:
-            return
-        diffs = [blob.diff_tensor() for blob in self.net.learnable]
-        norm = float(torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(diff) for diff in diffs])))
-        if norm > limit:
-            factor = limit / norm
-            log.info(
-                f"Gradient clipping: scaling down gradients (L2 norm {number(norm)} > {number(limit)}) "
-                f"by scale factor {number(factor)}"
-            )
-            torch._foreach_mul_(diffs, factor)
 
     def add_callback(self, on_start, on_gradients_ready=None):
         """Call on_start() before each iteration and on_gradients_ready() between backward and update.

@@ -7,7 +7,7 @@ import os
 import numpy as np
 import torch
 
-from torchcaffe import log, resume
+from torchcaffe import execution, log, resume
 from torchcaffe.errors import SolverError, WeightsError
 from torchcaffe.proto import caffe_pb2
 
@@ -37,6 +37,7 @@ class SolverFiles:
         """
         from torchcaffe.files import SolverState, write_solver_state
 
+        execution.settle(self.net)
         hdf5 = self.proto.snapshot_format == caffe_pb2.SolverParameter.HDF5
         stem = f"{self.proto.snapshot_prefix}_iter_{self.iter}"
         suffix, kind = (".h5", "HDF5") if hdf5 else ("", "binary proto")

@@ -39,7 +39,9 @@ class SolverReports:
             sums = values if sums is None else sums + values
         if p.test_compute_loss:
             log.info(f"Test loss: {number(loss / count)}")
-        self.log_outputs(net, (sums / count).tolist(), "Test")
+        values = (sums / count).tolist()
+        execution.settle(net)
+        self.log_outputs(net, values, "Test")
 
     def log_outputs(self, net, values, which):
         position = 0

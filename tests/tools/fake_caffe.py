@@ -1,7 +1,8 @@
 """A pycaffe without layers, for tests of the driver: starts at once, counts iterations, writes Caffe's files.
 
 Each parameter is a small array that every iteration moves towards 1. The environment steers it: FAKE_SECONDS an
-iteration takes; FAKE_LOSS="nan@5" or "stuck" spoils the loss; FAKE_ABORT=3 dies in iteration 3 as Caffe's checks do.
+iteration takes; FAKE_LOSS="nan@5" or "stuck" spoils the loss; FAKE_EXPLODES=15 makes the
+gradients of iteration 15 huge; FAKE_ABORT=3 dies in iteration 3 as Caffe's checks do.
 """
 
 import os
@@ -32,6 +33,7 @@ def set_device(number):
 class Blob:
     def __init__(self, data):
         self.data = np.array(data, np.float32)
+        self.diff = np.zeros_like(self.data)
 
 
 class Net:
@@ -85,6 +87,7 @@ class Solver:
                 os.abort()
             for blobs in self.net.params.values():
                 blobs[0].data += np.float32(0.01) * (1 - blobs[0].data)
+                blobs[0].diff[...] = 1e6 if os.environ.get("FAKE_EXPLODES") == str(self.iter) else 1
             self.net.blobs["loss"].data[...] = self._loss()
             self.iter += 1
             if self.proto.snapshot and self.iter % self.proto.snapshot == 0:

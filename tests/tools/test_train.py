@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import shutil
 import sys
 from dataclasses import replace
@@ -174,6 +175,17 @@ def test_broken_loss_stops_the_run_and_keeps_the_snapshot(project, monkeypatch, 
         run(project, [2], max_iter=6 if "nan" in spoiled else 40)
     assert sentence in str(error.value) and "is kept" in str(error.value)
     assert not os.path.exists(os.path.join(project, "weights/tiny/step2_scheme3.caffemodel"))
+
+
+def test_exploding_gradients_are_told_with_iteration_layer_and_cause(project, monkeypatch, capfd):
+    monkeypatch.setenv("FAKE_EXPLODES", "35")
+    _, row = run(project, [2], max_iter=60)
+    said = capfd.readouterr()
+    sentence = "iteration 35: the gradients' norm is .*, usual was .*; the largest is layer .*'s.*learning rate .* too high"
+    found = [line for line in (said.out + said.err).splitlines() if "gradients" in line]
+    assert len(found) == 1 and re.search(sentence, found[0])
+    with open(row.path(f"{row.folder}/train.log")) as log:
+        assert re.search(sentence, log.read())
 
 
 def test_file_without_an_expected_layer_is_refused(project):

@@ -212,3 +212,17 @@ def test_callbacks_run_before_and_between(make_solver):
     solver.add_callback(lambda: seen.append(("start", solver.iter)), lambda: seen.append(("gradients", solver.iter)))
     solver.step(2)
     assert seen == [("start", 0), ("gradients", 0), ("start", 1), ("gradients", 1)]
+
+
+@pytest.mark.parametrize("watched, with_callbacks", [(True, False), (True, True), (False, False)])
+def test_gradient_norms_are_those_of_the_last_iteration(make_solver, watched, with_callbacks):
+    plain = make_solver(NET, SETTINGS.replace("0.01\n", "0\n"))
+    plain.step(1)  # without decay and momentum the diffs are the gradients times the rates
+    update = plain.net.params["ip"]
+    expected = math.hypot(np.linalg.norm(update[0].diff / 0.5), np.linalg.norm(update[1].diff / (0.5 * 2)))
+    solver = make_solver(NET, SETTINGS)
+    solver.watch_gradients, solver.keep_diffs = watched, False
+    if with_callbacks:
+        solver.add_callback(lambda: None, lambda: None)
+    solver.step(1)
+    assert solver.gradient_norms == ({"ip": pytest.approx(expected, rel=1e-5)} if watched else {})

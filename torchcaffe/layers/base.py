@@ -47,6 +47,7 @@ class Layer:
     always_propagates = False  # writes bottom diffs whenever it runs backward, asked for or not
     any_precision = False  # computes in the type of its bottoms; the others are given float32 in every precision
     works_on_blobs = False  # runs on Blobs (forward_blobs, backward_blobs) instead of tensors
+    put_off = None  # function: a check that would have stopped the GPU's pipeline, see `settle`
 
     def __init__(self, param, phase: int, context: Context):
         self.param = param
@@ -78,6 +79,12 @@ class Layer:
     def overwrites(self, index: int) -> bool:
         """True where each backward replaces the diff of parameter `index` instead of adding to it, as Caffe's does."""
         return False
+
+    def settle(self):
+        """Do the check that was put off since the last time, if any. Raises what the check raises."""
+        check, self.put_off = self.put_off, None
+        if check is not None:
+            check()
 
     def data_state(self):
         """Where a data layer stands after the batches it has given, as plain data for JSON; None: there is nothing."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -13,6 +14,7 @@ from torchcaffe.errors import ShapeError
 from torchcaffe.layers.base import Layer, register
 
 SMALLEST = 1e-20  # where InfogainLoss and MultinomialLogisticLoss limit probabilities: kLOG_THRESHOLD
+NO_LABEL = torch.iinfo(torch.int64).min
 LARGEST_LOSS = -math.log(torch.finfo(torch.float32).tiny)  # 87.33655: -log(FLT_MIN), Caffe's limit for one item
 
 
@@ -75,16 +77,43 @@ def class_axis(layer, parameter, shapes):
 
 
 def as_labels(layer, labels, shape, classes, ignore):
-    """Labels as int64 of `shape`, truncated as C does; out of range is an error here (Caffe reads foreign memory)."""
+    """Labels as int64 of `shape`, truncated as C does; out of range is an error here (Caffe reads foreign memory).
+
+    On a GPU, whose pipeline the check would stop, it is put off (Layer.settle), and such labels become 0 until then.
+    """
     labels = labels.reshape(shape).to(torch.int64)
-    if labels.device.type == "cpu":  # on a GPU the check would stop the pipeline; torch asserts there by itself
-        wrong = (labels < 0) | (labels >= classes)
-        if ignore is not None:
-            wrong &= labels != ignore
-        if wrong.any():
-            value = int(labels[wrong][0])
-            layer.check(False, f"label {value} is outside 0 to {classes - 1}; correct the labels or num_output")
+    wrong = (labels < 0) | (labels >= classes)
+    if ignore is not None:
+        wrong &= labels != ignore
+    layer.put_off = layer.put_off or LabelCheck(layer, classes)
+    layer.put_off.look(labels, wrong)
+    if waits(labels):
+        return labels.masked_fill(wrong, 0)
+    layer.settle()
     return labels
+
+
+class LabelCheck:
+    """The check of a layer's labels, of one batch or of many: the largest one that is out of range is named."""
+
+    def __init__(self, layer, classes):
+        self.layer, self.classes, self.largest = layer, classes, None
+
+    def look(self, labels, wrong):
+        if labels.numel():
+            largest = torch.where(wrong, labels, NO_LABEL).amax()
+            self.largest = largest if self.largest is None else torch.maximum(largest, self.largest)
+
+    def __call__(self):
+        label = NO_LABEL if self.largest is None else int(self.largest)
+        self.layer.check(
+            label == NO_LABEL, f"label {label} is outside 0 to {self.classes - 1}; correct the labels or num_output"
+        )
+
+
+def waits(tensor) -> bool:
+    """True where to look at numbers of `tensor` is to wait for a GPU."""
+    return tensor.device.type != "cpu"
 
 
 @register
