@@ -31,6 +31,8 @@ ALLOWED = {  # (file, call): why
     ("tools/engine.py", "import_module"): "caffe or torchcaffe",
     ("tools/solve.py", "import_module"): "the engine's name, from tools/child.py and tools/ranks.py",
     ("tools/evaluate.py", "import_module"): "the engine's own caffe_pb2",
+    ("torchcaffe/export.py", "import_module"): "onnx or safetensors, named by the program",
+    ("tools/vgg_face_ports.py", "load"): "onnx's, a protobuf message and numbers",
     ("benchmarks/ranks.py", "load"): "numpy's, of its own arrays; it unpickles nothing unless told to",
     ("benchmarks/child.py", "import_module"): "modules of benchmarks, named by them",
 }
