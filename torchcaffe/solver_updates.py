@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 
@@ -11,7 +12,16 @@ from torchcaffe.log import number
 
 
 class SolverUpdates:
-    """Mixin of the solvers."""
+    """Mixin of the solvers, which have these."""
+
+    net: Any
+    proto: Any
+    lr: Any  # properties
+    type: str
+    history: list
+    _iter: int
+    iter: Any
+    _norms: Any
 
     def apply_update(self, display: bool = False, keep_diffs: bool = True):
         """Clip, normalise, regularise, update: Caffe's ApplyUpdate, iter += 1 included.
