@@ -23,6 +23,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from watching import children
+
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "tools")]
 os.environ["PYTHONPATH"] = os.pathsep.join(sys.path[:2])
@@ -54,14 +56,6 @@ def make(root, iterations):
     make_project(str(root), replace(TINY, max_iter=dict.fromkeys((2, 3, 4), iterations), snapshot=3))
 
 
-def children(process):
-    """Process ids of the processes that `process` has started and that still run."""
-    try:
-        return [int(word) for word in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
-    except OSError:
-        return []
-
-
 def writing(root):
     return glob.glob(f"{root}/runs/*/*/.snapshot_iter_*.tmp*")
 
@@ -75,7 +69,7 @@ def kill_once(process, root, draw):
             return None
         time.sleep(0.0005 if inside else 0.005)
     whom = draw.choice(["driver", "trainer", "both"])
-    training, place = children(process), "inside a snapshot" if writing(root) else "elsewhere"
+    training, place = children(process.pid), "inside a snapshot" if writing(root) else "elsewhere"
     for pid in ([process.pid] if whom != "trainer" else []) + (training if whom != "driver" else []):
         try:
             os.kill(pid, signal.SIGKILL)

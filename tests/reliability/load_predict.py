@@ -1,6 +1,6 @@
 """Predict 2,000 photos, 5 % of them bad in every way that photos are: each is answered or named, the memory stays flat.
 
-    make load                                                  # or: python tests/reliability/load_predict.py
+    python tests/reliability/load_predict.py
     python tests/reliability/load_predict.py --photos FOLDER   # your own good ones instead of the astronaut's variants
 
 Runs tools/predict.py as a user does, with nets of the demo's form and random weights: what it answers means nothing,
@@ -19,6 +19,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+import watching
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
@@ -94,12 +96,6 @@ def bad_photos(folder: Path, count: int) -> list:
     return [str(folder / names[index % len(names)]) for index in range(count)]
 
 
-def resident(process) -> float:
-    """MB of memory that the process holds."""
-    pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGESIZE") / 1e6
-
-
 def predict(project: Path, photos: list):
     """(answers, exit status, MB after each window, seconds) of tools/predict.py."""
     started, answers, windows = time.monotonic(), [], []
@@ -109,7 +105,7 @@ def predict(project: Path, photos: list):
     for line in process.stdout:
         answers.append(json.loads(line))
         if len(answers) % max(1, len(photos) // WINDOWS) == 0:
-            windows.append(resident(process))
+            windows.append(watching.resident(process.pid))
     return answers, process.wait(), windows, time.monotonic() - started
 
 
@@ -123,7 +119,7 @@ def check(photos: list, bad: set, answers: list, status: int, windows: list) -> 
             wrong.append(f"{answer['image']}: {answer.get('error', 'was answered')}")
     if status != (1 if any("error" in answer for answer in answers) else 0):
         wrong.append(f"exit status {status}")
-    if len(windows) == WINDOWS and windows[-1] - windows[1] > GROWTH:
+    if len(windows) == WINDOWS and watching.growth(windows) > GROWTH:
         wrong.append(f"memory grew from {windows[1]:.0f} to {windows[-1]:.0f} MB")
     return wrong
 
