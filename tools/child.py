@@ -75,9 +75,13 @@ def reason(row: chain.Row, end: Optional[dict], status: int) -> str:
             lines = [line.strip() for line in stream.readlines()[-200:] if line.strip()]
         fatal = [line.split("] ", 1)[1] for line in lines if line.startswith("F") and "] " in line]
         message = (fatal or lines or ["no message"])[-1] + f" (exit status {status})"
+    return f"{message}{kept(row)} (log: {log})"
+
+
+def kept(row: chain.Row) -> str:
+    """What to add to the message of a failure: the newest whole snapshot, from which the same command goes on."""
     snapshot = chain.newest_snapshot(row, None)
-    kept = f"; the snapshot of iteration {snapshot['iteration']} is kept ({snapshot['state']})" if snapshot else ""
-    return f"{message}{kept} (log: {log})"
+    return f"; the snapshot of iteration {snapshot['iteration']} is kept ({snapshot['state']})" if snapshot else ""
 
 
 def killed(status: int) -> str:

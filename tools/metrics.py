@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import math
@@ -27,10 +28,11 @@ class Metrics:
     def __init__(self, path: str, resume: int = 0):
         self.rows: List[Row] = [row for row in read(path) if row["iteration"] <= resume] if resume else []
         self.began = self.rows[-1]["seconds"] or 0.0 if self.rows else 0.0
-        self.stream = open(path, "w", newline="")
+        self.stream = open(path + ".part", "w", newline="")
         self._write(",".join(COLUMNS) + "\n")
         for row in self.rows:
             self._put(row)
+        os.replace(path + ".part", path)  # where the disk is full, the rows that were there stay
 
     def add(self, iteration: int, seconds: float, **values: float):
         """Numbers of an iteration; a second call for the same iteration completes its row."""
@@ -47,7 +49,8 @@ class Metrics:
         return next((row[column] for row in reversed(self.rows) if row[column] is not None), None)
 
     def close(self):
-        self.stream.close()
+        with contextlib.suppress(OSError):  # what could not be written has been told when it was
+            self.stream.close()
 
     def _put(self, row: Row):
         text = io.StringIO()

@@ -55,9 +55,13 @@ def train(row: chain.Row, interpreter, gpu: Optional[int] = None, force: bool = 
             _clear(row, inputs, say)
         _check_space(row)
         jobs.write(row, interpreter.module, solver, net, inputs, gpu, resume and resume["state"], leader)
-        run = Run(row, solver, resume["iteration"] if resume else 0, say, keep)
-        run.follow(interpreter, header, lock)
-        _finish(row, run, solver, inputs, interpreter, leader)
+        try:
+            run = Run(row, solver, resume["iteration"] if resume else 0, say, keep)
+            run.follow(interpreter, header, lock)
+            _finish(row, run, solver, inputs, interpreter, leader)
+        except OSError as error:  # of our own files: a full disk, a quota, a folder that has become read-only
+            where = error.filename or row.folder
+            raise chain.ChainError(f"{row.title}: {where}: {error.strerror}{child.kept(row)}") from error
     return True
 
 
