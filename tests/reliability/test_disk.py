@@ -3,6 +3,7 @@
 Needs the right to mount; tests/tools/test_chain.py has a limit on the size of files in its place everywhere.
 """
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -42,13 +43,9 @@ def disk(tmp_path):
 
 
 def fill(runs):
-    with open(runs / "filler", "wb") as file:
-        try:
-            while True:
-                file.write(bytes(4096))
-                file.flush()
-        except OSError:
-            pass
+    with open(runs / "filler", "wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
 
 
 def test_a_full_disk_stops_the_run_and_the_snapshot_before_is_kept_and_named(disk, monkeypatch):
