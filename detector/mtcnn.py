@@ -16,6 +16,7 @@ import numpy as np
 from detector import boxes as arithmetic
 from detector.face import DetectorError, Face
 from detector.pyramid import Pyramid, scales
+from detector.threads import in_threads
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 NETS = ("det1", "det2", "det3")
@@ -106,17 +107,18 @@ class Detector:
 
     # ------------------------------------------------------------------------------------------ the three stages
     def _detect_group(self, photos: Sequence[np.ndarray]) -> List[List[Face]]:
-        boxes = [self._propose(pixels) for pixels in photos]
+        pyramids = [self._pyramid_of(pixels.shape) for pixels in photos]
+        canvases = in_threads(_canvas, zip(pyramids, photos))
+        boxes = [self._propose(*photo) for photo in zip(photos, pyramids, canvases)]
         judged = zip(photos, boxes, self._judge("det2", photos, boxes))
         boxes = [self._refine(pixels.shape, own, outputs) for pixels, own, outputs in judged]
         return [self._finish(own, outputs) for own, outputs in zip(boxes, self._judge("det3", photos, boxes))]
 
-    def _propose(self, pixels: np.ndarray) -> np.ndarray:
-        """Stage 1: square boxes, N x 4, in which det1 sees a face at some level of the pyramid."""
-        pyramid = self._pyramid_of(pixels.shape)
+    def _propose(self, pixels: np.ndarray, pyramid: Optional[Pyramid], canvas: np.ndarray) -> np.ndarray:
+        """Stage 1: square boxes, N x 4, in which det1 sees a face at some level of the pyramid, drawn on `canvas`."""
         if pyramid is None:
             return np.empty((0, 4))
-        outputs = self._forward("det1", _blob([pyramid.draw(pixels)]))
+        outputs = self._forward("det1", canvas)
         probability = outputs["prob1"][0, 1]
         cells, levels, boxes = pyramid.select(probability >= self.thresholds[0])
         scores, moves = probability[cells], outputs["conv4-2"][0][:, cells[0], cells[1]].T
@@ -175,11 +177,14 @@ class Detector:
         """For each photo the outputs, by name, of a net of stage 2 or 3 for the crops of its N x 4 boxes; {} for N = 0."""
         owners = np.repeat(np.arange(len(photos)), [len(own) for own in boxes])
         together = np.concatenate([*boxes, np.empty((0, 4))])
-        parts = []
-        for start in range(0, len(together), BATCHES[name]):
+
+        def cut(start):
             batch = slice(start, start + BATCHES[name])
-            crops = _crops(photos, owners[batch], together[batch], CROP_SIDES[name])
-            parts.append({top: data.copy() for top, data in self._forward(name, _blob(crops)).items()})
+            return _blob(_crops(photos, owners[batch], together[batch], CROP_SIDES[name]))
+
+        parts = []
+        for crops in in_threads(cut, range(0, len(together), BATCHES[name])):
+            parts.append({top: data.copy() for top, data in self._forward(name, crops).items()})
         outputs = {top: np.concatenate([part[top] for part in parts]) for top in parts[0]} if parts else {}
         return [{top: data[owners == index] for top, data in outputs.items()} for index in range(len(photos))]
 
@@ -220,6 +225,12 @@ def _transposed(image: np.ndarray) -> np.ndarray:
 
 def _describe(image) -> str:
     return f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+
+
+def _canvas(photo) -> Optional[np.ndarray]:
+    """What det1 sees of a photo, (pyramid, pixels), where it has a pyramid."""
+    pyramid, pixels = photo
+    return None if pyramid is None else _blob([pyramid.draw(pixels)])
 
 
 def _blob(images: Sequence[np.ndarray]) -> np.ndarray:
