@@ -94,7 +94,9 @@ def _build(options: argparse.Namespace) -> None:
     from lmdb_builders.celeba import read_celeba
     from lmdb_builders.files import sole_builder
     from lmdb_builders.fotw import read_fotw
+    from lmdb_builders.pool import keep_freed_memory
 
+    keep_freed_memory()
     profile = recipe.PROFILES[options.profile]
     splits = ("train", "val", "test") if options.test else ("train", "val")
     settings = Settings(

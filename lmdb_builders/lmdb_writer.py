@@ -16,7 +16,7 @@ from lmdb_builders.preprocess import to_planes
 ENCODINGS = ("raw", "jpg", "png")
 JPEG_QUALITY = 95  # OpenCV's default, which Caffe's converter uses
 FIRST_MAP_SIZE = 64 << 20  # bytes; doubled whenever it is full
-COMMIT_BYTES = 16 << 20  # bounds memory, and what a full map makes us write again
+COMMIT_BYTES = 1 << 20  # small: memory for more is asked of the system anew each time, which takes three times as long
 PAGE = 4096  # of LMDB's file
 # Bytes of an image as a share of its raw bytes, above what crops of real faces took: at 64 pixels jpg 0.23 and png
 # 0.71 in the largest scheme, less at 224 pixels (0.11 and 0.5).

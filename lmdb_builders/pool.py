@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import threading
@@ -14,6 +15,7 @@ from typing import Callable, Iterable, Iterator, List
 
 from lmdb_builders.errors import BuildError
 
+MMAP_THRESHOLD, TOP_PAD, TRIM_THRESHOLD = -3, -2, -1  # glibc's numbers of mallopt's parameters
 CHUNKS_AHEAD = 3  # a worker: enough that none waits, few enough that memory stays flat
 
 
@@ -55,7 +57,18 @@ def _start_worker() -> None:
     import cv2
 
     cv2.setNumThreads(1)
+    keep_freed_memory()
     threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep what a photo took for the next one, up to 64 MB: to ask the system anew took a tenth of the time."""
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):  # another C library
+        return
+    for parameter, size in ((MMAP_THRESHOLD, 64 << 20), (TRIM_THRESHOLD, 256 << 20), (TOP_PAD, 16 << 20)):
+        mallopt(parameter, size)
 
 
 def _end_with_parent() -> None:

@@ -16,7 +16,7 @@ UNUSABLE = 2  # a label that is neither 0 nor 1; FotW itself writes 2 for "undet
 SPLITS = ("train", "val", "test")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # a data set has 200,000
 class FaceRecord:
     """One annotated face, as the data set's own files describe it."""
 

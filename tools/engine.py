@@ -95,3 +95,13 @@ def _joined(*paths) -> str:
 
 def _no_caffe() -> str:
     return "real Caffe is not here: make caffe (puts Debian 11's Caffe 1.0 into .caffe/), or ENGINE=torch"
+
+
+def debian_tool(name: str) -> list:
+    """Command that runs one of Caffe's programs of `make caffe`, such as "convert_imageset"; arguments follow."""
+    debian = recipe.absolute(DEBIAN)
+    libraries, system = (os.path.join(debian, *parts, "lib", "x86_64-linux-gnu") for parts in (["usr"], []))
+    path = [os.path.join(libraries, part) for part in ("openblas-pthread", "blas", "lapack", "hdf5/serial", ".")]
+    path += [os.path.join(debian, "usr", "lib"), system]
+    loader = [os.path.join(system, "ld-linux-x86-64.so.2"), "--library-path", ":".join(path)]
+    return [*loader, os.path.join(debian, "usr", "bin", name)]

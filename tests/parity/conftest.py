@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tools.engine import debian_tool
+
 ROOT = Path(__file__).resolve().parents[2]
 DEBIAN = ROOT / ".caffe"
 
@@ -37,12 +39,7 @@ def real_python(debian):
 @pytest.fixture(scope="session")
 def real_tool(debian):
     """real_tool("convert_imageset", *arguments) runs one of real Caffe's programs."""
-    libraries = debian / "usr" / "lib" / "x86_64-linux-gnu"
-    system = debian / "lib" / "x86_64-linux-gnu"
-    path = [libraries / name for name in ("openblas-pthread", "blas", "lapack", "hdf5/serial", ".")]
-    path += [debian / "usr" / "lib", system]
-    loader = [system / "ld-linux-x86-64.so.2", "--library-path", ":".join(str(folder) for folder in path)]
-    return lambda name, *arguments, **options: _run([*loader, debian / "usr" / "bin" / name, *arguments], **options)
+    return lambda name, *arguments, **options: _run([*debian_tool(name), *arguments], **options)
 
 
 @pytest.fixture(scope="session")

@@ -15,10 +15,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 
-from tiny_project import TINY, make_project  # noqa: E402
+from tiny_project import TINY, make_project
 
-import recipe  # noqa: E402
-from tools import chain, engine, train  # noqa: E402
+import recipe
+from tools import chain, engine, train
 
 FAKE = engine.Interpreter("fake_caffe", "a fake", (sys.executable,), {
     "PYTHONPATH": os.pathsep.join([recipe.ROOT, sys.path[0]])})  # fmt: skip
