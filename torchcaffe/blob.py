@@ -108,19 +108,27 @@ def _is_host_layout(tensor, shape) -> bool:
 class Persistent(Memory):
     """Memory of a parameter: one tensor for life, updated in place; on the CPU the host array is the tensor itself."""
 
-    __slots__ = ()
+    __slots__ = ("touched",)
 
     def __init__(self, tensor):
         super().__init__()
         self.tensor = tensor
         self.newer = Memory.TENSOR
+        self.touched = 0  # times that somebody may have written what the tensor's own version does not tell
 
     def look(self, shape):
+        self.touched += 1
         if self.tensor.device.type == "cpu":
-            if self.host is None or self.host.shape != shape:
-                self.host = self.tensor.detach().numpy().reshape(shape)
-            return self.host
+            if self.host is None:
+                self.host = self.tensor.detach().numpy()
+            return self.host if self.host.shape == shape else self.host.reshape(shape)
         return super().look(shape)
+
+    def stamp(self):
+        """What is another after each write; None while somebody holds the array, who may write at any time."""
+        if self.tensor.device.type == "cpu" and self.watched():
+            return None
+        return self.tensor._version, self.touched
 
     def assume_written(self):
         if self.tensor.device.type != "cpu":
@@ -137,6 +145,7 @@ class Persistent(Memory):
 
     def written(self):
         """The tensor was updated in place."""
+        self.touched += 1
         if self.tensor.device.type != "cpu" and self.host is not None:
             self._refresh_host()
             self.newer = Memory.BOTH

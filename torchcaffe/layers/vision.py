@@ -8,6 +8,7 @@ import math
 import torch
 import torch.nn.functional as F
 
+from torchcaffe.layers import winograd
 from torchcaffe.layers.base import Layer, register
 
 
@@ -99,6 +100,10 @@ class Convolution(ConvolutionBase):
     type = "Convolution"
     FUNCTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.winograd = winograd.Winograd(self)
+
     def weight_shape(self):
         return (self.outputs, self.inputs // self.group)
 
@@ -106,6 +111,8 @@ class Convolution(ConvolutionBase):
         return output_size(self, size, axis)
 
     def convolve(self, x, weight, bias):
+        if winograd.suits(self, x):
+            return self.winograd(x, bias)
         if x.dim() == 4 and x.shape[1] > 1:
             x = x.contiguous(memory_format=torch.channels_last)  # the faster layout on CPUs and tensor cores
         short = [
