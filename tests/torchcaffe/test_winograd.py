@@ -114,9 +114,12 @@ def test_every_other_way_to_write_parameters_is_seen(make_net, tmp_path):
     other.save(str(tmp_path / "other.caffemodel"))
     net.copy_from(str(tmp_path / "other.caffemodel"))
     np.testing.assert_array_equal(net.forward()["conv"], other.forward()["conv"])
-    third = make_net(text(), caffe.TEST, seed=3)
+    net, third = (make_net(text(), caffe.TEST, seed=seed) for seed in (3, 4))  # nobody has looked at their parameters
+    net.blobs["data"].data[...] = random((1, 64, 14, 13))
+    net.forward()
     net.share_with(third)
-    check(net)
+    found = net.forward()["conv"].copy()
+    np.testing.assert_allclose(found, by_sum(net), atol=1e-4)
     third.params["conv"][0].data[...] *= 2
     check(net)
     net.params["conv"][0].data_memory.put(torch.zeros(80, 64, 3, 3))
