@@ -18,16 +18,19 @@ TILES = 224  # transformed at a time: they stay in the processor's cache
 POINTS = 36
 ONE = 7  # the point (1, 1), whose transform back adds the same to all pixels of a tile: the bias
 
-_INPUT = torch.tensor([
+
+def _both_axes(rows):
+    """The transform of rows, applied to rows and columns: of a tile's points or pixels in a row."""
+    matrix = torch.tensor(rows, dtype=torch.float64)
+    return torch.kron(matrix, matrix)
+
+
+INPUT = _both_axes([
     [4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
     [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1],
-], dtype=torch.float32)  # fmt: skip
-_FILTER = torch.tensor([
-    [6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]
-], dtype=torch.float64) / 24  # fmt: skip
-_OUTPUT = torch.tensor([
-    [1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]
-], dtype=torch.float32)  # fmt: skip
+]).float()  # fmt: skip
+FILTER = (_both_axes([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24**2).float()
+OUTPUT = _both_axes([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]).float()
 
 
 def suits(layer, x) -> bool:
@@ -70,40 +73,40 @@ class Winograd:
             offset[ONE] = bias.detach()
         top = x.new_empty(len(x), rows, 4, columns, 4, layer.outputs)
         for image, result in zip(x, top):
-            tiles = self._tiles(image, rows, columns)
             for row in range(0, rows, step):
                 row = min(row, rows - step)
-                part = tiles[row : row + step].reshape(-1, POINTS, x.shape[1])
-                part = convolve_tiles(part, filters, offset.view(-1)).view(step, columns, 4, 4, -1)
+                tiles = self._tiles(image, row, step, columns)
+                part = convolve_tiles(tiles, filters, offset.view(-1)).view(step, columns, 4, 4, -1)
                 result[row : row + step] = part.transpose(1, 2)
         top = top.view(len(x), 4 * rows, 4 * columns, layer.outputs)[:, :height, :width]
         return top.contiguous().permute(0, 3, 1, 2)
 
-    def _tiles(self, image, rows, columns):
-        """View of an image, C×H×W, with its padding: rows×columns×6×6×C."""
+    def _tiles(self, image, row, rows, columns):
+        """`rows` rows of tiles of an image, C×H×W, from `row` on, with the padding around it: tiles×36×C."""
         (above, left), (channels, height, width) = self.layer.pad, image.shape
-        margins = (0, 0, left, 4 * columns + 2 - width - left, above, 4 * rows + 2 - height - above)
-        padded = F.pad(image.permute(1, 2, 0), margins)
-        line, pixel, _ = padded.stride()
-        return padded.as_strided((rows, columns, 6, 6, channels), (4 * line, 4 * pixel, line, pixel, 1))
+        first, last = 4 * row - above, 4 * (row + rows) + 2 - above
+        lines = image[:, max(first, 0) : min(last, height)].permute(1, 2, 0)
+        lines = F.pad(lines, (0, 0, left, 4 * columns + 2 - width - left, max(-first, 0), max(last - height, 0)))
+        line, pixel, _ = lines.stride()
+        tiles = lines.as_strided((rows, columns, 6, 6, channels), (4 * line, 4 * pixel, line, pixel, 1))
+        return tiles.reshape(-1, POINTS, channels)
 
 
 def convolve_tiles(tiles, filters, offset):
     """tiles×36×channels to tiles×16×outputs. The products are a 1×1 convolution in 36 groups, oneDNN's fastest form."""
     count, _, channels = tiles.shape
-    points = torch.matmul(torch.kron(_INPUT, _INPUT), tiles)
+    points = torch.matmul(INPUT, tiles)
     points = points.view(1, 1, count, POINTS * channels).permute(0, 3, 1, 2)
     products = torch.ops.mkldnn._convolution_pointwise(
         points, filters, offset, [0, 0], [1, 1], [1, 1], POINTS, "none", [], ""
     )
     products = products.permute(0, 2, 3, 1).reshape(count, POINTS, -1)
-    return torch.matmul(torch.kron(_OUTPUT, _OUTPUT), products)
+    return torch.matmul(OUTPUT, products)
 
 
 def transform_filters(weight, tiles):
     """Filters outputs×channels×3×3 as 36 groups of outputs×channels, in the order that oneDNN wants for `tiles`."""
     outputs, channels = weight.shape[:2]
-    transform = torch.kron(_FILTER, _FILTER).float()
-    points = torch.mm(transform, weight.reshape(-1, 9).t()).view(POINTS * outputs, channels, 1, 1)
+    points = torch.mm(FILTER, weight.reshape(-1, 9).t()).view(POINTS * outputs, channels, 1, 1)
     size = (1, POINTS * channels, 1, tiles)
     return torch._C._nn.mkldnn_reorder_conv2d_weight(points.to_mkldnn(), [0, 0], [1, 1], [1, 1], POINTS, size)
