@@ -15,18 +15,18 @@ DEFINITION = ROOT / "prototxt" / "paper" / "deploy_gender.prototxt"
 MANY = 64
 
 
-def write_weights(folder):
-    """Caffemodel of the paper's GNet with random weights whose activations keep their size; its path."""
+def write_weights(folder, definition=DEFINITION, name="random.caffemodel"):
+    """Caffemodel of one of the paper's nets with random weights whose activations keep their size; its path."""
     import numpy as np
 
     os.environ["GLOG_minloglevel"] = "2"
     import torchcaffe as caffe
 
-    net, random = caffe.Net(str(DEFINITION), caffe.TEST), np.random.RandomState(0)
+    net, random = caffe.Net(str(definition), caffe.TEST), np.random.RandomState(0)
     for weight, _ in net.params.values():
         fan_in = np.prod(weight.shape[1:])
         weight.data[...] = random.standard_normal(weight.shape).astype(np.float32) * np.sqrt(2 / fan_in)
-    path = os.path.join(folder, "random.caffemodel")
+    path = os.path.join(folder, name)
     net.save(path)
     return path
 

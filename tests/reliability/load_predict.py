@@ -27,26 +27,16 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 WINDOWS = 10
 GROWTH = 64  # MB that the last window may be above the second
-LINKED = ("recipe.py", "tools", "torchcaffe", "lmdb_builders", "detector", "prototxt", ".venv")
 
 
 def make_project(folder: Path) -> Path:
     """A copy of the project, by links, with random weights in place of the demo's trained ones."""
-    import recipe
     import torchcaffe as caffe
+    from benchmarks.project import linked_project
 
     os.environ["GLOG_minloglevel"] = "3"
     caffe.set_random_seed(1)
-    for name in LINKED:
-        if (ROOT / name).exists():
-            (folder / name).symlink_to(ROOT / name)
-    for net in recipe.PIPELINE_NETS:
-        task = recipe.NETS[net].task
-        target = folder / recipe.step_weights("demo", net, 4)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        caffe.Net(str(ROOT / recipe.deploy_prototxt("demo", task)), caffe.TEST).save(str(target))
-    (folder / "weights" / "mtcnn").symlink_to(ROOT / "weights" / "mtcnn")
-    return folder
+    return linked_project(folder, "demo", lambda net, path: caffe.Net(net, caffe.TEST).save(str(path)))
 
 
 def good_photos(folder: Path, count: int, given=None) -> list:
