@@ -89,7 +89,9 @@ def warm(caffe, project, path, rounds=7):
 def rows(options):
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "project").mkdir()
-        project = linked_project(Path(folder, "project"), "paper", lambda definition, path: write_weights(path.parent, definition, path.name))
+        project = linked_project(
+            Path(folder, "project"), "paper", lambda net, path: write_weights(path.parent, net, path.name)
+        )
         path = photo(folder)
         seconds = side_by_side({
             "ours": command(["tools/predict.py", path, "--profile", "paper"], project),
