@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import operator
-import os
 import sys
 
 import numpy as np
@@ -17,10 +16,6 @@ import torch
 
 from torchcaffe import shapes
 from torchcaffe.errors import ShapeError
-
-# torch reads it at its first allocation, and asks Linux for memory in pages of 2 MB: activations are new memory in each
-# iteration, and pages of 4 KB cost a fifth of the time of a training on a CPU (benchmarks/training.py).
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 class Memory:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import torch
 
 from torchcaffe.errors import NetError
 
@@ -33,8 +34,8 @@ def _fan(filler, shape) -> float:
 
 
 def constant(filler, shape, generator):
-    # Zeros are memory that nobody has touched yet: it costs nothing until weights are copied there.
-    return np.full(shape, filler.value, np.float32) if filler.value else np.zeros(shape, np.float32)
+    # torch's memory comes in huge pages (torchcaffe/__init__.py), numpy's zeros do not: copying there takes longer.
+    return torch.full(shape, filler.value).numpy() if filler.value else torch.zeros(shape).numpy()
 
 
 def uniform(filler, shape, generator):

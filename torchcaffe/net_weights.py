@@ -164,10 +164,12 @@ def _copy(array, blob):
     source, target = _tensor(array, blob).reshape(-1), memory.tensor.detach().reshape(-1)
     plain = memory.tensor.is_contiguous() and source.data_ptr() == array.ctypes.data
     if not plain or source.numel() <= BLOCK:
+        storage.fetch(array)
         memory.put(source)
         return
     flat = array.reshape(-1)
     for start in range(0, len(flat), BLOCK):
+        storage.fetch(flat[start : start + BLOCK])
         target[start : start + BLOCK].copy_(source[start : start + BLOCK])
         storage.forget(flat[start : start + BLOCK])
     memory.written()

@@ -20,6 +20,11 @@ def text(shape=(1, 64, 14, 13), outputs=80, more="pad: 1"):
     return NET.format(shape=" ".join(f"dim: {dim}" for dim in shape), outputs=outputs, more=more)
 
 
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch):
+    monkeypatch.setattr(winograd, "WORTH", 1)
+
+
 @pytest.fixture
 def made(monkeypatch):
     """List of the filters that were transformed since the test began, by their shapes."""
@@ -165,3 +170,15 @@ def test_blobs_are_right_whenever_they_are_looked_at(make_net):
     net.forward()
     np.testing.assert_array_equal(seen[1], before)
     np.testing.assert_array_equal(seen[2], before.clip(0))
+
+
+def test_a_few_images_are_not_worth_its_filters(make_net, made, monkeypatch):
+    monkeypatch.setattr(winograd, "WORTH", 5)
+    net = make_net(text((2, 64, 14, 13)), caffe.TEST)
+    net.blobs["data"].data[...] = random((2, 64, 14, 13))
+    counts = []
+    for _ in range(4):
+        net.forward()
+        counts.append(len(made))
+    assert counts == [0, 0, 1, 1]
+    check(net)

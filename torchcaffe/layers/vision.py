@@ -111,7 +111,7 @@ class Convolution(ConvolutionBase):
         return output_size(self, size, axis)
 
     def convolve(self, x, weight, bias):
-        if winograd.suits(self, x):
+        if winograd.suits(self, x) and self.winograd.pays(x):
             return self.winograd(x, bias)
         if x.dim() == 4 and x.shape[1] > 1:
             x = x.contiguous(memory_format=torch.channels_last)  # the faster layout on CPUs and tensor cores

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torchcaffe.derived import Derived
 
 CHANNELS, SIDE = 64, 12  # of the smallest input and output that are worth it
+WORTH = 16  # images through a layer from which on it is used: to transform the filters takes as long as it saves on ten
 TILES = 224  # transformed at a time: they stay in the processor's cache
 POINTS = 36
 ONE = 7  # the point (1, 1), whose transform back adds the same to all pixels of a tile: the bias
@@ -55,7 +56,13 @@ class Winograd:
 
     def __init__(self, layer):
         self.layer = layer
+        self.images = 0  # that the layer has seen
         self.filters = Derived(transform_filters)
+
+    def pays(self, x) -> bool:
+        """True for a layer that has seen many images, this batch included; one photo is answered sooner without."""
+        self.images += len(x)
+        return self.images >= WORTH
 
     def __call__(self, x, bias):
         """Convolution of x, N×C×H×W in any memory order; the result is channels-last. bias: a tensor or None.
