@@ -36,7 +36,7 @@ OUTPUT = _both_axes([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0
 
 def suits(layer, x) -> bool:
     """True where this saves time and nobody wants a gradient: 3×3, stride 1, many channels, not too small, CPU."""
-    return (
+    return bool(
         not layer.training
         and not torch.is_grad_enabled()
         and x.dim() == 4
