@@ -50,6 +50,7 @@ def classes():
     ignored = [((2, 3, 2, 2), "normal"), ((2, 3, 2, 2), "ignored:2")]
     yield from losses_with_modes("SigmoidCrossEntropyLoss", targets, image, ignored)
     yield Case("SigmoidCrossEntropyLoss", "", [((4, 3), "large"), ((4, 3), "bits")], weights=None)
+    yield Case("SigmoidCrossEntropyLoss", "", [((4, 3), "normal"), ((4, 3), "normal")], weights=None)  # beyond 0 to 1
     yield Case(
         "SigmoidCrossEntropyLoss",
         "loss_param { ignore_label: 0 }",

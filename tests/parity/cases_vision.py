@@ -171,6 +171,11 @@ ABORTS = [
     ),
     Abort("Convolution", "convolution_param { num_output: 3 kernel_h: 3 }", [SHAPE], "kernel sizes must be positive"),
     Abort("Convolution", "convolution_param { num_output: 3 }", [SHAPE], "kernel_size is missing"),
+    Abort("Convolution", "convolution_param { num_output: 3 kernel_size: 3 stride_h: 2 }", [SHAPE], "stride"),
+    *(
+        Abort("InnerProduct", "inner_product_param { num_output: 3 weight_filler { %s } }" % filler, [SHAPE], message)
+        for filler, message in (('type: "xavier" sparse: 2', "sparse"), ('type: "gaussian" std: 0', "std"))
+    ),
     Abort("Convolution", "convolution_param { kernel_size: 3 }", [SHAPE], "num_output must be positive"),
     Abort(
         "Convolution",
