@@ -1,103 +1,19 @@
-"""The generated nets and solvers: current, right in every number of the paper, and readable by others."""
+"""The generated nets and solvers: current, and right in every number of the paper."""
 
 import ast
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-from google.protobuf import text_format
+from reading_nets import (
+    ROOT, TABLE1, TEST, TRAIN, TRAININGS, count, dangling, infer, layer_named, read_net, read_solver,
+)
 
 import recipe
-from tools import make_nets, net_comments, nets
+from tools import make_nets, net_comments
 from torchcaffe.proto import caffe_pb2
-
-ROOT = Path(recipe.ROOT)
-TRAIN, TEST = caffe_pb2.TRAIN, caffe_pb2.TEST
-TRAININGS = [(profile, net, step) for profile in recipe.PROFILES for net in recipe.NETS for step in (2, 3, 4)]
-# Table 1 by hand: (name, filters, square of the support times the depth of what it reads).
-TABLE1 = (
-    ("conv1_1", 64, 3 * 3 * 3), ("conv1_2", 64, 3 * 3 * 64),
-    ("conv2_1", 128, 3 * 3 * 64), ("conv2_2", 128, 3 * 3 * 128),
-    ("conv3_1", 256, 3 * 3 * 128), ("conv3_2", 256, 3 * 3 * 256), ("conv3_3", 256, 3 * 3 * 256),
-    ("conv4_1", 512, 3 * 3 * 256), ("conv4_2", 512, 3 * 3 * 512), ("conv4_3", 512, 3 * 3 * 512),
-    ("conv5_1", 512, 3 * 3 * 512), ("conv5_2", 512, 3 * 3 * 512), ("conv5_3", 512, 3 * 3 * 512),
-    ("fc6", 4096, 7 * 7 * 512), ("fc7", 4096, 4096), ("fc8", 2622, 4096),
-)  # fmt: skip
-
-
-def read_net(path):
-    return text_format.Parse((ROOT / path).read_text(), caffe_pb2.NetParameter())
-
-
-def read_solver(path):
-    return text_format.Parse((ROOT / path).read_text(), caffe_pb2.SolverParameter())
-
-
-def layers_of(net, phase):
-    return [layer for layer in net.layer if not layer.include or any(rule.phase == phase for rule in layer.include)]
-
-
-def layer_named(net, name, phase=TRAIN):
-    (layer,) = [layer for layer in layers_of(net, phase) if layer.name == name]
-    return layer
-
-
-def infer(net, phase, size):
-    """Blob shapes and parameter shapes by name, worked out here from the layers' definitions alone."""
-    shapes, parameters = {}, {}
-    for layer in layers_of(net, phase):
-        inputs = [shapes[name] for name in layer.bottom]  # KeyError: a blob used before it is made
-        outputs = [inputs[0]] if inputs else []
-        if layer.type == "Input":
-            outputs = [tuple(layer.input_param.shape[0].dim)]
-        elif layer.type == "Data":
-            count = layer.data_param.batch_size
-            outputs = [(count, 40, 1, 1) if "labels" in layer.top else (count, 3, size, size), (count,)]
-        elif layer.type == "Convolution":
-            setting, (count, channels, height, width) = layer.convolution_param, inputs[0]
-            kernel, pad = setting.kernel_size[0], setting.pad[0]
-            outputs = [(count, setting.num_output, height + 2 * pad - kernel + 1, width + 2 * pad - kernel + 1)]
-            parameters[layer.name] = [(setting.num_output, channels, kernel, kernel), (setting.num_output,)]
-        elif layer.type == "Pooling":
-            assert (layer.pooling_param.kernel_size, layer.pooling_param.stride, layer.pooling_param.pad) == (2, 2, 0)
-            outputs = [inputs[0][:2] + tuple(-(-side // 2) for side in inputs[0][2:])]
-        elif layer.type == "InnerProduct":
-            units, read = layer.inner_product_param.num_output, int(np.prod(inputs[0][1:]))
-            outputs = [(inputs[0][0], units)]
-            parameters[layer.name] = [(units, read), (units,)]
-        elif layer.type == "Slice":
-            cuts = [0, *layer.slice_param.slice_point, inputs[0][1]]
-            outputs = [(inputs[0][0], b - a) + inputs[0][2:] for a, b in zip(cuts, cuts[1:])]
-            assert all(shape[1] > 0 for shape in outputs) and len(outputs) == len(layer.top)
-        elif layer.type == "Concat":
-            outputs = [(inputs[0][0], sum(shape[1] for shape in inputs))]
-        elif layer.type in ("SoftmaxWithLoss", "SigmoidCrossEntropyLoss", "Accuracy"):
-            assert inputs[0][0] == inputs[1][0]
-            labels = np.prod(inputs[0]) if layer.type == "SigmoidCrossEntropyLoss" else inputs[0][0]
-            assert np.prod(inputs[1]) == labels
-            outputs = [()]
-        elif layer.type == "Silence":
-            outputs = []
-        else:
-            assert layer.type in ("ReLU", "Dropout", "Softmax", "Sigmoid", "Eltwise"), layer.type
-            assert len(set(inputs)) == 1
-        for name, shape in zip(layer.top, outputs):
-            assert name not in shapes or list(layer.bottom) == list(layer.top), f"{name} is made twice"
-            shapes[name] = shape
-    return shapes, parameters
-
-
-def dangling(net, phase):
-    layers = layers_of(net, phase)
-    used = {name for layer in layers for name in layer.bottom}
-    return {name for layer in layers for name in layer.top} - used
-
-
-def count(parameters):
-    return sum(int(np.prod(shape)) for shapes in parameters.values() for shape in shapes)
 
 
 # ---------------------------------------------------------------------------------------------- files
@@ -322,102 +238,3 @@ def test_mean_values_and_class_names_are_literals_of_the_recipe_only():
             if isinstance(value, (str, float)) and value in homes:
                 homes[value].add(str(path.relative_to(ROOT)))
     assert homes == {value: {"recipe.py"} for value in homes}
-
-
-# ---------------------------------------------------------------------------------------------- other readers
-@pytest.fixture(scope="module")
-def demo_weights(tmp_path_factory):
-    """Deploy net of gender in the demo's width with random weights, as a caffemodel written here."""
-    path = recipe.deploy_prototxt("demo", "gender")
-    net, random = read_net(path), np.random.default_rng(1)
-    _, parameters = infer(net, TEST, recipe.DEMO.crop_size)
-    for layer in net.layer:
-        for shape in parameters.get(layer.name, ()):
-            spread = 0.1 if len(shape) == 1 else (2 / np.prod(shape[1:])) ** 0.5
-            blob = layer.blobs.add()
-            blob.shape.dim.extend(shape)
-            blob.data.extend((random.standard_normal(shape) * spread).astype(np.float32).ravel().tolist())
-    target = tmp_path_factory.mktemp("weights") / "gender.caffemodel"
-    target.write_bytes(net.SerializeToString())
-    return str(ROOT / path), str(target)
-
-
-def test_opencv_reads_the_deploy_net_as_the_engine_does(demo_weights):
-    cv2 = pytest.importorskip("cv2")
-    caffe = pytest.importorskip("torchcaffe")
-    definition, weights = demo_weights
-    crops = np.random.default_rng(2).uniform(-128, 128, (3, 3, 64, 64)).astype(np.float32)
-    other = cv2.dnn.readNetFromCaffe(definition, weights)
-    other.setInput(crops)
-    expected = other.forward("prob")
-    caffe.set_mode_cpu()
-    net = caffe.Net(definition, caffe.TEST, weights=weights)
-    net.blobs["data"].reshape(*crops.shape)
-    net.blobs["data"].data[...] = crops
-    found = net.forward()["prob"]
-    assert expected.shape == found.shape == (3, 2) and np.allclose(expected.sum(axis=1), 1, atol=1e-5)
-    assert np.allclose(found, expected, atol=1e-4)
-
-
-def test_step_2_counts_gender_and_smile_among_the_forty(tmp_path):
-    """The TEST net's accuracy layers against counting, with scores and labels given in the place of images."""
-    caffe = pytest.importorskip("torchcaffe")
-    net = nets.training_net(recipe.DEMO, "gnet", 2)
-    kept = [layer for layer in layers_of(net, TEST) if "accuracy" in layer.name or "slice" in layer.name]
-    kept += [layer for layer in layers_of(net, TEST) if layer.name.startswith(("absent", "two_scores", "unused"))]
-    order = [layer.name for layer in net.layer]
-    small = caffe_pb2.NetParameter(layer=sorted(kept, key=lambda layer: order.index(layer.name)))
-    text = (
-        'layer { name: "s" type: "Input" top: "fc8_attributes" input_param { shape { dim: 6 dim: 40 } } }\n'
-        'layer { name: "l" type: "Input" top: "labels" input_param { shape { dim: 6 dim: 40 dim: 1 dim: 1 } } }\n'
-    )
-    (tmp_path / "net.prototxt").write_text(text + text_format.MessageToString(small))
-    random = np.random.default_rng(3)
-    scores, labels = random.standard_normal((6, 40)), random.integers(0, 2, (6, 40))
-    caffe.set_mode_cpu()
-    engine = caffe.Net(str(tmp_path / "net.prototxt"), caffe.TEST)
-    engine.blobs["fc8_attributes"].data[...] = scores
-    engine.blobs["labels"].data[...] = labels.reshape(6, 40, 1, 1)
-    found = engine.forward()
-    assert set(found) == {"accuracy_gender", "accuracy_smile"}
-    for name, column in (("gender", 20), ("smile", 31)):
-        expected = np.mean((scores[:, column] > 0) == labels[:, column])
-        assert float(found[f"accuracy_{name}"]) == pytest.approx(expected)
-        assert 0 < expected < 1
-
-
-def test_fillers_bring_pixels_to_the_scale_of_one():
-    caffe = pytest.importorskip("torchcaffe")
-    caffe.set_mode_cpu()
-    caffe.set_random_seed(1)
-    net = caffe.Net(str(ROOT / recipe.deploy_prototxt("demo", "identity")), caffe.TEST)
-    pixels = np.random.default_rng(4).integers(0, 256, net.blobs["data"].data.shape)
-    net.blobs["data"].data[...] = pixels - np.reshape(recipe.MEAN_BGR, (1, 3, 1, 1))
-    net.forward()
-    assert 0.03 < np.sqrt(np.mean(np.square(net.blobs["fc7"].data))) < 3
-
-
-# ---------------------------------------------------------------------------------------------- documentation
-def test_fidelity_names_places_that_exist():
-    text = (ROOT / "docs/fidelity.md").read_text(encoding="utf-8")
-    places = set(re.findall(r"`([\w/]+\.py):(\w+)`", text))
-    assert len(places) > 20
-    for file, symbol in sorted(places):
-        tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
-        defined = {node.name for node in tree.body if hasattr(node, "name")}
-        targets = [target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
-        assert symbol in defined | {target.id for target in targets if isinstance(target, ast.Name)}, f"{file}:{symbol}"
-    for name in re.findall(r"`recipe.py:Profile` `(\w+)`", text):
-        assert hasattr(recipe.PAPER, name), name
-
-
-def test_fidelity_arithmetic():
-    text = (ROOT / "docs/fidelity.md").read_text(encoding="utf-8")
-    samples = recipe.PAPER.batch_size * recipe.PAPER.max_iter[4]
-    words = " ".join(text.split())
-    assert f"about {samples / 162_770:.0f} epochs" in words and f"about {samples / 6_171:,.0f} epochs" in words
-    share = recipe.CHALLENGE_ERROR / 3_086
-    assert f"{share:.4f}" in words and f"{100 * (1 - share):.1f} %" in words
-    for iteration, rate in ((27_500, "0.0075"), (55_000, "0.005"), (99_000, "0.001")):
-        assert float(rate) == pytest.approx(0.01 * (1 - iteration / recipe.PAPER.max_iter[4]) ** recipe.PAPER.power)
-        assert f"| {rate} |" in text
