@@ -7,15 +7,13 @@ either gradient is right; from the same activations they cannot. `data` is then 
 Run by both engines' Python as a script. Python 3.9.
 """
 
-import importlib
-import json
 import sys
 
 import numpy as np
-from keeping import parameters, path_of
+from keeping import parameters, path_of, run_jobs
 
 
-def passes(caffe, job, results, given):
+def passes(caffe, job, results, given=None):
     def keep(kind, name, array):
         np.save(path_of(results, job["name"], kind, name), array)
 
@@ -55,15 +53,5 @@ def forward_from(net, load):
             net._forward(index, index)
 
 
-def main():
-    jobs, results, engine = sys.argv[1:4]
-    caffe = importlib.import_module(engine)
-    caffe.set_mode_cpu()
-    with open(jobs) as file:
-        for job in json.load(file):
-            passes(caffe, job, results, sys.argv[4] if sys.argv[4:] else None)
-    return 0
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run_jobs(passes))

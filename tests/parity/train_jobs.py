@@ -8,12 +8,10 @@ far apart the two are after it, in weights and in momentum.
 Run by both engines' Python as a script. Python 3.9.
 """
 
-import importlib
-import json
 import sys
 
 import numpy as np
-from keeping import parameters, path_of
+from keeping import parameters, path_of, run_jobs
 
 MARK = "== job "
 
@@ -71,15 +69,5 @@ def start(caffe, net, job):
         caffe.set_random_seed(job["seed"])
 
 
-def main():
-    jobs, results, engine = sys.argv[1:4]
-    caffe = importlib.import_module(engine)
-    caffe.set_mode_cpu()
-    with open(jobs) as file:
-        for job in json.load(file):
-            train(caffe, job, results)
-    return 0
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run_jobs(train))
