@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional, Sequence, Tuple
+from typing import List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -59,10 +59,18 @@ def nearest_to_box(faces: Sequence[Face], box: Box) -> Optional[Face]:
     return min(faces, key=lambda face: (-overlap(face.box, box), _distance(face, x, y)), default=None)
 
 
+def from_center(faces: Sequence[Face], image_shape: Sequence[int]) -> List[Face]:
+    """Faces by the distance of their centers from the photo's center, the nearest first.
+
+    image_shape: the photo's shape, height first.
+    """
+    height, width = image_shape[:2]
+    return sorted(faces, key=lambda face: _distance(face, width / 2, height / 2))
+
+
 def nearest_to_center(faces: Sequence[Face], image_shape: Sequence[int]) -> Optional[Face]:
     """The face whose center is nearest the photo's center: how the paper chooses while testing (section 4).
 
     image_shape: the photo's shape, height first. None without faces.
     """
-    height, width = image_shape[:2]
-    return min(faces, key=lambda face: _distance(face, width / 2, height / 2), default=None)
+    return next(iter(from_center(faces, image_shape)), None)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import warnings
+from typing import Iterator
 
 import numpy as np
 
@@ -30,21 +32,33 @@ def read_image(path, apply_orientation: bool = False) -> np.ndarray:
     Raises ImageError (text: the reason) for anything that is not a whole image of at most
     image_file.MEGAPIXELS_LIMIT megapixels; the size is taken from the header, before any pixel is decoded.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
     path = os.fspath(path)
     _check_file(path)
+    with _image_errors():
+        content = read_image_file(path)
+    return decode_image(content, apply_orientation)
+
+
+def decode_image(content: bytes, apply_orientation: bool = False) -> np.ndarray:
+    """The same from the bytes of an image file."""
+    from PIL import Image, ImageOps
+
+    with _image_errors(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata, and its own, lower, size warning
+        let_pillow_open()
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            _check_before_decoding(image, content)
+            image.load()
+            return _to_bgr(ImageOps.exif_transpose(image) if apply_orientation else image)
+
+
+@contextlib.contextmanager
+def _image_errors() -> Iterator[None]:
+    """Whatever reading or decoding an image raises, as an ImageError of one line."""
+    from PIL import Image, UnidentifiedImageError
+
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata, and its own, lower, size warning
-            let_pillow_open()
-            content = read_image_file(path)
-            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-                _check_before_decoding(image, content)
-                image.load()
-                if apply_orientation:
-                    image = ImageOps.exif_transpose(image)
-                return _to_bgr(image)
+        yield
     except ImageError:
         raise
     except ImageFileError as error:

@@ -1,177 +1,60 @@
 """The paper's test pipeline (Figure 1) as a library.
 
-Stage 1 finds the central face and its five landmarks, stage 2 cuts one crop a scheme, stage 3 runs GNet on scheme 3 for
+Stage 1 finds the faces and their five landmarks, stage 2 cuts one crop a scheme, stage 3 runs GNet on scheme 3 for
 gender and averages the probabilities of SNet1 and SNet2 (schemes 1 and 5) for smile.
 
-    from tools.pipeline import Pipeline
-    pipeline = Pipeline.load()                  # paper's weights where they are, else the demo's
-    print(pipeline.predict(image).as_dict())    # image: height x width x 3 uint8, BGR
+    from tools.predict import Pipeline
+    pipeline = Pipeline.load()                             # paper's weights where they are, else the demo's
+    print(pipeline.predict("photo.jpg").gender.label)      # or an array: height x width x 3 uint8, BGR
+    for prediction in pipeline.predict_faces("group.jpg"): # every face, the one nearest the middle first
+        print(prediction.as_dict())
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
-from dataclasses import dataclass, field, replace
-from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
 
 import recipe
 from lmdb_builders.errors import ImageError
+from tools.classifier import (
+    BATCH, Classifier, PipelineError, choose_profile, load_engine, set_device, weights_path,
+)
+from tools.photos import Photo, read, read_photo
+from tools.prediction import Answer, Prediction
 
-Crops = Dict[str, Any]  # net -> size x size x 3 uint8, BGR
+if TYPE_CHECKING:
+    import numpy as np
 
-BATCH = 16  # crops that go through a net at a time: VGG-Face at 224 pixels needs about 60 MB for each
+    from detector import Detector, Face
+
+__all__ = ["BATCH", "Answer", "Classifier", "Photo", "Pipeline", "PipelineError", "Prediction", "choose_profile",
+           "load_engine", "read_photo", "weights_path"]
+
+Image = Union[str, "os.PathLike[str]", "np.ndarray"]  # a photo's path, or height x width x 3 uint8, BGR
+GROUP_PIXELS = 2**24  # photos whose stages run together hold at most about this many pixels: bounds the memory
 NO_FACE = "no face found"
-
-
-class PipelineError(RuntimeError):
-    """The pipeline cannot run: a file is missing or wrong. The message names it and the command that makes it."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a task's two outputs say: the likelier class and its probability (0.5..1)."""
-
-    label: str
-    probability: float
-
-    @classmethod
-    def of(cls, task: str, probability: float) -> "Answer":
-        """Answer of `task` ("gender", "smile") from the probability of its class 1 ("female", "smiling")."""
-        first, second = recipe.TASKS[task].classes
-        return cls(second, probability) if probability > 0.5 else cls(first, 1.0 - probability)
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The pipeline's answer for one photo: either `error`, or all of the rest.
-
-    `face` is a detector.Face in pixels of the photo; `ones` has each net's probability of class 1 ("female" for GNet,
-    "smiling" for SNet1 and SNet2), 0..1.
-    """
-
-    image: str = ""
-    face: Any = None
-    gender: Optional[Answer] = None
-    smile: Optional[Answer] = None
-    ones: Dict[str, float] = field(default_factory=dict)
-    error: Optional[str] = None
-
-    def as_dict(self) -> Dict[str, Any]:
-        """Plain data for JSON: `image` with `face`, `gender` and `smile`, or `image` with `error`."""
-        if self.error is not None:
-            return {"image": self.image, "error": self.error}
-        return {
-            "image": self.image,
-            "face": {
-                "box": [round(float(value), 2) for value in self.face.box],
-                "score": round(float(self.face.score), 6),
-                "landmarks": [[round(float(x), 2), round(float(y), 2)] for x, y in self.face.landmarks],
-            },
-            "gender": {"label": self.gender.label, "probability": round(self.gender.probability, 6)},
-            "smile": {
-                "label": self.smile.label,
-                "probability": round(self.smile.probability, 6),
-                "snet1": round(self.ones["snet1"], 6),
-                "snet2": round(self.ones["snet2"], 6),
-            },
-        }
-
-
-def choose_profile(profile: str = "auto") -> str:
-    """Name of the profile whose step-4 weights to use; "auto" is the paper's where all are there, else the demo's."""
-    if profile != "auto":
-        if profile not in recipe.PROFILES:
-            raise PipelineError(f"unknown profile {profile!r}: use auto, {', '.join(recipe.PROFILES)}")
-        return profile
-    for name in (recipe.PAPER.name, recipe.DEMO.name):
-        if all(os.path.isfile(weights_path(name, net)) for net in recipe.PIPELINE_NETS):
-            return name
-    raise PipelineError(
-        f"no trained weights: neither {recipe.step_weights(recipe.PAPER.name, 'gnet', 4)} (make step4) nor "
-        f"{recipe.step_weights(recipe.DEMO.name, 'gnet', 4)} (make demo) and their companions are there"
-    )
-
-
-def weights_path(profile: str, net: str) -> str:
-    """Absolute path of a net's final weights, Model 3."""
-    return recipe.absolute(recipe.step_weights(profile, net, 4))
-
-
-def load_engine(engine: str = "auto", gpu: Optional[int] = None):
-    """The module that speaks pycaffe, set to the CPU or to GPU number `gpu`."""
-    from tools.engine import resolve
-
-    try:
-        caffe = resolve(engine)
-        if gpu is None:
-            caffe.set_mode_cpu()
-        else:
-            caffe.set_device(gpu)
-            caffe.set_mode_gpu()
-    except RuntimeError as error:
-        raise PipelineError(str(error)) from error
-    return caffe
-
-
-class Classifier:
-    """One trained net (GNet, SNet1, ...) in its deploy form: crops in, probabilities out.
-
-    caffe: a module that speaks pycaffe. Raises PipelineError where a file is missing.
-    """
-
-    def __init__(self, caffe, profile: str, net: str, batch: int = BATCH):
-        self.caffe, self.net_key, self.batch = caffe, net, batch
-        self.profile = recipe.PROFILES[profile]
-        self.task = recipe.TASKS[recipe.NETS[net].task]
-        self.crop = recipe.CROPS[recipe.NETS[net].crop]
-        self.definition = recipe.deploy_prototxt(profile, self.task.name)
-        self.weights = recipe.step_weights(profile, net, 4)
-        option = "" if profile == recipe.PAPER.name else f" PROFILE={profile}"
-        for path, command in (
-            (self.definition, "make prototxt"),
-            (self.weights, f"make step4 NET={net}{option}"),
-        ):
-            if not os.path.isfile(recipe.absolute(path)):
-                raise PipelineError(f"{path} is missing: {command} makes it")
-        try:
-            self.net = caffe.Net(recipe.absolute(self.definition), caffe.TEST, weights=recipe.absolute(self.weights))
-        except (RuntimeError, OSError) as error:
-            raise PipelineError(f"cannot load {self.weights} into {self.definition}: {error}") from error
-        self.size = self.net.blobs["data"].data.shape[-1]  # of its input, in pixels
-
-    def probabilities(self, crops):
-        """Probability of class 1 ("female" or "smiling") of each crop.
-
-        crops: N x stored_size x stored_size x 3 uint8, BGR, 0..255, cut by this net's scheme. Returns N float64 in 0..1.
-        """
-        import numpy as np
-        from lmdb_builders.preprocess import to_blob
-
-        results = np.empty(len(crops), dtype=np.float64)
-        for start in range(0, len(crops), self.batch):
-            blob = to_blob(np.asarray(crops[start : start + self.batch]), self.size)
-            results[start : start + len(blob)] = self._forward(blob)
-        if not np.isfinite(results).all():
-            raise PipelineError(f"{self.weights} gives probabilities that are no numbers: train it again (FORCE=1)")
-        return results
-
-    def _forward(self, blob):
-        data = self.net.blobs["data"]
-        if tuple(data.data.shape) != blob.shape:
-            data.reshape(*blob.shape)
-        data.data[...] = blob
-        return self.net.forward()["prob"].reshape(len(blob), 2)[:, 1]
 
 
 class Pipeline:
     """Detector, crops and nets of Figure 1. Make one with `Pipeline.load`, use it for any number of photos.
 
-    Its methods raise PipelineError where a net cannot run; a photo that cannot be answered has an `error` instead.
+    Any number of threads may share one: they take turns at the nets, which use all cores (or the GPU) for one. A
+    process that is forked off must load its own. Methods raise PipelineError where a net cannot run, ValueError for an
+    array that is no photo; a photo that cannot be answered (unreadable, no face) has an `error` instead.
+
+    `crops=True` adds what each net saw to a Prediction, `explain=True` also where it looked (tools/explain.py).
     """
 
-    def __init__(self, detector, classifiers: Dict[str, Classifier], profile: str):
-        self.detector, self.classifiers, self.profile = detector, classifiers, profile
+    def __init__(self, detector: "Detector", classifiers: Dict[str, Classifier], profile: str,
+                 gpu: Optional[int] = None):
+        self.detector, self.classifiers, self.profile, self.gpu = detector, classifiers, profile, gpu
+        self._explainers: Dict[str, Any] = {}
+        self._lock = threading.Lock()
 
     @classmethod
     def load(cls, profile: str = "auto", engine: str = "auto", gpu: Optional[int] = None) -> "Pipeline":
@@ -186,31 +69,45 @@ class Pipeline:
         classifiers = {net: Classifier(caffe, profile, net) for net in recipe.PIPELINE_NETS}
         from detector import Detector
 
-        return cls(Detector(caffe=caffe), classifiers, profile)
+        return cls(Detector(caffe=caffe), classifiers, profile, gpu)
 
-    def predict(self, image, name: str = "") -> Prediction:
-        """Gender and smile of the face nearest to the middle of `image` (height x width x 3 uint8, BGR)."""
-        return self.predict_many([image], [name])[0]
+    def predict(self, image: Image, name: str = "", *, crops: bool = False, explain: bool = False) -> Prediction:
+        """Gender and smile of the face nearest to the middle (section 4)."""
+        return self.predict_many([image], [name], crops=crops, explain=explain)[0]
 
-    def predict_many(self, images: Iterable, names: Optional[Iterable[str]] = None) -> List[Prediction]:
-        """One Prediction an image, in order; their crops go through the nets together.
+    def predict_faces(
+        self, image: Image, name: str = "", *, crops: bool = False, explain: bool = False
+    ) -> List[Prediction]:
+        """Every face, the one nearest to the middle first; without one, a list of one Prediction with an `error`."""
+        photos = self.predict_photos([_photo(image, name)], all_faces=True, crops=crops, explain=explain)
+        return next(photos)[1]
 
-        images: height x width x 3 uint8 arrays, BGR, of any sizes. A generator is drawn from one image at a time, so
-        that only crops stay in memory.
+    def predict_many(
+        self, images: Iterable[Image], names: Optional[Iterable[str]] = None, *, crops: bool = False,
+        explain: bool = False,
+    ) -> List[Prediction]:
+        """predict() of each image, in order, sooner: they go through the nets together.
+
+        A generator is drawn from a few images at a time, so that only those are in memory.
         """
-        prepared = [self._prepare(image, name) for image, name in zip(images, names or itertools.repeat(""))]
-        return self._classify(prepared)
+        photos = (_photo(image, name) for image, name in zip(images, names or itertools.repeat("")))
+        return [found[0] for _, found in self.predict_photos(photos, crops=crops, explain=explain)]
 
     def predict_files(self, paths: Iterable[str]) -> Iterator[Prediction]:
         """Prediction of each image file, in order; one that cannot be read has an `error`."""
-        paths = iter(paths)
-        while True:
-            batch = list(itertools.islice(paths, BATCH))
-            if not batch:
-                return
-            yield from self._classify([self._prepare_file(path) for path in batch])
+        return (found[0] for _, found in self.predict_photos(read(path) for path in paths))
 
-    def crop(self, image, landmarks, net: str):
+    def predict_photos(
+        self, photos: Iterable[Photo], *, all_faces: bool = False, crops: bool = False, explain: bool = False
+    ) -> Iterator[Tuple[Photo, List[Prediction]]]:
+        """Each photo with its predictions: of its central face or of all; never none, for a failure is one with an error.
+
+        Photos are drawn as they are needed: up to BATCH, or GROUP_PIXELS, or to one that is live, go through together.
+        """
+        for group in _groups(photos):
+            yield from zip(group, self._predict_group(group, all_faces, crops or explain, explain))
+
+    def crop(self, image: "np.ndarray", landmarks: "np.ndarray", net: str) -> "np.ndarray":
         """The crop that net `net` sees, with the margin that its input leaves out.
 
         Returns stored_size x stored_size x 3 uint8, BGR; `landmarks` 5 x 2 in pixels of `image`.
@@ -220,49 +117,104 @@ class Pipeline:
         scheme = recipe.CROPS[recipe.NETS[net].crop]
         return crop_face(image, landmarks, scheme, recipe.PROFILES[self.profile].stored_size)
 
-    def _prepare_file(self, path: str) -> Tuple[Prediction, Crops]:
-        try:
-            image = read_photo(path)
-        except ImageError as error:
-            return Prediction(path, error=str(error)), {}
-        return self._prepare(image, path)
-
-    def _prepare(self, image, name: str) -> Tuple[Prediction, Crops]:
-        """Stages 1 and 2: the central face, and its crop for each net (none where there is no face)."""
-        from detector import DetectorError, nearest_to_center
-
-        try:
-            face = nearest_to_center(self.detector.detect(image), image.shape)
-        except DetectorError as error:  # its nets' weights are missing
-            raise PipelineError(str(error)) from error
-        if face is None:
-            return Prediction(name, error=NO_FACE), {}
-        try:
-            return Prediction(name, face), {net: self.crop(image, face.landmarks, net) for net in self.classifiers}
-        except ImageError as error:
-            return Prediction(name, error=str(error)), {}
-
-    def _classify(self, prepared: Sequence[Tuple[Prediction, Crops]]) -> List[Prediction]:
-        """Stage 3, of all faces at once."""
-        results = [prediction for prediction, _ in prepared]
-        found = [index for index, (_, crops) in enumerate(prepared) if crops]
-        columns = {
-            net: classifier.probabilities([prepared[index][1][net] for index in found])
-            for net, classifier in self.classifiers.items()
-        }
-        for row, index in enumerate(found):
-            ones = {net: float(column[row]) for net, column in columns.items()}
-            results[index] = replace(
-                results[index],
-                gender=Answer.of("gender", ones["gnet"]),
-                smile=Answer.of("smile", (ones["snet1"] + ones["snet2"]) / 2),
-                ones=ones,
-            )
+    # ------------------------------------------------------------------------------------------ the three stages
+    def _predict_group(
+        self, group: Sequence[Photo], all_faces: bool, keep_crops: bool, explain: bool
+    ) -> List[List[Prediction]]:
+        results: List[List[Prediction]] = []
+        cut: List[Tuple[int, int, Dict[str, "np.ndarray"]]] = []  # place in results, and the crop of each net
+        for photo, faces in zip(group, self._detect(group)):
+            results.append([])
+            for prediction in _found(photo, faces, all_faces):
+                if prediction.face is not None:
+                    try:
+                        own = {net: self.crop(photo.pixels, prediction.face.landmarks, net) for net in self.classifiers}
+                        cut.append((len(results) - 1, len(results[-1]), own))
+                    except ImageError as error:
+                        prediction = replace(prediction, face=None, error=str(error))
+                results[-1].append(prediction)
+        for (photo_index, face_index, own), answered in zip(cut, self._classify(cut, results)):
+            if keep_crops:
+                seen = {net: self.classifiers[net].seen(crop) for net, crop in own.items()}
+                answered = replace(answered, crops=seen)
+            results[photo_index][face_index] = answered
+        if explain and cut:
+            self._explain(cut, results)
         return results
 
+    def _detect(self, group: Sequence[Photo]) -> List[List["Face"]]:
+        """Stage 1: the faces of each photo, the one nearest the middle first; none for one without pixels."""
+        from detector import DetectorError, from_center
 
-def read_photo(path: str):
-    """A photo as the pipeline sees it, upright by its EXIF tag: height x width x 3 uint8, BGR. Raises ImageError."""
-    from lmdb_builders.images import read_image
+        readable = [photo.pixels for photo in group if photo.pixels is not None]
+        try:
+            with self._engine():
+                found = iter(list(self.detector.detect_all(readable)))
+        except DetectorError as error:  # its nets' weights are missing
+            raise PipelineError(str(error)) from error
+        return [[] if photo.pixels is None else from_center(next(found), photo.pixels.shape) for photo in group]
 
-    return read_image(path, apply_orientation=True)
+    def _classify(self, cut: Sequence[Tuple[int, int, dict]], results: Sequence[Sequence[Prediction]]) -> List[Prediction]:
+        """Stage 3, of all faces at once: their predictions with the answers."""
+        with self._engine():
+            columns = {net: classifier.probabilities([own[net] for _, _, own in cut])
+                       for net, classifier in self.classifiers.items()}
+        answered = []
+        for row, (photo_index, face_index, _) in enumerate(cut):
+            ones = {net: float(column[row]) for net, column in columns.items()}
+            gender, smile = Answer.of("gender", ones["gnet"]), Answer.of("smile", (ones["snet1"] + ones["snet2"]) / 2)
+            answered.append(replace(results[photo_index][face_index], gender=gender, smile=smile, ones=ones))
+        return answered
+
+    def _explain(self, cut: Sequence[Tuple[int, int, dict]], results: Sequence[List[Prediction]]) -> None:
+        """Add to each prediction where the nets looked for its answers."""
+        from tools.explain import Explainer
+
+        heats: Dict[str, "np.ndarray"] = {}
+        with self._engine():
+            for net, classifier in self.classifiers.items():
+                if net not in self._explainers:
+                    self._explainers[net] = Explainer(classifier)
+                task = classifier.task
+                answers = [getattr(results[photo][face], task.name) for photo, face, _ in cut]
+                classes = [task.classes.index(answer.label) for answer in answers]
+                heats[net] = self._explainers[net].heat([own[net] for _, _, own in cut], classes)
+        for row, (photo, face, _) in enumerate(cut):
+            heat = {net: maps[row] for net, maps in heats.items()}
+            results[photo][face] = replace(results[photo][face], heat=heat)
+
+    @contextlib.contextmanager
+    def _engine(self) -> Iterator[None]:
+        """The engine, for this thread alone: its nets hold what they compute, and its mode is a thread's own."""
+        with self._lock:
+            set_device(next(iter(self.classifiers.values())).caffe, self.gpu)
+            yield
+
+
+def _photo(image: Image, name: str) -> Photo:
+    if isinstance(image, (str, os.PathLike)):
+        photo = read(os.fspath(image))
+        return replace(photo, name=name) if name else photo
+    return Photo(name, image)
+
+
+def _groups(photos: Iterable[Photo]) -> Iterator[List[Photo]]:
+    group: List[Photo] = []
+    pixels = 0
+    for photo in photos:
+        group.append(photo)
+        pixels += 0 if photo.pixels is None else getattr(photo.pixels, "size", 0) // 3
+        if photo.live or len(group) == BATCH or pixels >= GROUP_PIXELS:
+            yield group
+            group, pixels = [], 0
+    if group:
+        yield group
+
+
+def _found(photo: Photo, faces: Sequence["Face"], all_faces: bool) -> List[Prediction]:
+    """Predictions of a photo that are still to be answered, or the one that says why there are none."""
+    place = Prediction(photo.name, frame=photo.frame, seconds=photo.seconds)
+    if photo.error is not None or not faces:
+        return [replace(place, error=photo.error or NO_FACE)]
+    taken = faces if all_faces else faces[:1]
+    return [replace(place, face=face, number=number, faces=len(faces)) for number, face in enumerate(taken, start=1)]

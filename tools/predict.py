@@ -1,12 +1,21 @@
-"""Gender and smile of the central face of a photo (Figure 1: detector, crops, GNet and the mean of SNet1 and SNet2).
+"""Gender and smile of the faces in photos (Figure 1: detector, crops, GNet and the mean of SNet1 and SNet2).
 
-    python tools/predict.py photo.jpg                       # text
-    python tools/predict.py *.jpg --json                    # one JSON object a line, in the order given
-    python tools/predict.py photo.jpg --draw out.png        # a picture beside the text
-    python tools/predict.py *.jpg --draw pictures           # pictures/<photo>_prediction.png
+    python tools/predict.py photo.jpg                       # text: the face nearest the middle
+    python tools/predict.py photos/ 'more/**/*.png' --json  # folders, patterns; one JSON object a face, in order
+    python tools/predict.py group.jpg --all-faces --csv     # every face, a row each
+    python tools/predict.py clip.mp4 --every 10             # every tenth frame of a video
+    python tools/predict.py - < photo.jpg                   # a photo from standard input
+    python tools/predict.py photo.jpg --draw pictures --explain    # pictures, with the crops and where the nets looked
+
+From Python (docs/predict.md):
+
+    from tools.predict import Pipeline
+    print(Pipeline.load().predict("photo.jpg").as_dict())
 
 Exit status: 0 all photos were answered, 1 some were not (unreadable, no face), 2 wrong use or missing weights.
 """
+
+from __future__ import annotations
 
 if __name__ == "__main__":
     import os, sys
@@ -14,25 +23,46 @@ if __name__ == "__main__":
     from tools import environment; environment.ensure()
 
 import argparse
-import json
+import contextlib
 import os
 import sys
+from typing import Any, Iterator, Optional, Sequence, TextIO
 
 import recipe
-from tools.draw import SUFFIXES
+from lmdb_builders.errors import ImageError
+from tools import photos
+from tools.answers import plain_say, printable, writer
+from tools.photos import Photo, Source
+from tools.pictures import Pictures
+from tools.pipeline import Pipeline, PipelineError, Prediction
+
+__all__ = ["Photo", "Pipeline", "PipelineError", "Prediction", "main"]
+
+PATIENCE = 1.0  # seconds of work before a progress bar appears
 
 
 def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="predict.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("images", nargs="+", metavar="image", help="photo (JPEG, PNG, ...); its EXIF turn is applied")
-    parser.add_argument("--json", action="store_true", help="print one JSON object an image, a line each")
+    parser.add_argument(
+        "inputs", nargs="*", metavar="photo",
+        help="photo (JPEG, PNG, ...; its EXIF turn is applied), video, folder of them, pattern in quotes, or -",
+    )
+    parser.add_argument("--camera", type=int, metavar="NUMBER", help="this camera (0 is the first) until Ctrl-C")
+    parser.add_argument("--every", type=_positive, metavar="N",
+                        help="of videos and cameras each N-th frame (default: about one a second)")
+    parser.add_argument("--all-faces", action="store_true", help="every face, not only the one nearest the middle")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print one JSON object a face, a line each")
+    form.add_argument("--csv", action="store_true", help="print a table, a row a face")
     parser.add_argument(
         "--draw", metavar="PATH",
-        help="write a picture with box, landmarks and probabilities: a .png or .jpg file (numbered where there are "
-        "several images) or a folder",
+        help="write a picture of each photo with box, landmarks and probabilities: into a folder, or a .png or .jpg "
+        "file (numbered where there are several)",
     )
+    parser.add_argument("--show-crops", action="store_true", help="add what each net saw to the pictures")
+    parser.add_argument("--explain", action="store_true", help="add that and where each net looked for its answer")
     parser.add_argument(
         "--profile", default="auto", choices=("auto", *recipe.PROFILES),
         help="whose step-4 weights: auto takes the paper's where they are, else the demo's (default: auto)",
@@ -42,76 +72,30 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def picture_paths(draw: str, images: list) -> list:
-    """Where the picture of each image goes. Raises ValueError where `draw` is no place for a picture.
-
-    An existing folder, or a path without suffix, is a folder of <image>_prediction.png; a file is used as it is for
-    one image and numbered (out_1.png, out_2.png, ...) for several. No input is ever overwritten.
-    """
-    stem, suffix = os.path.splitext(draw)
-    if os.path.isdir(draw) or draw.endswith(os.sep) or not suffix:
-        if os.path.isfile(draw):
-            raise ValueError(f"--draw: {draw} is a file without suffix; name a folder or a file with {SUFFIXES[0]}")
-        paths = _folder_paths(draw, images)
-    elif suffix.lower() not in SUFFIXES:
-        raise ValueError(f"--draw: {draw}: a picture is {', '.join(SUFFIXES)}; a path without suffix is a folder")
-    elif len(images) == 1:
-        paths = [draw]
-    else:
-        digits = len(str(len(images)))
-        paths = [f"{stem}_{number:0{digits}d}{suffix}" for number in range(1, len(images) + 1)]
-    inputs = {os.path.realpath(image) for image in images}
-    for path in paths:
-        if os.path.realpath(path) in inputs:
-            raise ValueError(f"--draw: {path} would overwrite an input image; name another place")
-    return paths
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
 
 
-def _folder_paths(folder: str, images: list) -> list:
-    paths, used = [], set()
-    for image in images:
-        stem = os.path.splitext(os.path.basename(image))[0]
-        name, number = f"{stem}_prediction.png", 2
-        while name in used:  # equal names from several folders
-            name, number = f"{stem}_prediction_{number}.png", number + 1
-        used.add(name)
-        paths.append(os.path.join(folder, name))
-    return paths
+_positive.__name__ = "whole number from 1 on"  # argparse names it in its message
 
 
-def percent(probability: float) -> str:
-    """As a percentage that never claims certainty."""
-    return f"{min(100 * probability, 99.9):5.1f} %"
-
-
-def describe(prediction) -> str:
-    """A prediction without error as four lines of text."""
-    x, y, width, height = prediction.face.box
-    snet1, snet2 = (percent(prediction.ones[net]).strip() for net in ("snet1", "snet2"))
-    return "\n".join((
-        printable(prediction.image),
-        f"  face    {width:.0f} x {height:.0f} pixels at ({x:.0f}, {y:.0f}), score {prediction.face.score:.3f}",
-        f"  gender  {prediction.gender.label:<12} {percent(prediction.gender.probability)}",
-        f"  smile   {prediction.smile.label:<12} {percent(prediction.smile.probability)}"
-        f"   (smiling: SNet1 {snet1}, SNet2 {snet2})",
-    ))
-
-
-def printable(path: str) -> str:
-    """A file's name as text that any terminal takes, however odd its bytes."""
-    return path.encode("utf-8", "backslashreplace").decode()
-
-
-def main(argv=None) -> int:
-    arguments = get_parser().parse_args(argv)
-    from tools.pipeline import Pipeline, PipelineError
-
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    parser = get_parser()
+    arguments = parser.parse_args(argv)
+    if bool(arguments.inputs) == (arguments.camera is not None):
+        parser.error("name photos, videos or folders, or a --camera")
+    if (arguments.show_crops or arguments.explain) and not arguments.draw:
+        parser.error("--show-crops and --explain go into the pictures: add --draw FOLDER")
     os.environ.setdefault("GLOG_minloglevel", "1")  # Caffe's report of each layer is for training
     try:
-        pictures = picture_paths(arguments.draw, arguments.images) if arguments.draw else [None] * len(arguments.images)
+        sources = photos.expand(arguments.inputs)
+        pictures = Pictures(arguments.draw, sources) if arguments.draw else None
         pipeline = Pipeline.load(arguments.profile, arguments.engine, arguments.gpu)
-        failed = run(pipeline, arguments.images, pictures, arguments.json)
-    except (PipelineError, ValueError) as error:
+        failed = run(pipeline, sources, pictures, arguments)
+    except (PipelineError, ImageError, ValueError) as error:
         print(f"predict.py: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -122,36 +106,57 @@ def main(argv=None) -> int:
     return 1 if failed else 0
 
 
-def run(pipeline, images: list, pictures: list, as_json: bool) -> int:
-    """Print the answers and write the pictures; number of images that failed."""
+def run(pipeline: Pipeline, sources: Sequence[Source], pictures: Optional[Pictures], arguments: Any) -> int:
+    """Print the answers and write the pictures; number of photos that failed."""
+    if arguments.camera is not None:
+        taken: Iterator[Photo] = photos.camera(arguments.camera, arguments.every)
+    else:
+        taken = photos.read_all(sources, arguments.every)
+    options = {"all_faces": arguments.all_faces, "crops": arguments.show_crops, "explain": arguments.explain}
     failed = 0
-    for prediction, picture in zip(pipeline.predict_files(images), pictures):
-        if as_json:
-            print(json.dumps(prediction.as_dict()), flush=True)
-        elif prediction.error is None:
-            print(describe(prediction), flush=True)
-        else:
-            print(f"predict.py: {printable(prediction.image)}: {prediction.error}", file=sys.stderr, flush=True)
-        if prediction.error is not None:
-            failed += 1
-        elif picture and not write_picture(prediction, picture, quiet=as_json):
-            failed += 1
+    with progress(sources, arguments.every) as bar:
+        say = plain_say if bar is None else _past(bar)
+        output = writer(arguments.json, arguments.csv, say)
+        for photo, predictions in pipeline.predict_photos(taken, **options):
+            output.write(predictions)
+            if predictions[0].error is not None:
+                failed += 1
+            elif pictures is not None:
+                problem, path = pictures.write(photo, predictions)
+                if problem:
+                    say(f"predict.py: {problem}", sys.stderr)
+                    failed += 1
+                elif not output.quiet:
+                    say(f"  picture {printable(path)}", sys.stdout)
+            if bar is not None:
+                bar.update()
     return failed
 
 
-def write_picture(prediction, path: str, quiet: bool) -> bool:
-    """Draw one prediction; False, with a line on stderr, where the picture could not be written."""
-    from tools.draw import draw
-    from tools.pipeline import read_photo
+@contextlib.contextmanager
+def progress(sources: Sequence[Source], every: Optional[int]) -> Iterator[Any]:
+    """A bar over all photos on stderr, where that is a terminal and the work is long; else None."""
+    if not sources or not sys.stderr.isatty():
+        yield None
+        return
+    from tqdm import tqdm
 
-    try:
-        draw(read_photo(prediction.image), prediction, path)
-    except OSError as error:
-        print(f"predict.py: {printable(path)}: cannot write the picture: {error.strerror or error}", file=sys.stderr)
-        return False
-    if not quiet:
-        print(f"  picture {printable(path)}")
-    return True
+    from tools.progress import bar_size
+
+    total = photos.count_photos(sources, every)
+    size = bar_size(sys.stderr)
+    with tqdm(total=total, unit=" photos", delay=PATIENCE, disable=total < 2, leave=False, **size) as bar:
+        yield bar
+
+
+def _past(bar: Any) -> Any:
+    def say(line: str, stream: TextIO) -> None:
+        if stream.isatty():
+            bar.write(line, file=stream)
+        else:
+            plain_say(line, stream)
+
+    return say
 
 
 if __name__ == "__main__":

@@ -22,9 +22,8 @@ class Progress:
             from tqdm import tqdm
 
             form = "{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}, {remaining} left{postfix}"
-            size = {} if min(os.get_terminal_size(self.stream.fileno())) > 0 else {"ncols": 100, "nrows": 20}
             self.bar = tqdm(total=total, initial=first, desc=title, bar_format=form, file=self.stream,
-                            dynamic_ncols=not size, **size)  # some terminals do not tell their size
+                            **bar_size(self.stream))
 
     def step(self, iteration: int, loss: float):
         """One iteration done, with its loss."""
@@ -64,6 +63,13 @@ class Progress:
         done = iteration - self.first
         seconds = (time.monotonic() - self.began) / max(1, done) * (self.total - iteration)
         return duration(seconds)
+
+
+def bar_size(stream) -> dict:
+    """tqdm's arguments for a bar as wide as the terminal `stream`; some terminals do not tell their size."""
+    if min(os.get_terminal_size(stream.fileno())) > 0:
+        return {"dynamic_ncols": True}
+    return {"ncols": 100, "nrows": 20}
 
 
 def duration(seconds: float) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 import recipe
 from pipeline_fakes import LANDMARKS, FakeDetector, FakeNet, fake_caffe, install, photo
-from tools import engine, pipeline
+from tools import engine, pipeline, prediction
 from tools.pipeline import Answer, Classifier, Pipeline, PipelineError
 
 
@@ -29,6 +29,8 @@ def test_answers_come_from_gnet_and_the_mean_of_both_snets(project):
     answer = Pipeline.load("demo").predict(photo(), "a.jpg").as_dict()
     assert json.loads(json.dumps(answer)) == {
         "image": "a.jpg",
+        "number": 1,
+        "faces": 1,
         "face": {"box": [30, 30, 40, 50], "score": 0.9, "landmarks": LANDMARKS.tolist()},
         "gender": {"label": "male", "probability": 0.75},
         "smile": {"label": "smiling", "probability": 0.6, "snet1": 0.9, "snet2": 0.3},
@@ -124,3 +126,102 @@ def test_nets_get_each_their_own_scheme(project):
     image[62:74, 38:62] = 255
     ones = Pipeline.load("demo").predict(image).ones
     assert ones["snet2"] > 2 * ones["snet1"] > 2 * ones["gnet"] > 0
+
+
+# ------------------------------------------------------------------------------------------ all faces, paths, threads
+def test_every_face_the_central_one_first(project):
+    install(project, {"gnet": "bright", "snet1": 0.5, "snet2": 0.5})
+    pipeline = Pipeline.load("demo")
+    first, second = pipeline.predict_faces(photo(255), "a.jpg")
+    assert (first.number, first.faces, second.number, second.faces) == (1, 2, 2, 2)
+    assert first.face.box == (30, 30, 40, 50) and second.face.box == (0, 0, 10, 10)
+    assert pipeline.predict(photo(255), "a.jpg").as_dict() == first.as_dict()
+    (nobody,) = pipeline.predict_faces(photo(0), "b.jpg")
+    assert nobody.as_dict() == {"image": "b.jpg", "error": "no face found"}
+
+
+def test_one_face_that_cannot_be_cropped_leaves_the_others(project, monkeypatch):
+    install(project, {"gnet": 0.5, "snet1": 0.5, "snet2": 0.5})
+    pipeline = Pipeline.load("demo")
+    detect = FakeDetector.detect
+
+    def flat(self, image):
+        corner, central = detect(self, image)
+        return [type(corner)(corner.box, corner.score, np.zeros((5, 2), np.float32)), central]
+
+    monkeypatch.setattr(FakeDetector, "detect", flat)
+    first, second = pipeline.predict_faces(photo(255))
+    assert first.gender is not None and "landmarks" in second.error
+
+
+def test_photos_by_path(project):
+    from PIL import Image
+
+    install(project, {"gnet": "bright", "snet1": 0.5, "snet2": 0.5})
+    Image.fromarray(photo(51)).save(project / "a.png")
+    pipeline = Pipeline.load("demo")
+    by_path, missing = pipeline.predict_many([project / "a.png", str(project / "b.png")])
+    assert by_path.image == str(project / "a.png") and by_path.ones["gnet"] == pytest.approx(0.2)
+    assert missing.error == "file is missing"
+    assert pipeline.predict(project / "a.png", "mine").image == "mine"
+
+
+def test_videos_say_which_frame(project):
+    install(project, {"gnet": 0.5, "snet1": 0.5, "snet2": 0.5})
+    taken = [pipeline.Photo("clip.mp4", photo(), frame=30, seconds=1.0), pipeline.Photo("clip.mp4", error="bad", frame=60)]
+    (_, (good,)), (_, (bad,)) = Pipeline.load("demo").predict_photos(taken)
+    assert list(good.as_dict())[:3] == ["image", "frame", "seconds"] and good.as_dict()["frame"] == 30
+    assert bad.as_dict() == {"image": "clip.mp4", "frame": 60, "seconds": None, "error": "bad"}
+
+
+def test_rows_have_what_objects_have(project):
+    install(project, {"gnet": 0.25, "snet1": 0.9, "snet2": 0.3})
+    loaded = Pipeline.load("demo")
+    row = dict(zip(prediction.COLUMNS, loaded.predict(photo(), "a.jpg").as_row()))
+    assert row == {
+        "image": "a.jpg", "frame": None, "seconds": None, "number": 1, "faces": 1, "x": 30, "y": 30, "width": 40,
+        "height": 50, "score": 0.9, "gender": "male", "gender_probability": 0.75, "smile": "smiling",
+        "smile_probability": 0.6, "gnet": 0.25, "snet1": 0.9, "snet2": 0.3, "error": None,
+    }
+    row = dict(zip(prediction.COLUMNS, loaded.predict(photo(0), "b.jpg").as_row()))
+    assert row == {**dict.fromkeys(prediction.COLUMNS), "image": "b.jpg", "error": "no face found"}
+
+
+def test_threads_share_a_pipeline(project, monkeypatch):
+    """Each answer is that of its own photo, and never are two threads in the nets at once."""
+    import threading
+    import time
+    from concurrent.futures import ThreadPoolExecutor
+
+    install(project, {"gnet": "bright", "snet1": "bright", "snet2": "bright"})
+    inside, forward = threading.Semaphore(1), FakeNet.forward
+
+    def slow(self):
+        assert inside.acquire(blocking=False), "two threads in the nets"
+        time.sleep(0.002)
+        try:
+            return forward(self)
+        finally:
+            inside.release()
+
+    monkeypatch.setattr(FakeNet, "forward", slow)
+    loaded = Pipeline.load("demo")
+    levels = list(range(10, 50))
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(lambda level: loaded.predict(photo(level)), levels))
+    assert np.allclose([result.ones["gnet"] for result in results], [level / 255 for level in levels])
+
+
+@pytest.mark.parametrize("gpu, calls", [(None, ["cpu"]), (2, [2, "gpu"])])
+def test_every_thread_is_set_to_the_pipelines_device(project, gpu, calls):
+    """Caffe's mode is a thread's own: one that never set it would compute on the CPU."""
+    import threading
+
+    install(project, {"gnet": 0.5, "snet1": 0.5, "snet2": 0.5})
+    loaded = Pipeline.load("demo", gpu=gpu)
+    mode = loaded.classifiers["gnet"].caffe.mode
+    mode.clear()
+    thread = threading.Thread(target=loaded.predict, args=(photo(),))
+    thread.start()
+    thread.join()
+    assert mode[: len(calls)] == calls

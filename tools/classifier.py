@@ -1,0 +1,115 @@
+"""Stage 3 of the test pipeline: a trained net in its deploy form, crops in, probabilities out; and who runs it."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Optional, Sequence
+
+import recipe
+
+if TYPE_CHECKING:
+    import numpy as np
+
+BATCH = 16  # crops that go through a net at a time: VGG-Face at 224 pixels needs about 60 MB for each
+
+
+class PipelineError(RuntimeError):
+    """The pipeline cannot run: a file is missing or wrong. The message names it and the command that makes it."""
+
+
+def choose_profile(profile: str = "auto") -> str:
+    """Name of the profile whose step-4 weights to use; "auto" is the paper's where all are there, else the demo's."""
+    if profile != "auto":
+        if profile not in recipe.PROFILES:
+            raise PipelineError(f"unknown profile {profile!r}: use auto, {', '.join(recipe.PROFILES)}")
+        return profile
+    for name in (recipe.PAPER.name, recipe.DEMO.name):
+        if all(os.path.isfile(weights_path(name, net)) for net in recipe.PIPELINE_NETS):
+            return name
+    raise PipelineError(
+        f"no trained weights: neither {recipe.step_weights(recipe.PAPER.name, 'gnet', 4)} (make step4) nor "
+        f"{recipe.step_weights(recipe.DEMO.name, 'gnet', 4)} (make demo) and their companions are there"
+    )
+
+
+def weights_path(profile: str, net: str) -> str:
+    """Absolute path of a net's final weights, Model 3."""
+    return recipe.absolute(recipe.step_weights(profile, net, 4))
+
+
+def load_engine(engine: str = "auto", gpu: Optional[int] = None) -> Any:
+    """The module that speaks pycaffe, set to the CPU or to GPU number `gpu`."""
+    from tools.engine import resolve
+
+    try:
+        caffe = resolve(engine)
+        set_device(caffe, gpu)
+    except RuntimeError as error:
+        raise PipelineError(str(error)) from error
+    return caffe
+
+
+def set_device(caffe: Any, gpu: Optional[int]) -> None:
+    """Set this thread (modes are a thread's own, in Caffe too) to the CPU, or to GPU number `gpu`."""
+    if gpu is None:
+        caffe.set_mode_cpu()
+    else:
+        caffe.set_device(gpu)
+        caffe.set_mode_gpu()
+
+
+class Classifier:
+    """One trained net (GNet, SNet1, ...) in its deploy form: crops in, probabilities out.
+
+    caffe: a module that speaks pycaffe. Raises PipelineError where a file is missing.
+    """
+
+    def __init__(self, caffe: Any, profile: str, net: str, batch: int = BATCH):
+        self.caffe, self.net_key, self.batch = caffe, net, batch
+        self.profile = recipe.PROFILES[profile]
+        self.task = recipe.TASKS[recipe.NETS[net].task]
+        self.crop = recipe.CROPS[recipe.NETS[net].crop]
+        self.definition = recipe.deploy_prototxt(profile, self.task.name)
+        self.weights = recipe.step_weights(profile, net, 4)
+        option = "" if profile == recipe.PAPER.name else f" PROFILE={profile}"
+        for path, command in (
+            (self.definition, "make prototxt"),
+            (self.weights, f"make step4 NET={net}{option}"),
+        ):
+            if not os.path.isfile(recipe.absolute(path)):
+                raise PipelineError(f"{path} is missing: {command} makes it")
+        try:
+            self.net = caffe.Net(recipe.absolute(self.definition), caffe.TEST, weights=recipe.absolute(self.weights))
+        except (RuntimeError, OSError) as error:
+            raise PipelineError(f"cannot load {self.weights} into {self.definition}: {error}") from error
+        self.size = self.net.blobs["data"].data.shape[-1]  # of its input, in pixels
+
+    def probabilities(self, crops: Sequence["np.ndarray"]) -> "np.ndarray":
+        """Probability of class 1 ("female" or "smiling") of each crop.
+
+        crops: N x stored_size x stored_size x 3 uint8, BGR, 0..255, cut by this net's scheme. Returns N float64 in 0..1.
+        """
+        import numpy as np
+        from lmdb_builders.preprocess import to_blob
+
+        results = np.empty(len(crops), dtype=np.float64)
+        for start in range(0, len(crops), self.batch):
+            blob = to_blob(np.asarray(crops[start : start + self.batch]), self.size)
+            fill(self.net, blob)
+            results[start : start + len(blob)] = self.net.forward()["prob"].reshape(len(blob), 2)[:, 1]
+        if not np.isfinite(results).all():
+            raise PipelineError(f"{self.weights} gives probabilities that are no numbers: train it again (FORCE=1)")
+        return results
+
+    def seen(self, crop: "np.ndarray") -> "np.ndarray":
+        """The middle of a stored crop, which the net's input shows: size x size x 3."""
+        top, left = (crop.shape[0] - self.size) // 2, (crop.shape[1] - self.size) // 2
+        return crop[top : top + self.size, left : left + self.size]
+
+
+def fill(net: Any, blob: "np.ndarray") -> None:
+    """Give a net its input, N x 3 x size x size float32, for any N."""
+    data = net.blobs["data"]
+    if tuple(data.data.shape) != blob.shape:
+        data.reshape(*blob.shape)
+    data.data[...] = blob

@@ -1,0 +1,81 @@
+"""Where the picture of each photo goes, and its writing."""
+
+from __future__ import annotations
+
+import os
+from typing import Dict, List, Optional, Sequence, Tuple
+
+from tools.answers import printable
+from tools.photos import STANDARD_INPUT, Photo, Source
+from tools.prediction import Prediction
+
+SUFFIXES = (".png", ".jpg", ".jpeg")
+
+
+class Pictures:
+    """The pictures of a run of predict.py: `draw` is a folder, or a file.
+
+    An existing folder, or a path without suffix, is a folder of <photo>_prediction.png; a file is used as it is for one
+    photo and numbered (out_1.png, out_2.png, ...) for several. Frames of videos add their number. No input is ever
+    overwritten. Raises ValueError where `draw` is no place for a picture.
+    """
+
+    def __init__(self, draw: str, sources: Sequence[Source]):
+        names = [source.path for source in sources] or ["camera"]
+        self.inputs = {os.path.realpath(source.path) for source in sources}
+        self.paths: Dict[str, List[str]] = {}  # of a name given twice: twice
+        for name, path in zip(names, picture_paths(draw, names)):
+            self._refuse_input(path)
+            self.paths.setdefault(name, []).append(path)
+
+    def path(self, photo: Photo) -> str:
+        """Where the picture of this photo goes; photos are asked about in the order of the sources."""
+        own = self.paths.get(photo.name) or next(iter(self.paths.values()))  # a camera has only one
+        if photo.frame is None:
+            return own.pop(0) if len(own) > 1 else own[0]
+        stem, suffix = os.path.splitext(own[0])
+        path = f"{stem}_{photo.frame:06d}{suffix}"
+        self._refuse_input(path)
+        return path
+
+    def write(self, photo: Photo, predictions: Sequence[Prediction]) -> Tuple[Optional[str], str]:
+        """(what is wrong or None, the picture's path)."""
+        from tools.draw import draw
+
+        path = self.path(photo)
+        try:
+            draw(photo.pixels, predictions, path)
+        except OSError as error:
+            return f"{printable(path)}: cannot write the picture: {error.strerror or error}", path
+        return None, path
+
+    def _refuse_input(self, path: str) -> None:
+        if os.path.realpath(path) in self.inputs:
+            raise ValueError(f"--draw: {path} would overwrite an input image; name another place")
+
+
+def picture_paths(draw: str, images: Sequence[str]) -> List[str]:
+    """A path for each image. Raises ValueError where `draw` is no place for a picture."""
+    stem, suffix = os.path.splitext(draw)
+    if os.path.isdir(draw) or draw.endswith(os.sep) or not suffix:
+        if os.path.isfile(draw):
+            raise ValueError(f"--draw: {draw} is a file without suffix; name a folder or a file with {SUFFIXES[0]}")
+        return _folder_paths(draw, images)
+    if suffix.lower() not in SUFFIXES:
+        raise ValueError(f"--draw: {draw}: a picture is {', '.join(SUFFIXES)}; a path without suffix is a folder")
+    if len(images) == 1:
+        return [draw]
+    digits = len(str(len(images)))
+    return [f"{stem}_{number:0{digits}d}{suffix}" for number in range(1, len(images) + 1)]
+
+
+def _folder_paths(folder: str, images: Sequence[str]) -> List[str]:
+    paths, used = [], set()
+    for image in images:
+        stem = "stdin" if image == STANDARD_INPUT else os.path.splitext(os.path.basename(image))[0]
+        name, number = f"{stem}_prediction.png", 2
+        while name in used:  # equal names from several folders
+            name, number = f"{stem}_prediction_{number}.png", number + 1
+        used.add(name)
+        paths.append(os.path.join(folder, name))
+    return paths
