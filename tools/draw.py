@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 LONG_SIDE = (720, 1600)  # pixels of the photo's longer side in the picture: small photos grow, large ones shrink
 NARROWEST = 640  # pixels; a narrow photo stands in the middle of a picture of this width
 MOST_ROWS = 30  # faces with their answers below the photo
-TILE = 224  # pixels of a crop's side in the picture, at most
+TILE, SMALL_TILE = 224, 120  # pixels of a crop's side in the picture, at most; the second where several faces have some
 DPI = 100
 
 BACKGROUND, TRACK, TEXT, FAINT = "#15181d", "#2c323b", "#f5f6f8", "#9aa3b0"
@@ -120,7 +120,7 @@ def _draw_tag(
 def _panel_height(prediction: "Prediction", faces: int, total: int, unit: float) -> int:
     """Pixels that a face's answers take, and what the nets saw where that is shown."""
     answers = 168 * unit if faces == 1 else 92 * unit
-    return round(answers + (_tile(prediction, total, unit) + 58 * unit if prediction.crops else 0))
+    return round(answers + (_tile(prediction, faces, total, unit) + 58 * unit if prediction.crops else 0))
 
 
 def _draw_panel(axes: Any, prediction: "Prediction", faces: int, top: float, total: int, unit: float) -> None:
@@ -138,7 +138,8 @@ def _draw_panel(axes: Any, prediction: "Prediction", faces: int, top: float, tot
             number = f"{prediction.number}   " if index == 0 else ""
             _draw_short_answer(axes, number, answer, (left, top, column), color, unit)
     if prediction.crops:
-        _draw_crops(axes, prediction, top + (168 if faces == 1 else 92) * unit, total, unit)
+        side = _tile(prediction, faces, total, unit)
+        _draw_crops(axes, prediction, side, top + (168 if faces == 1 else 92) * unit, total, unit)
 
 
 def _draw_answer(
@@ -179,9 +180,9 @@ def _draw_bar(axes: Any, probability: float, place: Tuple[float, float, float, f
     axes.add_patch(Rectangle((left, top), width * probability, height, facecolor=color))
 
 
-def _draw_crops(axes: Any, prediction: "Prediction", top: float, total: int, unit: float) -> None:
+def _draw_crops(axes: Any, prediction: "Prediction", side: float, top: float, total: int, unit: float) -> None:
     """What each net saw, and beside it, where it is known, where the net looked for its answer."""
-    gap, side = 12 * unit, _tile(prediction, total, unit)
+    gap = 12 * unit
     for index, (net, tiles) in enumerate(_tiles(prediction).items()):
         width = len(tiles) * side + (len(tiles) - 1) * gap
         middle = total * (2 * index + 1) / (2 * len(prediction.crops))
@@ -206,10 +207,10 @@ def _tiles(prediction: "Prediction") -> "dict[str, List[np.ndarray]]":
     return tiles
 
 
-def _tile(prediction: "Prediction", total: int, unit: float) -> float:
+def _tile(prediction: "Prediction", faces: int, total: int, unit: float) -> float:
     """Side of a crop in the picture, in pixels."""
     tiles = len(prediction.crops) * (2 if prediction.heat else 1)
-    return min(TILE * max(1.0, unit), (total - (tiles + 1) * 14 * unit) / tiles)
+    return min((TILE if faces == 1 else SMALL_TILE) * max(1.0, unit), (total - (tiles + 1) * 14 * unit) / tiles)
 
 
 def _points(pixels: float) -> float:

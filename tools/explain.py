@@ -36,18 +36,19 @@ class Explainer:
         (self.score,) = self.net.bottom_names[list(self.net._layer_names)[-1]]  # what the softmax reads
         self.last_layer = next(name for name, tops in self.net.top_names.items() if self.score in tops)
 
-    def heat(self, crops: Sequence[np.ndarray], classes: Sequence[int]) -> np.ndarray:
+    def heat(self, crops: Sequence[np.ndarray], classes: Sequence[int], averaged: bool = False) -> np.ndarray:
         """How much each pixel of each crop spoke for its class (0 or 1).
 
-        crops: N x stored_size x stored_size x 3 uint8, BGR, as Classifier.probabilities takes them.
+        crops: N x stored_size x stored_size x 3 uint8, BGR, as Classifier.probabilities takes them. averaged: weigh the
+        channels by their gradients' averages, as Grad-CAM does, for comparison.
         Returns N x size x size float32, 0..1, 1 at the strongest place; all 0 where nothing spoke for the class.
         """
-        maps = [self._places(crops[start : start + self.classifier.batch], classes[start : start + self.classifier.batch])
-                for start in range(0, len(crops), self.classifier.batch)]
-        size = self.classifier.size
-        return np.stack([enlarge(places, size) for batch in maps for places in batch]) if maps else np.empty((0, size, size))
+        size, batch = self.classifier.size, self.classifier.batch
+        maps = [enlarge(places, size) for start in range(0, len(crops), batch)
+                for places in self._places(crops[start : start + batch], classes[start : start + batch], averaged)]
+        return np.stack(maps) if maps else np.empty((0, size, size), np.float32)
 
-    def _places(self, crops: Sequence[np.ndarray], classes: Sequence[int]) -> np.ndarray:
+    def _places(self, crops: Sequence[np.ndarray], classes: Sequence[int], averaged: bool = False) -> np.ndarray:
         """N x rows x columns float32: each place's contribution to the score of its crop's class."""
         from lmdb_builders.preprocess import to_blob
 
@@ -59,7 +60,10 @@ class Explainer:
         diff[...] = direction.reshape(diff.shape)
         self.net.backward(start=self.last_layer, end=self.next_layer)
         blob = self.net.blobs[self.features]
-        return (np.asarray(blob.data) * np.asarray(blob.diff)).sum(axis=1)
+        gradients = np.asarray(blob.diff)
+        if averaged:
+            gradients = gradients.mean(axis=(2, 3), keepdims=True)
+        return (np.asarray(blob.data) * gradients).sum(axis=1)
 
 
 def enlarge(places: np.ndarray, size: int) -> np.ndarray:

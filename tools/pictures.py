@@ -42,6 +42,7 @@ class Pictures:
         """(what is wrong or None, the picture's path)."""
         from tools.draw import draw
 
+        assert photo.pixels is not None
         path = self.path(photo)
         try:
             draw(photo.pixels, predictions, path)
