@@ -18,6 +18,7 @@
 #= ENCODE    how images lie in the LMDBs: raw (default), jpg or png
 #= PHOTOS    for evaluate: score the whole pipeline on this FotW folder's photos instead
 #= IMAGE     photo for predict and crops
+#= PORT      for web: port of the page (default: 8000)
 #= TESTS     for cov: the tests to run (default: all)
 #= TARGET    for fuzz: the readers to feed (default: all, one after the other; make fuzz TARGET=--list)
 #= SECONDS   for fuzz: how long each (default: 60)
@@ -40,7 +41,7 @@ engine = $(call option,--engine,ENGINE) $(call option,--gpu,GPU)
 need = $(if $(strip $($(1))),,$(error $(2)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test weights lmdb step1 step2 step3 step4 status evaluate predict crops export prototxt caffe
+.PHONY: help setup demo test weights lmdb step1 step2 step3 step4 status evaluate predict web crops export prototxt caffe
 .PHONY: parity bench fuzz lint cov clean clean-demo distclean again
 
 help: ## list the targets and variables
@@ -95,6 +96,9 @@ evaluate: $(READY) ## accuracy on FotW's validation faces, into runs/PROFILE/res
 predict: $(READY) ## gender and smile of the face in IMAGE=
 	$(call need,IMAGE,make predict needs IMAGE=photo.jpg)
 	@$(PY) -m tools.predict $(call quoted,,IMAGE) $(engine)
+
+web: $(READY) ## a page for photos at 127.0.0.1: answers, crops, and where the nets look
+	@$(PY) -m tools.web $(engine) $(call option,--port,PORT)
 
 crops: $(READY) ## draw the five crops of IMAGE= (the paper's Figure 3)
 	$(call need,IMAGE,make crops needs IMAGE=photo.jpg)

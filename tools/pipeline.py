@@ -76,11 +76,10 @@ class Pipeline:
         return self.predict_many([image], [name], crops=crops, explain=explain)[0]
 
     def predict_faces(
-        self, image: Image, name: str = "", *, crops: bool = False, explain: bool = False
+        self, image: Image, name: str = "", *, crops: bool = False, explain: bool = False, most: Optional[int] = None
     ) -> List[Prediction]:
-        """Every face, the one nearest to the middle first; without one, a list of one Prediction with an `error`."""
-        photos = self.predict_photos([_photo(image, name)], all_faces=True, crops=crops, explain=explain)
-        return next(photos)[1]
+        """Every face (or `most`), nearest to the middle first; without one, a list of one Prediction with an `error`."""
+        return self._predict_group([_photo(image, name)], most, crops or explain, explain)[0]
 
     def predict_many(
         self, images: Iterable[Image], names: Optional[Iterable[str]] = None, *, crops: bool = False,
@@ -105,7 +104,7 @@ class Pipeline:
         Photos are drawn as they are needed: up to BATCH, or GROUP_PIXELS, or to one that is live, go through together.
         """
         for group in _groups(photos):
-            yield from zip(group, self._predict_group(group, all_faces, crops or explain, explain))
+            yield from zip(group, self._predict_group(group, None if all_faces else 1, crops or explain, explain))
 
     def crop(self, image: "np.ndarray", landmarks: "np.ndarray", net: str) -> "np.ndarray":
         """The crop that net `net` sees, with the margin that its input leaves out.
@@ -119,13 +118,13 @@ class Pipeline:
 
     # ------------------------------------------------------------------------------------------ the three stages
     def _predict_group(
-        self, group: Sequence[Photo], all_faces: bool, keep_crops: bool, explain: bool
+        self, group: Sequence[Photo], most: Optional[int], keep_crops: bool, explain: bool
     ) -> List[List[Prediction]]:
         results: List[List[Prediction]] = []
         cut: List[Tuple[int, int, Dict[str, "np.ndarray"]]] = []  # place in results, and the crop of each net
         for photo, faces in zip(group, self._detect(group)):
             results.append([])
-            for prediction in _found(photo, faces, all_faces):
+            for prediction in _found(photo, faces, most):
                 if prediction.face is not None:
                     try:
                         own = {net: self.crop(photo.pixels, prediction.face.landmarks, net) for net in self.classifiers}
@@ -211,10 +210,10 @@ def _groups(photos: Iterable[Photo]) -> Iterator[List[Photo]]:
         yield group
 
 
-def _found(photo: Photo, faces: Sequence["Face"], all_faces: bool) -> List[Prediction]:
-    """Predictions of a photo that are still to be answered, or the one that says why there are none."""
+def _found(photo: Photo, faces: Sequence["Face"], most: Optional[int]) -> List[Prediction]:
+    """Predictions of a photo's first `most` faces, still to be answered, or the one that says why there are none."""
     place = Prediction(photo.name, frame=photo.frame, seconds=photo.seconds)
     if photo.error is not None or not faces:
         return [replace(place, error=photo.error or NO_FACE)]
-    taken = faces if all_faces else faces[:1]
-    return [replace(place, face=face, number=number, faces=len(faces)) for number, face in enumerate(taken, start=1)]
+    return [replace(place, face=face, number=number, faces=len(faces))
+            for number, face in enumerate(faces[:most], start=1)]

@@ -1,0 +1,296 @@
+"""The page's server, asked over HTTP: answers, refusals, limits, several people, and nothing on disk."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import http.client
+import io
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import recipe
+from pipeline_fakes import FakeDetector, fake_caffe, install, photo
+from tools import engine, web
+from tools.pipeline import Pipeline, PipelineError
+from tools.web_app import HEADERS, Limits, Rate
+
+
+@contextlib.contextmanager
+def running(pipeline, **limits):
+    """The address of a page that serves `pipeline` from a thread."""
+    server, listener = web.make_server(pipeline, "127.0.0.1", 0, Limits(**limits))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    try:
+        yield listener.getsockname()[:2]
+    finally:
+        server.should_exit = True
+        thread.join(10)
+
+
+@pytest.fixture
+def pipeline(tmp_path, monkeypatch):
+    """A pipeline whose GNet answers with the brightness of the crop."""
+    caffe = fake_caffe()
+    monkeypatch.setattr(recipe, "ROOT", str(tmp_path / "project"))
+    monkeypatch.setattr(engine, "resolve", lambda name="auto": caffe)
+    monkeypatch.setattr("detector.Detector", FakeDetector)
+    install(recipe.ROOT, {"gnet": "bright", "snet1": 0.8, "snet2": 0.6})
+    return Pipeline.load("demo")
+
+
+def ask(address, method="GET", path="/", body=None, **headers):
+    """(status, headers, body) of one request."""
+    connection = http.client.HTTPConnection(*address, timeout=30)
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    connection.request(method, path, body, named, encode_chunked="Transfer-Encoding" in named)
+    response = connection.getresponse()
+    return response.status, response.headers, response.read()
+
+
+def predict(address, content: bytes, path="/predict", **headers):
+    status, _, body = ask(address, "POST", path, content, **{"Content_Type": "application/octet-stream", **headers})
+    return status, json.loads(body)
+
+
+def file_of(image, form="PNG", **options) -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(image).save(content, form, **options)
+    return content.getvalue()
+
+
+def picture(url: str) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(url.split(",")[1])))
+
+
+def test_an_answer_is_the_pipelines(pipeline):
+    with running(pipeline) as address:
+        status, answer = predict(address, file_of(photo(255)))
+    assert status == 200 and (answer["width"], answer["height"], answer["found"], answer["error"]) == (100, 100, 2, None)
+    expected = [prediction.as_dict() for prediction in pipeline.predict_faces(photo(255))]
+    assert [{name: one[name] for name in expected[0]} for one in answer["answers"]] == expected
+    assert answer["answers"][0]["ones"] == pytest.approx({"gnet": 1.0, "snet1": 0.8, "snet2": 0.6})
+    assert picture(answer["preview"]).size == (100, 100)
+    crop = np.asarray(picture(answer["answers"][0]["crops"]["snet1"]))
+    assert crop.shape == (224, 224, 3) and (crop == 255).all()
+    assert answer["answers"][0]["heat"] == {}
+
+
+def test_a_photo_is_turned_upright_and_sent_back_in_colors_and_at_a_screens_size(pipeline):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by a quarter to show
+    image = np.zeros((1000, 3000, 3), np.uint8)
+    image[:] = (200, 100, 50)  # R, G, B
+    with running(pipeline) as address:
+        status, answer = predict(address, file_of(image, "JPEG", exif=exif))
+    assert status == 200 and (answer["width"], answer["height"]) == (1000, 3000)
+    preview = picture(answer["preview"])
+    assert preview.size == (427, 1280)
+    assert np.abs(np.asarray(preview)[600, 200].astype(int) - (200, 100, 50)).max() < 6
+
+
+def test_only_so_many_faces(pipeline):
+    with running(pipeline, faces=1) as address:
+        _, answer = predict(address, file_of(photo(255)))
+    assert len(answer["answers"]) == 1 and answer["found"] == 2
+
+
+def test_a_photo_without_a_face(pipeline):
+    with running(pipeline) as address:
+        status, answer = predict(address, file_of(photo(0)))
+    assert (status, answer["answers"], answer["error"]) == (200, [], "no face found")
+    assert picture(answer["preview"]).size == (100, 100)
+
+
+@pytest.mark.parametrize("content, reason", [
+    (b"", "the file is empty"), (b"<html>", "not an image of a known format"), (file_of(photo())[:60], "cannot be decoded"),
+])
+def test_what_is_no_photo(pipeline, content, reason):
+    with running(pipeline) as address:
+        status, answer = predict(address, content)
+    assert status == 400 and reason in answer["error"] and set(answer) == {"error"}
+
+
+def test_nets_that_cannot_run(pipeline, monkeypatch):
+    def refuse(*arguments, **options):
+        raise PipelineError("weights are gone: make step4")
+
+    monkeypatch.setattr(pipeline, "predict_faces", refuse)
+    with running(pipeline) as address:
+        status, answer = predict(address, file_of(photo()))
+    assert status == 500 and "make step4" in answer["error"]
+
+
+# ------------------------------------------------------------------------------------------ limits
+def test_uploads_are_limited_however_they_come(pipeline):
+    limit = 5_000
+    with running(pipeline, upload_bytes=limit) as address:
+        status, answer = predict(address, b"x" * (limit + 1))
+        assert status == 413 and "smaller copy" in answer["error"]
+        status, answer = predict(address, (b"x" * 1000 for _ in range(6)), Transfer_Encoding="chunked")  # tells no length
+        assert status == 413
+        assert predict(address, b"x" * limit)[0] == 400
+        assert f'data-upload-bytes="{limit}"'.encode() in ask(address)[2]
+
+
+def test_an_upload_that_never_ends_is_given_up(pipeline):
+    with running(pipeline, upload_seconds=0.3) as address:
+        connection = socket.create_connection(address, timeout=20)
+        connection.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/octet-stream\r\n"
+                           b"Content-Length: 100\r\n\r\nabc")
+        assert connection.recv(100).startswith(b"HTTP/1.1 408")
+
+
+def test_one_address_may_not_send_without_end(pipeline):
+    with running(pipeline, at_once=3, per_minute=6) as address:
+        statuses = [predict(address, file_of(photo()))[0] for _ in range(5)]
+        assert statuses == [200, 200, 200, 429, 429]
+        status, headers, body = ask(address, "POST", "/predict", b"", Content_Type="application/octet-stream")
+        assert 8 <= int(headers["Retry-After"]) <= 11 and b"wait" in body
+        assert ask(address)[0] == 200  # the page itself
+
+
+def test_rate():
+    now = [0.0]
+    rate = Rate(60, 2, lambda: now[0])
+    assert [rate.take("a"), rate.take("a"), rate.take("a"), rate.take("b")] == [0, 0, 1, 0]
+    now[0] = 1.5
+    assert [rate.take("a"), rate.take("a")] == [0, 0.5]
+    now[0] = 1e6
+    assert [rate.take("a") for _ in range(3)] == [0, 0, 1]  # never more than two in store
+
+
+def test_more_people_than_can_wait(pipeline, monkeypatch):
+    entered, go_on = threading.Semaphore(0), threading.Event()
+    predict_faces = pipeline.predict_faces
+
+    def slow(*arguments, **options):
+        entered.release()
+        assert go_on.wait(20)
+        return predict_faces(*arguments, **options)
+
+    monkeypatch.setattr(pipeline, "predict_faces", slow)
+    with running(pipeline, waiting=2) as address, ThreadPoolExecutor(2) as pool:
+        first = [pool.submit(predict, address, file_of(photo())) for _ in range(2)]
+        assert entered.acquire(timeout=20) and entered.acquire(timeout=20)
+        status, answer = predict(address, file_of(photo()))
+        go_on.set()
+        assert status == 503 and "Too many people" in answer["error"]
+        assert [result.result()[0] for result in first] == [200, 200]
+        assert predict(address, file_of(photo()))[0] == 200
+
+
+def test_everybody_gets_the_own_answer(pipeline):
+    levels = list(range(20, 60))
+    with running(pipeline, at_once=100, waiting=100) as address, ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda level: predict(address, file_of(photo(level))), levels))
+    assert [status for status, _ in found] == [200] * len(levels)
+    assert np.allclose([answer["answers"][0]["ones"]["gnet"] for _, answer in found], np.array(levels) / 255)
+
+
+# ------------------------------------------------------------------------------------------ who may ask, and what is kept
+def test_other_pages_may_not_ask(pipeline):
+    with running(pipeline) as address:
+        assert predict(address, b"", Sec_Fetch_Site="cross-site")[0] == 403
+        assert predict(address, b"", Sec_Fetch_Site="same-site")[0] == 403
+        assert ask(address, "POST", "/predict", b"", Content_Type="text/plain")[0] == 415
+        assert ask(address, Host="elsewhere.example")[0] == 400
+        assert ask(address, Host=f"localhost:{address[1]}")[0] == 200
+        assert ask(address, "GET", "/predict")[0] == 405
+
+
+def test_every_response_says_what_the_page_may_do(pipeline):
+    with running(pipeline) as address:
+        for path in ("/", "/page/page.js", "/page/style.css", "/page/icon.svg", "/nothing"):
+            status, headers, _ = ask(address, path=path)
+            assert status == (404 if path == "/nothing" else 200), path
+            assert all(headers[name] == value for name, value in HEADERS.items()), path
+        for path in ("/page/../web.py", "/page/%2e%2e/web.py", "/page//etc/passwd"):
+            assert ask(address, path=path)[0] == 404, path
+
+
+def test_examples_are_photos(pipeline):
+    """Photos, that is; the real detector looks at them in test_web_page.py."""
+    with running(pipeline) as address:
+        photos = [Image.open(io.BytesIO(ask(address, path=f"/examples/{number}.jpg")[2])) for number in range(3)]
+        assert ask(address, path="/examples/3.jpg")[0] == 404
+    assert [min(found.size) >= 300 for found in photos] == [True] * 3
+
+
+written: list = []
+watching = threading.Event()
+
+
+def watch(event: str, arguments: tuple) -> None:
+    if watching.is_set() and event in ("open", "os.mkdir", "os.rename", "tempfile.mkstemp", "tempfile.mkdtemp"):
+        if event != "open" or (isinstance(arguments[1], str) and set(arguments[1]) & set("wax+")) \
+                or (isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)):
+            written.append((event, arguments))
+
+
+def test_nothing_is_written_to_disk(pipeline):
+    large = np.random.RandomState(1).randint(0, 256, (1500, 1500, 3)).astype(np.uint8)
+    with running(pipeline) as address:
+        predict(address, file_of(photo()))  # modules are loaded
+        sys.addaudithook(watch)
+        watching.set()
+        assert predict(address, file_of(large))[0] == 200
+        assert predict(address, b"no photo")[0] == 400
+        watching.clear()
+    assert written == []
+
+
+# ------------------------------------------------------------------------------------------ the command
+def test_command(pipeline, capsys, monkeypatch):
+    """Says where it listens, serves there, ends with status 0 on Ctrl-C."""
+    import uvicorn
+
+    def run(server, sockets):
+        thread = threading.Thread(target=lambda: asked.append(sockets[0].getsockname()[1]))
+        thread.start()
+        thread.join()
+        raise KeyboardInterrupt
+
+    asked: list = []
+    monkeypatch.setattr(uvicorn.Server, "run", run)
+    assert web.main(["--port", "0", "--profile", "demo"]) == 0
+    assert capsys.readouterr().out == f"http://127.0.0.1:{asked[0]}/ (demo profile; Ctrl-C ends it)\n"
+
+
+def test_a_port_in_use(pipeline, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        assert web.main(["--port", str(port)]) == 2
+    error = capsys.readouterr().err
+    assert f"cannot listen at 127.0.0.1, port {port}" in error and "PORT=" in error and error.count("\n") == 1
+    assert web.main(["--port", "99999"]) == 2
+
+
+def test_without_the_extra(pipeline, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    assert web.main([]) == 2
+    assert capsys.readouterr().err == "web.py: uvicorn is not installed: .venv/bin/pip install -e '.[web]'\n"
+
+
+def test_without_weights(pipeline, capsys):
+    os.remove(recipe.absolute(recipe.step_weights("demo", "gnet", 4)))
+    assert web.main([]) == 2
+    assert "make demo" in capsys.readouterr().err
+
+
+def test_rates_are_forgotten_when_there_are_too_many(monkeypatch):
+    monkeypatch.setattr("tools.web_app.CLIENTS", 3)
+    rate = Rate(60, 1, time.monotonic)
+    for number in range(10):
+        rate.take(str(number))
+    assert list(rate.left) == ["7", "8", "9"]

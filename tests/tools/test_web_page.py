@@ -1,0 +1,252 @@
+"""The page in a browser: Chromium, without a window. Skipped where there is none (apt-get install chromium)."""
+
+from __future__ import annotations
+
+import base64
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+import recipe
+from detector.mtcnn import NETS, weights_path
+from test_web import running
+from tools.pipeline import Pipeline
+
+playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: make lint or make cov installs it")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        pytest.skip("needs Chromium: sudo apt-get install chromium")
+    camera = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+    sandbox = [] if os.geteuid() else ["--no-sandbox"]
+    with playwright.sync_playwright() as driver:
+        made = driver.chromium.launch(executable_path=path, args=[*camera, *sandbox])
+        yield made
+        made.close()
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory, root):
+    """The demo's real nets with random weights and the real detector."""
+    import torchcaffe as caffe
+
+    if not all(os.path.exists(weights_path(name)) for name in NETS):
+        pytest.skip("needs weights/mtcnn: make setup")
+    project = tmp_path_factory.mktemp("project")
+    shutil.copytree(root / "prototxt" / "demo", project / "prototxt" / "demo")
+    (project / "weights" / "demo").mkdir(parents=True)
+    patch = pytest.MonkeyPatch()
+    patch.setenv("GLOG_minloglevel", "2")
+    patch.setattr(recipe, "ROOT", str(project))
+    random = np.random.RandomState(4)
+    for net in recipe.PIPELINE_NETS:
+        made = caffe.Net(recipe.absolute(recipe.deploy_prototxt("demo", recipe.NETS[net].task)), caffe.TEST)
+        for blobs in made.params.values():
+            blobs[0].data[...] = random.randn(*blobs[0].data.shape) * np.sqrt(2 / np.prod(blobs[0].data.shape[1:]))
+        made.save(recipe.absolute(recipe.step_weights("demo", net, 4)))
+    yield Pipeline.load("demo", "torch")
+    patch.undo()
+
+
+@pytest.fixture
+def page(browser, pipeline):
+    """The page, opened at a desk; what it complains of in the console fails the test."""
+    with running(pipeline, at_once=100) as (host, port):
+        context = browser.new_context(viewport={"width": 1280, "height": 900})
+        yield opened(context, f"http://{host}:{port}/")
+        context.close()
+
+
+def opened(context, address: str):
+    found, wrong = context.new_page(), []
+    found.on("pageerror", lambda error: wrong.append(str(error)))
+    found.on("console", lambda message: wrong.append(message.text) if "Content Security" in message.text else None)
+    found.wrong = wrong
+    found.set_default_timeout(20_000)
+    found.goto(address)
+    return found
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """name -> path: one face, two faces side by side, a landscape without any, and no photo."""
+    import cv2
+    from skimage import data
+
+    folder = tmp_path_factory.mktemp("photos")
+    one = np.ascontiguousarray(data.astronaut()[:, :, ::-1])
+    cv2.imwrite(str(folder / "one.png"), one)
+    cv2.imwrite(str(folder / "two.jpg"), np.hstack([one, one[:, ::-1]]))
+    cv2.imwrite(str(folder / "none.png"), np.full((300, 300, 3), 130, np.uint8))
+    (folder / "letter.pdf").write_bytes(b"%PDF-1.7 a letter")
+    return {path.stem: str(path) for path in folder.iterdir()}
+
+
+def upload(page, path: str) -> None:
+    page.set_input_files("#file", path)
+
+
+def test_upload_and_result(page, photos, pipeline):
+    upload(page, photos["one"])
+    page.wait_for_selector("#result:not([hidden])")
+    prediction = pipeline.predict(photos["one"])
+    assert page.locator("#faces li").count() == 1
+    assert page.inner_text(".gender strong") == prediction.gender.label
+    assert page.inner_text(".smile strong") == prediction.smile.label
+    assert page.inner_text(".gender output") == f"{min(100 * prediction.gender.probability, 99.9):.1f} %"
+    box, photo = page.locator(".box").bounding_box(), page.locator("#preview").bounding_box()
+    x, y, width, height = prediction.face.box
+    for found, expected in ((box["x"] - photo["x"], x), (box["y"] - photo["y"], y), (box["width"], width), (box["height"], height)):
+        assert found == pytest.approx(expected / 512 * photo["width"], abs=1.5)
+    assert photo["width"] == pytest.approx(photo["height"], abs=1)  # a square photo is a square
+    landmarks = page.eval_on_selector_all("#points circle", "all => all.map(one => { const at = one.getBoundingClientRect(); return [at.x + at.width / 2, at.y + at.height / 2]; })")
+    expected = np.array([photo["x"], photo["y"]]) + prediction.face.landmarks / 512 * photo["width"]
+    assert np.allclose(landmarks, expected, atol=1.5)
+    sizes = page.eval_on_selector_all(".crops img", "all => all.map(image => image.naturalWidth)")
+    assert sizes == [224, 224, 224]
+    assert page.is_hidden("#error") and page.wrong == []
+
+
+def test_where_the_nets_look(page, photos):
+    upload(page, photos["one"])
+    page.wait_for_selector("#result:not([hidden])")
+    before = page.get_attribute(".crops img", "src")
+    page.get_by_label("Show where the nets look").check(force=True)
+    page.wait_for_selector("img[alt^='Where GNet looks']")
+    assert page.get_attribute(".crops img", "src") != before
+    upload(page, photos["two"])  # it stays so for the next photo
+    page.wait_for_selector("#faces li:nth-child(2)")
+    assert page.locator("img[alt^='Where']").count() == 6
+    page.get_by_label("Show where the nets look").uncheck(force=True)
+    page.wait_for_selector("img[alt='What GNet sees']")
+    assert page.wrong == []
+
+
+def test_several_faces(page, photos):
+    upload(page, photos["two"])
+    page.wait_for_selector("#faces li:nth-child(2)")
+    assert page.inner_text("#status") == "2 faces."
+    page.get_by_role("button", name="Face 2:").click()
+    assert page.locator("#faces li").nth(1).get_attribute("class") == "chosen"
+
+
+def test_errors_are_said_and_the_next_photo_is_answered(page, photos):
+    upload(page, photos["letter"])
+    page.wait_for_selector("#error:not([hidden])")
+    assert "not an image of a known format" in page.inner_text("#error") and page.is_hidden("#result")
+    upload(page, photos["none"])
+    page.wait_for_selector("#result:not([hidden])")
+    assert "No face was found" in page.inner_text("#error") and page.locator("#faces li").count() == 0
+    upload(page, photos["one"])
+    page.wait_for_selector("#faces li")
+    assert page.is_hidden("#error")
+
+
+def test_a_file_that_is_too_large_is_not_sent(browser, pipeline, photos):
+    with running(pipeline, upload_bytes=1000) as (host, port):
+        context = browser.new_context()
+        page = opened(context, f"http://{host}:{port}/")
+        sent = []
+        page.on("request", lambda request: sent.append(request.method))
+        upload(page, photos["one"])
+        page.wait_for_selector("#error:not([hidden])")
+        assert "smaller copy" in page.inner_text("#error") and "POST" not in sent
+        context.close()
+
+
+def test_a_server_that_is_gone(browser, pipeline, photos):
+    with running(pipeline) as (host, port):
+        page = opened(browser.new_context(), f"http://{host}:{port}/")
+        page.wait_for_load_state("networkidle")
+    upload(page, photos["one"])
+    page.wait_for_selector("#error:not([hidden])")
+    assert "Is it still running?" in page.inner_text("#error")
+    page.context.close()
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_examples(page, number):
+    page.click(f"[data-example='{number}']")
+    page.wait_for_selector("#faces li")
+    assert page.is_hidden("#error")
+
+
+def test_keyboard_alone(page):
+    """Tab to the file, the camera, the first example; Enter; Space turns the heat maps on."""
+    focused = []
+    for _ in range(3):
+        page.keyboard.press("Tab")
+        focused.append(page.evaluate("document.activeElement.id || document.activeElement.dataset.example"))
+    assert focused == ["file", "open-camera", "0"]
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#faces li")
+    for _ in range(6):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.id") == "explain":
+            break
+    page.keyboard.press("Space")
+    page.wait_for_selector("img[alt^='Where GNet looks']")
+
+
+def test_drop_and_paste(page, photos):
+    with open(photos["two"], "rb") as file:
+        content = base64.b64encode(file.read()).decode()
+    for event, field in (("drop", "dataTransfer"), ("paste", "clipboardData")):
+        page.reload()
+        page.evaluate("""([event, field, content]) => {
+            const transfer = new DataTransfer();
+            transfer.items.add(new File([Uint8Array.from(atob(content), (one) => one.charCodeAt())], "two.jpg", { type: "image/jpeg" }));
+            const made = new Event(event, { bubbles: true, cancelable: true });
+            Object.defineProperty(made, field, { value: transfer });
+            document.body.dispatchEvent(made);
+        }""", [event, field, content])
+        page.wait_for_selector("#faces li")
+
+
+def test_camera(page):
+    """Chromium's own test picture, a green field with a circle: taken, sent, and said to show no face."""
+    page.click("#open-camera")
+    page.wait_for_selector("#video")
+    for _ in range(100):
+        if page.evaluate("document.getElementById('video').videoWidth"):
+            break
+        page.wait_for_timeout(50)
+    page.click("#shutter")
+    page.wait_for_selector("#result:not([hidden])")
+    assert "No face was found" in page.inner_text("#error")
+    assert not page.evaluate("document.getElementById('camera').open")
+    assert page.evaluate("document.getElementById('video').srcObject.getTracks().every(track => track.readyState === 'ended')")
+
+
+def test_a_phone(browser, pipeline, photos):
+    with running(pipeline) as (host, port):
+        context = browser.new_context(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
+        page = opened(context, f"http://{host}:{port}/")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        upload(page, photos["two"])
+        page.wait_for_selector("#faces li")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360  # nothing to scroll sideways
+        heights = page.eval_on_selector_all(".button", "all => all.filter(one => one.offsetParent).map(one => one.offsetHeight)")
+        assert min(heights) >= 44  # of a thumb
+        context.close()
+
+
+def test_two_people_at_once(browser, pipeline, photos):
+    """Both upload before either is answered; each sees the own photo's answer."""
+    with running(pipeline) as (host, port):
+        contexts = [browser.new_context() for _ in range(2)]
+        pages = [opened(context, f"http://{host}:{port}/") for context in contexts]
+        for page, name in zip(pages, ("one", "two")):
+            upload(page, photos[name])
+        for page, count in zip(pages, (1, 2)):
+            page.wait_for_selector("#result:not([hidden])")
+            assert page.locator("#faces li").count() == count
+        assert "512 × 512" in pages[0].inner_text("#found") and "1024 × 512" in pages[1].inner_text("#found")
+        for context in contexts:
+            context.close()
