@@ -61,16 +61,17 @@ def set_device(caffe: Any, gpu: Optional[int]) -> None:
 class Classifier:
     """One trained net (GNet, SNet1, ...) in its deploy form: crops in, probabilities out.
 
-    caffe: a module that speaks pycaffe. Raises PipelineError where a file is missing.
+    caffe: a module that speaks pycaffe; weights: another file than the chain's. Raises PipelineError where a file is
+    missing.
     """
 
-    def __init__(self, caffe: Any, profile: str, net: str, batch: int = BATCH):
+    def __init__(self, caffe: Any, profile: str, net: str, batch: int = BATCH, weights: Optional[str] = None):
         self.caffe, self.net_key, self.batch = caffe, net, batch
         self.profile = recipe.PROFILES[profile]
         self.task = recipe.TASKS[recipe.NETS[net].task]
         self.crop = recipe.CROPS[recipe.NETS[net].crop]
         self.definition = recipe.deploy_prototxt(profile, self.task.name)
-        self.weights = recipe.step_weights(profile, net, 4)
+        self.weights = weights or recipe.step_weights(profile, net, 4)
         option = "" if profile == recipe.PAPER.name else f" PROFILE={profile}"
         for path, command in (
             (self.definition, "make prototxt"),

@@ -263,4 +263,5 @@ def application(pipeline: "Pipeline", limits: Optional[Limits] = None, hosts: Se
         Route("/examples/{number:int}.jpg", Examples().respond),
         Mount("/page", StaticFiles(directory=PAGE)),
     ]
-    return Starlette(routes=routes, middleware=[Middleware(Secured), Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))])
+    middleware = [Middleware(Secured), Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))]
+    return Starlette(routes=routes, middleware=middleware)
