@@ -169,8 +169,9 @@ def answer(
                                  for name in ("gender", "smile", "glasses")}
         known.update(image=path, gray=photo.pixels is not None and is_gray(photo.pixels))
         by_face = {id(one.face): one for one in found if one.gender is not None}
-        box = tuple(value / shrink for value in record.box or ())
-        face = nearest_to_box([one.face for one in by_face.values()], box) if box else None
+        x, y, width, height = (value / shrink for value in record.box or (0.0, 0.0, 0.0, 0.0))
+        box = (x, y, width, height)
+        face = nearest_to_box([one.face for one in by_face.values() if one.face is not None], box)
         if face is None or photo.pixels is None or overlap(face.box, box) == 0:  # another face of the photo
             yield Row(**known)
             continue
