@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted([*DOCS.glob("*.md"), *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"))])
 OURS = [  # pages whose every command is checked
-    *(DOCS / f"{name}.md" for name in ("quick-start", "data-sets", "training", "engines", "variables", "faq", "export")),
+    *(DOCS / f"{name}.md" for name in ("quick-start", "predict", "data-sets", "training", "engines", "variables", "faq", "export")),
     DOCS / "extending.md", ROOT / "CONTRIBUTING.md",
 ]  # fmt: skip
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -130,6 +130,24 @@ export.export("demo", "gnet", "weights/demo/export")
 """
     run_blocks(DOCS / "export.md", tmp_path, setup)
     assert (tmp_path / "gnet.onnx").is_file() and (tmp_path / "port.safetensors").is_file()
+
+
+def test_examples_of_predicting_run(tmp_path: Path) -> None:
+    """With the demo's real nets, weights of their fillers, and the astronaut."""
+    setup = f"""
+import os, cv2, recipe, torchcaffe
+from skimage import data
+os.symlink({str(ROOT / "prototxt")!r}, "prototxt")
+os.makedirs("weights/demo")
+for net in recipe.PIPELINE_NETS:
+    made = torchcaffe.Net(recipe.deploy_prototxt("demo", recipe.NETS[net].task), torchcaffe.TEST)
+    made.save(recipe.step_weights("demo", net, 4))
+cv2.imwrite("photo.png", data.astronaut()[:, :, ::-1])
+recipe.ROOT = os.getcwd()
+"""
+    if not (ROOT / "weights" / "mtcnn" / "det1.caffemodel").exists():
+        pytest.skip("needs weights/mtcnn: make setup")
+    run_blocks(DOCS / "predict.md", tmp_path, setup)
 
 
 def test_folder_trees_are_what_the_readers_take(tmp_path: Path) -> None:
