@@ -59,6 +59,7 @@ class Explainer:
         diff = self.net.blobs[self.score].diff
         diff[...] = direction.reshape(diff.shape)
         self.net.backward(start=self.last_layer, end=self.next_layer)
+        self.net.clear_param_diffs()  # nobody asks for the weights' gradients: fc6's alone would hold 411 MB
         blob = self.net.blobs[self.features]
         gradients = np.asarray(blob.diff)
         if averaged:

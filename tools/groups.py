@@ -43,6 +43,7 @@ class Row:
     """One annotated face: its labels (None where they are unknown), what was answered, and what it looks like."""
 
     image: str
+    data_set: str
     gender: Optional[int]  # 1: female
     smile: Optional[int]
     glasses: Optional[int]
@@ -69,8 +70,11 @@ def within(name: str, low: float, high: float) -> Callable[[Row], bool]:
     return belongs
 
 
+CERTAINTIES = ((0.5, 0.75), (0.75, 0.9), (0.9, 0.99), (0.99, 1.0))  # of answers
 GROUPS: Dict[str, Callable[[Row], bool]] = {
     "all": lambda row: True,
+    "FotW": lambda row: row.data_set == "FotW",
+    "CelebA": lambda row: row.data_set == "CelebA",
     "annotated as women": lambda row: row.gender == 1,
     "annotated as men": lambda row: row.gender == 0,
     "women, smiling": lambda row: row.gender == 1 and row.smile == 1,
@@ -127,7 +131,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     except (PipelineError, BuildError) as error:
         print(f"groups.py: {error}", file=sys.stderr)
         return 2
-    print(table(rows))
+    print(f"{table(rows)}\n\n{certainty_table(rows)}")
     path = os.path.join("runs", arguments.profile, "groups.csv")
     write(rows, recipe.absolute(path))
     print(f"written: {path}")
@@ -167,7 +171,7 @@ def answer(
     for (path, record, labels), (photo, found) in zip(faces, tqdm(photos, total=len(faces), unit=" photos", disable=None)):
         known: Dict[str, Any] = {name: labels[name] if labels.get(name) in (0, 1) else None
                                  for name in ("gender", "smile", "glasses")}
-        known.update(image=path, gray=photo.pixels is not None and is_gray(photo.pixels))
+        known.update(image=path, data_set="CelebA" if "glasses" in labels else "FotW", gray=photo.pixels is not None and is_gray(photo.pixels))
         by_face = {id(one.face): one for one in found if one.gender is not None}
         x, y, width, height = (value / shrink for value in record.box or (0.0, 0.0, 0.0, 0.0))
         box = (x, y, width, height)
@@ -223,6 +227,20 @@ def table(rows: Sequence[Row]) -> str:
         missed = sum(row.gender_one is None for row in own)
         lines.append(f"| {title} | {len(own)} | {missed} | {share(row.right('gender') for row in own)} | "
                      f"{share(row.right('smile') for row in own)} |")
+    return "\n".join(lines)
+
+
+def certainty_table(rows: Sequence[Row]) -> str:
+    """How often answers are right, by the probability that the nets give them, in Markdown."""
+    lines = ["| probability given | gender answers | right | smile answers | right |", "|---|---|---|---|---|"]
+    for low, high in CERTAINTIES:
+        cells = []
+        for task in recipe.TASKS:
+            given = [(row, getattr(row, f"{task}_one")) for row in rows]
+            own = [row for row, one in given if one is not None and low <= max(one, 1 - one) < high + (high == 1)]
+            right = [row.right(task) for row in own if row.right(task) is not None]
+            cells += [str(len(right)), share(right)]
+        lines.append(f"| {low:.0%} to {high:.0%} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

@@ -12,7 +12,7 @@ import recipe
 from detector import Face
 from pipeline_fakes import LANDMARKS, FakeDetector, fake_caffe, install, photo
 from tools import engine, groups
-from tools.groups import GROUPS, Row, look, share, table
+from tools.groups import GROUPS, Row, certainty_table, look, share, table
 
 
 @pytest.fixture
@@ -52,6 +52,7 @@ def test_faces_that_were_not_trained_on_the_annotated_one_of_each_photo(project,
     ])
     assert groups.main(["--fotw", folder, "--profile", "demo"]) == 0
     rows = {line.split(" | ")[0][2:]: line.split(" | ")[1:] for line in capsys.readouterr().out.splitlines()[2:]}
+    assert rows["FotW"] == rows["all"] and rows["CelebA"][0] == "0"
     assert rows["all"] == ["6", "2", share([True, False, True, False, False, True]), share([True, False, False, False, True]) + " |"]
     assert rows["annotated as women"][:3] == ["3", "0", share([True, False, True])]
     assert rows["men, smiling"][:3] == ["2", "2", share([False, False])]
@@ -118,12 +119,24 @@ def test_what_a_face_looks_like():
     assert found["tilt"] == pytest.approx(36.87, abs=0.01) and found["turn"] == pytest.approx(0, abs=1e-6)
 
 
+def test_certainty():
+    """Probabilities on both sides of one half, at the borders, unlabeled and unfound faces."""
+    ones = (0.5, 0.3, 0.75, 0.05, 0.99, 1.0, 0.0, None, 0.95)
+    rows = [Row(str(n), "FotW", None if n == 8 else 1, 0, None, False, one, 0.6) for n, one in enumerate(ones)]
+    lines = certainty_table(rows).splitlines()[2:]
+    cells = [line.strip("| ").split(" | ") for line in lines]
+    assert [cell[0] for cell in cells] == ["50% to 75%", "75% to 90%", "90% to 99%", "99% to 100%"]
+    assert [cell[1] for cell in cells] == ["2", "1", "1", "3"]
+    assert [cell[2][:5] for cell in cells] == ["0.0 %", "100.0", "0.0 %", "66.7 "]
+    assert cells[0][3:] == ["9", share([False] * 9)]
+
+
 def test_groups_that_split_all_faces_leave_none_out():
     random = np.random.RandomState(1)
-    rows = [Row(str(n), n % 2, n // 2 % 2, None, bool(n % 3), 0.5, 0.5, random.randn() / 3, random.randn() * 20,
+    rows = [Row(str(n), ("FotW", "CelebA")[n % 5 == 0], n % 2, n // 2 % 2, None, bool(n % 3), 0.5, 0.5, random.randn() / 3, random.randn() * 20,
                 random.rand() * 200, random.rand() * 255.0) for n in range(300)]
     counts = {title: sum(map(belongs, rows)) for title, belongs in GROUPS.items()}
-    for words in (("facing", "turned"), ("upright", "tilted"), ("face ",), ("dark", "lighter"), ("gray", "photo in"), ("annotated",)):
+    for words in (("facing", "turned"), ("upright", "tilted"), ("face ",), ("dark", "lighter"), ("gray", "photo in"), ("annotated",), ("FotW", "CelebA")):
         assert sum(count for title, count in counts.items() if title.startswith(words)) == 300, words
     assert table(rows).count("\n") == len(GROUPS) + 1
 
