@@ -171,7 +171,8 @@ def answer(
     for (path, record, labels), (photo, found) in zip(faces, tqdm(photos, total=len(faces), unit=" photos", disable=None)):
         known: Dict[str, Any] = {name: labels[name] if labels.get(name) in (0, 1) else None
                                  for name in ("gender", "smile", "glasses")}
-        known.update(image=path, data_set="CelebA" if "glasses" in labels else "FotW", gray=photo.pixels is not None and is_gray(photo.pixels))
+        known.update(image=path, data_set="CelebA" if "glasses" in labels else "FotW",
+                     gray=photo.pixels is not None and is_gray(photo.pixels))
         by_face = {id(one.face): one for one in found if one.gender is not None}
         x, y, width, height = (value / shrink for value in record.box or (0.0, 0.0, 0.0, 0.0))
         box = (x, y, width, height)

@@ -18,7 +18,8 @@ def test_shares_are_of_the_parts_of_the_face_wherever_the_crop_is():
 
     stored, size = recipe.DEMO.stored_size, recipe.DEMO.crop_size
     landmarks = np.array(recipe.FACE_TEMPLATE) * 40 + 100
-    for part, place in ((0, landmarks[0]), (1, landmarks[2]), (2, landmarks[3])):
+    cheek = landmarks[2] + (0, 0.22 * 40)  # just above where the mouth's part begins
+    for part, place in ((0, landmarks[0]), (1, landmarks[2]), (1, cheek), (2, landmarks[3])):
         for key in ("scheme1", "scheme3", "scheme5"):
             _, y = crop_matrix(landmarks, recipe.CROPS[key], stored) @ (*place, 1) - (stored - size) // 2
             if not 0 <= round(y) < size:

@@ -86,9 +86,10 @@ def test_photos_can_be_made_gray_or_small_first(project):
 def test_boxes_shrink_with_their_photos(project):
     from tools.pipeline import Pipeline
 
-    faces = groups.held_out(fotw(project / "FotW", [(255, CORNER, 1, 1)]), None)
-    (row,) = groups.answer(Pipeline.load("demo"), faces, shrink=2)
-    assert row.height == 10  # the detector's corner is where it was; the middle's face would be 25 high
+    faces = groups.held_out(fotw(project / "FotW", [(255, (14, 14, 20, 20), 1, 1)]), None)
+    pipeline = Pipeline.load("demo")
+    assert [row.height for row in groups.answer(pipeline, faces)] == [50]  # the face of the middle
+    assert [row.height for row in groups.answer(pipeline, faces, shrink=2)] == [10]  # the corner's, which stays as large
 
 
 def test_celeba_without_what_was_trained_on(project):

@@ -34,10 +34,6 @@ class DrawnDetector:
         landmarks = np.array([[81.25, 92.5], [130.75, 99.125], [104.5, 122.25], [80.5, 142.75], [121.5, 148.0]])
         return [Face((60.0, 60.0, 100.0, 120.0), 0.99, landmarks.astype(np.float32))]
 
-    def detect_all(self, images):
-        return map(self.detect, images)
-
-
 @pytest.fixture
 def project(tmp_path, root, monkeypatch):
     """A project of its own with the demo's real nets and untrained weights."""

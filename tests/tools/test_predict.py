@@ -254,7 +254,9 @@ def test_all_faces_of_a_folder_as_json_and_csv(project, capsys):
 def test_csv_of_names_with_commas_and_odd_bytes(project, capsys):
     name = save('a, "b".png')
     assert predict.main([name, "--csv"]) == 0
-    (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    printed = capsys.readouterr().out
+    assert printed.count("\n") == 2
+    (row,) = csv.DictReader(io.StringIO(printed))
     assert row["image"] == name and row["gender_probability"] == "0.93"
 
 
