@@ -105,6 +105,7 @@ class Pipeline:
         """
         for group in _groups(photos):
             yield from zip(group, self._predict_group(group, None if all_faces else 1, crops or explain, explain))
+            group.clear()  # while the next is read, only that is in memory
 
     def crop(self, image: "np.ndarray", landmarks: "np.ndarray", net: str) -> "np.ndarray":
         """The crop that net `net` sees, with the margin that its input leaves out.
@@ -122,9 +123,9 @@ class Pipeline:
     ) -> List[List[Prediction]]:
         results: List[List[Prediction]] = []
         cut: List[Tuple[int, int, Dict[str, "np.ndarray"]]] = []  # place in results, and the crop of each net
-        for photo, faces in zip(group, self._detect(group)):
+        for photo in group:
             results.append([])
-            for prediction in _found(photo, faces, most):
+            for prediction in _found(photo, self._detect(photo), most):
                 if prediction.face is not None:
                     try:
                         own = {net: self.crop(photo.pixels, prediction.face.landmarks, net) for net in self.classifiers}
@@ -141,17 +142,17 @@ class Pipeline:
             self._explain(cut, results)
         return results
 
-    def _detect(self, group: Sequence[Photo]) -> List[List["Face"]]:
-        """Stage 1: the faces of each photo, the one nearest the middle first; none for one without pixels."""
+    def _detect(self, photo: Photo) -> List["Face"]:
+        """Stage 1: the faces of a photo, the one nearest the middle first; none for one without pixels."""
         from detector import DetectorError, from_center
 
-        readable = [photo.pixels for photo in group if photo.pixels is not None]
+        if photo.pixels is None:
+            return []
         try:
-            with self._engine():
-                found = iter(list(self.detector.detect_all(readable)))
+            with self._engine():  # one photo at a time: several together take as long, and more memory
+                return from_center(self.detector.detect(photo.pixels), photo.pixels.shape)
         except DetectorError as error:  # its nets' weights are missing
             raise PipelineError(str(error)) from error
-        return [[] if photo.pixels is None else from_center(next(found), photo.pixels.shape) for photo in group]
 
     def _classify(self, cut: Sequence[Tuple[int, int, dict]], results: Sequence[Sequence[Prediction]]) -> List[Prediction]:
         """Stage 3, of all faces at once: their predictions with the answers."""

@@ -71,9 +71,6 @@ class FakeDetector:
         corner = Face((0.0, 0.0, 10.0, 10.0), 0.99, LANDMARKS * scale * 0.1)
         return [corner, central] if first == 255 else [central]
 
-    def detect_all(self, images):
-        return map(self.detect, images)
-
 
 def install(root, answers: dict, profile: str = "demo") -> None:
     """Definitions and step-4 weights (net -> answer) of a profile under the folder `root`."""
