@@ -125,6 +125,7 @@ def _panel_height(prediction: "Prediction", faces: int, total: int, unit: float)
 
 def _draw_panel(axes: Any, prediction: "Prediction", faces: int, top: float, total: int, unit: float) -> None:
     """The two answers of a face side by side, and below them its crops."""
+    assert prediction.gender is not None and prediction.smile is not None
     gutter = 36 * unit
     column = (total - 3 * gutter) / 2
     snet1, snet2 = (_percent(prediction.ones[net]) for net in ("snet1", "snet2"))

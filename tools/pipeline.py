@@ -126,7 +126,7 @@ class Pipeline:
         for photo in group:
             results.append([])
             for prediction in _found(photo, self._detect(photo), most):
-                if prediction.face is not None:
+                if prediction.face is not None and photo.pixels is not None:
                     try:
                         own = {net: self.crop(photo.pixels, prediction.face.landmarks, net) for net in self.classifiers}
                         cut.append((len(results) - 1, len(results[-1]), own))

@@ -119,15 +119,15 @@ def run(pipeline: Pipeline, sources: Sequence[Source], pictures: Optional[Pictur
         output = writer(arguments.json, arguments.csv, say)
         for photo, predictions in pipeline.predict_photos(taken, **options):
             output.write(predictions)
-            if predictions[0].error is not None:
-                failed += 1
-            elif pictures is not None:
-                problem, path = pictures.write(photo, predictions)
+            answered = [prediction for prediction in predictions if prediction.error is None]
+            problem: Optional[str] = None
+            if answered and pictures is not None:
+                problem, path = pictures.write(photo, answered)
                 if problem:
                     say(f"predict.py: {problem}", sys.stderr)
-                    failed += 1
                 elif not output.quiet:
                     say(f"  picture {printable(path)}", sys.stdout)
+            failed += problem is not None or len(answered) < len(predictions)
             if bar is not None:
                 bar.update()
     return failed

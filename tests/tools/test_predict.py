@@ -260,6 +260,21 @@ def test_csv_of_names_with_commas_and_odd_bytes(project, capsys):
     assert row["image"] == name and row["gender_probability"] == "0.93"
 
 
+def test_one_face_of_several_without_an_answer(project, capsys, monkeypatch):
+    """Its landmarks lie in one place: it is named, the other is answered and drawn, and the status says 1."""
+    detect = FakeDetector.detect
+
+    def flat(self, image):
+        corner, central = detect(self, image)
+        return [corner, type(central)(central.box, central.score, np.zeros((5, 2), np.float32))]
+
+    monkeypatch.setattr(FakeDetector, "detect", flat)
+    assert predict.main([save("group.png", photo(255)), "--all-faces", "--draw", "pictures"]) == 1
+    captured = capsys.readouterr()
+    assert "group.png: landmarks" in captured.err and captured.out.count("gender  female") == 1
+    assert os.listdir("pictures") == ["group_prediction.png"]
+
+
 def test_videos(project, capsys):
     assert predict.main([video("clip.avi"), "--every", "5", "--json", "--draw", "pictures"]) == 0
     assert [(answer["frame"], answer["seconds"]) for answer in answers(capsys)] == [(0, 0.0), (5, 0.5), (10, 1.0)]

@@ -61,9 +61,9 @@ function show(answer) {
   const points = byId("points");
   points.setAttribute("viewBox", `0 0 ${answer.width} ${answer.height}`);
   points.replaceChildren();
-  byId("faces").replaceChildren(...answer.answers.map((one) => card(one, count)));
-  for (const one of answer.answers) {
-    byId("photo").append(box(one, answer, count));
+  byId("faces").replaceChildren(...answer.answers.map((one, index) => card(one, index, count)));
+  for (const [index, one] of answer.answers.entries()) {
+    byId("photo").append(box(one, index, answer, count));
     for (const [x, y] of one.face.landmarks) points.append(point(x, y, Math.max(1, one.face.box[2] * 0.02)));
   }
   document.querySelector(".switch").hidden = count === 0;
@@ -71,7 +71,7 @@ function show(answer) {
   document.body.classList.add("answered");
 }
 
-function box(one, answer, count) {
+function box(one, index, answer, count) {
   const [x, y, width, height] = one.face.box;
   const made = document.createElement("button");
   made.className = y < 0.06 * answer.height ? "box low" : "box";
@@ -86,15 +86,16 @@ function box(one, answer, count) {
     width: `${(100 * width) / answer.width}%`, height: `${(100 * height) / answer.height}%`,
   });
   made.addEventListener("click", () => {
-    choose(one.number);
-    byId("faces").children[one.number - 1].scrollIntoView({ behavior: "smooth", block: "nearest" });
+    choose(index);
+    byId("faces").children[index].scrollIntoView({ behavior: "smooth", block: "nearest" });
   });
   return made;
 }
 
-function choose(number) {
-  [...byId("faces").children].forEach((element, index) => element.classList.toggle("chosen", index === number - 1));
-  document.querySelectorAll(".box").forEach((element, index) => element.classList.toggle("chosen", index === number - 1));
+function choose(chosen) {
+  for (const all of [byId("faces").children, document.querySelectorAll(".box")]) {
+    [...all].forEach((element, index) => element.classList.toggle("chosen", index === chosen));
+  }
 }
 
 function point(x, y, radius) {
@@ -103,7 +104,7 @@ function point(x, y, radius) {
   return made;
 }
 
-function card(one, count) {
+function card(one, index, count) {
   const made = byId("face").content.cloneNode(true).firstElementChild;
   made.querySelector("h2").textContent = `Face ${one.number}`;
   made.querySelector("h2").hidden = count === 1;
@@ -122,7 +123,7 @@ function card(one, count) {
     made.querySelector(".crops").append(figure);
   }
   if (count > 1) {
-    made.addEventListener("mouseenter", () => choose(one.number));
+    made.addEventListener("mouseenter", () => choose(index));
   }
   return made;
 }
