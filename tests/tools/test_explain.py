@@ -190,8 +190,9 @@ np.save({str(tmp_path / "heat.npy")!r}, Explainer(made).heat(np.load({str(tmp_pa
     assert np.allclose(ours, theirs, atol=1e-4)
 
 
-def test_predictions_carry_crops_and_heat_as_asked(caffe, root, tmp_path, monkeypatch):
-    """The pipeline with the demo's real nets: crops as the nets saw them, heat for the class that was answered."""
+@pytest.fixture
+def pipeline(caffe, root, tmp_path, monkeypatch):
+    """The demo's real nets with random weights, and a detector that sees a face in the middle."""
     import shutil
 
     from pipeline_fakes import FakeDetector
@@ -206,7 +207,11 @@ def test_predictions_carry_crops_and_heat_as_asked(caffe, root, tmp_path, monkey
         for blobs in made.params.values():
             blobs[0].data[...] = np.random.RandomState(1).randn(*blobs[0].data.shape) * 0.05
         made.save(recipe.absolute(recipe.step_weights("demo", net, 4)))
-    pipeline = Pipeline.load("demo", "torch")
+    return Pipeline.load("demo", "torch")
+
+
+def test_predictions_carry_crops_and_heat_as_asked(pipeline):
+    """Crops as the nets saw them, heat for the class that was answered."""
     image = cv2.resize(noise(1)[0], (120, 120))
     plain, shown, explained = (pipeline.predict(image, crops=crops, explain=explain)
                                for crops, explain in ((False, False), (True, False), (False, True)))
@@ -224,3 +229,16 @@ def test_predictions_carry_crops_and_heat_as_asked(caffe, root, tmp_path, monkey
     expected = Explainer(pipeline.classifiers["gnet"]).heat([stored], [classes.index(plain.gender.label)])[0]
     assert np.allclose(explained.heat["gnet"], expected, atol=1e-5)
     assert json.dumps(explained.as_dict())
+
+
+def test_threads_get_the_answers_and_maps_of_their_own_photos(pipeline):
+    from concurrent.futures import ThreadPoolExecutor
+
+    photos = [cv2.resize(one, (120, 120)) for one in noise(12)]
+    alone = [pipeline.predict(one, explain=True) for one in photos]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda one: pipeline.predict(one, explain=True), photos))
+    for first, second in zip(alone, together):
+        assert first.as_dict() == second.as_dict()
+        for net in recipe.PIPELINE_NETS:
+            assert (first.crops[net] == second.crops[net]).all() and np.allclose(first.heat[net], second.heat[net], atol=1e-5)
