@@ -13,6 +13,10 @@
 #= VGG_FACE  VGG_FACE.caffemodel or vgg_face_caffe.tar.gz that you have, or a port as .safetensors or .onnx
 #= CHANNELS  rgb or bgr: what the first layer of a port in VGG_FACE= reads
 #= PRECISION for step2 to step4: float32 (default, as Caffe), tf32 (GPUs) or bf16 (GPUs, and CPUs that have it)
+#= SEED      for step2 to step4: random seed instead of the recipe's
+#= SEEDS     for table2 and table3: train all once from each of these random seeds, "2016 2017 2018" for instance
+#= SHARE     for table2 and table3: train every step for this share of the recipe's iterations (default: 1)
+#= JOBS      for table2 and table3: trainings at a time (default: 1)
 #= BATCH     training batch size instead of the recipe's
 #= MAX_ITER  iterations instead of the recipe's
 #= ENCODE    how images lie in the LMDBs: raw (default), jpg or png
@@ -41,7 +45,7 @@ engine = $(call option,--engine,ENGINE) $(call option,--gpu,GPU)
 need = $(if $(strip $($(1))),,$(error $(2)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test weights lmdb step1 step2 step3 step4 status evaluate predict web crops export prototxt caffe
+.PHONY: help setup demo test weights lmdb step1 step2 step3 step4 status evaluate table2 table3 predict web crops export prototxt caffe
 .PHONY: parity bench fuzz lint cov clean clean-demo distclean again
 
 help: ## list the targets and variables
@@ -85,13 +89,19 @@ step1 step2 step3 step4:
 	@$(PY) -m tools.train --step $(@:step%=%) $(call option,--net,NET) $(profile) $(engine) \
 		$(call option,--gpus,GPUS) $(call option,--processes,PROCESSES) \
 		$(call option,--precision,PRECISION) $(call option,--batch,BATCH) $(call option,--max-iter,MAX_ITER) \
-		$(call option,--keep,KEEP) $(force)
+		$(call option,--seed,SEED) $(call option,--keep,KEEP) $(force)
 
 status: $(READY) ## show each net's steps: done, iteration, loss, accuracy, file
 	@$(PY) -m tools.status $(profile)
 
 evaluate: $(READY) ## accuracy on FotW's validation faces, into runs/PROFILE/results.json
 	@$(PY) -m tools.evaluate $(profile) $(engine) $(call option,--batch,BATCH) $(call quoted,--photos,PHOTOS)
+
+table2: $(READY) ## train and compare the paper's training schemes (Table 2), for SEEDS=
+table3: $(READY) ## train and compare the paper's cropping schemes (Table 3), for SEEDS=
+table2 table3:
+	@$(PY) -m tools.tables --table $(@:table%=%) $(profile) $(engine) $(call option,--seeds,SEEDS) \
+		$(call option,--share,SHARE) $(call option,--precision,PRECISION) $(call option,--jobs,JOBS)
 
 predict: $(READY) ## gender and smile of the face in IMAGE=
 	$(call need,IMAGE,make predict needs IMAGE=photo.jpg)

@@ -247,6 +247,35 @@ TABLE3 = (
     ("1+5", (), None, ("snet1", "snet2"), 89.34),
     ("3+4", ("gnet", "gender4"), 91.32, (), None),
 )
+
+
+@dataclass(frozen=True)
+class Ordering:
+    """One of the paper's findings: in a table, one row is more accurate than another. Rows by the tables' first column."""
+
+    table: int
+    task: str
+    better: str
+    worse: str
+    source: str
+
+
+ORDERINGS = (
+    Ordering(2, "gender", "with all steps", "without step 3", "Table 2, section 3.1: step 3"),
+    Ordering(2, "gender", "without step 3", "without step 2", "Table 2"),
+    Ordering(2, "gender", "without step 2", "without step 2, 3", "Table 2"),
+    Ordering(2, "gender", "without step 2, 3", "without step 1, 2 and 3", "Table 2: step 1"),
+    Ordering(2, "gender", "with all steps", "without step 2", "Table 2, section 3.1: step 2"),
+    Ordering(2, "gender", "with all steps", "without step 2, 3", "Table 2, section 4.1: the fine-tuning scheme"),
+    Ordering(3, "gender", "3", "4", "Table 3, section 3.3: without neck"),
+    Ordering(3, "gender", "3", "3+4", "Table 3: one net, not two"),
+    Ordering(3, "gender", "3+4", "4", "Table 3"),
+    Ordering(3, "gender", "4", "2", "Table 3: hair and neck"),
+    Ordering(3, "gender", "2", "1", "Table 3, section 4.2: alignment is useless for gender"),
+    Ordering(3, "smile", "1+5", "5", "Table 3, section 3.3: the ensemble"),
+    Ordering(3, "smile", "5", "1", "Table 3"),
+    Ordering(3, "smile", "1", "2", "Table 3, section 4.2: alignment is useful for smile"),
+)
 CHALLENGE_ERROR = 263.5  # section 4.3, "mean square error"; read as a sum over validation images (docs/fidelity.md)
 
 # ---------------------------------------------------------------------------------------------- VGG-Face's release

@@ -45,6 +45,7 @@ class Row:
     start: Optional[str] = None
     variant: str = ""
     precision: str = "float32"
+    seed: Optional[int] = None  # instead of the recipe's
 
     @property
     def title(self) -> str:

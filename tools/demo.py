@@ -18,13 +18,13 @@ import argparse
 import csv
 import json
 import os
-import shlex
 import subprocess
 import sys
 import time
 from typing import Dict, List, Tuple
 
 import recipe
+from tools import environment
 from tools.draw_faces import FACES
 
 PROFILE = recipe.DEMO.name
@@ -61,7 +61,7 @@ def stages(celeba: str, fotw: str, photo: str, options: argparse.Namespace) -> L
 def run(stage: Stage, seconds: Dict[str, float]) -> None:
     """Print and run one stage in the project's folder and note its seconds. Raises StageError, KeyboardInterrupt."""
     title, arguments = stage
-    print(f"\n== {title}\n$ {shlex.join([_interpreter(), *arguments])}", flush=True)
+    print(f"\n== {title}\n$ {environment.as_typed(arguments)}", flush=True)
     started = time.monotonic()
     process = subprocess.Popen([sys.executable, *arguments], cwd=recipe.ROOT)
     stopped = False
@@ -76,12 +76,6 @@ def run(stage: Stage, seconds: Dict[str, float]) -> None:
         raise KeyboardInterrupt
     if status:
         raise StageError(f"{title} failed (status {status}); mend it and type the same command again: it goes on there")
-
-
-def _interpreter() -> str:
-    """The running Python as one types it in the project's folder."""
-    inside = sys.executable.startswith(recipe.ROOT + os.sep)
-    return os.path.relpath(sys.executable, recipe.ROOT) if inside else sys.executable
 
 
 def draw_unseen() -> str:

@@ -6,6 +6,7 @@ sentence instead of a SyntaxError.
 
 import importlib.util
 import os
+import shlex
 import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -49,6 +50,13 @@ def unsuitable():
     if not any(_installed(name) for name in ENGINES):
         missing.append(ENGINES[0])
     return "%s lacks %s" % (sys.executable, ", ".join(missing)) if missing else ""
+
+
+def as_typed(arguments):
+    """The running Python with `arguments`, as one types it in the project's folder."""
+    inside = sys.executable.startswith(ROOT + os.sep)
+    python = os.path.relpath(sys.executable, ROOT) if inside else sys.executable
+    return " ".join(shlex.quote(word) for word in [python] + list(arguments))
 
 
 def _installed(name):

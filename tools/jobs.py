@@ -32,6 +32,8 @@ def definitions(row: chain.Row):
             layer.data_param.batch_size = test_batch = _even_batch(faces, layer.data_param.batch_size)
     if row.max_iter:
         solver.max_iter = row.max_iter
+    if row.seed is not None:
+        solver.random_seed = row.seed
     solver.net = os.path.join(row.folder, "net.prototxt")
     solver.snapshot_prefix = os.path.join(row.folder, "snapshot")
     del solver.test_iter[:]

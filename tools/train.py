@@ -42,6 +42,8 @@ def get_parser() -> argparse.ArgumentParser:
                         help="how torchcaffe multiplies: float32 as Caffe (default), tf32 on a GPU, bf16")
     parser.add_argument("--batch", type=positive, metavar="N", help="training batch size instead of the recipe's")
     parser.add_argument("--max-iter", type=positive, metavar="N", help="iterations instead of the recipe's")
+    parser.add_argument("--seed", type=int, metavar="N", help="random seed instead of the recipe's: fillers, mirroring, "
+                        "crops, dropout")
     parser.add_argument("--weights", metavar="FILE", help="caffemodel to start from instead of the previous step's, "
                         "or none; needs --variant")
     parser.add_argument("--variant", default="", metavar="NAME", help="added to the names of weights and run folder")
@@ -141,7 +143,7 @@ def main(argv=None) -> int:
         interpreter = engine.interpreter("torch" if name == "auto" and options.precision != "float32" else name)
         rows = chain.rows(recipe.PROFILES[options.profile], options.net, options.step, batch=options.batch,
                           max_iter=options.max_iter, start=_start(options), variant=options.variant,
-                          precision=options.precision)
+                          precision=options.precision, seed=options.seed)
         print(plan(rows, interpreter, leader), flush=True)
         run(rows, interpreter, gpu, options.force, header(options), say, leader, options.keep)
     except child.Stopped as stopped:
@@ -161,8 +163,11 @@ def main(argv=None) -> int:
 
 
 def _start(options):
-    """Weights to start from: None for the step before's, "" for none."""
-    return {None: None, "none": ""}.get(options.weights, options.weights and os.path.abspath(options.weights))
+    """Weights to start from: None for the step before's, "" for none; below the project's folder relative to it."""
+    if options.weights in (None, "none"):
+        return None if options.weights is None else ""
+    path = os.path.abspath(options.weights)
+    return os.path.relpath(path, recipe.ROOT) if path.startswith(recipe.ROOT + os.sep) else path
 
 
 def _engine(name: str, count: int) -> str:

@@ -1,0 +1,159 @@
+"""Make the paper's Table 2 (training schemes) or Table 3 (cropping schemes): train what is missing, score, compare.
+
+    make table2 PROFILE=demo                                    # or the same without make:
+    python tools/tables.py --table 2 --profile demo
+    python tools/tables.py --table 2 3 --profile demo --seeds 2016 2017 2018 --jobs 2
+
+Each row stands with the paper's number, the difference and a 95 % interval, and each of the paper's orderings with a
+paired test on the same faces. Written to runs/<profile>/table2.txt, .csv, .png, table2_orderings.csv, table2.json.
+Trainings are tools/train.py's, done ones are not done again; Ctrl-C takes snapshots, the same command goes on.
+"""
+
+from __future__ import annotations
+
+if __name__ == "__main__":
+    import os, sys
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    from tools import environment; environment.ensure()
+
+import argparse
+import os
+import sys
+from typing import Dict, List, Sequence
+
+import recipe
+
+STOPPED = 130
+
+
+def get_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--table", type=int, nargs="+", choices=(2, 3), required=True, help="which tables")
+    parser.add_argument("--profile", choices=sorted(recipe.PROFILES), default="paper", help="default: %(default)s")
+    parser.add_argument("--seeds", type=int, nargs="+", metavar="N", help="train everything once from each of these "
+                        "random seeds (default: the recipe's only)")
+    parser.add_argument("--share", type=_share, default=1.0, metavar="X", help="of the recipe's iterations, the same share "
+                        "in every step of every row (default: 1)")
+    parser.add_argument("--precision", choices=("float32", "tf32", "bf16"), default="float32",
+                        help="how torchcaffe multiplies while it trains (default: %(default)s); scores are float32's")
+    parser.add_argument("--jobs", type=_positive, default=1, metavar="N", help="trainings at a time, which share the "
+                        "cores (default: 1)")
+    parser.add_argument("--engine", choices=("auto", "caffe", "torch"), default="auto", help="default: %(default)s")
+    parser.add_argument("--gpu", type=int, metavar="ID", help="number of the GPU (default: the CPU)")
+    parser.add_argument("--report", action="store_true", help="train nothing: tables of the seeds that are trained")
+    return parser
+
+
+def _positive(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return int(text)
+
+
+def _share(text: str) -> float:
+    if not 0 < float(text) <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a share, more than 0 and at most 1")
+    return float(text)
+
+
+def main(argv=None) -> int:
+    """Return 0 when the tables are written, 1 when a training failed or scores do not match, 2 on wrong use, 130 stopped."""
+    parser = get_parser()
+    options = parser.parse_args(argv)
+    if options.engine == "caffe" and options.precision != "float32":
+        parser.error(f"real Caffe computes in float32: leave out --precision {options.precision}, or take ENGINE=torch")
+    profile = recipe.PROFILES[options.profile]
+    seeds = list(dict.fromkeys(options.seeds or [profile.random_seed]))
+    from lmdb_builders.errors import BuildError
+    from tools import engine, schemes, table_report, workers
+    from tools.evaluate import EvaluationError
+    from tools.pipeline import PipelineError
+
+    os.environ.setdefault("GLOG_minloglevel", "1")  # Caffe's report of each layer is for training
+    try:
+        cells = {seed: schemes.table_rows(profile, options.table, seed, options.share, options.precision)
+                 for seed in seeds}
+        if options.report:
+            cells = {seed: rows for seed, rows in cells.items() if _trained(rows)}
+        else:
+            _train(cells, options, workers)
+        if not cells:
+            raise PipelineError("no seed is trained yet: leave out --report")
+        answers = score(cells, options)
+        for table in options.table:
+            facts = {"profile": profile.name, "seeds": list(cells), "share": options.share, "precision": options.precision}
+            text, paths = table_report.write(table, cells, answers, facts)
+            print(f"\n{text}\nwritten: {', '.join(paths)}", flush=True)
+    except workers.Interrupted:
+        print("tables: stopped; the same command goes on from here", file=sys.stderr)
+        return STOPPED
+    except (EvaluationError, workers.TrainingError) as error:
+        print(f"tables: {error}", file=sys.stderr)
+        return 1
+    except (PipelineError, BuildError, engine.EngineError, OSError) as error:
+        print(f"tables: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _train(cells: Dict[int, list], options, workers):
+    """Train what the cells of every seed need, a seed after the other, but without waiting between them."""
+    from tools import schemes
+
+    rows = {row.weights_out: row for found in cells.values() for row in schemes.trainings(found)}
+    flags = ["--engine", options.engine] if options.engine != "auto" else []
+    flags += ["--gpu", str(options.gpu)] if options.gpu is not None else []
+    print(f"{len(rows)} trainings, those that are done included; {options.jobs} at a time", flush=True)
+    workers.train(list(rows.values()), options.jobs, flags, lambda line: print(line, flush=True))
+
+
+def _trained(rows: Sequence) -> bool:
+    return all(os.path.exists(row.path(row.weights_out)) for cell in rows for row in cell.finals)
+
+
+def score(cells: Dict[int, list], options) -> Dict[tuple, Dict[int, dict]]:
+    """Every cell's answers: key -> seed -> {"labels": face -> 0 or 1, "ones": face -> probability of class 1}.
+
+    Raises evaluate.EvaluationError where a net's faces are not those of its manifest, or not the same in an ensemble.
+    """
+    from tools import evaluate, pipeline
+
+    loaded: List[object] = []
+
+    def caffe():
+        if not loaded:
+            loaded.append(pipeline.load_engine(options.engine, options.gpu))
+        return loaded[0]
+
+    answers: Dict[tuple, Dict[int, dict]] = {}
+    for seed, rows in cells.items():
+        for cell in rows:
+            nets = [score_row(row, caffe) for row in cell.finals]
+            for row, net in zip(cell.finals[1:], nets[1:]):
+                evaluate.check_same(cell.finals[0].net, nets[0]["labels"], row.net, net["labels"])
+            ones = {face: sum(net["ones"][face] for net in nets) / len(nets) for face in nets[0]["labels"]}
+            answers.setdefault(cell.key, {})[seed] = {"labels": nets[0]["labels"], "ones": ones}
+    return answers
+
+
+def score_row(row, caffe) -> dict:
+    """Labels and probabilities of a trained step 4 on its validation faces, kept in its run folder as faces.json."""
+    from tools import evaluate, fingerprints, pipeline
+
+    weights, folder = row.path(row.weights_out), row.path(row.databases["val"])
+    if not os.path.exists(weights):
+        raise pipeline.PipelineError(f"{row.weights_out} is missing: leave out --report")
+    inputs = {"weights": fingerprints.sha256_of(weights), "faces": fingerprints.database_fingerprint(folder)}
+    path = row.path(os.path.join(row.folder, "faces.json"))
+    kept = fingerprints.read_json(path)
+    if kept and kept.get("inputs") == inputs:
+        return kept
+    classifier = pipeline.Classifier(caffe(), row.profile.name, row.net, row.profile.test_batch_size, row.weights_out)
+    labels, ones = evaluate.score_lmdb(caffe(), classifier, folder)
+    evaluate.check_count(folder, len(labels))
+    fingerprints.write_json(path, {"inputs": inputs, "labels": labels, "ones": ones})
+    return {"labels": labels, "ones": ones}
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
