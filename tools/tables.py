@@ -151,6 +151,7 @@ def score_row(row, caffe) -> dict:
     classifier = pipeline.Classifier(caffe(), row.profile.name, row.net, row.profile.test_batch_size, row.weights_out)
     labels, ones = evaluate.score_lmdb(caffe(), classifier, folder)
     evaluate.check_count(folder, len(labels))
+    os.makedirs(os.path.dirname(path), exist_ok=True)
     fingerprints.write_json(path, {"inputs": inputs, "labels": labels, "ones": ones})
     return {"labels": labels, "ones": ones}
 

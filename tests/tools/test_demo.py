@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
 import recipe
-from tools import demo
+from tools import demo, environment
 
 
 @pytest.fixture
@@ -76,7 +75,7 @@ def test_failing_stage_ends_the_demo_with_its_name(project: Path, fotw: Path, mo
     assert demo.main(["--celeba", str(project), "--fotw", str(fotw)]) == 1
     out, err = capfd.readouterr()
     assert "ran" in out and "must not run" not in out
-    assert f"$ {sys.executable} -c" in out
+    assert "$ " + environment.as_typed(["-c"]) in out
     assert err == "demo: stage failed (status 3); mend it and type the same command again: it goes on there\n"
 
 

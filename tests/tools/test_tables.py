@@ -1,0 +1,261 @@
+"""Tables 2 and 3: which trainings they share, the commands that do them, and what is made of the scores."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+
+import recipe
+from lmdb_builders.lmdb_writer import LmdbWriter, encode_crop, image_datum, record_key
+from pipeline_fakes import fake_caffe, install, photo
+from tools import chain, engine, schemes, tables, workers
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+SIZE = recipe.DEMO.stored_size
+
+# Stands for tools/train.py: notes when it began and ended, and writes the weights, a number as pipeline_fakes reads it.
+TRAIN = """
+import argparse, os, signal, sys, time
+parser = argparse.ArgumentParser()
+for name in ("step", "net", "profile", "seed", "max-iter", "precision", "weights", "variant", "engine", "gpu"):
+    parser.add_argument("--" + name)
+options = parser.parse_args()
+sys.path.insert(0, {root!r})
+import recipe
+path = recipe.step_weights(options.profile, options.net, int(options.step))
+path = path.replace(".caffemodel", "-" + options.variant + ".caffemodel") if options.variant else path
+def note(word):
+    with open("log", "a") as log:
+        log.write("%s %s %.6f %s\\n" % (word, path, time.monotonic(), os.environ.get("OMP_NUM_THREADS")))
+def stop(number, frame):
+    note("stopped")
+    sys.exit(130)
+signal.signal(signal.SIGTERM, stop)
+note("began")
+if options.weights not in (None, "none") and not os.path.exists(options.weights):
+    sys.exit("no " + options.weights)
+if options.net == "gender4" and os.path.exists("broken"):
+    print("the disk is full")
+    sys.exit(1)
+time.sleep(5 if os.path.exists("slow") else 0.05)
+os.makedirs(os.path.dirname(path), exist_ok=True)
+with open(path, "w") as file:
+    file.write("bright" if "without" not in path else "0.4")
+print("made " + path)
+note("ended")
+"""
+
+
+# ------------------------------------------------------------------------------------------ plan
+def test_what_the_tables_share():
+    """A seed of both tables is 1 + 5 + 8 + 11 trainings: step 1; a step 2 a crop; a step 3 and a step 4 a net, and
+    Table 2's own. More than five of a step 2, and something that depends on the crop only would be trained twice."""
+    cells = schemes.table_rows(recipe.DEMO, [2, 3], seed=2016)
+    rows = schemes.trainings(cells)
+    assert [sum(row.step == step for row in rows) for step in (1, 2, 3, 4)] == [1, 5, 8, 11]
+    assert len({row.weights_out for row in rows}) == len(rows)
+    made = set()
+    for row in rows:  # in this order each finds the weights that it starts from
+        assert row.step == 1 or row.weights_in is None or row.weights_in in made
+        made.add(row.weights_out)
+    two = {seed: schemes.trainings(schemes.table_rows(recipe.DEMO, [2, 3], seed)) for seed in (2016, 2017)}
+    assert {row.weights_out for row in two[2016]} & {row.weights_out for row in two[2017]} == {
+        "weights/demo/step1.caffemodel"}
+
+
+def test_the_recipes_own_numbers_are_the_chains_trainings():
+    rows = schemes.training_scheme(recipe.DEMO, "snet1", (1, 2, 3), seed=recipe.DEMO.random_seed)
+    assert list(rows) == chain.rows(recipe.DEMO, ["snet1"], [1, 2, 3, 4])
+
+
+def test_schemes_of_table_2():
+    """What each row's step 4 starts from, as section 4.1 says."""
+    cells = schemes.table_rows(recipe.DEMO, [2], seed=2016)
+    assert [(cell.name, cell.paper, cell.finals[0].weights_in) for cell in cells] == [
+        ("without step 1, 2 and 3", 84.04, None),
+        ("without step 2, 3", 91.07, "weights/demo/step1.caffemodel"),
+        ("without step 2", 91.19, "weights/demo/step3_gnet-without2.caffemodel"),
+        ("without step 3", 91.30, "weights/demo/step2_scheme3.caffemodel"),
+        ("with all steps", 91.66, "weights/demo/step3_gnet.caffemodel")]
+    assert cells[2].chains[0][1].weights_in == "weights/demo/step1.caffemodel"
+    assert all(cell.finals[0].databases["train"] == "data/demo/scheme3/fotw_gender_train" for cell in cells)
+
+
+def test_every_row_of_a_table_gets_the_same_share_and_precision():
+    rows = schemes.trainings(schemes.table_rows(recipe.DEMO, [2, 3], 5, share=0.5, precision="bf16"))
+    for row in rows[1:]:
+        assert row.max_iter == recipe.DEMO.max_iter[row.step] // 2 and row.precision == "bf16" and row.seed == 5
+        assert "seed5-50percent-bf16" in row.weights_out
+        words = schemes.arguments(row)
+        assert words[words.index("--seed") + 1] == "5" and words[words.index("--weights") + 1] in ("none", row.weights_in)
+
+
+def test_every_ordering_is_between_rows_of_its_table_and_is_the_papers():
+    papers = {(2, "gender", name): value for name, _, value in recipe.TABLE2}
+    for name, _, gender, _, smile in recipe.TABLE3:
+        papers.update({(3, "gender", name): gender, (3, "smile", name): smile})
+    for item in recipe.ORDERINGS:
+        assert papers[item.table, item.task, item.better] > papers[item.table, item.task, item.worse], item
+
+
+# ------------------------------------------------------------------------------------------ commands
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A folder with a stand-in for tools/train.py, nets that answer how bright a crop is, and all validation LMDBs."""
+    caffe = fake_caffe()
+    monkeypatch.setenv("GLOG_minloglevel", "1")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(recipe, "ROOT", str(tmp_path))
+    monkeypatch.setattr(engine, "resolve", lambda name="auto": caffe)
+    table_rows = schemes.table_rows
+    monkeypatch.setattr(schemes, "table_rows", lambda *words, **more: table_rows(*words, **more, root=str(tmp_path)))
+    install(str(tmp_path), {})
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools" / "train.py").write_text(TRAIN.format(root=ROOT))
+    for net in recipe.NETS.values():
+        write_lmdb(net)
+    return tmp_path
+
+
+def write_lmdb(net: recipe.Net, listed: int = 20):
+    """Twenty faces; brighter ones are class 1, but every tenth is labeled otherwise: "bright" is right 18 times."""
+    folder = recipe.absolute(recipe.lmdb_paths("demo", net.key, 4)["val"])
+    if os.path.exists(folder):
+        return
+    writer = LmdbWriter(folder)
+    for index in range(20):
+        bright, wrong = index % 2, index % 10 == 0
+        data = encode_crop(photo(200 if bright else 50, SIZE, SIZE), "raw")
+        writer.put(record_key(index, f"smiles_valset/{index}.jpg"), image_datum(data, SIZE, "raw", int(bright != wrong)))
+    writer.close()
+    path = os.path.join(os.path.dirname(folder), "manifest.json")
+    images = json.load(open(path))["fotw"]["images"] if os.path.exists(path) else {}
+    images[os.path.basename(folder)] = listed
+    with open(path, "w") as file:
+        json.dump({"fotw": {"images": images, "skipped": []}}, file)
+
+
+def log(project) -> list:
+    return [line.split() for line in (project / "log").read_text().splitlines()] if (project / "log").exists() else []
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_trainings_wait_for_the_weights_they_start_from(project, jobs):
+    rows = schemes.trainings(schemes.table_rows(recipe.DEMO, [3], 2016))
+    workers.train(rows, jobs, say=lambda line: None)
+    times = {(word, path): float(when) for word, path, when, _ in log(project)}
+    assert len(times) == 2 * len(rows)
+    for row in rows[1:]:
+        assert times["ended", row.weights_in] < times["began", row.weights_out]
+    moments = sorted((when, 1 if word == "began" else -1) for (word, _), when in times.items())
+    at_once = [sum(change for _, change in moments[:count + 1]) for count in range(len(moments))]
+    assert max(at_once) <= jobs and (max(at_once) > 1) == (jobs > 1)
+    threads = {line[3] for line in log(project)}
+    assert threads == ({"None"} if jobs == 1 else {str(max(1, os.cpu_count() // jobs))})
+
+
+def test_a_training_that_fails_is_named_and_nothing_starts_after_it(project, capsys):
+    (project / "broken").touch()
+    assert tables.main(["--table", "3", "--profile", "demo", "--jobs", "2"]) == 1
+    captured = capsys.readouterr()
+    assert "the disk is full" in captured.out
+    assert "step 2, scheme4 failed; mend it and type the same command again" in captured.err
+    assert not any("step4_gender4" in line[1] for line in log(project))
+    os.remove(project / "broken")
+    assert tables.main(["--table", "3", "--profile", "demo", "--jobs", "2"]) == 0
+
+
+def test_a_signal_is_handed_on(project):
+    (project / "slow").touch()
+    script = textwrap.dedent("""
+        import sys
+        import recipe
+        from tools import schemes, workers
+        try:
+            workers.train(schemes.trainings(schemes.table_rows(recipe.DEMO, [2], 2016, root=sys.argv[1])), jobs=2)
+        except workers.Interrupted:
+            raise SystemExit(130)
+    """)
+    process = subprocess.Popen([sys.executable, "-c", script, str(project)], stdout=subprocess.DEVNULL,
+                               env={**os.environ, "PYTHONPATH": ROOT})
+    end = time.monotonic() + 60
+    while len(log(project)) < 2 and time.monotonic() < end:
+        time.sleep(0.05)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    assert [line[0] for line in log(project)] == ["began", "began", "stopped", "stopped"]
+
+
+# ------------------------------------------------------------------------------------------ tables
+def test_table_2(project, capsys):
+    """The row with all steps answers by brightness, 18 of 20 right; the others answer 0 always, 8 right, all of the 18."""
+    assert tables.main(["--table", "2", "--profile", "demo", "--seeds", "2016", "7", "--jobs", "4"]) == 0
+    text = capsys.readouterr().out
+    assert "seeds 2016, 7; 20 validation faces" in text
+    with open(recipe.absolute("runs/demo/table2.csv"), newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["row"], row["paper"]) for row in rows] == [(name, f"{paper:.2f}") for name, _, paper in recipe.TABLE2]
+    assert [float(row["accuracy"]) for row in rows] == [40.0, 40.0, 40.0, 40.0, 90.0]
+    last = rows[-1]
+    assert float(last["difference"]) == pytest.approx(90 - 91.66) and last["accuracy_1"] == last["accuracy_2"] == "90.0000"
+    assert 65 < float(last["low"]) < 85 < 95 <= float(last["high"]) <= 100
+    with open(recipe.absolute("runs/demo/table2_orderings.csv"), newline="") as file:
+        orderings = {(row["better"], row["worse"]): row for row in csv.DictReader(file)}
+    found = orderings["with all steps", "without step 3"]
+    assert (found["better_only_7"], found["worse_only_7"], found["verdict"]) == ("10", "0", "yes")
+    assert float(found["p_7"]) == pytest.approx(2 / 2**10, rel=1e-4)
+    assert orderings["without step 3", "without step 2"]["verdict"] == "equal"
+    with open(recipe.absolute("runs/demo/table2.json")) as file:
+        kept = json.load(file)
+    assert kept["seeds"] == [2016, 7] and len(kept["weights"]["7"]) == 5
+    assert os.path.getsize(recipe.absolute("runs/demo/table2.png")) > 5000
+
+
+def test_table_3_averages_the_probabilities_of_an_ensemble(project):
+    assert tables.main(["--table", "3", "--profile", "demo", "--jobs", "4"]) == 0
+    with open(recipe.absolute("weights/demo/step4_snet2.caffemodel"), "w") as file:
+        file.write("0.6")  # with a dark face's 50 / 255, and with a bright one's 200 / 255, as the bright net says alone
+    assert tables.main(["--table", "3", "--profile", "demo", "--report"]) == 0
+    with open(recipe.absolute("runs/demo/table3.csv"), newline="") as file:
+        rows = {(row["task"], row["row"]): row for row in csv.DictReader(file)}
+    assert list(rows) == [("gender", "1"), ("smile", "1"), ("gender", "2"), ("smile", "2"), ("gender", "3"),
+                          ("gender", "4"), ("smile", "5"), ("smile", "1+5"), ("gender", "3+4")]
+    assert rows["smile", "5"]["accuracy"] == "60.0000" and rows["smile", "1+5"]["accuracy"] == "90.0000"
+
+
+def test_report_takes_the_seeds_that_are_trained(project, capsys):
+    command = ["--table", "2", "--profile", "demo"]
+    assert tables.main([*command, "--report"]) == 2
+    assert "no seed is trained yet" in capsys.readouterr().err
+    assert tables.main([*command, "--seeds", "7", "--jobs", "4"]) == 0
+    count = len(log(project))
+    assert tables.main([*command, "--seeds", "7", "8", "--report"]) == 0
+    assert "seed 7; 20" in capsys.readouterr().out and len(log(project)) == count
+
+
+def test_faces_that_are_not_the_manifests_are_no_table(project, capsys):
+    path = recipe.absolute("data/demo/scheme3/manifest.json")
+    content = json.load(open(path))
+    content["fotw"]["images"]["fotw_gender_val"] = 21
+    with open(path, "w") as file:
+        json.dump(content, file)
+    assert tables.main(["--table", "2", "--profile", "demo", "--jobs", "4"]) == 1
+    assert "20 faces scored, but 21 in the manifest" in capsys.readouterr().err
+    assert not os.path.exists(recipe.absolute("runs/demo/table2.csv"))
+
+
+@pytest.mark.parametrize("words", [["--table", "4"], ["--table", "2", "--share", "1.5"], ["--table", "2", "--jobs", "0"],
+                                   ["--table", "2", "--engine", "caffe", "--precision", "bf16"]])
+def test_wrong_use(words):
+    with pytest.raises(SystemExit) as stop:
+        tables.main(words)
+    assert stop.value.code == 2
