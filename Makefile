@@ -20,7 +20,11 @@
 #= BATCH     training batch size instead of the recipe's
 #= MAX_ITER  iterations instead of the recipe's
 #= ENCODE    how images lie in the LMDBs: raw (default), jpg or png
+#= TEST_SPLIT for lmdb, 1: also build the test partitions
 #= PHOTOS    for evaluate: score the whole pipeline on this FotW folder's photos instead
+#= SUBMISSION for evaluate with PHOTOS: also write the challenge's CSV to this file
+#= SCORE     for evaluate with PHOTOS: score this file of the challenge's form instead
+#= ATTRIBUTES for evaluate, 1: score step 2 on CelebA's test partition instead, forty attributes (CROP=: only these)
 #= IMAGE     photo for predict and crops
 #= PORT      for web: port of the page (default: 8000)
 #= TESTS     for cov: the tests to run (default: all)
@@ -42,6 +46,7 @@ force := $(if $(filter-out 0 no false,$(FORCE)),--force)
 data_sets = $(call quoted,--celeba,CELEBA) $(call quoted,--fotw,FOTW)
 profile = $(call option,--profile,PROFILE)
 engine = $(call option,--engine,ENGINE) $(call option,--gpu,GPU)
+on_attributes = $(filter-out 0 no false,$(ATTRIBUTES))
 need = $(if $(strip $($(1))),,$(error $(2)))
 
 .DEFAULT_GOAL := help
@@ -79,7 +84,8 @@ weights: $(READY) ## fetch and check VGG_FACE.caffemodel, or take it from VGG_FA
 	@$(PY) -m tools.weights $(call quoted,--file,VGG_FACE) $(call option,--channels,CHANNELS) $(force)
 
 lmdb: $(READY) ## build the LMDBs from CELEBA= and FOTW=, for CROP=
-	@$(PY) -m lmdb_builders.build $(profile) $(call option,--crop,CROP) $(data_sets) $(call option,--encode,ENCODE) $(force)
+	@$(PY) -m lmdb_builders.build $(profile) $(call option,--crop,CROP) $(data_sets) $(call option,--encode,ENCODE) \
+		$(if $(filter-out 0 no false,$(TEST_SPLIT)),--test) $(force)
 
 step1: $(READY) ## adopt VGG-Face
 step2: $(READY) ## learn CelebA's forty attributes, one model a crop scheme
@@ -95,7 +101,8 @@ status: $(READY) ## show each net's steps: done, iteration, loss, accuracy, file
 	@$(PY) -m tools.status $(profile)
 
 evaluate: $(READY) ## accuracy on FotW's validation faces, into runs/PROFILE/results.json
-	@$(PY) -m tools.evaluate $(profile) $(engine) $(call option,--batch,BATCH) $(call quoted,--photos,PHOTOS)
+	@$(PY) -m tools.evaluate $(profile) $(engine) $(call option,--batch,BATCH) $(call quoted,--photos,PHOTOS) \
+		$(call quoted,--submission,SUBMISSION) $(call quoted,--score,SCORE) $(if $(on_attributes),--attributes $(CROP))
 
 table2: $(READY) ## train and compare the paper's training schemes (Table 2), for SEEDS=
 table3: $(READY) ## train and compare the paper's cropping schemes (Table 3), for SEEDS=

@@ -85,6 +85,9 @@ def test_commands_exist(page: Path) -> None:
                 assert f'"{flag}"' in source.read_text(encoding="utf-8"), command
 
 
+SWITCHES = {"FORCE": "--force", "TEST_SPLIT": "--test", "ATTRIBUTES": "--attributes"}  # whose value is 1
+
+
 def test_examples_of_variables_run_their_tools() -> None:
     """make -n takes each example; what it would run contains the variable's value."""
     rows = re.findall(r"^\| `([A-Z_]+)` \| .+? \| `make (.+?)` \|$", (DOCS / "variables.md").read_text("utf-8"), re.M)
@@ -97,7 +100,7 @@ def test_examples_of_variables_run_their_tools() -> None:
                                 text=True, timeout=60)
         assert result.returncode == 0, (example, result.stderr)
         value = next(word for word in words if word.startswith(f"{name}=")).split("=")[1]
-        assert ("--force" if name == "FORCE" else value) in result.stdout, example
+        assert SWITCHES.get(name, value) in result.stdout, example
 
 
 def run_blocks(page: Path, folder: Path, setup: str = "") -> None:

@@ -2,10 +2,13 @@
 
     python tools/evaluate.py --profile demo                    # the faces of the LMDBs: the paper's training phase
     python tools/evaluate.py --profile demo --photos FOTW      # whole photos, face nearest the center: testing phase
+    python tools/evaluate.py --photos FOTW --submission my.csv # the same, and the challenge's CSV
+    python tools/evaluate.py --photos FOTW --score my.csv      # score such a CSV, of whatever made it; runs no net
+    python tools/evaluate.py --profile demo --attributes       # step 2 on CelebA's test partition, forty attributes
 
-The first writes runs/<profile>/results.json (accuracies), evaluation.json (all figures) and evaluation.csv (each face's
-probabilities); the second the same names with _photos. Exit status: 0 done, 1 scores that cannot be trusted (faces
-missing from an LMDB, or not the same in two), 2 wrong use or a missing input.
+The first two write runs/<profile>/results.json (accuracies), evaluation.json (all figures) and evaluation.csv (a line a
+face: docs/evaluation.md), the second with _photos in the names. Faces without an answer count as wrong and are listed. Exit
+status: 0 done, 1 scores that cannot be trusted (an LMDB's faces are not its manifest's), 2 wrong use or a missing input.
 """
 
 if __name__ == "__main__":
@@ -16,15 +19,29 @@ if __name__ == "__main__":
 import argparse
 import os
 import sys
-from typing import Dict, Tuple
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Optional
 
 import recipe
 from tools import scores
+from tools.faces import EvaluationError, check_count, check_same, list_missed, score_lmdb, validation_lmdb
 from tools.evaluation_report import FIGURES, report, write
 
 
-class EvaluationError(RuntimeError):
-    """Faces are missing or do not match: no score can be given."""
+@dataclass
+class Evaluation:
+    """What was answered. Every image is in `truths` of the tasks it counts for, answered or not.
+
+    truths: task -> image -> 0 or 1, None where it was not answered and its label is not known; probabilities: name of
+    FIGURES -> image -> probability of class 1, or None; missed: image -> why it has no answer.
+    """
+
+    protocol: str
+    suffix: str  # of the files' names
+    truths: Dict[str, Dict[str, Optional[int]]]
+    probabilities: Dict[str, Dict[str, Optional[float]]]
+    missed: Dict[str, str] = field(default_factory=dict)
+    predictions: List[Any] = field(default_factory=list)  # pipeline.Prediction of each photo, in the testing phase
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -33,6 +50,10 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--profile", default=os.environ.get("PROFILE") or recipe.PAPER.name, choices=recipe.PROFILES)
     parser.add_argument("--photos", metavar="FOTW", help="FotW's folder: the whole pipeline on its validation photos")
+    parser.add_argument("--submission", metavar="FILE", help="with --photos: also write the challenge's CSV")
+    parser.add_argument("--score", metavar="FILE", help="with --photos: score this CSV of the challenge's form instead")
+    parser.add_argument("--attributes", nargs="*", choices=recipe.CROPS, metavar="SCHEME", help="score step 2 on the forty "
+                        "attributes of CelebA's test partition instead (default: every scheme that has weights)")
     parser.add_argument("--engine", default=os.environ.get("ENGINE") or "auto", choices=("auto", "caffe", "torch"))
     parser.add_argument("--gpu", type=int, metavar="NUMBER", help="GPU to run on (default: the CPU)")
     parser.add_argument("--batch", type=int, metavar="FACES", help="faces at a time (default: as in testing)")
@@ -44,35 +65,77 @@ def main(argv=None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.batch is not None and arguments.batch < 1:
         parser.error("--batch must be at least 1")
+    if (arguments.submission or arguments.score) and not arguments.photos:
+        parser.error("--submission and --score need --photos FOTW (PHOTOS=), the folder with FotW's tables")
+    if arguments.submission and arguments.score:
+        parser.error("--submission writes a file and --score reads one: one at a time")
     from lmdb_builders.errors import BuildError
     from tools.pipeline import PipelineError
 
     os.environ.setdefault("GLOG_minloglevel", "1")  # Caffe's report of each layer is for training
     try:
-        if arguments.photos:
-            evaluation, protocol, suffix = evaluate_photos(arguments), "testing phase, whole photos", "_photos"
+        if arguments.score:
+            score_submission(arguments)
+        elif arguments.attributes is not None:
+            score_attributes(arguments)
         else:
-            evaluation, protocol, suffix = evaluate_faces(arguments), "training phase, faces of the LMDBs", ""
-    except (PipelineError, BuildError) as error:
+            publish(evaluate_photos(arguments) if arguments.photos else evaluate_faces(arguments), arguments)
+    except (PipelineError, BuildError, OSError) as error:
         print(f"evaluate.py: {error}", file=sys.stderr)
         return 2
     except EvaluationError as error:
         print(f"evaluate.py: {error}", file=sys.stderr)
         return 1
-    truths, probabilities, missed = evaluation
-    figures = {name: scores.score(truths[task], probabilities[name]) for name, (task, _) in FIGURES.items()}
-    challenge = scores.challenge_error(
-        tuple(truths.values()), tuple(probabilities[task] for task in truths), missed
-    )
-    paths = write(arguments.profile, suffix, protocol, truths, probabilities, figures, challenge)
-    print(report(arguments.profile, protocol, figures, challenge))
-    print("written: " + ", ".join(paths))
     return 0
 
 
+def publish(evaluation: Evaluation, arguments) -> None:
+    """Print the figures and write the files."""
+    truths, probabilities = evaluation.truths, evaluation.probabilities
+    figures = {name: scores.score(truths[task], probabilities[name]) for name, (task, _) in FIGURES.items()}
+    challenge = scores.challenge_error(tuple(truths.values()), tuple(probabilities[task] for task in truths))
+    paths = write(arguments.profile, evaluation, figures, challenge)
+    print(report(arguments.profile, evaluation, figures, challenge))
+    if arguments.submission:
+        from tools import submission
+
+        count = submission.write(arguments.submission, evaluation.predictions)
+        print(f"{arguments.submission}: {count:,} of {len(evaluation.predictions):,} photos")
+    print("written: " + ", ".join(paths))
+
+
+def score_submission(arguments) -> None:
+    """Print the figures of a file in the challenge's form."""
+    from lmdb_builders.fotw import read_fotw
+    from tools import submission
+
+    records = read_fotw(arguments.photos, ("val",)).records
+    print(submission.describe(submission.score(submission.read(arguments.score), records)))
+
+
+def score_attributes(arguments) -> None:
+    """Print and write step 2's accuracies on CelebA's test partition."""
+    from tools import attributes
+    from tools.pipeline import PipelineError, load_engine
+
+    profile = recipe.PROFILES[arguments.profile]
+    crops = arguments.attributes or [
+        crop for crop in recipe.CROPS
+        if any(os.path.isfile(recipe.absolute(recipe.step_weights(profile.name, net.key, 2)))
+               for net in recipe.NETS.values() if net.crop == crop)
+    ]
+    if not crops:
+        raise PipelineError(f"no step 2 of profile {profile.name} is trained: make step2 PROFILE={profile.name}")
+    caffe = load_engine(arguments.engine, arguments.gpu)
+    for crop in crops:
+        rows = attributes.score(caffe, profile, crop, batch=arguments.batch or 0)
+        print(attributes.table(rows, profile.name, crop))
+        print(f"written: {attributes.write(rows, profile.name, crop)}\n")
+
+
 # ------------------------------------------------------------------------------------------ training phase: LMDBs
-def evaluate_faces(arguments) -> Tuple[dict, dict, int]:
-    """(truths, probabilities, faces that never came into the LMDBs) of the three nets' validation LMDBs."""
+def evaluate_faces(arguments) -> Evaluation:
+    """Answers for the three nets' validation LMDBs; photos that did not get into them, by the manifest, are missed."""
     from tools.pipeline import Classifier, load_engine
 
     sources = {net: validation_lmdb(arguments.profile, net) for net in recipe.PIPELINE_NETS}
@@ -84,7 +147,14 @@ def evaluate_faces(arguments) -> Tuple[dict, dict, int]:
         check_count(folder, len(labels[net]))
     check_same("snet1", labels["snet1"], "snet2", labels["snet2"])
     truths = {"gender": labels["gnet"], "smile": labels["snet1"]}
-    return truths, combine(ones), count_missed(sources["gnet"])
+    missed = list_missed(sources["gnet"])
+    for image in missed:
+        if any(image in truth for truth in truths.values()):
+            raise EvaluationError(f"{image} is in an LMDB, and in its manifest.json among those that are not: build it "
+                                  "again (make lmdb FORCE=1)")
+        for net in ones:
+            truths[recipe.NETS[net].task][image] = ones[net][image] = None
+    return Evaluation("training phase, faces of the LMDBs", "", truths, combine(ones), missed)
 
 
 def combine(ones: Dict[str, dict]) -> Dict[str, dict]:
@@ -98,115 +168,26 @@ def combine(ones: Dict[str, dict]) -> Dict[str, dict]:
     return combined
 
 
-def validation_lmdb(profile: str, net: str) -> str:
-    """Absolute path of a net's FotW validation LMDB; PipelineError where it is missing."""
-    from tools.pipeline import PipelineError
-
-    folder = recipe.lmdb_paths(profile, net, 4)["val"]
-    if not os.path.isdir(recipe.absolute(folder)):
-        option = "" if profile == recipe.PAPER.name else f" PROFILE={profile}"
-        raise PipelineError(f"{folder} is missing: make lmdb{option} makes it (or make demo, for the demo)")
-    return recipe.absolute(folder)
-
-
-def read_lmdb(caffe, folder: str):
-    """(name, label, crop) of each face of an LMDB in its order; crop: size x size x 3 uint8, BGR."""
-    import importlib
-
-    import cv2
-    import lmdb
-    import numpy as np
-
-    datum = importlib.import_module(caffe.__name__ + ".proto.caffe_pb2").Datum()
-    with lmdb.open(folder, readonly=True, lock=False) as environment, environment.begin() as transaction:
-        for key, value in transaction.cursor():
-            datum.ParseFromString(value)
-            if datum.encoded:
-                crop = cv2.imdecode(np.frombuffer(datum.data, np.uint8), cv2.IMREAD_COLOR)
-            else:
-                planes = np.frombuffer(datum.data, np.uint8).reshape(datum.channels, datum.height, datum.width)
-                crop = planes.transpose(1, 2, 0)
-            yield key.decode("utf-8", "backslashreplace").split("_", 1)[-1], datum.label, crop
-
-
-def score_lmdb(caffe, classifier, folder: str) -> Tuple[Dict[str, int], Dict[str, float]]:
-    """Labels and probabilities of class 1, by the image's name, of a whole LMDB, with a progress bar."""
-    from tqdm import tqdm
-
-    labels, ones, names, crops = {}, {}, [], []
-    title = recipe.NETS[classifier.net_key].title
-
-    def flush():
-        ones.update(zip(names, map(float, classifier.probabilities(crops))))
-        names.clear()
-        crops.clear()
-
-    for name, label, crop in tqdm(read_lmdb(caffe, folder), desc=title, unit=" faces", disable=None):
-        if name in labels:
-            raise EvaluationError(f"{folder}: two faces have the name {name}; build it again (make lmdb FORCE=1)")
-        labels[name] = int(label)
-        names.append(name)
-        crops.append(crop)
-        if len(names) == classifier.batch:
-            flush()
-    flush()
-    return labels, ones
-
-
-def check_same(first: str, first_labels: Dict[str, int], second: str, second_labels: Dict[str, int]) -> None:
-    """Raise EvaluationError where two nets' validation faces or their labels differ: no mean could be taken."""
-    different = sorted(set(first_labels) ^ set(second_labels))
-    if different:
-        raise EvaluationError(
-            f"the validation faces of {first} and {second} differ in {len(different)} images, {different[0]} for one; "
-            "build both again: make lmdb FORCE=1"
-        )
-    for name, label in first_labels.items():
-        if second_labels[name] != label:
-            raise EvaluationError(f"{name} has the label {label} for {first} but {second_labels[name]} for {second}")
-
-
-def manifest_entry(folder: str) -> dict:
-    """FotW's part of the manifest beside the LMDB `folder`; empty where there is none."""
-    from lmdb_builders import manifest
-
-    return manifest.read(os.path.dirname(folder)).get("fotw", {})
-
-
-def check_count(folder: str, scored: int) -> None:
-    """Raise EvaluationError where an LMDB did not hold exactly the faces that its manifest lists."""
-    listed = manifest_entry(folder).get("images", {}).get(os.path.basename(folder))
-    if listed != scored or not scored:
-        raise EvaluationError(
-            f"{folder}: {scored} faces scored, but {'no number' if listed is None else listed} in the manifest.json "
-            "beside it; build it again: make lmdb FORCE=1"
-        )
-
-
-def count_missed(folder: str) -> int:
-    """How many validation photos did not get into the LMDB `folder`, by its manifest."""
-    skipped = manifest_entry(folder).get("skipped", ())
-    return len({entry["image"] for entry in skipped if entry["split"] == "val"})
-
-
 # ------------------------------------------------------------------------------------------ testing phase: photos
-def evaluate_photos(arguments) -> Tuple[dict, dict, int]:
-    """(truths, probabilities, 0) of the whole pipeline; a photo without an answer has None, and is named on stderr."""
+def evaluate_photos(arguments) -> Evaluation:
+    """Answers of the whole pipeline for every photo that FotW's validation table lists."""
     from lmdb_builders.fotw import LABEL_COLUMNS, read_fotw
     from tools.pipeline import Pipeline
     from tqdm import tqdm
 
     dataset = read_fotw(arguments.photos, ("val",))
     records = dataset.records
-    for entry in dataset.skipped:
-        print(f"evaluate.py: {entry.file} line {entry.line}: {entry.image}: {entry.reason}: left out", file=sys.stderr)
     pipeline = Pipeline.load(arguments.profile, arguments.engine, arguments.gpu)
     truths: dict = {task: {} for task in recipe.TASKS}
     ones: dict = {net: {} for net in recipe.PIPELINE_NETS}
+    missed: Dict[str, str] = {}
     photos = pipeline.predict_files(os.path.join(arguments.photos, record.image) for record in records)
-    for record, prediction in zip(records, tqdm(photos, total=len(records), unit=" photos", disable=None)):
+    predictions = list(tqdm(photos, total=len(records), unit=" photos", disable=None))
+    if len(predictions) != len(records):
+        raise EvaluationError(f"{len(records)} photos are listed, {len(predictions)} came back")
+    for record, prediction in zip(records, predictions):
         if prediction.error is not None:
-            print(f"evaluate.py: {record.image}: {prediction.error}: counts as wrong", file=sys.stderr)
+            missed[record.image] = prediction.error
         for task in recipe.TASKS.values():
             label = record.labels[LABEL_COLUMNS.index(task.fotw_column)]
             if label not in (0, 1):
@@ -215,10 +196,16 @@ def evaluate_photos(arguments) -> Tuple[dict, dict, int]:
             for net in recipe.PIPELINE_NETS:
                 if recipe.NETS[net].task == task.name:
                     ones[net][record.image] = prediction.ones.get(net)
+    for entry in dataset.skipped:  # a row that names no photo or has no box: listed, so it counts
+        name = entry.image or f"{entry.file} line {entry.line}"
+        missed[name] = entry.reason
+        for net in ones:
+            truths[recipe.NETS[net].task].setdefault(name, None)
+            ones[net].setdefault(name, None)
     for task, truth in truths.items():
-        if not truth:
+        if not any(label is not None for label in truth.values()):
             raise EvaluationError(f"{arguments.photos}: no validation photo has a label for {task}")
-    return truths, combine(ones), 0
+    return Evaluation("testing phase, whole photos", "_photos", truths, combine(ones), missed, predictions)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import os
 from typing import Dict, List, Optional
 
 import recipe
+from tools.fingerprints import sha256_of
 
 FIGURES = {  # name in results.json -> (task, nets whose probabilities are averaged)
     "gender": ("gender", ("gnet",)),
@@ -17,36 +18,47 @@ FIGURES = {  # name in results.json -> (task, nets whose probabilities are avera
 }
 
 
-def write(profile, suffix, protocol, truths, probabilities, figures, challenge) -> List[str]:
+def write(profile, evaluation, figures, challenge) -> List[str]:
     """Write results, evaluation and the table of faces under runs/<profile>; returns their paths.
 
-    truths: task -> image -> label; probabilities: name of FIGURES -> image -> probability of class 1, or None;
-    figures: name of FIGURES -> scores.score; challenge: scores.challenge_error.
+    evaluation: evaluate.Evaluation; figures: name of FIGURES -> scores.score; challenge: scores.challenge_error.
     """
     folder = f"runs/{profile}"
     os.makedirs(recipe.absolute(folder), exist_ok=True)
     results = {name: {"accuracy": figure["accuracy"], "faces": figure["faces"]} for name, figure in figures.items()}
-    evaluation = {
+    weights = {net: recipe.step_weights(profile, net, 4) for net in recipe.PIPELINE_NETS}
+    content = {
         "profile": profile,
-        "protocol": protocol,
-        "weights": {net: recipe.step_weights(profile, net, 4) for net in recipe.PIPELINE_NETS},
+        "protocol": evaluation.protocol,
+        "weights": weights,
+        "sha256": {net: sha256_of(recipe.absolute(path)) for net, path in weights.items()},
         "figures": {name: {**figure, "paper": paper_accuracy(name)} for name, figure in figures.items()},
         "challenge": {**challenge, "paper": recipe.CHALLENGE_ERROR},
+        "missed": evaluation.missed,
     }
-    paths = [f"{folder}/{stem}{suffix}" for stem in ("results", "evaluation")]
-    for path, content in zip(paths, (results, evaluation)):
+    paths = [f"{folder}/{stem}{evaluation.suffix}" for stem in ("results", "evaluation")]
+    for path, values in zip(paths, (results, content)):
         with open(recipe.absolute(f"{path}.json.part"), "w", encoding="utf-8") as file:
-            json.dump(content, file, indent=2)
+            json.dump(values, file, indent=2)
             file.write("\n")
         os.replace(recipe.absolute(f"{path}.json.part"), recipe.absolute(f"{path}.json"))
-    with open(recipe.absolute(f"{paths[1]}.csv"), "w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["image", *(f"{task}_label" for task in truths), *(f"{name}_probability" for name in figures)])
-        for image in sorted(set().union(*truths.values())):
-            labels = [truth.get(image, "") for truth in truths.values()]
-            values = [probabilities[name].get(image) for name in figures]
-            table.writerow([image, *labels, *("" if value is None else f"{value:.6f}" for value in values)])
+    _write_faces(recipe.absolute(f"{paths[1]}.csv"), evaluation, list(figures))
     return [f"{paths[0]}.json", f"{paths[1]}.json", f"{paths[1]}.csv"]
+
+
+def _write_faces(path: str, evaluation, names: List[str]):
+    """A line an image, by name: its labels, the probability of class 1 by each of `names`, and why it has none."""
+    with open(path + ".part", "w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["image", *(f"{task}_label" for task in evaluation.truths),
+                        *(f"{name}_probability" for name in names), "missed"])
+        for image in sorted(set().union(*evaluation.truths.values())):
+            labels = [truth.get(image) for truth in evaluation.truths.values()]
+            values = [evaluation.probabilities[name].get(image) for name in names]
+            table.writerow([image, *("" if label is None else label for label in labels),
+                            *("" if value is None else f"{value:.6f}" for value in values),
+                            evaluation.missed.get(image, "")])
+    os.replace(path + ".part", path)
 
 
 def paper_accuracy(name: str) -> Optional[float]:
@@ -58,19 +70,21 @@ def paper_accuracy(name: str) -> Optional[float]:
     return None
 
 
-def report(profile: str, protocol: str, figures: Dict[str, dict], challenge: dict) -> str:
+def report(profile: str, evaluation, figures: Dict[str, dict], challenge: dict) -> str:
     """All figures as text."""
-    lines = [f"Model 3 of profile {profile} on FotW's validation set ({protocol})", ""]
-    columns = f"{'nets':<16}{'schemes':<9}{'faces':>6}{'accuracy':>11}{'95 % interval':>18}{'paper':>10}"
+    lines = [f"Model 3 of profile {profile} on FotW's validation set ({evaluation.protocol})", ""]
+    columns = (f"{'nets':<16}{'schemes':<9}{'faces':>6}{'accuracy':>11}{'95 % interval':>18}{'paper':>10}{'AUC':>8}"
+               f"{'ECE':>8}")
     lines.append(f"{'':8}{columns}")
     for name, figure in figures.items():
         nets = FIGURES[name][1]
         titles = " + ".join(recipe.NETS[net].title for net in nets)
         schemes = " + ".join(recipe.NETS[net].crop.replace("scheme", "") for net in nets)
         low, high = (f"{100 * value:.2f}" for value in figure["interval"])
+        auc, ece = ("-" if figure[key] is None else f"{figure[key]:.4f}" for key in ("auc", "ece"))
         lines.append(
             f"{name:8}{titles:<16}{schemes:<9}{figure['faces']:>6}{100 * figure['accuracy']:>9.2f} %"
-            f"{low + ' .. ' + high:>18}{paper_accuracy(name):>8.2f} %"
+            f"{low + ' .. ' + high:>18}{paper_accuracy(name):>8.2f} %{auc:>8}{ece:>8}"
         )
     for task in recipe.TASKS.values():
         figure = figures[task.name]
@@ -81,6 +95,9 @@ def report(profile: str, protocol: str, figures: Dict[str, dict], challenge: dic
         ]
         if figure["missed"]:
             lines.append(f"  {figure['missed']} without an answer count as wrong")
+    if evaluation.missed:
+        lines += ["", "Without an answer:"]
+        lines += [f"  {image}: {reason}" for image, reason in sorted(evaluation.missed.items())]
     lines += ["", describe_challenge(challenge)]
     if profile != recipe.PAPER.name:
         lines.append(f"The paper's nets see 224 pixels; these are for {recipe.PROFILES[profile].why}.")

@@ -66,7 +66,7 @@ def main(argv=None) -> int:
     seeds = list(dict.fromkeys(options.seeds or [profile.random_seed]))
     from lmdb_builders.errors import BuildError
     from tools import engine, schemes, table_report, workers
-    from tools.evaluate import EvaluationError
+    from tools.faces import EvaluationError
     from tools.pipeline import PipelineError
 
     os.environ.setdefault("GLOG_minloglevel", "1")  # Caffe's report of each layer is for training
@@ -114,9 +114,9 @@ def _trained(rows: Sequence) -> bool:
 def score(cells: Dict[int, list], options) -> Dict[tuple, Dict[int, dict]]:
     """Every cell's answers: key -> seed -> {"labels": face -> 0 or 1, "ones": face -> probability of class 1}.
 
-    Raises evaluate.EvaluationError where a net's faces are not those of its manifest, or not the same in an ensemble.
+    Raises faces.EvaluationError where a net's faces are not those of its manifest, or not the same in an ensemble.
     """
-    from tools import evaluate, pipeline
+    from tools import faces, pipeline
 
     loaded: List[object] = []
 
@@ -130,7 +130,7 @@ def score(cells: Dict[int, list], options) -> Dict[tuple, Dict[int, dict]]:
         for cell in rows:
             nets = [score_row(row, caffe) for row in cell.finals]
             for row, net in zip(cell.finals[1:], nets[1:]):
-                evaluate.check_same(cell.finals[0].net, nets[0]["labels"], row.net, net["labels"])
+                faces.check_same(cell.finals[0].net, nets[0]["labels"], row.net, net["labels"])
             ones = {face: sum(net["ones"][face] for net in nets) / len(nets) for face in nets[0]["labels"]}
             answers.setdefault(cell.key, {})[seed] = {"labels": nets[0]["labels"], "ones": ones}
     return answers
@@ -138,7 +138,7 @@ def score(cells: Dict[int, list], options) -> Dict[tuple, Dict[int, dict]]:
 
 def score_row(row, caffe) -> dict:
     """Labels and probabilities of a trained step 4 on its validation faces, kept in its run folder as faces.json."""
-    from tools import evaluate, fingerprints, pipeline
+    from tools import faces, fingerprints, pipeline
 
     weights, folder = row.path(row.weights_out), row.path(row.databases["val"])
     if not os.path.exists(weights):
@@ -149,8 +149,8 @@ def score_row(row, caffe) -> dict:
     if kept and kept.get("inputs") == inputs:
         return kept
     classifier = pipeline.Classifier(caffe(), row.profile.name, row.net, row.profile.test_batch_size, row.weights_out)
-    labels, ones = evaluate.score_lmdb(caffe(), classifier, folder)
-    evaluate.check_count(folder, len(labels))
+    labels, ones = faces.score_lmdb(caffe(), classifier, folder)
+    faces.check_count(folder, len(labels))
     os.makedirs(os.path.dirname(path), exist_ok=True)
     fingerprints.write_json(path, {"inputs": inputs, "labels": labels, "ones": ones})
     return {"labels": labels, "ones": ones}

@@ -7,12 +7,13 @@ import json
 import os
 import shutil
 
+import numpy as np
 import pytest
 from PIL import Image
 
 import recipe
-from lmdb_builders.lmdb_writer import LmdbWriter, encode_crop, image_datum, record_key
-from pipeline_fakes import FakeDetector, fake_caffe, install, photo
+from lmdb_builders.lmdb_writer import LmdbWriter, encode_crop, image_datum, labels_datum, record_key
+from pipeline_fakes import FakeBlob, FakeDetector, fake_caffe, install, photo
 from tools import engine, evaluate, evaluation_report, scores
 
 SIZE = recipe.DEMO.stored_size
@@ -43,8 +44,32 @@ def test_organizers_error_is_0_a_half_or_1_an_image():
         {"both": 0.1, "one": 0.9, "none": 0.9, "lost": None},
     )
     assert scores.challenge_error(truths, answers)["sum"] == 0 + 0.5 + 1 + 1
-    found = scores.challenge_error(truths, answers, missed=2)
-    assert found == {"sum": 4.5, "images": 6, "mean_accuracy": 0.25}
+    for name in ("unlisted", "unread"):  # no answer, and no label that is known
+        for values in (*truths, *answers):
+            values[name] = None
+    assert scores.challenge_error(truths, answers) == {"sum": 4.5, "images": 6, "mean_accuracy": 0.25}
+
+
+def test_auc_by_hand_and_by_counting_pairs():
+    assert scores.roc_auc([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8]) == 0.75  # scikit-learn's own example
+    assert scores.roc_auc([0, 1, 1], [0.5, 0.5, 0.9]) == 0.75  # a tie counts half
+    assert scores.roc_auc([1, 1], [0.2, 0.7]) is None
+    generator = np.random.default_rng(3)
+    labels, ones = generator.integers(0, 2, 60), generator.integers(0, 8, 60) / 8
+    pairs = [(a > b) + 0.5 * (a == b) for a in ones[labels == 1] for b in ones[labels == 0]]
+    assert scores.roc_auc(list(labels), list(ones)) == pytest.approx(np.mean(pairs))
+
+
+def test_calibration_by_hand():
+    """Confidences 0.9, 0.9 (one right) and 0.6, right: |0.5 - 0.9| * 2/3 + |1 - 0.6| / 3."""
+    found = scores.calibration([1, 1, 0], [0.9, 0.1, 0.4])
+    assert found["ece"] == pytest.approx(0.4 * 2 / 3 + 0.4 / 3)
+    assert [entry["faces"] for entry in found["bins"]] == [1, 2]
+    assert scores.calibration([1, 0], [1.0, 0.0])["ece"] == 0.0
+    assert scores.calibration([], [])["ece"] is None
+    generator = np.random.default_rng(4)
+    ones = generator.random(20_000)
+    assert scores.calibration(list(generator.random(20_000) < ones), list(ones))["ece"] < 0.02  # calibrated by making
 
 
 def test_the_papers_figures_are_found():
@@ -76,7 +101,7 @@ def write_lmdb(net: str, labels: dict, listed=None, encode: str = "raw", skipped
         writer.put(record_key(index, f"smiles_valset/{name}"), image_datum(data, SIZE, encode, label))
     writer.close()
     listed = len(labels) if listed is None else listed
-    entry = {"images": {os.path.basename(folder): listed}, "skipped": [{"split": "val", "image": n} for n in skipped]}
+    entry = {"images": {os.path.basename(folder): listed}, "skipped": [{"split": "val", "image": name, "reason": "no face found"} for name in skipped]}
     with open(os.path.join(os.path.dirname(folder), "manifest.json"), "w") as file:
         json.dump({"fotw": entry}, file)
     return folder
@@ -106,18 +131,25 @@ def test_results(project, capsys, batch):
     assert "Organizers' error: 1.0 over 4 images" in text
 
 
-def test_table_of_faces_and_evaluation(project):
+def test_table_of_faces_and_evaluation(project, capsys):
+    """e.jpg is listed but never became a face: wrong in both tasks, and said so."""
     write_lmdb("gnet", GENDER, skipped=["e.jpg"])
     assert run() == 0
+    assert "e.jpg: no face found" in capsys.readouterr().out
+    assert results()["gender"] == {"accuracy": 0.6, "faces": 5} and results()["smile"]["faces"] == 5
     with open(recipe.absolute("runs/demo/evaluation.csv"), newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["image"] for row in rows] == sorted(GENDER)
+    assert [row["image"] for row in rows] == [*sorted(GENDER), "e.jpg"]
+    assert rows[4] == {"image": "e.jpg", "gender_label": "", "smile_label": "", "gender_probability": "",
+                       "smile_probability": "", "snet1_probability": "", "snet2_probability": "", "missed": "no face found"}
+    assert all(row["missed"] == "" for row in rows[:4])
     assert rows[1]["gender_label"] == "0" and rows[1]["smile_label"] == "1"
     assert float(rows[1]["gender_probability"]) == pytest.approx(60 / 255, abs=1e-5)
     assert float(rows[1]["smile_probability"]) == pytest.approx((60 / 255 + 0.4) / 2, abs=1e-5)
     with open(recipe.absolute("runs/demo/evaluation.json")) as file:
         content = json.load(file)
     assert content["figures"]["gender"]["confusion"] == [[2, 1], [0, 1]]
+    assert content["figures"]["gender"]["auc"] == pytest.approx(2 / 3) and content["missed"] == {"e.jpg": "no face found"}
     assert content["challenge"]["sum"] == 2.0 and content["challenge"]["images"] == 5  # e.jpg: no face, scores 1
 
 
@@ -163,7 +195,8 @@ def test_missing_inputs_are_named_with_their_command(project, capsys):
     assert "make step4 NET=snet1 PROFILE=demo" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [["--batch", "0"], ["--profile", "toy"], ["--epochs", "3"]])
+@pytest.mark.parametrize("arguments", [["--score", "a.csv"], ["--photos", "F", "--submission", "a", "--score", "a"],
+                                       ["--attributes", "scheme9"], ["--batch", "0"], ["--profile", "toy"], ["--epochs", "3"]])
 def test_wrong_use(project, arguments):
     with pytest.raises(SystemExit) as stop:
         evaluate.main(arguments)
@@ -171,8 +204,8 @@ def test_wrong_use(project, arguments):
 
 
 # ------------------------------------------------------------------------------------------ whole photos
-def test_photos(project, capsys):
-    """b has no usable smile label, d's face is not found: wrong in both tasks, and named."""
+def write_photos(project) -> str:
+    """FotW's validation photos: b has no usable smile label, d is black, so its face is not found."""
     folder = project / "FotW" / "smiles_valset"
     folder.mkdir(parents=True)
     lines = ["image_name, bbox_x, bbox_y, bbox_width, bbox_height, Gender, Smile"]
@@ -180,11 +213,16 @@ def test_photos(project, capsys):
         Image.fromarray(photo(brightness)).save(folder / name, quality=95)
         lines.append(f"{name}, 30, 30, 40, 50, {GENDER[name]}, {2 if name == 'b.jpg' else SMILE[name]}")
     (folder / "gender_fex_valset.csv").write_text("\r\n".join(lines) + "\r\n")
-    assert run("--photos", str(project / "FotW")) == 0
+    return str(project / "FotW")
+
+
+def test_photos(project, capsys):
+    """d's face is not found: wrong in both tasks, and named."""
+    assert run("--photos", write_photos(project)) == 0
     captured = capsys.readouterr()
     assert results("_photos")["gender"] == {"accuracy": 0.5, "faces": 4}
     assert results("_photos")["smile"] == {"accuracy": pytest.approx(2 / 3), "faces": 3}
-    assert "smiles_valset/d.jpg: no face found: counts as wrong" in captured.err
+    assert "smiles_valset/d.jpg: no face found" in captured.out
     assert "1 without an answer count as wrong" in captured.out
     assert not os.path.exists(recipe.absolute("runs/demo/results.json"))
 
@@ -192,3 +230,102 @@ def test_photos(project, capsys):
 def test_photos_without_data_set(project, capsys):
     assert run("--photos", str(project / "nowhere")) == 2
     assert "no such folder" in capsys.readouterr().err
+
+
+def test_a_photo_that_is_listed_but_missing_counts_as_wrong(project, capsys):
+    folder = write_photos(project)
+    os.remove(os.path.join(folder, "smiles_valset", "a.jpg"))
+    assert run("--photos", folder) == 0
+    assert "a.jpg: image file is missing" in capsys.readouterr().out
+    assert results("_photos")["gender"] == {"accuracy": 0.25, "faces": 4}
+    with open(recipe.absolute("runs/demo/evaluation_photos.json")) as file:
+        assert json.load(file)["challenge"]["sum"] == 1 + 0.5 + 1  # a and d are not answered, c's gender is wrong
+
+
+# ------------------------------------------------------------------------------------------ the challenge's file
+def test_submission_is_written_and_scored(project, capsys):
+    """smile = (brightness + 0.4) / 2: a and c smile; gender is wrong for c; d has no row, and so counts as wrong."""
+    folder, path = write_photos(project), str(project / "mine.csv")
+    assert run("--photos", folder, "--submission", path) == 0
+    assert "mine.csv: 3 of 4 photos" in capsys.readouterr().out
+    with open(path, newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["image_name", "bbox_x", "bbox_y", "bbox_width", "bbox_height", "Gender", "Smile"]
+    assert rows[1:] == [["a.jpg", "30.0", "30.0", "40.0", "50.0", "1", "1"], ["b.jpg", "30.0", "30.0", "40.0", "50.0", "0", "0"],
+                        ["c.jpg", "30.0", "30.0", "40.0", "50.0", "1", "1"]]
+    assert run("--photos", folder, "--score", path) == 0
+    text = capsys.readouterr().out
+    assert "gender 50.00 % of 4 faces" in text and "smile  66.67 % of 3 faces" in text
+    assert "not predicted, counts as wrong: d.jpg" in text
+    assert "Organizers' error: 1.5 over 3 images" in text
+
+
+@pytest.mark.parametrize("line, message", [
+    ("a.jpg,1,2,3,4,1", "line 2: 6 values instead of 7"), ("a.jpg,1,2,3,4,1,0.7", "line 2: gender and smile are '1' and '0.7'"),
+    ("z.jpg,1,2,3,4,1,0", "1 rows are of images that the table does not list, z.jpg"),
+    ("b.jpg,1,2,3,4,0,0", "line 2: b.jpg again")])
+def test_a_submission_that_is_not_of_the_form(project, capsys, line, message):
+    path = project / "mine.csv"
+    path.write_text(f"b.jpg, 1, 2, 3, 4, 0, 1\n{line}\n")
+    assert run("--photos", write_photos(project), "--score", str(path)) == 2
+    assert message in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------ forty attributes
+class FortyNet:
+    """Answers 0.9 for every attribute of a bright crop, 0.1 for a dark one's."""
+
+    def __init__(self, definition, phase, weights):
+        self.blobs = {"data": FakeBlob(recipe.DEMO.crop_size)}
+
+    def forward(self):
+        bright = self.blobs["data"].data.mean(axis=(1, 2, 3)) > 0
+        return {"prob": np.repeat(np.where(bright, 0.9, 0.1)[:, None], 40, axis=1)}
+
+
+@pytest.fixture
+def celeba(project, monkeypatch):
+    """Four test faces: attribute number n is right for the first n % 5 of them."""
+    engine.resolve().Net = FortyNet
+    folder = recipe.absolute("data/demo/scheme3/celeba_test")
+    images, labels = LmdbWriter(folder), LmdbWriter(folder + "_labels")
+    for index, brightness in enumerate([250, 20, 250, 20]):
+        key = record_key(index, f"{index}.jpg")
+        images.put(key, image_datum(encode_crop(photo(brightness, SIZE, SIZE), "raw"), SIZE, "raw", 0))
+        labels.put(key, labels_datum(bytes(int((brightness > 127) == (index < n % 5)) for n in range(40))))
+    images.close()
+    labels.close()
+    path = recipe.absolute("data/demo/scheme3/manifest.json")
+    content = json.load(open(path))
+    content["celeba"] = {"images": {"celeba_test": 4, "celeba_test_labels": 4}}
+    with open(path, "w") as file:
+        json.dump(content, file)
+    for path in (recipe.deploy_prototxt("demo", "attributes"), recipe.step_weights("demo", "gnet", 2)):
+        with open(recipe.absolute(path), "w"):
+            pass
+    return path
+
+
+def test_attributes_of_the_test_partition(celeba, capsys):
+    assert run("--attributes", "--batch", "3") == 0
+    text = capsys.readouterr().out
+    assert "4 faces of CelebA's test partition" in text and "mean" in text and "50.00 %" in text.splitlines()[-3]
+    with open(recipe.absolute("runs/demo/attributes_scheme3.csv"), newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["accuracy"]) for row in rows] == [0.0] * 8 + [0.25] * 8 + [0.5] * 8 + [0.75] * 8 + [1.0] * 8
+    assert {row["attribute"] for row in rows} == set(recipe.LABELS) and rows[0]["attribute"] == recipe.LABELS[0]
+
+
+def test_attributes_without_partition_or_with_another(celeba, capsys):
+    path = recipe.absolute("data/demo/scheme3/manifest.json")
+    content = json.load(open(path))
+    content["celeba"]["images"]["celeba_test"] = 5
+    with open(path, "w") as file:
+        json.dump(content, file)
+    assert run("--attributes", "scheme3") == 1
+    assert "4 faces scored, 4 labeled, but 5 in the manifest" in capsys.readouterr().err
+    shutil.rmtree(recipe.absolute("data/demo/scheme3/celeba_test"))
+    assert run("--attributes", "scheme3") == 2
+    assert "make lmdb TEST_SPLIT=1 CROP=scheme3 PROFILE=demo" in capsys.readouterr().err
+    assert run("--attributes", "scheme5") == 2
+    assert "make step2 NET=snet2 PROFILE=demo" in capsys.readouterr().err

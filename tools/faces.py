@@ -1,0 +1,103 @@
+"""The faces of an LMDB, read, scored and compared with what its manifest lists. Keys are an image's name without number."""
+
+from __future__ import annotations
+
+import os
+from typing import Dict, Tuple
+
+import recipe
+
+
+class EvaluationError(RuntimeError):
+    """Faces are missing or do not match: no score can be given."""
+
+
+def validation_lmdb(profile: str, net: str) -> str:
+    """Absolute path of a net's FotW validation LMDB; PipelineError where it is missing."""
+    from tools.pipeline import PipelineError
+
+    folder = recipe.lmdb_paths(profile, net, 4)["val"]
+    if not os.path.isdir(recipe.absolute(folder)):
+        option = "" if profile == recipe.PAPER.name else f" PROFILE={profile}"
+        raise PipelineError(f"{folder} is missing: make lmdb{option} makes it (or make demo, for the demo)")
+    return recipe.absolute(folder)
+
+
+def read_lmdb(caffe, folder: str):
+    """(name, label, crop) of each face of an LMDB in its order; crop: size x size x 3 uint8, BGR."""
+    import importlib
+
+    import cv2
+    import lmdb
+    import numpy as np
+
+    datum = importlib.import_module(caffe.__name__ + ".proto.caffe_pb2").Datum()
+    with lmdb.open(folder, readonly=True, lock=False) as environment, environment.begin() as transaction:
+        for key, value in transaction.cursor():
+            datum.ParseFromString(value)
+            if datum.encoded:
+                crop = cv2.imdecode(np.frombuffer(datum.data, np.uint8), cv2.IMREAD_COLOR)
+            else:
+                planes = np.frombuffer(datum.data, np.uint8).reshape(datum.channels, datum.height, datum.width)
+                crop = planes.transpose(1, 2, 0)
+            yield key.decode("utf-8", "backslashreplace").split("_", 1)[-1], datum.label, crop
+
+
+def score_lmdb(caffe, classifier, folder: str) -> Tuple[Dict[str, int], Dict[str, float]]:
+    """Labels and probabilities of class 1, by the image's name, of a whole LMDB, with a progress bar."""
+    from tqdm import tqdm
+
+    labels, ones, names, crops = {}, {}, [], []
+    title = recipe.NETS[classifier.net_key].title
+
+    def flush():
+        ones.update(zip(names, map(float, classifier.probabilities(crops))))
+        names.clear()
+        crops.clear()
+
+    for name, label, crop in tqdm(read_lmdb(caffe, folder), desc=title, unit=" faces", disable=None):
+        if name in labels:
+            raise EvaluationError(f"{folder}: two faces have the name {name}; build it again (make lmdb FORCE=1)")
+        labels[name] = int(label)
+        names.append(name)
+        crops.append(crop)
+        if len(names) == classifier.batch:
+            flush()
+    flush()
+    return labels, ones
+
+
+def check_same(first: str, first_labels: Dict[str, int], second: str, second_labels: Dict[str, int]) -> None:
+    """Raise EvaluationError where two nets' validation faces or their labels differ: no mean could be taken."""
+    different = sorted(set(first_labels) ^ set(second_labels))
+    if different:
+        raise EvaluationError(
+            f"the validation faces of {first} and {second} differ in {len(different)} images, {different[0]} for one; "
+            "build both again: make lmdb FORCE=1"
+        )
+    for name, label in first_labels.items():
+        if second_labels[name] != label:
+            raise EvaluationError(f"{name} has the label {label} for {first} but {second_labels[name]} for {second}")
+
+
+def manifest_entry(folder: str, dataset: str = "fotw") -> dict:
+    """The data set's part of the manifest beside the LMDB `folder`; empty where there is none."""
+    from lmdb_builders import manifest
+
+    return manifest.read(os.path.dirname(folder)).get(dataset, {})
+
+
+def check_count(folder: str, scored: int) -> None:
+    """Raise EvaluationError where an LMDB did not hold exactly the faces that its manifest lists."""
+    listed = manifest_entry(folder).get("images", {}).get(os.path.basename(folder))
+    if listed != scored or not scored:
+        raise EvaluationError(
+            f"{folder}: {scored} faces scored, but {'no number' if listed is None else listed} in the manifest.json "
+            "beside it; build it again: make lmdb FORCE=1"
+        )
+
+
+def list_missed(folder: str) -> Dict[str, str]:
+    """Validation photos that did not get into the LMDB `folder`, by its manifest, and why."""
+    skipped = manifest_entry(folder).get("skipped", ())
+    return {entry["image"]: entry.get("reason", "not in the LMDB") for entry in skipped if entry["split"] == "val"}
