@@ -21,6 +21,7 @@
 #= MAX_ITER  iterations instead of the recipe's
 #= ENCODE    how images lie in the LMDBs: raw (default), jpg or png
 #= TEST_SPLIT for lmdb, 1: also build the test partitions
+#= CORRECTIONS for lmdb: corrections.csv of FotW's training labels, as the page of make suspects exports it
 #= PHOTOS    for evaluate: score the whole pipeline on this FotW folder's photos instead
 #= SUBMISSION for evaluate with PHOTOS: also write the challenge's CSV to this file
 #= SCORE     for evaluate with PHOTOS: score this file of the challenge's form instead
@@ -50,7 +51,7 @@ on_attributes = $(filter-out 0 no false,$(ATTRIBUTES))
 need = $(if $(strip $($(1))),,$(error $(2)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test weights lmdb step1 step2 step3 step4 status evaluate table2 table3 predict web crops export prototxt caffe
+.PHONY: help setup demo test weights lmdb step1 step2 step3 step4 status evaluate table2 table3 suspects predict web crops export prototxt caffe
 .PHONY: parity bench fuzz lint cov clean clean-demo distclean again
 
 help: ## list the targets and variables
@@ -85,7 +86,7 @@ weights: $(READY) ## fetch and check VGG_FACE.caffemodel, or take it from VGG_FA
 
 lmdb: $(READY) ## build the LMDBs from CELEBA= and FOTW=, for CROP=
 	@$(PY) -m lmdb_builders.build $(profile) $(call option,--crop,CROP) $(data_sets) $(call option,--encode,ENCODE) \
-		$(if $(filter-out 0 no false,$(TEST_SPLIT)),--test) $(force)
+		$(if $(filter-out 0 no false,$(TEST_SPLIT)),--test) $(call quoted,--corrections,CORRECTIONS) $(force)
 
 step1: $(READY) ## adopt VGG-Face
 step2: $(READY) ## learn CelebA's forty attributes, one model a crop scheme
@@ -109,6 +110,9 @@ table3: $(READY) ## train and compare the paper's cropping schemes (Table 3), fo
 table2 table3:
 	@$(PY) -m tools.tables --table $(@:table%=%) $(profile) $(engine) $(call option,--seeds,SEEDS) \
 		$(call option,--share,SHARE) $(call option,--precision,PRECISION) $(call option,--jobs,JOBS)
+
+suspects: $(READY) ## rank FotW's training labels by how doubtful they are, on a page that exports corrections.csv
+	@$(PY) -m tools.suspects $(profile) $(engine)
 
 predict: $(READY) ## gender and smile of the face in IMAGE=
 	$(call need,IMAGE,make predict needs IMAGE=photo.jpg)

@@ -41,6 +41,7 @@ def get_parser() -> argparse.ArgumentParser:
         "--celeba-images", default="auto", choices=("auto", "wild", "aligned"),
         help="img_celeba or img_align_celeba; auto: the first of them that is there",
     )
+    parser.add_argument("--corrections", metavar="FILE", help="corrections.csv of FotW's training labels (make suspects)")
     parser.add_argument("--test", action="store_true", help="also build the test partitions")
     parser.add_argument("--encode", default="raw", choices=("raw", "jpg", "png"), help="default: %(default)s")
     parser.add_argument("--seed", type=int, help="of the order, shuffled once; default: the profile's")
@@ -59,6 +60,8 @@ def main(argv: Optional[List[str]] = None) -> int:
     options = parser.parse_args(argv)
     if not options.celeba and not options.fotw:
         parser.error("give --celeba FOLDER, --fotw FOLDER or both (make lmdb CELEBA=... FOTW=...)")
+    if options.corrections and not options.fotw:
+        parser.error("--corrections are for FotW's labels: give --fotw FOLDER too")
     if not 0 <= options.max_lost <= 1:
         parser.error("--max-lost is a share, 0 to 1")
     from detector import DetectorError
@@ -90,6 +93,7 @@ def _stop(number, frame) -> None:
 
 
 def _build(options: argparse.Namespace) -> None:
+    from lmdb_builders import corrections
     from lmdb_builders.builder import Settings, build_dataset
     from lmdb_builders.celeba import read_celeba
     from lmdb_builders.files import sole_builder
@@ -111,7 +115,10 @@ def _build(options: argparse.Namespace) -> None:
     with sole_builder(settings.output) as staging:
         # All tables are read before anything is written: a mistake in the second data set shows at once.
         datasets = [read_celeba(options.celeba, options.celeba_images, splits)] if options.celeba else []
-        datasets += [read_fotw(options.fotw, splits)] if options.fotw else []
+        if options.fotw:
+            datasets.append(read_fotw(options.fotw, splits))
+            if options.corrections:
+                corrections.apply(datasets[-1], options.corrections)
         for dataset in datasets:
             for note in dataset.notes:
                 settings.say(f"{dataset.name}: {note}")

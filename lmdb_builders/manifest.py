@@ -30,6 +30,8 @@ def facts(dataset: DataSet, settings, detections: str) -> Dict[str, dict]:
         "seed": settings.seed,
         "labels": list(dataset.label_names),
     }
+    if dataset.corrections:
+        common["corrections_sha256"] = dataset.corrections["sha256"]
     return {
         crop: {**common, "geometry": json.loads(json.dumps(asdict(recipe.CROPS[crop])))} for crop in settings.crops
     }
@@ -88,6 +90,7 @@ def _entry(dataset: DataSet, settings, counts: Counter, lost: List[Skipped], wan
         "skipped_reasons": dict(Counter(entry.reason for entry in lost).most_common()),
         "skipped": [entry._asdict() for entry in lost],
         "unusable_labels": {name: count for name, count in unusable.items() if count},
+        "corrected_labels": dataset.corrections.get("counts", {}),
         "notes": dataset.notes,
         "seconds": round(time.monotonic() - started, 1),
         "built": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

@@ -50,6 +50,7 @@ class DataSet:
     tables: Dict[str, str] = field(default_factory=dict)  # split -> the file whose lines `FaceRecord.line` counts
     sources: Dict[str, str] = field(default_factory=dict)  # annotation file, relative -> sha256
     notes: List[str] = field(default_factory=list)  # worth telling, not wrong
+    corrections: Dict[str, object] = field(default_factory=dict)  # of labels: {"sha256", "counts"} (corrections.py)
 
     def relative(self, path: str) -> str:
         return os.path.relpath(path, self.folder).replace(os.sep, "/")

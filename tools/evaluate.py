@@ -186,16 +186,17 @@ def evaluate_photos(arguments) -> Evaluation:
     if len(predictions) != len(records):
         raise EvaluationError(f"{len(records)} photos are listed, {len(predictions)} came back")
     for record, prediction in zip(records, predictions):
+        image = record.image.rsplit("/", 1)[-1]  # as the table and the LMDBs' keys name it
         if prediction.error is not None:
-            missed[record.image] = prediction.error
+            missed[image] = prediction.error
         for task in recipe.TASKS.values():
             label = record.labels[LABEL_COLUMNS.index(task.fotw_column)]
             if label not in (0, 1):
                 continue
-            truths[task.name][record.image] = label
+            truths[task.name][image] = label
             for net in recipe.PIPELINE_NETS:
                 if recipe.NETS[net].task == task.name:
-                    ones[net][record.image] = prediction.ones.get(net)
+                    ones[net][image] = prediction.ones.get(net)
     for entry in dataset.skipped:  # a row that names no photo or has no box: listed, so it counts
         name = entry.image or f"{entry.file} line {entry.line}"
         missed[name] = entry.reason

@@ -309,3 +309,18 @@ def test_help_loads_nothing_heavy(root, tmp_path):
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "--crop" in done.stdout and not list(tmp_path.iterdir())
+
+
+def test_corrected_labels_are_in_the_lmdb_and_its_manifest(run, tmp_path):
+    """Photo 1, 0,0 in the table, becomes female; photo 2's smile is not used any more."""
+    path = tmp_path / "corrections.csv"
+    path.write_text("image,column,label,correction\nim_GenFex_00001.jpg,Gender,0,1\nim_GenFex_00002.jpg,Smile,1,2\n")
+    labels = lambda task: {key[-9:]: datum.label for key, datum in  # noqa: E731
+                           records(tmp_path / "data" / "scheme1" / f"fotw_{task}_train")}
+    assert run(datasets=("fotw",))[0] == 0
+    plain = {task: labels(task) for task in ("gender", "smile")}
+    status, out, _ = run("--corrections", str(path), datasets=("fotw",))
+    assert status == 0 and "2 training labels corrected" in out
+    assert labels("gender") == {**plain["gender"], "00001.jpg": 1}
+    assert labels("smile") == {name: label for name, label in plain["smile"].items() if name != "00002.jpg"}
+    assert manifest(tmp_path / "data")["fotw"]["corrected_labels"] == {"Gender 0 to 1": 1, "Smile 1 to 2": 1}

@@ -134,7 +134,7 @@ def write_lmdb(net: recipe.Net, listed: int = 20):
     for index in range(20):
         bright, wrong = index % 2, index % 10 == 0
         data = encode_crop(photo(200 if bright else 50, SIZE, SIZE), "raw")
-        writer.put(record_key(index, f"smiles_valset/{index}.jpg"), image_datum(data, SIZE, "raw", int(bright != wrong)))
+        writer.put(record_key(index, f"{index}.jpg"), image_datum(data, SIZE, "raw", int(bright != wrong)))
     writer.close()
     path = os.path.join(os.path.dirname(folder), "manifest.json")
     images = json.load(open(path))["fotw"]["images"] if os.path.exists(path) else {}

@@ -1,0 +1,68 @@
+"""Corrections of FotW's training labels: section 4, "We also correct some definitely wrong annotations in training data".
+
+`corrections.csv`, as the page of `make suspects` exports it: header image, column, label, correction; a row a label. `image`
+is as FotW's table names it, `column` is Gender or Smile, `label` what the table says, `correction` 0, 1 or 2 (undetermined:
+not used for that task). The data set's own files stay as they are.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from dataclasses import replace
+from typing import Dict, Tuple
+
+from lmdb_builders.errors import BuildError
+from lmdb_builders.records import UNUSABLE, DataSet, file_sha256, read_lines
+
+COLUMNS = ("image", "column", "label", "correction")
+SPLIT = "train"  # validation labels stay as published, or accuracies could not be compared with the paper's
+
+
+def read(path: str) -> Dict[Tuple[str, str], Tuple[int, int, int]]:
+    """(image, column) -> (label, correction, line). Raises BuildError that names the line of what is not of the form."""
+    lines = [(number, line) for number, line in enumerate(read_lines(path), 1) if line.strip()]
+    header = [cell.strip() for cell in next(csv.reader([lines[0][1]]))] if lines else []
+    if tuple(header) != COLUMNS:
+        raise BuildError(f"{path}: the first line is not {','.join(COLUMNS)}: give the file that make suspects' page exports")
+    found: Dict[Tuple[str, str], Tuple[int, int, int]] = {}
+    for number, line in lines[1:]:
+        cells = [cell.strip() for cell in next(csv.reader([line]))]
+        values = [{"0": 0, "1": 1, "2": UNUSABLE}.get(cell) for cell in cells[2:]]
+        if len(cells) != len(COLUMNS) or None in values:
+            raise BuildError(f"{path} line {number}: {line.strip()!r} is not image,column,label,correction with 0, 1 or 2")
+        key = (cells[0].rsplit("/", 1)[-1], cells[1])
+        if key in found:
+            raise BuildError(f"{path} line {number}: {cells[1]} of {cells[0]} is corrected in line {found[key][2]} already")
+        found[key] = (values[0], values[1], number)
+    return found
+
+
+def apply(dataset: DataSet, path: str) -> None:
+    """Put the corrections of `path` into the training records of `dataset`, and count them for its manifest.
+
+    Raises BuildError where a row is of no training face, or the table says another label than the row: it was made for
+    another table then.
+    """
+    asked = read(path)
+    counts: Counter = Counter()
+    places = {record.image.rsplit("/", 1)[-1]: place for place, record in enumerate(dataset.records)
+              if record.split == SPLIT}
+    for (image, column), (label, correction, line) in asked.items():
+        if column not in dataset.label_names:
+            raise BuildError(f"{path} line {line}: no label {column}; there are {', '.join(dataset.label_names)}")
+        if image not in places:
+            raise BuildError(f"{path} line {line}: {image} is no face of the training table")
+        place, position = places[image], dataset.label_names.index(column)
+        record = dataset.records[place]
+        if record.labels[position] != label:
+            raise BuildError(f"{path} line {line}: {column} of {image} is {record.labels[position]} in the table, not {label}; "
+                             "the corrections were made for another table")
+        labels = bytearray(record.labels)
+        labels[position] = correction
+        dataset.records[place] = replace(record, labels=bytes(labels))
+        if label != correction:
+            counts[f"{column} {label} to {correction}"] += 1
+    dataset.corrections = {"sha256": file_sha256(path), "counts": dict(sorted(counts.items()))}
+    dataset.notes.append(f"{sum(counts.values())} training labels corrected by {path}: "
+                         + (", ".join(f"{name} {count}" for name, count in sorted(counts.items())) or "none"))

@@ -1,0 +1,219 @@
+"""Rank FotW's training labels by how strongly models that did not see them disagree (section 4, wrong annotations).
+
+    make suspects PROFILE=demo               # writes runs/demo/suspects.html and suspects.csv
+    make lmdb CORRECTIONS=corrections.csv PROFILE=demo FOTW=/data/FotW
+
+Open the page, decide with one key a face, press "save": it exports corrections.csv, which make lmdb applies and counts.
+Needs LMDBs (make lmdb; more schemes see more) and the extra "labels" (cleanlab, scikit-learn). Nets of step 3 add what they
+have learned on CelebA, if they are trained; nets of step 4 have learned the labels in question, and are not asked.
+"""
+
+from __future__ import annotations
+
+if __name__ == "__main__":
+    import os, sys
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    from tools import environment; environment.ensure()
+
+import argparse
+import csv
+import os
+import sys
+from dataclasses import dataclass
+from typing import Dict, List, Sequence, Tuple
+
+import recipe
+
+FOLDS = 5
+REGULARIZATION = 0.001  # C of the logistic regressions: thousands of features for about a thousand faces
+TOP = 0.06  # share of the labels that the page shows
+
+
+class SuspectsError(RuntimeError):
+    """The labels cannot be ranked; the message names what is missing and what makes it."""
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A label and what models that did not see it say."""
+
+    image: str  # file name, as FotW's table and the LMDBs' keys have it
+    task: str
+    label: int
+    probability: float  # of the label, by models that did not see it
+
+
+def get_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--profile", choices=sorted(recipe.PROFILES), default="paper", help="default: %(default)s")
+    parser.add_argument("--top", type=_share, default=TOP, metavar="SHARE", help="of the labels on the page; %(default)s")
+    parser.add_argument("--seed", type=int, default=recipe.PAPER.random_seed, help="of the folds; default: %(default)s")
+    parser.add_argument("--engine", choices=("auto", "caffe", "torch"), default="auto", help="default: %(default)s")
+    parser.add_argument("--gpu", type=int, metavar="ID", help="number of the GPU (default: the CPU)")
+    return parser
+
+
+def _share(text: str) -> float:
+    if not 0 < float(text) <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a share, more than 0 and at most 1")
+    return float(text)
+
+
+# ------------------------------------------------------------------------------------------ features
+def features(profile: recipe.Profile, task: str, load_engine) -> Tuple[Dict[str, int], List[Tuple]]:
+    """(labels by image, blocks) of a task's training faces; a block is (faces, mirrored faces), float32, rows as labels.
+
+    Each scheme whose LMDB is there gives a block of histograms of oriented gradients (Dalal and Triggs, 2005), and one of
+    fc7 for each step 3 that is trained on it. load_engine(): a module that speaks pycaffe.
+    """
+    import numpy as np
+
+    from tools.faces import read_lmdb
+
+    labels: Dict[str, int] = {}
+    blocks: List[Tuple] = []
+    for crop in recipe.CROPS:
+        folder = recipe.absolute(f"{recipe.lmdb_folder(profile.name, crop)}/fotw_{task}_train")
+        if not os.path.isdir(folder):
+            continue
+        faces = sorted(read_lmdb(load_engine(), folder), key=lambda face: face[0])
+        found = {name: label for name, label, _ in faces}
+        if labels and found != labels:
+            raise SuspectsError(f"{folder} does not hold the faces of the other schemes; build all again: make lmdb FORCE=1")
+        labels = found
+        crops = np.stack([crop for _, _, crop in faces])
+        blocks.append((gradients(crops), gradients(crops[:, :, ::-1])))
+        for net in recipe.NETS.values():
+            weights = recipe.step_weights(profile.name, net.key, 3)
+            if net.crop == crop and net.task == task and os.path.isfile(recipe.absolute(weights)):
+                learned = activations(load_engine(), profile, net.key, weights, crops)
+                blocks.append((learned, learned))
+    if not blocks:
+        raise SuspectsError(f"no LMDB of FotW's training faces: make lmdb PROFILE={profile.name} FOTW=path")
+    return labels, blocks
+
+
+def gradients(crops):
+    """Histograms of oriented gradients, N x features float32, of N x H x W x 3 uint8 BGR crops."""
+    import cv2
+    import numpy as np
+
+    size, cell = 64, 8
+    histogram = cv2.HOGDescriptor((size, size), (2 * cell, 2 * cell), (cell, cell), (cell, cell), 9)
+    gray = (cv2.cvtColor(np.ascontiguousarray(crop), cv2.COLOR_BGR2GRAY) for crop in crops)
+    return np.stack([histogram.compute(cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)).ravel()
+                     for image in gray]).astype(np.float32)
+
+
+def activations(caffe, profile: recipe.Profile, net: str, weights: str, crops):
+    """fc7 of a trained net, N x units float32: the mean of the faces and of their mirror images."""
+    import numpy as np
+
+    from tools.pipeline import Classifier
+
+    classifier = Classifier(caffe, profile.name, net, profile.test_batch_size, weights)
+    found = []
+    for start in range(0, len(crops), classifier.batch):
+        part = crops[start:start + classifier.batch]
+        sides = []
+        for side in (part, part[:, :, ::-1]):
+            classifier.probabilities(side)
+            sides.append(np.array(classifier.net.blobs["fc7"].data).reshape(len(part), -1))
+        found.append((sides[0] + sides[1]) / 2)
+    return np.concatenate(found).astype(np.float32)
+
+
+# ------------------------------------------------------------------------------------------ ranking
+def out_of_fold(labels: Sequence[int], blocks: Sequence[Tuple], seed: int, folds: int = FOLDS):
+    """Probabilities of the classes, N x 2, each face's by models that were fitted to the other folds only.
+
+    The mean of a logistic regression a block, each over standardized features.
+    """
+    import numpy as np
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    truth = np.asarray(labels)
+    found = np.zeros((len(truth), 2))
+    splits = StratifiedKFold(folds, shuffle=True, random_state=seed).split(truth, truth)
+    for fitted, asked in splits:
+        for faces, mirrored in blocks:
+            model = make_pipeline(StandardScaler(), LogisticRegression(C=REGULARIZATION, max_iter=40, tol=1e-3))
+            model.fit(np.concatenate([faces[fitted], mirrored[fitted]]), np.tile(truth[fitted], 2))
+            found[asked] += model.predict_proba(faces[asked]) + model.predict_proba(mirrored[asked])
+    return found / found.sum(1, keepdims=True)
+
+
+def rank(labels: Dict[str, Dict[str, int]], blocks: Dict[str, Sequence[Tuple]], seed: int) -> List[Suspect]:
+    """All labels of all tasks, the most suspect first. labels: task -> image -> 0 or 1; blocks: task -> see features."""
+    from cleanlab.rank import get_label_quality_scores
+    import numpy as np
+
+    found = []
+    for task, truth in labels.items():
+        images, values = list(truth), np.array(list(truth.values()))
+        if min(np.bincount(values, minlength=2)) < FOLDS:
+            raise SuspectsError(f"{task}: fewer than {FOLDS} faces of one class; there is nothing to compare with")
+        scores = get_label_quality_scores(values, out_of_fold(values, blocks[task], seed), method="self_confidence")
+        found += [Suspect(image, task, int(label), float(score)) for image, label, score in zip(images, values, scores)]
+    return sorted(found, key=lambda suspect: suspect.probability)
+
+
+def write_csv(path: str, suspects: Sequence[Suspect]) -> None:
+    """Every label, the most suspect first: rank, image, task, label, probability of the label."""
+    with open(path, "w", encoding="utf-8", newline="") as stream:
+        table = csv.writer(stream)
+        table.writerow(["rank", "image", "task", "label", "probability"])
+        for number, suspect in enumerate(suspects, 1):
+            table.writerow([number, suspect.image, suspect.task, suspect.label, f"{suspect.probability:.6f}"])
+
+
+def main(argv=None) -> int:
+    """Return 0 when the page is written, 2 where something is missing."""
+    options = get_parser().parse_args(argv)
+    os.environ.setdefault("GLOG_minloglevel", "1")
+    from lmdb_builders.errors import BuildError
+    from tools import pipeline, suspects_page
+
+    try:
+        _need_libraries()
+        loaded: list = []
+
+        def engine():
+            if not loaded:
+                loaded.append(pipeline.load_engine(options.engine, options.gpu))
+            return loaded[0]
+
+        profile = recipe.PROFILES[options.profile]
+        labels, blocks = {}, {}
+        for task in recipe.TASKS:
+            labels[task], blocks[task] = features(profile, task, engine)
+            print(f"{task}: {len(labels[task]):,} training labels, {len(blocks[task])} kinds of features", flush=True)
+        ranked = rank(labels, blocks, options.seed)
+        folder = f"runs/{profile.name}"
+        os.makedirs(recipe.absolute(folder), exist_ok=True)
+        write_csv(recipe.absolute(f"{folder}/suspects.csv"), ranked)
+        top = ranked[:max(1, round(options.top * len(ranked)))]
+        suspects_page.write(recipe.absolute(f"{folder}/suspects.html"), profile, top, len(ranked), engine())
+    except (SuspectsError, pipeline.PipelineError, BuildError, OSError) as error:
+        print(f"suspects: {error}", file=sys.stderr)
+        return 2
+    print(f"{folder}/suspects.html: {len(top)} of {len(ranked):,} labels, the most suspect first; open it in a browser\n"
+          f"{folder}/suspects.csv: all of them")
+    return 0
+
+
+def _need_libraries() -> None:
+    """Raise SuspectsError where the extra "labels" is not installed."""
+    import importlib.util
+
+    missing = [name for name in ("sklearn", "cleanlab") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise SuspectsError(f"{' and '.join(missing)} are not installed; type: .venv/bin/python -m pip install "
+                            "--constraint requirements.lock --no-build-isolation --editable '.[labels]'")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,221 @@
+"""The page on which a human decides about suspect labels: one HTML file that needs no network, and exports corrections.csv."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from typing import Optional, Sequence
+
+import recipe
+
+PHOTO_PIXELS = 300  # longer side of a photo on the page
+COLUMN = {task.name: task.fotw_column for task in recipe.TASKS.values()}
+
+
+def write(path: str, profile: recipe.Profile, suspects: Sequence, total: int, caffe) -> None:
+    """Write the page for `suspects` (suspects.Suspect), of `total` labels."""
+    photos = _photos(profile, [suspect.image for suspect in suspects], caffe)
+    entries = [
+        {"image": suspect.image.rsplit("/", 1)[-1], "column": COLUMN[suspect.task], "label": suspect.label,
+         "names": [*recipe.TASKS[suspect.task].classes, "undetermined"], "probability": round(suspect.probability, 4),
+         "photo": photos[suspect.image]}
+        for suspect in suspects
+    ]
+    data = json.dumps(entries).replace("</", "<\\/")  # a file name must not end the script
+    text = PAGE.replace("@TOTAL@", f"{total:,}").replace("@PROFILE@", profile.name).replace("@DATA@", data)
+    with open(path + ".part", "w", encoding="utf-8") as stream:
+        stream.write(text)
+    os.replace(path + ".part", path)
+
+
+def _photos(profile: recipe.Profile, images: Sequence[str], caffe) -> dict:
+    """Image -> data: address of the photo where the data set is still in its place, else of its largest crop."""
+    from lmdb_builders import manifest
+
+    wanted, found = set(images), {}
+    for crop in ("scheme4", "scheme2", "scheme3", "scheme1", "scheme5"):
+        folder = recipe.absolute(recipe.lmdb_folder(profile.name, crop))
+        source = _place(manifest.read(folder).get("fotw", {}).get("folder"))
+        for image in wanted - set(found) if source else ():
+            picture = _photo(os.path.join(source, image))
+            if picture is not None:
+                found[image] = picture
+        missing = wanted - set(found)
+        for task in recipe.TASKS if missing else ():
+            found.update(_crops(os.path.join(folder, f"fotw_{task}_train"), missing, caffe))
+    return found
+
+
+def _place(folder: Optional[str]) -> Optional[str]:
+    """Folder of the training photos, None where the data set is not there any more."""
+    from lmdb_builders.errors import BuildError
+    from lmdb_builders.fotw import find_split
+
+    try:
+        return find_split(folder, "train")[1] if folder and os.path.isdir(folder) else None
+    except BuildError:
+        return None
+
+
+def _photo(path: str) -> Optional[str]:
+    import cv2
+
+    from lmdb_builders.errors import ImageError
+    from lmdb_builders.images import read_image
+
+    try:
+        pixels = read_image(path)
+    except (ImageError, OSError):
+        return None
+    scale = PHOTO_PIXELS / max(pixels.shape[:2])
+    if scale < 1:
+        pixels = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    return as_address(pixels)
+
+
+def _crops(folder: str, images: set, caffe) -> dict:
+    from tools.faces import read_lmdb
+
+    if not os.path.isdir(folder):
+        return {}
+    return {name: as_address(crop) for name, _, crop in read_lmdb(caffe, folder) if name in images}
+
+
+def as_address(pixels, quality: int = 85) -> str:
+    """data: address of a JPEG of `pixels`, H x W x 3 uint8 BGR."""
+    import cv2
+
+    _, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
+
+
+PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Suspect labels</title>
+<style>
+:root { color-scheme: light dark; --line: #8884; --accent: #2e7d5b; --change: #d1495b; }
+body { font: 16px/1.45 system-ui, sans-serif; margin: 0 auto; max-width: 68rem; padding: 1.2rem; }
+h1 { font-size: 1.3rem; margin: 0 0 .3rem; }
+p { margin: .2rem 0 .8rem; max-width: 46rem; }
+kbd { border: 1px solid var(--line); border-bottom-width: 2px; border-radius: .25rem; padding: 0 .4rem; font: inherit; }
+#bar { position: sticky; top: 0; background: Canvas; padding: .5rem 0; display: flex; gap: 1rem; align-items: center;
+       border-bottom: 1px solid var(--line); z-index: 1; flex-wrap: wrap; }
+button { font: inherit; padding: .35rem .9rem; border-radius: .4rem; border: 1px solid var(--accent);
+         background: var(--accent); color: #fff; cursor: pointer; }
+button:disabled { opacity: .45; cursor: default; }
+ol { list-style: none; margin: 1rem 0; padding: 0; display: grid; gap: .9rem;
+     grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); }
+li { border: 2px solid var(--line); border-radius: .6rem; padding: .6rem; scroll-margin: 5rem; }
+li.now { border-color: var(--accent); box-shadow: 0 0 0 3px #2e7d5b44; }
+li img { width: 100%; height: 13rem; object-fit: contain; border-radius: .3rem; background: #8882; }
+.label { font-weight: 600; }
+.doubt { float: right; font-variant-numeric: tabular-nums; opacity: .75; }
+.decision { min-height: 1.5em; color: var(--change); font-weight: 600; }
+.decision.kept { color: var(--accent); }
+small { opacity: .7; overflow-wrap: anywhere; }
+</style>
+</head>
+<body>
+<h1>Suspect labels of FotW's training faces (profile @PROFILE@)</h1>
+<p>Of @TOTAL@ labels, those that models which did not see them disagree with most, the most suspect first. A model's doubt
+is no proof: look at the face. <kbd>c</kbd> correct the label, <kbd>u</kbd> undetermined (not used for this task),
+<kbd>k</kbd> keep it, <kbd>x</kbd> undo, <kbd>&larr;</kbd> <kbd>&rarr;</kbd> move. Decisions stay in this browser.</p>
+<div id="bar"><span id="count"></span><button id="save">Save corrections.csv</button>
+<span>then: make lmdb CORRECTIONS=corrections.csv FOTW=&hellip;</span></div>
+<ol id="faces"></ol>
+<script id="data" type="application/json">@DATA@</script>
+<script>
+"use strict";
+const faces = JSON.parse(document.getElementById("data").textContent);
+const list = document.getElementById("faces");
+const key = face => face.image + "|" + face.column + "|" + face.label;
+const store = "suspects of @PROFILE@";
+let decisions = {};
+try { decisions = JSON.parse(localStorage.getItem(store)) || {}; } catch (error) { decisions = {}; }
+let now = 0;
+
+faces.forEach((face, number) => {
+  const item = document.createElement("li");
+  const photo = document.createElement("img");
+  photo.src = face.photo;
+  photo.alt = "face " + (number + 1);
+  const doubt = document.createElement("span");
+  doubt.className = "doubt";
+  doubt.textContent = (100 * face.probability).toFixed(1) + " %";
+  doubt.title = "probability of the label";
+  const label = document.createElement("span");
+  label.className = "label";
+  label.textContent = face.column + ": " + face.names[face.label];
+  const decision = document.createElement("div");
+  decision.className = "decision";
+  const name = document.createElement("small");
+  name.textContent = (number + 1) + ". " + face.image;
+  item.append(photo, doubt, label, decision, name);
+  item.addEventListener("click", () => select(number));
+  list.append(item);
+});
+
+function show(number) {
+  const face = faces[number], chosen = decisions[key(face)];
+  const text = list.children[number].querySelector(".decision");
+  text.className = chosen === face.label ? "decision kept" : "decision";
+  text.textContent = chosen === undefined ? "" : chosen === face.label ? "kept" : "\\u2192 " + face.names[chosen];
+}
+
+function count() {
+  const decided = faces.filter(face => decisions[key(face)] !== undefined);
+  const changed = decided.filter(face => decisions[key(face)] !== face.label);
+  document.getElementById("count").textContent =
+    decided.length + " of " + faces.length + " decided, " + changed.length + " corrected";
+  document.getElementById("save").disabled = !changed.length;
+}
+
+function select(number) {
+  list.children[now].classList.remove("now");
+  now = Math.max(0, Math.min(faces.length - 1, number));
+  list.children[now].classList.add("now");
+  list.children[now].scrollIntoView({block: "nearest"});
+}
+
+function decide(value) {
+  if (value === undefined) delete decisions[key(faces[now])]; else decisions[key(faces[now])] = value;
+  try { localStorage.setItem(store, JSON.stringify(decisions)); } catch (error) { /* private window: this page only */ }
+  show(now);
+  count();
+  if (value !== undefined) select(now + 1);
+}
+
+function quoted(text) { return /[",\\n]/.test(text) ? '"' + text.replace(/"/g, '""') + '"' : text; }
+
+function corrections() {
+  const rows = faces.filter(face => decisions[key(face)] !== undefined && decisions[key(face)] !== face.label)
+    .map(face => [quoted(face.image), face.column, face.label, decisions[key(face)]].join(","));
+  return ["image,column,label,correction", ...rows].join("\\n") + "\\n";
+}
+
+document.getElementById("save").addEventListener("click", () => {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([corrections()], {type: "text/csv"}));
+  link.download = "corrections.csv";
+  link.click();
+  URL.revokeObjectURL(link.href);
+});
+
+document.addEventListener("keydown", event => {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  const actions = {c: () => decide(1 - faces[now].label), u: () => decide(2), k: () => decide(faces[now].label),
+                   x: () => decide(undefined), ArrowRight: () => select(now + 1), ArrowLeft: () => select(now - 1)};
+  if (actions[event.key]) { event.preventDefault(); actions[event.key](); }
+});
+
+faces.forEach((face, number) => show(number));
+count();
+select(0);
+</script>
+</body>
+</html>
+"""
