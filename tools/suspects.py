@@ -134,15 +134,17 @@ def out_of_fold(labels: Sequence[int], blocks: Sequence[Tuple], seed: int, folds
     from sklearn.model_selection import StratifiedKFold
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
 
     truth = np.asarray(labels)
     found = np.zeros((len(truth), 2))
     splits = StratifiedKFold(folds, shuffle=True, random_state=seed).split(truth, truth)
-    for fitted, asked in splits:
-        for faces, mirrored in blocks:
-            model = make_pipeline(StandardScaler(), LogisticRegression(C=REGULARIZATION, max_iter=40, tol=1e-3))
-            model.fit(np.concatenate([faces[fitted], mirrored[fitted]]), np.tile(truth[fitted], 2))
-            found[asked] += model.predict_proba(faces[asked]) + model.predict_proba(mirrored[asked])
+    with threadpool_limits(1):  # so few faces take longer with several threads, much longer beside other work
+        for fitted, asked in splits:
+            for faces, mirrored in blocks:
+                model = make_pipeline(StandardScaler(), LogisticRegression(C=REGULARIZATION, max_iter=40, tol=1e-3))
+                model.fit(np.concatenate([faces[fitted], mirrored[fitted]]), np.tile(truth[fitted], 2))
+                found[asked] += model.predict_proba(faces[asked]) + model.predict_proba(mirrored[asked])
     return found / found.sum(1, keepdims=True)
 
 
