@@ -51,7 +51,7 @@ on_attributes = $(filter-out 0 no false,$(ATTRIBUTES))
 need = $(if $(strip $($(1))),,$(error $(2)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test weights lmdb step1 step2 step3 step4 status evaluate table2 table3 suspects predict web crops export prototxt caffe
+.PHONY: help setup demo test weights lmdb step1 step2 step3 step4 status evaluate table2 table3 suspects report predict web crops export prototxt caffe
 .PHONY: parity bench fuzz lint cov clean clean-demo distclean again
 
 help: ## list the targets and variables
@@ -113,6 +113,9 @@ table2 table3:
 
 suspects: $(READY) ## rank FotW's training labels by how doubtful they are, on a page that exports corrections.csv
 	@$(PY) -m tools.suspects $(profile) $(engine)
+
+report: $(READY) ## write runs/PROFILE/report.html: recipe, data, curves, results beside the paper's, mistakes, sha256
+	@$(PY) -m tools.report $(profile)
 
 predict: $(READY) ## gender and smile of the face in IMAGE=
 	$(call need,IMAGE,make predict needs IMAGE=photo.jpg)

@@ -1,0 +1,135 @@
+"""The report: what it finds, what it says is missing, and that it is one page that needs nothing else."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+
+import numpy as np
+import pytest
+
+import recipe
+from lmdb_builders.lmdb_writer import LmdbWriter, encode_crop, image_datum, record_key
+from tools import metrics, report
+
+SIZE = recipe.DEMO.stored_size
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.setattr(recipe, "ROOT", str(tmp_path))
+    return tmp_path
+
+
+def write(path, content) -> None:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w", encoding="utf-8") as stream:
+        stream.write(content if isinstance(content, str) else json.dumps(content))
+
+
+def add_training(project, stem: str, seed: int = 2016) -> None:
+    write(project / f"weights/demo/{stem}.caffemodel", "x")
+    write(project / f"weights/demo/{stem}.caffemodel.json", {
+        "iteration": 40, "loss": 0.31, "accuracy": 0.875, "seconds": 95, "seed": seed, "engine": "torchcaffe 1.2",
+        "precision": "float32", "sha256": "ab" * 32, "versions": {"python": "3.11.2", "numpy": "2.4"}})
+    os.makedirs(project / f"runs/demo/{stem}")
+    numbers = metrics.Metrics(str(project / f"runs/demo/{stem}/metrics.csv"))
+    for iteration in (0, 20, 40):
+        numbers.add(iteration, iteration, train_loss=0.7 - iteration / 100, val_loss=0.7 - iteration / 90, val_accuracy=0.6)
+    numbers.close()
+
+
+def add_faces(project) -> None:
+    for scheme in ("scheme3", "scheme4"):
+        for task in recipe.TASKS:
+            writer = LmdbWriter(str(project / f"data/demo/{scheme}/fotw_{task}_val"))
+            for index, name in enumerate("abcd"):
+                crop = np.full((SIZE, SIZE, 3), 60 * index, np.uint8)
+                writer.put(record_key(index, f"{name}.jpg"), image_datum(encode_crop(crop, "raw"), SIZE, "raw", index % 2))
+            writer.close()
+        write(project / f"data/demo/{scheme}/manifest.json", {"fotw": {
+            "images": {"fotw_gender_val": 4}, "skipped_reasons": {"no face found": 2}, "notes": ["a note"],
+            "corrected_labels": {"Smile 1 to 0": 3}}})
+
+
+def add_evaluation(project) -> None:
+    """Of gender a is wrong with 0.9, c with 0.7, b is right, d has no answer; <i> tests that names are escaped."""
+    columns = ["image", "gender_label", "smile_label", "gender_probability", "smile_probability", "missed"]
+    with open(project / "runs/demo/evaluation.csv", "w", newline="") as stream:
+        table = csv.writer(stream)
+        table.writerow(columns)
+        table.writerows([["c.jpg", 0, 1, 0.7, 0.9, ""], ["a.jpg", 1, 1, 0.1, 0.8, ""], ["b.jpg", 1, 1, 0.99, 0.9, ""],
+                         ["d.jpg", 1, "", "", "", "no face found"], ["<i>.jpg", 0, 1, 0.6, 0.6, ""]])
+    figure = {"accuracy": 0.4, "interval": [0.2, 0.6], "faces": 5, "missed": 1, "confusion": [[0, 2], [1, 1]], "auc": 0.5,
+              "ece": None, "paper": 91.66}
+    write(project / "runs/demo/evaluation.json", {
+        "protocol": "training phase", "figures": dict.fromkeys(("gender", "smile", "snet1", "snet2"), figure),
+        "challenge": {"sum": 2.5, "images": 4, "mean_accuracy": 0.4}})
+
+
+def add_table(project) -> None:
+    row = {"name": "with all steps", "task": "gender", "paper": 91.66, "accuracy": 88.0, "interval": [85.0, 90.5],
+           "difference": -3.66, "faces": 5, "accuracies": [88.0]}
+    ordering = {"task": "gender", "better": "with all steps", "worse": "without step 3", "paper": 0.36, "difference": 1.5,
+                "interval": [-0.5, 3.0], "tests": [{"first": 9, "second": 4, "p": 0.27}], "wins": 1,
+                "verdict": "as the paper, within chance"}
+    write(project / "runs/demo/table2.json", {"table": 2, "share": 1.0, "precision": "float32", "seeds": [2016],
+                                              "rows": [row], "orderings": [ordering]})
+
+
+def page(project) -> str:
+    return (project / "runs/demo/report.html").read_text(encoding="utf-8")
+
+
+def test_everything(project, capsys):
+    add_training(project, "step1")
+    add_training(project, "step2_scheme3")
+    add_training(project, "step4_gnet")
+    add_training(project, "step4_gnet-seed7", seed=7)
+    add_faces(project)
+    add_evaluation(project)
+    add_table(project)
+    assert report.main(["--profile", "demo"]) == 0
+    text = page(project)
+    for expected in ("40.00 %", "paper 91.66 %", "2 no face found", "Smile 1 to 0: 3", "1 min 35 s", "87.50 %", "seed7",
+                     "ab" * 32, "numpy 2.4, python 3.11.2", "as the paper, within chance", "85.00 .. 90.50",
+                     "2.5 over 4 images", "forty attributes on CelebA"):
+        assert expected in text, expected
+    assert "make table3 PROFILE=demo" in text and "make table2 PROFILE" not in text
+    assert text.count('class="curves"') == 2 and text.count('<img src="data:image/jpeg') == 4 * 2 + 2  # the sheet; two mistakes with crops
+    for item in ("crop_size", "max_iter", "lr_mult"):  # each departure of the demo is there
+        assert f"<td>{item}</td>" in text
+
+
+def test_the_page_needs_nothing_else(project):
+    add_training(project, "step4_gnet")
+    add_faces(project)
+    assert report.main(["--profile", "demo"]) == 0
+    text = page(project)
+    assert not re.search(r"<(script|link|iframe)", text)
+    assert all(address.startswith(("data:", "#")) for address in re.findall(r'(?:src|href)="([^"]*)"', text))
+    assert "url(" not in text and str(project) not in text
+
+
+def test_mistakes_are_the_most_confident_first_and_escaped(project):
+    add_training(project, "step4_gnet")
+    add_evaluation(project)
+    found = report.mistakes("demo")
+    assert [(row["image"], row["answer"], row["label"]) for row in found["gender"]] == [
+        ("a.jpg", 0, 1), ("c.jpg", 1, 0), ("<i>.jpg", 1, 0)]
+    assert found["smile"] == [] and len(report.mistakes("demo", 2)["gender"]) == 2
+    assert report.main(["--profile", "demo"]) == 0
+    assert "&lt;i&gt;.jpg" in page(project) and "<i>" not in page(project)
+
+
+def test_departures_are_the_profiles_fields():
+    assert report.departures(recipe.PAPER) == []
+    found = {item["name"]: (item["paper"], item["ours"]) for item in report.departures(recipe.DEMO)}
+    assert found["crop_size"] == (224, 56) and "momentum" not in found and "name" not in found
+
+
+def test_nothing_to_report(project, capsys):
+    assert report.main(["--profile", "demo"]) == 2
+    assert "nothing of profile demo is there yet" in capsys.readouterr().err

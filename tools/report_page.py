@@ -1,0 +1,330 @@
+"""tools/report.py's page: HTML with everything inside it, for screens and for paper."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import time
+from html import escape
+from typing import Dict, Iterable, List, Sequence
+
+import recipe
+from tools.progress import duration
+from tools.suspects_page import as_address
+
+COLORS = ("#2e7d5b", "#d1495b", "#3b6ea5", "#b07d2b", "#7a5ea8", "#5f6b6d")
+
+
+def write(path: str, found: dict) -> None:
+    """Write the page of what tools/report.py's collect has found."""
+    profile = found["profile"]
+    sections = [
+        ("Summary", summary(found)), ("Recipe", recipe_section(found)), ("Data", data_section(found)),
+        ("Training", training_section(found)), ("Evaluation", evaluation_section(found)),
+        ("Table 2: training schemes", table_section(found, 2)), ("Table 3: cropping schemes", table_section(found, 3)),
+        ("Crops", crops_section(found)), ("Most confident mistakes", mistakes_section(found)),
+        ("Provenance", provenance_section(found)),
+    ]
+    links = " ".join(f'<a href="#part{number}">{escape(title.split(":")[0])}</a>'
+                     for number, (title, _) in enumerate(sections))
+    body = "\n".join(f'<section id="part{number}"><h2>{escape(title)}</h2>\n{text}\n</section>'
+                     for number, (title, text) in enumerate(sections))
+    text = (PAGE.replace("@PROFILE@", escape(profile.name)).replace("@DATE@", time.strftime("%Y-%m-%d %H:%M"))
+            .replace("@LINKS@", links).replace("@BODY@", body))
+    with open(path + ".part", "w", encoding="utf-8") as stream:
+        stream.write(text)
+    os.replace(path + ".part", path)
+
+
+# ------------------------------------------------------------------------------------------ pieces
+def table(head: Sequence[str], rows: Iterable[Sequence], numbers: Sequence[int] = ()) -> str:
+    """A table of cells (text, escaped here); `numbers`: columns that are set to the right."""
+    def cells(tag, row):
+        return "".join(f'<{tag}{" class=number" if column in numbers else ""}>{escape(str(cell))}</{tag}>'
+                       for column, cell in enumerate(row))
+
+    lines = "".join(f"<tr>{cells('td', row)}</tr>\n" for row in rows)
+    return f'<div class="wide"><table><thead><tr>{cells("th", head)}</tr></thead><tbody>\n{lines}</tbody></table></div>'
+
+
+def missing(what: str, command: str) -> str:
+    return f'<p class="missing">{escape(what)}: <code>{escape(command)}</code></p>'
+
+
+def percent(share) -> str:
+    return "-" if share is None else f"{100 * share:.2f} %"
+
+
+def option(found: dict) -> str:
+    return "" if found["profile"] is recipe.PAPER else f" PROFILE={found['profile'].name}"
+
+
+def picture(pixels, title: str) -> str:
+    return f'<img src="{as_address(pixels, 90)}" alt="{escape(title, quote=True)}">'
+
+
+# ------------------------------------------------------------------------------------------ sections
+def summary(found: dict) -> str:
+    """The accuracies beside the paper's, in large figures."""
+    if not found["evaluations"]:
+        return missing("Nothing is evaluated yet", f"make evaluate{option(found)}")
+    cards = []
+    for name, figure in found["evaluations"][0]["figures"].items():
+        low, high = (100 * value for value in figure["interval"])
+        title = {"gender": "Gender, GNet", "smile": "Smile, SNet1 + SNet2"}.get(name, "Smile, " + name.replace("sn", "SN"))
+        cards.append(f'<div class="card"><div class="title">{escape(title)}</div><div class="figure">{percent(figure["accuracy"])}'
+                     f'</div><div>{low:.1f} .. {high:.1f}, {figure["faces"]:,} faces</div>'
+                     f'<div class="paper">paper {figure["paper"]:.2f} %</div></div>')
+    note = "" if found["profile"] is recipe.PAPER else (
+        f"<p>The paper's nets see 224 pixels, start from VGG-Face and train on its data; these are for "
+        f"{escape(found['profile'].why)}.</p>")
+    return f'<div class="cards">{"".join(cards)}</div>{note}'
+
+
+def recipe_section(found: dict) -> str:
+    """The four steps with their numbers, and each number that is not the paper profile's."""
+    profile = found["profile"]
+    steps = [(f"{step.number}: {step.title}", step.model, "-" if step.number == 1 else f"{profile.base_lr[step.number]:g}",
+              "-" if step.number == 1 else f"{profile.max_iter[step.number]:,} x {profile.batch_size}", step.source)
+             for step in recipe.STEPS.values()]
+    text = table(("step", "result", "learning rate", "iterations x batch", "source"), steps)
+    if found["departures"]:
+        rows = [(item["name"], _value(item["paper"]), _value(item["ours"])) for item in found["departures"]]
+        return text + "<h3>Departures from the paper profile</h3>" + table(("setting", "paper profile", "here"), rows)
+    return text + "<p>Nothing departs from the paper profile (docs/fidelity.md argues what the paper leaves open).</p>"
+
+
+def _value(value) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {_value(part)}" for name, part in value.items())
+    return f"{value:g}" if isinstance(value, float) else f"{value:,}" if type(value) is int else str(value)
+
+
+def data_section(found: dict) -> str:
+    """Counts of the LMDBs, what was skipped, and corrected labels."""
+    if not found["data"]:
+        return missing("No LMDB", f"make lmdb{option(found)} CELEBA=path FOTW=path")
+    rows, notes = [], []
+    for entry in found["data"]:
+        counts = ", ".join(f"{name.split('_', 1)[1]} {count:,}" for name, count in entry["images"].items()
+                           if not name.endswith("_labels"))
+        skipped = ", ".join(f"{count} {reason}" for reason, count in entry.get("skipped_reasons", {}).items()) or "none"
+        corrected = ", ".join(f"{name}: {count}" for name, count in entry.get("corrected_labels", {}).items()) or "none"
+        rows.append((entry["scheme"], {"celeba": "CelebA", "fotw": "FotW"}[entry["dataset"]], counts, skipped, corrected))
+        notes += entry.get("notes", [])
+    return table(("scheme", "data set", "faces", "skipped", "corrected labels"), rows) + "".join(
+        f"<p>{escape(note)}</p>" for note in dict.fromkeys(notes))
+
+
+def training_section(found: dict) -> str:
+    """Curves of each step, and a line a training."""
+    records = [record for record in found["trainings"] if record["number"] > 1]
+    if not records:
+        return missing("Nothing is trained", f"make step1{option(found)}, and on to step4")
+    parts = []
+    for number in (2, 3, 4):
+        own = [record for record in records if record["number"] == number]
+        if own:
+            step = recipe.STEPS[number]
+            parts.append(f"<h3>Step {number}: {escape(step.title)}</h3>" + curves(own))
+    rows = [(record["number"], title(record), record["variant"] or "-", f"{record['iteration']:,}",
+             "-" if record["loss"] is None else f"{record['loss']:.4f}", percent(record["accuracy"]),
+             duration(record.get("seconds") or 0), record.get("seed", "-")) for record in records]
+    return "".join(parts) + "<h3>Every training</h3>" + table(
+        ("step", "net", "variant", "iterations", "validation loss", "accuracy", "time", "seed"), rows, (0, 3, 4, 5, 7))
+
+
+def title(record: dict) -> str:
+    return recipe.NETS[record["name"]].title if record["name"] in recipe.NETS else record["name"] or "VGG-Face"
+
+
+def curves(records: List[dict]) -> str:
+    """Validation loss and accuracy of a step's trainings as one SVG: a panel a net, a line a training."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+    import matplotlib
+
+    names = list(dict.fromkeys(record["name"] for record in records))
+    columns = min(4, len(names))
+    lines = -(-len(names) // columns)
+    figure = Figure(figsize=(2.9 * columns, 3.4 * lines), layout="constrained")
+    FigureCanvasSVG(figure)
+    axes = figure.subplots(2 * lines, columns, squeeze=False, sharex=True)
+    for place in range(lines * columns):
+        above, below = axes[2 * (place // columns)][place % columns], axes[2 * (place // columns) + 1][place % columns]
+        if place >= len(names):
+            above.set_axis_off()
+            below.set_axis_off()
+            continue
+        own = [record for record in records if record["name"] == names[place]]
+        for number, record in enumerate(own):
+            color = COLORS[number % len(COLORS)]
+            _line(above, record["metrics"], "train_loss", color, 0.7, 0.35)
+            _line(above, record["metrics"], "val_loss", color, 1.6, 1.0)
+            _line(below, record["metrics"], "val_accuracy", color, 1.6, 1.0, 100)
+        losses = [row[key] for record in own for row in record["metrics"][1:] for key in ("train_loss", "val_loss")
+                  if row[key] is not None]
+        above.set_ylim(0, 1.1 * max(losses) if losses else 1)
+        above.set_title(title(own[0]), loc="left", fontsize=9)
+        above.set_ylabel("loss", fontsize=8)
+        below.set_ylabel("accuracy, %", fontsize=8)
+        for part in (above, below):
+            part.grid(color="#8883", linewidth=0.6)
+            part.spines[["top", "right"]].set_visible(False)
+            part.tick_params(labelsize=7)
+    stream = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "report"}):
+        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
+    data = base64.b64encode(stream.getvalue().encode()).decode()
+    return (f'<img class="curves" alt="loss and accuracy curves" src="data:image/svg+xml;base64,{data}">'
+            "<p class=caption>Thin: training loss; thick: validation. A line a training, in the order of the list below.</p>")
+
+
+def _line(axes, rows: List[dict], column: str, color: str, width: float, alpha: float, scale: float = 1) -> None:
+    points = [(row["iteration"], scale * row[column]) for row in rows if row[column] is not None]
+    if points:
+        axes.plot(*zip(*points), color=color, linewidth=width, alpha=alpha)
+
+
+def evaluation_section(found: dict) -> str:
+    """Each evaluation's figures and confusion."""
+    if not found["evaluations"]:
+        return missing("Nothing is evaluated yet", f"make evaluate{option(found)}")
+    parts = []
+    for evaluation in found["evaluations"]:
+        rows = []
+        for name, figure in evaluation["figures"].items():
+            low, high = (f"{100 * value:.2f}" for value in figure["interval"])
+            rows.append((name, f"{figure['faces']:,}", percent(figure["accuracy"]), f"{low} .. {high}",
+                         f"{figure['paper']:.2f} %", *("-" if figure.get(key) is None else f"{figure[key]:.4f}"
+                                                       for key in ("auc", "ece")), figure["missed"]))
+        parts.append(f"<h3>{escape(evaluation['protocol'][0].upper() + evaluation['protocol'][1:])}</h3>" + table(
+            ("answers", "faces", "accuracy", "95 % interval", "paper", "AUC", "ECE", "missed"), rows, range(1, 8)))
+        for task in recipe.TASKS.values():
+            confusion = evaluation["figures"][task.name]["confusion"]
+            parts.append(table((f"{task.name}: label", *(f"answered {name}" for name in task.classes)),
+                               [(name, *row) for name, row in zip(task.classes, confusion)], (1, 2)))
+        challenge = evaluation["challenge"]
+        if challenge["images"]:
+            parts.append(f"<p>Organizers' error: {challenge['sum']:.1f} over {challenge['images']:,} images; the paper's "
+                         f"{recipe.CHALLENGE_ERROR} is such a sum in our reading (docs/fidelity.md).</p>")
+    return "".join(parts)
+
+
+def table_section(found: dict, number: int) -> str:
+    """A table of the paper beside ours, its picture, and whether each ordering holds."""
+    content = found["tables"][number]
+    if content is None:
+        return missing(f"Table {number} is not made yet", f"make table{number}{option(found)}")
+    rows = [(row["task"], row["name"], f"{row['paper']:.2f} %", f"{row['accuracy']:.2f} %", f"{row['difference']:+.2f}",
+             f"{row['interval'][0]:.2f} .. {row['interval'][1]:.2f}") for row in content["rows"]]
+    tests = [(item["task"], f"{item['better']} > {item['worse']}", f"+{item['paper']:.2f}", f"{item['difference']:+.2f}",
+              f"{item['interval'][0]:+.2f} .. {item['interval'][1]:+.2f}",
+              " ".join(f"{test['p']:.2g}" for test in item["tests"]), item["verdict"]) for item in content["orderings"]]
+    facts = (f"<p>{100 * content['share']:g} % of the recipe's iterations, {escape(content['precision'])}, seeds "
+             f"{', '.join(map(str, content['seeds']))}.</p>")
+    image = ""
+    if os.path.exists(found["pictures"][number]):
+        with open(found["pictures"][number], "rb") as stream:
+            data = base64.b64encode(stream.read()).decode()
+        image = f'<img class="figure" alt="Table {number} as a picture" src="data:image/png;base64,{data}">'
+    return (facts + table(("task", "row", "paper", "ours", "difference", "95 % interval"), rows, range(2, 6)) + image
+            + "<h3>The paper's orderings, on the same faces</h3>"
+            + table(("task", "the paper says", "paper", "ours", "95 % interval", "McNemar's p", "holds?"), tests, range(2, 6)))
+
+
+def crops_section(found: dict) -> str:
+    """Validation faces drawn at random, a column a scheme."""
+    if not found["faces"]:
+        return missing("No LMDB of FotW", f"make lmdb{option(found)} FOTW=path CROP=all")
+    schemes = [scheme for scheme in recipe.CROPS if any(scheme in crops for crops in found["faces"].values())]
+    head = "".join(f"<th>{escape(scheme)}<br><small>{escape(recipe.CROPS[scheme].describes.split(':')[0])}</small></th>"
+                   for scheme in schemes)
+    rows = "".join("<tr>" + "".join(
+        f"<td>{picture(crops[scheme], scheme) if scheme in crops else ''}</td>" for scheme in schemes) + "</tr>\n"
+        for crops in found["faces"].values())
+    return f'<div class="wide"><table class="crops"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+
+
+def mistakes_section(found: dict) -> str:
+    """The wrong answers with the highest probabilities, as the nets see the faces."""
+    if not found["mistakes"]:
+        return missing("Nothing is evaluated yet", f"make evaluate{option(found)}")
+    parts = []
+    for task, rows in found["mistakes"].items():
+        classes, cards = recipe.TASKS[task].classes, []
+        for row in rows:
+            crops: Dict[str, object] = found["mistaken"][task].get(row["image"], {})
+            image = next((picture(crops[scheme], row["image"]) for scheme in ("scheme4", "scheme3", "scheme1", "scheme5")
+                          if scheme in crops), "")
+            cards.append(f'<figure>{image}<figcaption><b>{escape(classes[row["answer"]])}</b> {100 * row["probability"]:.1f} %'
+                         f'<br>label: {escape(classes[row["label"]])}<br><small>{escape(row["image"])}</small></figcaption></figure>')
+        parts.append(f'<h3>{escape(task.capitalize())}</h3><div class="faces">{"".join(cards) or "none"}</div>')
+    return "<p>The label may be the mistake: make suspects ranks those of training faces.</p>" + "".join(parts)
+
+
+def provenance_section(found: dict) -> str:
+    """Versions, and seed, precision, engine and sha256 of every weights file."""
+    versions = sorted({", ".join(f"{name} {value}" for name, value in sorted(record.get("versions", {}).items()))
+                       for record in found["trainings"]})
+    rows = [(record["stem"], record.get("engine", "-"), record.get("precision", "-"), record.get("seed", "-"),
+             record.get("sha256", "-")) for record in found["trainings"]]
+    return "".join(f"<p>{escape(text)}</p>" for text in versions if text) + table(
+        ("weights", "engine", "precision", "seed", "sha256"), rows)
+
+
+PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Gender and smile: run of profile @PROFILE@</title>
+<style>
+:root { --ink: #1d2a26; --soft: #5f6b66; --line: #dde3e0; --accent: #2e7d5b; --paper: #d1495b; }
+* { box-sizing: border-box; }
+body { font: 15px/1.5 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; color: var(--ink); background: #fff; margin: 0; }
+header { background: #f1f6f3; border-bottom: 3px solid var(--accent); padding: 1.6rem max(1.2rem, calc(50% - 34rem)); }
+header h1 { margin: 0 0 .2rem; font-size: 1.6rem; }
+header nav { margin-top: .7rem; display: flex; flex-wrap: wrap; gap: .2rem 1.1rem; }
+header a { color: var(--accent); text-decoration: none; }
+main { max-width: 70rem; margin: 0 auto; padding: .5rem 1.2rem 3rem; }
+h2 { font-size: 1.25rem; margin: 2.2rem 0 .7rem; border-bottom: 1px solid var(--line); padding-bottom: .25rem; }
+h3 { font-size: 1rem; margin: 1.3rem 0 .4rem; }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(13rem, 1fr)); gap: .9rem; }
+.card { border: 1px solid var(--line); border-left: 5px solid var(--accent); border-radius: .5rem; padding: .8rem 1rem; }
+.card .title { font-weight: 600; } .card .figure { font-size: 2rem; font-weight: 700; line-height: 1.25; }
+.card .paper { color: var(--paper); }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; margin: .4rem 0 .8rem; font-size: .9rem; }
+th, td { text-align: left; padding: .22rem .7rem .22rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
+th { color: var(--soft); font-weight: 600; }
+.number { text-align: right; font-variant-numeric: tabular-nums; }
+td { overflow-wrap: anywhere; } section:last-child td { font-size: .78rem; }
+img.curves, img.figure { max-width: 100%; height: auto; }
+.caption, small { color: var(--soft); }
+table.crops img { width: 7rem; height: 7rem; border-radius: .25rem; display: block; }
+.crops td { border: 0; padding: .2rem .5rem .2rem 0; } .crops th { max-width: 8rem; }
+.faces { display: grid; grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)); gap: .8rem; }
+figure { margin: 0; } figure img { width: 100%; border-radius: .35rem; image-rendering: auto; }
+figcaption { font-size: .85rem; line-height: 1.35; } figcaption b { color: var(--paper); }
+.missing { background: #faf5e8; border-left: 4px solid #b07d2b; padding: .5rem .8rem; }
+@media print {
+  header nav { display: none; } body { font-size: 10.5px; } h2 { break-after: avoid; } h3 { break-after: avoid; }
+  tr, figure, .card, img { break-inside: avoid; } .wide { overflow: visible; }
+  * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
+}
+</style>
+</head>
+<body>
+<header>
+<h1>Gender and Smile Classification: a run of profile @PROFILE@</h1>
+<div>Reproduction of Zhang, Tan, Li and Qiao, CVPR workshops 2016; this page was written @DATE@</div>
+<nav>@LINKS@</nav>
+</header>
+<main>
+@BODY@
+</main>
+</body>
+</html>
+"""
