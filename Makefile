@@ -26,7 +26,7 @@
 #= SUBMISSION for evaluate with PHOTOS: also write the challenge's CSV to this file
 #= SCORE     for evaluate with PHOTOS: score this file of the challenge's form instead
 #= ATTRIBUTES for evaluate, 1: score step 2 on CelebA's test partition instead, forty attributes (CROP=: only these)
-#= IMAGE     photo for predict and crops
+#= IMAGE     photo for predict, figure3 and crops
 #= PORT      for web: port of the page (default: 8000)
 #= TESTS     for cov: the tests to run (default: all)
 #= TARGET    for fuzz: the readers to feed (default: all, one after the other; make fuzz TARGET=--list)
@@ -51,7 +51,7 @@ on_attributes = $(filter-out 0 no false,$(ATTRIBUTES))
 need = $(if $(strip $($(1))),,$(error $(2)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test weights lmdb step1 step2 step3 step4 status evaluate table2 table3 suspects report predict web crops export prototxt caffe
+.PHONY: help setup demo test weights lmdb step1 step2 step3 step4 status evaluate table2 table3 suspects report figure3 predict web crops export prototxt caffe
 .PHONY: parity bench fuzz lint cov clean clean-demo distclean again
 
 help: ## list the targets and variables
@@ -124,9 +124,14 @@ predict: $(READY) ## gender and smile of the face in IMAGE=
 web: $(READY) ## a page for photos at 127.0.0.1: answers, crops, and where the nets look
 	@$(PY) -m tools.web $(engine) $(call option,--port,PORT)
 
-crops: $(READY) ## draw the five crops of IMAGE= (the paper's Figure 3)
-	$(call need,IMAGE,make crops needs IMAGE=photo.jpg)
+figure3: $(READY) ## draw the face, its landmarks and the five crops of IMAGE= (the paper's Figure 3)
+	$(call need,IMAGE,make figure3 needs IMAGE=photo.jpg)
 	@$(PY) -m tools.crops $(call quoted,,IMAGE)
+
+crops: $(READY) ## the same for IMAGE=, or a sheet of faces drawn at random from FOTW= or CELEBA=
+	$(if $(strip $(IMAGE)$(FOTW)$(CELEBA)),,$(error make crops needs IMAGE=photo.jpg, FOTW=folder or CELEBA=folder))
+	@$(PY) -m tools.crops $(if $(strip $(IMAGE)),$(call quoted,,IMAGE),$(if $(strip $(FOTW)),$(call \
+		quoted,--folder,FOTW),$(call quoted,--folder,CELEBA)))
 
 export: $(READY) ## write the trained nets as ONNX and safetensors, for NET= of PROFILE=
 	@$(PY) -m tools.export $(call option,--net,NET) $(profile)

@@ -2,9 +2,10 @@
 
     python tools/crops.py photo.jpg                            # writes photo_crops.png here
     python tools/crops.py photo.jpg --output figure3.png --size 224
-    make crops IMAGE=photo.jpg
+    python tools/crops.py --folder FotW --count 8              # a sheet of photos drawn at random, a row a face
+    make figure3 IMAGE=photo.jpg; make crops FOTW=/data/FotW
 
-Exit status: 0 written, 1 the photo is unreadable or shows no face, 2 wrong use.
+Exit status: 0 written, 1 a photo is unreadable or shows no face, 2 wrong use.
 """
 
 if __name__ == "__main__":
@@ -14,10 +15,12 @@ if __name__ == "__main__":
 
 import argparse
 import os
+import random
 import sys
 
 import recipe
 
+PHOTO_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 CAPTION_CHARACTERS = 28  # of a caption's line at the size of the panels
 
 
@@ -25,8 +28,11 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="crops.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("image", help="photo (JPEG, PNG, ...); its EXIF turn is applied")
-    parser.add_argument("--output", metavar="PNG", help="default: <image>_crops.png in the current folder")
+    parser.add_argument("image", nargs="?", help="photo (JPEG, PNG, ...); its EXIF turn is applied")
+    parser.add_argument("--folder", help="draw photos from here, and from the folders in it, instead")
+    parser.add_argument("--count", type=int, default=8, metavar="N", help="faces of a sheet (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=recipe.PAPER.random_seed, help="of the drawing (default: %(default)s)")
+    parser.add_argument("--output", metavar="PNG", help="default: <image or folder>_crops.png in the current folder")
     parser.add_argument(
         "--size", type=int, default=recipe.PAPER.crop_size, help="side of a crop in pixels (default: %(default)s)"
     )
@@ -38,23 +44,23 @@ def main(argv=None) -> int:
     arguments = parser.parse_args(argv)
     if not 8 <= arguments.size <= 2048:
         parser.error("--size is 8 to 2048 pixels")
-    stem = os.path.splitext(os.path.basename(arguments.image))[0]
+    if bool(arguments.image) == bool(arguments.folder):
+        parser.error("give a photo (IMAGE=), or --folder with photos (FOTW=, CELEBA=)")
+    if not 1 <= arguments.count <= 100:
+        parser.error("--count is 1 to 100 faces")
+    stem = os.path.splitext(os.path.basename(os.path.abspath(arguments.image or arguments.folder)))[0]
     output = arguments.output or f"{stem}_crops.png"
-    if os.path.realpath(output) == os.path.realpath(arguments.image):
+    if arguments.image and os.path.realpath(output) == os.path.realpath(arguments.image):
         parser.error(f"--output {output} would overwrite the photo")
     os.environ.setdefault("GLOG_minloglevel", "1")  # Caffe's report of each layer is for training
-    from detector import Detector, DetectorError, nearest_to_center
+    from detector import DetectorError
     from lmdb_builders.errors import ImageError
-    from lmdb_builders.images import read_image
 
     try:
-        photo = read_image(arguments.image, apply_orientation=True)
-        face = nearest_to_center(Detector().detect(photo), photo.shape)
-        if face is None:
-            raise ImageError("no face found")
-        figure(photo, face, arguments.size).savefig(output)
+        faces = draw_faces(arguments) if arguments.folder else [find_face(arguments.image)]
+        figure(faces, arguments.size).savefig(output)
     except (ImageError, DetectorError) as error:
-        print(f"crops.py: {arguments.image}: {error}", file=sys.stderr)
+        print(f"crops.py: {arguments.image or arguments.folder}: {error}", file=sys.stderr)
         return 1
     except (OSError, ValueError) as error:  # a folder that is not there, an ending that is no picture's
         print(f"crops.py: cannot write {output}: {error}", file=sys.stderr)
@@ -63,43 +69,87 @@ def main(argv=None) -> int:
     return 0
 
 
-def figure(photo, face, size: int):
-    """The six panels as a matplotlib figure; crops of `size` pixels are drawn pixel for pixel at its resolution.
+def find_face(path: str, detector=None):
+    """(photo, face nearest the middle). Raises ImageError where there is none, or no photo."""
+    from detector import Detector, nearest_to_center
+    from lmdb_builders.errors import ImageError
+    from lmdb_builders.images import read_image
 
-    photo: height x width x 3 uint8, BGR; face: detector.Face in pixels of the photo.
+    photo = read_image(path, apply_orientation=True)
+    face = nearest_to_center((detector or Detector()).detect(photo), photo.shape)
+    if face is None:
+        raise ImageError("no face found")
+    return photo, face
+
+
+def draw_faces(arguments) -> list:
+    """(photo, face) of photos drawn at random; one without a face is named on stderr, and another drawn for it."""
+    from detector import Detector
+    from lmdb_builders.errors import ImageError
+
+    paths = sorted(os.path.join(folder, name) for folder, _, names in os.walk(arguments.folder) for name in names
+                   if name.lower().endswith(PHOTO_ENDINGS))
+    random.Random(arguments.seed).shuffle(paths)
+    detector, found = Detector(), []
+    for path in paths:
+        if len(found) == arguments.count:
+            break
+        try:
+            found.append(find_face(path, detector))
+        except ImageError as error:
+            print(f"crops.py: {path}: {error}: another photo is drawn", file=sys.stderr)
+    if not found:
+        raise ImageError("no photo with a face")
+    return found
+
+
+def figure(faces, size: int):
+    """The six panels of each face as a matplotlib figure, a row a face; crops of `size` pixels are drawn pixel for pixel.
+
+    faces: (photo, face) pairs; photo: height x width x 3 uint8, BGR; face: detector.Face in pixels of the photo.
     """
     import textwrap
 
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.patches import Rectangle
 
     from lmdb_builders.crops import crop_face
 
     crops = list(recipe.CROPS.values())
-    panels = [("(a) photo", f"face (score {face.score:.3f}) and five landmarks", photo)]
-    for letter, crop in zip("bcdef", crops):
-        pixels = crop_face(photo, face.landmarks, crop, size)
-        panels.append((f"({letter}) {crop.name}", crop.describes.split(":")[0], pixels))
+    captions = [("(a) photo", f"face (score {faces[0][1].score:.3f}) and five landmarks" if len(faces) == 1
+                 else "face and five landmarks")]
+    captions += [(f"({letter}) {crop.name}", crop.describes.split(":")[0]) for letter, crop in zip("bcdef", crops)]
     gap, text, dpi = size // 16, size * 3 // 8, 100
-    width, height = len(panels) * (size + gap) + gap, size + 2 * gap + text
+    width, height = len(captions) * (size + gap) + gap, len(faces) * (size + gap) + gap + text
     picture = Figure(figsize=(width / dpi, height / dpi), dpi=dpi, facecolor="white")
     FigureCanvasAgg(picture)
-    for number, (title, caption, pixels) in enumerate(panels):
+    for row, (photo, face) in enumerate(faces):
+        bottom = gap + text + (len(faces) - 1 - row) * (size + gap)
+        panels = [photo, *(crop_face(photo, face.landmarks, crop, size) for crop in crops)]
+        for number, pixels in enumerate(panels):
+            left = gap + number * (size + gap)
+            axes = picture.add_axes((left / width, bottom / height, size / width, size / height))
+            axes.imshow(pixels[:, :, ::-1], interpolation="antialiased")
+            axes.set_axis_off()
+            if number == 0:
+                mark(axes, face, size)
+    for number, (title, caption) in enumerate(captions):
         left = gap + number * (size + gap)
-        axes = picture.add_axes((left / width, (gap + text) / height, size / width, size / height))
-        axes.imshow(pixels[:, :, ::-1], interpolation="antialiased")
-        axes.set_axis_off()
         picture.text(
             (left + size / 2) / width, text / height, title + "\n" + textwrap.fill(caption, CAPTION_CHARACTERS),
             ha="center", va="top", fontsize=size / 22, linespacing=1.4,
         )
-        if number == 0:
-            x, y, box_width, box_height = face.box
-            line = size / 112
-            axes.add_patch(Rectangle((x, y), box_width, box_height, fill=False, color="#ffd34d", linewidth=line))
-            axes.scatter(*face.landmarks.T, s=4 * line**2, color="#5fd38d")
     return picture
+
+
+def mark(axes, face, size: int) -> None:
+    """Draw the face's box and landmarks over its photo."""
+    from matplotlib.patches import Rectangle
+
+    x, y, box_width, box_height = face.box
+    line = size / 112
+    axes.add_patch(Rectangle((x, y), box_width, box_height, fill=False, color="#ffd34d", linewidth=line))
+    axes.scatter(*face.landmarks.T, s=4 * line**2, color="#5fd38d")
 
 
 if __name__ == "__main__":
