@@ -13,7 +13,7 @@
 #= VGG_FACE  VGG_FACE.caffemodel or vgg_face_caffe.tar.gz that you have, or a port as .safetensors or .onnx
 #= CHANNELS  rgb or bgr: what the first layer of a port in VGG_FACE= reads
 #= PRECISION for step2 to step4: float32 (default, as Caffe), tf32 (GPUs) or bf16 (GPUs, and CPUs that have it)
-#= SEED      for step2 to step4: random seed instead of the recipe's
+#= SEED      random seed instead of the recipe's: of step2 to step4, and for lmdb of the faces' order
 #= SEEDS     for table2 and table3: train all once from each of these random seeds, "2016 2017 2018" for instance
 #= SHARE     for table2 and table3: train every step for this share of the recipe's iterations (default: 1)
 #= JOBS      for table2 and table3: trainings at a time (default: 1)
@@ -86,7 +86,8 @@ weights: $(READY) ## fetch and check VGG_FACE.caffemodel, or take it from VGG_FA
 
 lmdb: $(READY) ## build the LMDBs from CELEBA= and FOTW=, for CROP=
 	@$(PY) -m lmdb_builders.build $(profile) $(call option,--crop,CROP) $(data_sets) $(call option,--encode,ENCODE) \
-		$(if $(filter-out 0 no false,$(TEST_SPLIT)),--test) $(call quoted,--corrections,CORRECTIONS) $(force)
+		$(if $(filter-out 0 no false,$(TEST_SPLIT)),--test) $(call quoted,--corrections,CORRECTIONS) \
+		$(call option,--seed,SEED) $(force)
 
 step1: $(READY) ## adopt VGG-Face
 step2: $(READY) ## learn CelebA's forty attributes, one model a crop scheme

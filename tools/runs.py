@@ -58,7 +58,7 @@ def train(row: chain.Row, interpreter, gpu: Optional[int] = None, force: bool = 
         try:
             run = Run(row, solver, resume["iteration"] if resume else 0, say, keep)
             run.follow(interpreter, header, lock)
-            _finish(row, run, solver, inputs, interpreter, leader)
+            _finish(row, run, solver, inputs, interpreter, leader, header)
         except OSError as error:  # of our own files: a full disk, a quota, a folder that has become read-only
             where = error.filename or row.folder
             raise chain.ChainError(f"{row.title}: {where}: {error.strerror}{child.kept(row)}") from error
@@ -129,7 +129,7 @@ class Run:
 
 
 # ---------------------------------------------------------------------------------------------- the end
-def _finish(row: chain.Row, run: Run, solver, inputs: dict, interpreter, leader=None):
+def _finish(row: chain.Row, run: Run, solver, inputs: dict, interpreter, leader=None, header=()):
     """Put the final weights where the next step looks for them, with their record, whole or not at all."""
     final = f"{solver.snapshot_prefix}_iter_{solver.max_iter}.caffemodel"
     record = {
@@ -139,6 +139,7 @@ def _finish(row: chain.Row, run: Run, solver, inputs: dict, interpreter, leader=
         "engine": run.versions.get("engine", interpreter.module), "versions": run.versions,
         "precision": row.precision, "ranks": leader.count if leader is not None else 1, "seed": solver.random_seed,
         "sha256": fingerprints.sha256_of(row.path(final)), "inputs": inputs, "best": _best_record(row, run),
+        "batch": row.batch or row.profile.batch_size, "made_by": list(header),
     }
     place(row, final, record)
     fingerprints.write_json(row.path(os.path.join(row.folder, "run.json")),

@@ -51,6 +51,9 @@ def run(job, events, stop, join):
         caffe.set_mode_gpu()
     versions = {"engine": "%s %s" % (job["module"], getattr(caffe, "__version__", "")),
                 "numpy": np.__version__, "python": platform.python_version()}
+    if job["module"] == "torchcaffe":  # sums come out the same, bit for bit, from the same PyTorch and number of threads
+        torch = importlib.import_module("torch")
+        versions.update(torch=torch.__version__, threads=torch.get_num_threads())
     log(", ".join("%s %s" % item for item in sorted(versions.items())))
     if job["kind"] == "convert":
         net = caffe.Net(job["net"], caffe.TEST, weights=job["weights"])

@@ -57,6 +57,28 @@ def test_four_steps_then_nothing_to_do(project):
     assert times == [os.path.getmtime(row.path(row.weights_out)) for row in rows]
 
 
+def test_the_same_seed_gives_the_same_weights_bit_for_bit(project):
+    """Steps 2 to 4, twice from one seed and once from another, whose names keep them apart."""
+    run(project, [1])
+
+    def chain_of(seed, variant):
+        start, found = "weights/tiny/step1.caffemodel", []
+        for step in (2, 3, 4):
+            _, (row,) = run(project, [step], seed=seed, variant=variant, start=start)
+            start = row.weights_out
+            found.append(fingerprints.read_json(row.path(row.weights_out) + ".json"))
+        return found
+
+    first, again, other = chain_of(7, "a"), chain_of(7, "b"), chain_of(8, "c")
+    assert [record["sha256"] for record in first] == [record["sha256"] for record in again]
+    assert not {record["sha256"] for record in first} & {record["sha256"] for record in other}
+    for record in first:  # what is needed to get it again
+        assert record["seed"] == 7 and record["batch"] == TINY.batch_size and record["made_by"] == ["a test"]
+        assert record["precision"] == "float32" and record["ranks"] == 1
+        assert set(record["versions"]) == {"engine", "numpy", "python", "torch", "threads"}
+        assert record["inputs"]["solver's random_seed"] == "7" and len(record["inputs"]) >= 12
+
+
 def wait_for(child, condition):
     while not condition():
         assert child.poll() is None
