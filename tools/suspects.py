@@ -47,6 +47,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profile", choices=sorted(recipe.PROFILES), default="paper", help="default: %(default)s")
     parser.add_argument("--top", type=_share, default=TOP, metavar="SHARE", help="of the labels on the page; %(default)s")
+    parser.add_argument("--variant", default="", metavar="NAME", help="of the step-3 nets to ask, as tools/train.py named it")
+    parser.add_argument("--plant", type=_share, metavar="SHARE", help="only tell how well this works here: flip so many of "
+                        "the labels at random, thrice, and count those that come out among the first --top")
     parser.add_argument("--seed", type=int, default=recipe.PAPER.random_seed, help="of the folds; default: %(default)s")
     parser.add_argument("--engine", choices=("auto", "caffe", "torch"), default="auto", help="default: %(default)s")
     parser.add_argument("--gpu", type=int, metavar="ID", help="number of the GPU (default: the CPU)")
@@ -60,7 +63,7 @@ def _share(text: str) -> float:
 
 
 # ------------------------------------------------------------------------------------------ features
-def features(profile: recipe.Profile, task: str, load_engine) -> Tuple[Dict[str, int], List[Tuple]]:
+def features(profile: recipe.Profile, task: str, load_engine, variant: str = "") -> Tuple[Dict[str, int], List[Tuple]]:
     """(labels by image, blocks) of a task's training faces; a block is (faces, mirrored faces), float32, rows as labels.
 
     Each scheme whose LMDB is there gives a block of histograms of oriented gradients (Dalal and Triggs, 2005), and one of
@@ -68,6 +71,7 @@ def features(profile: recipe.Profile, task: str, load_engine) -> Tuple[Dict[str,
     """
     import numpy as np
 
+    from tools import chain
     from tools.faces import read_lmdb
 
     labels: Dict[str, int] = {}
@@ -84,7 +88,7 @@ def features(profile: recipe.Profile, task: str, load_engine) -> Tuple[Dict[str,
         crops = np.stack([crop for _, _, crop in faces])
         blocks.append((gradients(crops), gradients(crops[:, :, ::-1])))
         for net in recipe.NETS.values():
-            weights = recipe.step_weights(profile.name, net.key, 3)
+            weights = chain.Row(profile, net.key, 3, variant=variant).weights_out
             if net.crop == crop and net.task == task and os.path.isfile(recipe.absolute(weights)):
                 learned = activations(load_engine(), profile, net.key, weights, crops)
                 blocks.append((learned, learned))
@@ -163,6 +167,32 @@ def rank(labels: Dict[str, Dict[str, int]], blocks: Dict[str, Sequence[Tuple]], 
     return sorted(found, key=lambda suspect: suspect.probability)
 
 
+PLANTINGS = 3
+
+
+def plant(labels: Dict[str, Dict[str, int]], blocks: Dict[str, Sequence[Tuple]], share: float, top: float,
+          seed: int) -> List[Dict[str, float]]:
+    """Flip `share` of each task's labels at random and rank them; share of the flipped ones among the first `top`, for all
+    labels together ("all") and for each task's alone. One dictionary a planting, of PLANTINGS."""
+    import numpy as np
+
+    found = []
+    for number in range(PLANTINGS):
+        generator = np.random.default_rng(seed + number)
+        chosen = {task: set(generator.choice(list(truth), max(1, round(share * len(truth))), replace=False).tolist())
+                  for task, truth in labels.items()}
+        planted = {task: {image: label ^ (image in chosen[task]) for image, label in truth.items()}
+                   for task, truth in labels.items()}
+        ranked = rank(planted, blocks, seed + number)
+        result = {}
+        for name in ("all", *labels):
+            own = [suspect for suspect in ranked if name in ("all", suspect.task)]
+            hits = sum(suspect.image in chosen[suspect.task] for suspect in own[:round(top * len(own))])
+            result[name] = hits / sum(len(images) for task, images in chosen.items() if name in ("all", task))
+        found.append(result)
+    return found
+
+
 def write_csv(path: str, suspects: Sequence[Suspect]) -> None:
     """Every label, the most suspect first: rank, image, task, label, probability of the label."""
     with open(path, "w", encoding="utf-8", newline="") as stream:
@@ -191,8 +221,11 @@ def main(argv=None) -> int:
         profile = recipe.PROFILES[options.profile]
         labels, blocks = {}, {}
         for task in recipe.TASKS:
-            labels[task], blocks[task] = features(profile, task, engine)
+            labels[task], blocks[task] = features(profile, task, engine, options.variant)
             print(f"{task}: {len(labels[task]):,} training labels, {len(blocks[task])} kinds of features", flush=True)
+        if options.plant:
+            print(_planted(plant(labels, blocks, options.plant, options.top, options.seed), options))
+            return 0
         ranked = rank(labels, blocks, options.seed)
         folder = f"runs/{profile.name}"
         os.makedirs(recipe.absolute(folder), exist_ok=True)
@@ -205,6 +238,14 @@ def main(argv=None) -> int:
     print(f"{folder}/suspects.html: {len(top)} of {len(ranked):,} labels, the most suspect first; open it in a browser\n"
           f"{folder}/suspects.csv: all of them")
     return 0
+
+
+def _planted(results: Sequence[Dict[str, float]], options) -> str:
+    lines = [f"{100 * options.plant:g} % of the labels flipped at random; of these are among the first {100 * options.top:g} %:"]
+    for name in results[0]:
+        values = [100 * result[name] for result in results]
+        lines.append(f"  {name:<7}{sum(values) / len(values):5.1f} %   ({', '.join(f'{value:.1f}' for value in values)})")
+    return "\n".join(lines)
 
 
 def _need_libraries() -> None:

@@ -22,24 +22,16 @@ FACES = os.path.join(os.path.dirname(recipe.ROOT), "shared", "faces", "FotW")
 SIZE = recipe.DEMO.stored_size
 
 
-def flipped(labels: dict, share: float, seed: int):
-    """(labels with `share` of them flipped, images whose label is)."""
-    chosen = set(np.random.default_rng(seed).choice(list(labels), round(share * len(labels)), replace=False).tolist())
-    return {image: label ^ (image in chosen) for image, label in labels.items()}, chosen
-
-
-def share_found(ranked, chosen: set, top: float) -> float:
-    return len({suspect.image for suspect in ranked[:round(top * len(ranked))]} & chosen) / len(chosen)
-
-
 def test_planted_flips_of_separable_labels_come_first():
     generator = np.random.default_rng(1)
     labels = {f"{index}.jpg": index % 2 for index in range(400)}
     faces = generator.normal(size=(400, 30)).astype(np.float32)
     faces[:, :20] += 3 * np.array(list(labels.values()))[:, None]
-    planted, chosen = flipped(labels, 0.03, 2)
+    results = suspects.plant({"gender": labels}, {"gender": [(faces, faces)]}, share=0.03, top=0.03, seed=2)
+    assert results == [{"all": 1.0, "gender": 1.0}] * 3
+    planted = {image: label ^ (image == "7.jpg") for image, label in labels.items()}
     ranked = suspects.rank({"gender": planted}, {"gender": [(faces, faces)]}, seed=3)
-    assert share_found(ranked, chosen, 0.03) == 1.0
+    assert ranked[0].image == "7.jpg"
     assert all(planted[suspect.image] == suspect.label for suspect in ranked) and len(ranked) == 400
     probabilities = [suspect.probability for suspect in ranked]
     assert probabilities == sorted(probabilities) and probabilities[0] < 0.5 < probabilities[-1]
@@ -75,10 +67,7 @@ def test_planted_flips_of_real_faces():
     blocks = [(suspects.gradients(np.stack(crops)), suspects.gradients(np.stack(crops)[:, :, ::-1]))
               for crops in windows.values()]
     labels = {record.image: record.labels[0] for record in records}
-    found = []
-    for seed in (0, 1, 2):
-        planted, chosen = flipped(labels, 0.03, seed)
-        found.append(share_found(suspects.rank({"gender": planted}, {"gender": blocks}, seed), chosen, 0.06))
+    found = [result["gender"] for result in suspects.plant({"gender": labels}, {"gender": blocks}, 0.03, 0.06, seed=0)]
     assert np.mean(found) >= 0.6, found  # by chance: 0.06
 
 
@@ -120,6 +109,14 @@ def test_page_and_table(project, capsys):
     text = (project / "runs" / "demo" / "suspects.html").read_text()
     assert not re.search(r'(src|href)\s*=\s*"(https?:)?//', text)  # opens without network
     assert ",".join(corrections.COLUMNS) in text  # what the page exports is what the builder reads
+
+
+def test_planting_writes_nothing_and_tells_the_share_found(project, capsys):
+    assert suspects.main(["--profile", "demo", "--plant", "0.05", "--top", "0.1"]) == 0
+    text = capsys.readouterr().out
+    assert "5 % of the labels flipped at random; of these are among the first 10 %" in text
+    assert float(text.split("  all")[1].split("%")[0]) > 80
+    assert not os.path.exists(project / "runs")
 
 
 def test_a_name_cannot_leave_the_pages_data(tmp_path, monkeypatch):
