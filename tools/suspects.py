@@ -47,7 +47,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profile", choices=sorted(recipe.PROFILES), default="paper", help="default: %(default)s")
     parser.add_argument("--top", type=_share, default=TOP, metavar="SHARE", help="of the labels on the page; %(default)s")
-    parser.add_argument("--variant", default="", metavar="NAME", help="of the step-3 nets to ask, as tools/train.py named it")
+    parser.add_argument("--variant", nargs="+", default=[""], metavar="NAME", help="of the step-3 nets to ask, as "
+                        "tools/train.py named them: several seeds see more than one (default: the chain's own)")
     parser.add_argument("--plant", type=_share, metavar="SHARE", help="only tell how well this works here: flip so many of "
                         "the labels at random, thrice, and count those that come out among the first --top")
     parser.add_argument("--seed", type=int, default=recipe.PAPER.random_seed, help="of the folds; default: %(default)s")
@@ -63,7 +64,7 @@ def _share(text: str) -> float:
 
 
 # ------------------------------------------------------------------------------------------ features
-def features(profile: recipe.Profile, task: str, load_engine, variant: str = "") -> Tuple[Dict[str, int], List[Tuple]]:
+def features(profile: recipe.Profile, task: str, load_engine, variants: Sequence[str] = ("",)) -> Tuple[Dict[str, int], List[Tuple]]:
     """(labels by image, blocks) of a task's training faces; a block is (faces, mirrored faces), float32, rows as labels.
 
     Each scheme whose LMDB is there gives a block of histograms of oriented gradients (Dalal and Triggs, 2005), and one of
@@ -88,10 +89,11 @@ def features(profile: recipe.Profile, task: str, load_engine, variant: str = "")
         crops = np.stack([crop for _, _, crop in faces])
         blocks.append((gradients(crops), gradients(crops[:, :, ::-1])))
         for net in recipe.NETS.values():
-            weights = chain.Row(profile, net.key, 3, variant=variant).weights_out
-            if net.crop == crop and net.task == task and os.path.isfile(recipe.absolute(weights)):
-                learned = activations(load_engine(), profile, net.key, weights, crops)
-                blocks.append((learned, learned))
+            for variant in variants if net.crop == crop and net.task == task else ():
+                weights = chain.Row(profile, net.key, 3, variant=variant).weights_out
+                if os.path.isfile(recipe.absolute(weights)):
+                    learned = activations(load_engine(), profile, net.key, weights, crops)
+                    blocks.append((learned, learned))
     if not blocks:
         raise SuspectsError(f"no LMDB of FotW's training faces: make lmdb PROFILE={profile.name} FOTW=path")
     return labels, blocks
