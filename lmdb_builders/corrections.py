@@ -16,6 +16,7 @@ from lmdb_builders.errors import BuildError
 from lmdb_builders.records import UNUSABLE, DataSet, file_sha256, read_lines
 
 COLUMNS = ("image", "column", "label", "correction")
+VALUES = {"0": 0, "1": 1, "2": UNUSABLE}
 SPLIT = "train"  # validation labels stay as published, or accuracies could not be compared with the paper's
 
 
@@ -28,8 +29,8 @@ def read(path: str) -> Dict[Tuple[str, str], Tuple[int, int, int]]:
     found: Dict[Tuple[str, str], Tuple[int, int, int]] = {}
     for number, line in lines[1:]:
         cells = [cell.strip() for cell in next(csv.reader([line]))]
-        values = [{"0": 0, "1": 1, "2": UNUSABLE}.get(cell) for cell in cells[2:]]
-        if len(cells) != len(COLUMNS) or None in values:
+        values = [VALUES[cell] for cell in cells[2:] if cell in VALUES]
+        if len(cells) != len(COLUMNS) or len(values) != 2:
             raise BuildError(f"{path} line {number}: {line.strip()!r} is not image,column,label,correction with 0, 1 or 2")
         key = (cells[0].rsplit("/", 1)[-1], cells[1])
         if key in found:

@@ -141,10 +141,12 @@ def evaluate_faces(arguments) -> Evaluation:
     sources = {net: validation_lmdb(arguments.profile, net) for net in recipe.PIPELINE_NETS}
     caffe = load_engine(arguments.engine, arguments.gpu)
     batch = arguments.batch or recipe.PROFILES[arguments.profile].test_batch_size
-    labels, ones = {}, {}
+    labels: Dict[str, Dict[str, Optional[int]]] = {}
+    ones: Dict[str, Dict[str, Optional[float]]] = {}
     for net, folder in sources.items():
-        labels[net], ones[net] = score_lmdb(caffe, Classifier(caffe, arguments.profile, net, batch), folder)
-        check_count(folder, len(labels[net]))
+        found = score_lmdb(caffe, Classifier(caffe, arguments.profile, net, batch), folder)
+        check_count(folder, len(found[0]))
+        labels[net], ones[net] = dict(found[0]), dict(found[1])
     check_same("snet1", labels["snet1"], "snet2", labels["snet2"])
     truths = {"gender": labels["gnet"], "smile": labels["snet1"]}
     missed = list_missed(sources["gnet"])

@@ -67,7 +67,7 @@ def score_lmdb(caffe, classifier, folder: str) -> Tuple[Dict[str, int], Dict[str
     return labels, ones
 
 
-def check_same(first: str, first_labels: Dict[str, int], second: str, second_labels: Dict[str, int]) -> None:
+def check_same(first: str, first_labels: dict, second: str, second_labels: dict) -> None:
     """Raise EvaluationError where two nets' validation faces or their labels differ: no mean could be taken."""
     different = sorted(set(first_labels) ^ set(second_labels))
     if different:

@@ -20,7 +20,7 @@ import os
 import random
 import sys
 from dataclasses import fields
-from typing import Dict, List, Optional
+from typing import Any, Dict, List, Optional
 
 import recipe
 
@@ -85,7 +85,7 @@ def mistakes(profile: str, count: int = MISTAKES) -> Dict[str, List[dict]]:
         rows = list(csv.DictReader(stream))
     found: Dict[str, List[dict]] = {}
     for task in recipe.TASKS:
-        wrong = []
+        wrong: List[Dict[str, Any]] = []
         for row in rows:
             if row[f"{task}_label"] and row[f"{task}_probability"]:
                 label, one = int(row[f"{task}_label"]), float(row[f"{task}_probability"])

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import base64
-import io
 import os
 import time
 from html import escape
-from typing import Dict, Iterable, List, Sequence
+from typing import Dict, Iterable, Sequence
 
 import recipe
 from tools.progress import duration
+from tools.report_curves import curves, title
+from tools.report_frame import PAGE
 from tools.suspects_page import as_address
-
-COLORS = ("#2e7d5b", "#d1495b", "#3b6ea5", "#b07d2b", "#7a5ea8", "#5f6b6d")
 
 
 def write(path: str, found: dict) -> None:
@@ -73,8 +72,9 @@ def summary(found: dict) -> str:
     for name, figure in found["evaluations"][0]["figures"].items():
         low, high = (100 * value for value in figure["interval"])
         title = {"gender": "Gender, GNet", "smile": "Smile, SNet1 + SNet2"}.get(name, "Smile, " + name.replace("sn", "SN"))
-        cards.append(f'<div class="card"><div class="title">{escape(title)}</div><div class="figure">{percent(figure["accuracy"])}'
-                     f'</div><div>{low:.1f} .. {high:.1f}, {figure["faces"]:,} faces</div>'
+        cards.append(f'<div class="card"><div class="title">{escape(title)}</div>'
+                     f'<div class="figure">{percent(figure["accuracy"])}</div>'
+                     f'<div>{low:.1f} .. {high:.1f}, {figure["faces"]:,} faces</div>'
                      f'<div class="paper">paper {figure["paper"]:.2f} %</div></div>')
     note = "" if found["profile"] is recipe.PAPER else (
         f"<p>The paper's nets see 224 pixels, start from VGG-Face and train on its data; these are for "
@@ -133,58 +133,6 @@ def training_section(found: dict) -> str:
              duration(record.get("seconds") or 0), record.get("seed", "-")) for record in records]
     return "".join(parts) + "<h3>Every training</h3>" + table(
         ("step", "net", "variant", "iterations", "validation loss", "accuracy", "time", "seed"), rows, (0, 3, 4, 5, 7))
-
-
-def title(record: dict) -> str:
-    return recipe.NETS[record["name"]].title if record["name"] in recipe.NETS else record["name"] or "VGG-Face"
-
-
-def curves(records: List[dict]) -> str:
-    """Validation loss and accuracy of a step's trainings as one SVG: a panel a net, a line a training."""
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-    import matplotlib
-
-    names = list(dict.fromkeys(record["name"] for record in records))
-    columns = min(4, len(names))
-    lines = -(-len(names) // columns)
-    figure = Figure(figsize=(2.9 * columns, 3.4 * lines), layout="constrained")
-    FigureCanvasSVG(figure)
-    axes = figure.subplots(2 * lines, columns, squeeze=False, sharex=True)
-    for place in range(lines * columns):
-        above, below = axes[2 * (place // columns)][place % columns], axes[2 * (place // columns) + 1][place % columns]
-        if place >= len(names):
-            above.set_axis_off()
-            below.set_axis_off()
-            continue
-        own = [record for record in records if record["name"] == names[place]]
-        for number, record in enumerate(own):
-            color = COLORS[number % len(COLORS)]
-            _line(above, record["metrics"], "train_loss", color, 0.7, 0.35)
-            _line(above, record["metrics"], "val_loss", color, 1.6, 1.0)
-            _line(below, record["metrics"], "val_accuracy", color, 1.6, 1.0, 100)
-        losses = [row[key] for record in own for row in record["metrics"][1:] for key in ("train_loss", "val_loss")
-                  if row[key] is not None]
-        above.set_ylim(0, 1.1 * max(losses) if losses else 1)
-        above.set_title(title(own[0]), loc="left", fontsize=9)
-        above.set_ylabel("loss", fontsize=8)
-        below.set_ylabel("accuracy, %", fontsize=8)
-        for part in (above, below):
-            part.grid(color="#8883", linewidth=0.6)
-            part.spines[["top", "right"]].set_visible(False)
-            part.tick_params(labelsize=7)
-    stream = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "report"}):
-        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
-    data = base64.b64encode(stream.getvalue().encode()).decode()
-    return (f'<img class="curves" alt="loss and accuracy curves" src="data:image/svg+xml;base64,{data}">'
-            "<p class=caption>Thin: training loss; thick: validation. A line a training, in the order of the list below.</p>")
-
-
-def _line(axes, rows: List[dict], column: str, color: str, width: float, alpha: float, scale: float = 1) -> None:
-    points = [(row["iteration"], scale * row[column]) for row in rows if row[column] is not None]
-    if points:
-        axes.plot(*zip(*points), color=color, linewidth=width, alpha=alpha)
 
 
 def evaluation_section(found: dict) -> str:
@@ -259,7 +207,8 @@ def mistakes_section(found: dict) -> str:
             image = next((picture(crops[scheme], row["image"]) for scheme in ("scheme4", "scheme3", "scheme1", "scheme5")
                           if scheme in crops), "")
             cards.append(f'<figure>{image}<figcaption><b>{escape(classes[row["answer"]])}</b> {100 * row["probability"]:.1f} %'
-                         f'<br>label: {escape(classes[row["label"]])}<br><small>{escape(row["image"])}</small></figcaption></figure>')
+                         f'<br>label: {escape(classes[row["label"]])}<br><small>{escape(row["image"])}</small>'
+                         '</figcaption></figure>')
         parts.append(f'<h3>{escape(task.capitalize())}</h3><div class="faces">{"".join(cards) or "none"}</div>')
     return "<p>The label may be the mistake: make suspects ranks those of training faces.</p>" + "".join(parts)
 
@@ -272,59 +221,3 @@ def provenance_section(found: dict) -> str:
              record.get("sha256", "-")) for record in found["trainings"]]
     return "".join(f"<p>{escape(text)}</p>" for text in versions if text) + table(
         ("weights", "engine", "precision", "seed", "sha256"), rows)
-
-
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Gender and smile: run of profile @PROFILE@</title>
-<style>
-:root { --ink: #1d2a26; --soft: #5f6b66; --line: #dde3e0; --accent: #2e7d5b; --paper: #d1495b; }
-* { box-sizing: border-box; }
-body { font: 15px/1.5 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; color: var(--ink); background: #fff; margin: 0; }
-header { background: #f1f6f3; border-bottom: 3px solid var(--accent); padding: 1.6rem max(1.2rem, calc(50% - 34rem)); }
-header h1 { margin: 0 0 .2rem; font-size: 1.6rem; }
-header nav { margin-top: .7rem; display: flex; flex-wrap: wrap; gap: .2rem 1.1rem; }
-header a { color: var(--accent); text-decoration: none; }
-main { max-width: 70rem; margin: 0 auto; padding: .5rem 1.2rem 3rem; }
-h2 { font-size: 1.25rem; margin: 2.2rem 0 .7rem; border-bottom: 1px solid var(--line); padding-bottom: .25rem; }
-h3 { font-size: 1rem; margin: 1.3rem 0 .4rem; }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(13rem, 1fr)); gap: .9rem; }
-.card { border: 1px solid var(--line); border-left: 5px solid var(--accent); border-radius: .5rem; padding: .8rem 1rem; }
-.card .title { font-weight: 600; } .card .figure { font-size: 2rem; font-weight: 700; line-height: 1.25; }
-.card .paper { color: var(--paper); }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; margin: .4rem 0 .8rem; font-size: .9rem; }
-th, td { text-align: left; padding: .22rem .7rem .22rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
-th { color: var(--soft); font-weight: 600; }
-.number { text-align: right; font-variant-numeric: tabular-nums; }
-td { overflow-wrap: anywhere; } section:last-child td { font-size: .78rem; }
-img.curves, img.figure { max-width: 100%; height: auto; }
-.caption, small { color: var(--soft); }
-table.crops img { width: 7rem; height: 7rem; border-radius: .25rem; display: block; }
-.crops td { border: 0; padding: .2rem .5rem .2rem 0; } .crops th { max-width: 8rem; }
-.faces { display: grid; grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)); gap: .8rem; }
-figure { margin: 0; } figure img { width: 100%; border-radius: .35rem; image-rendering: auto; }
-figcaption { font-size: .85rem; line-height: 1.35; } figcaption b { color: var(--paper); }
-.missing { background: #faf5e8; border-left: 4px solid #b07d2b; padding: .5rem .8rem; }
-@media print {
-  header nav { display: none; } body { font-size: 10.5px; } h2 { break-after: avoid; } h3 { break-after: avoid; }
-  tr, figure, .card, img { break-inside: avoid; } .wide { overflow: visible; }
-  * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
-}
-</style>
-</head>
-<body>
-<header>
-<h1>Gender and Smile Classification: a run of profile @PROFILE@</h1>
-<div>Reproduction of Zhang, Tan, Li and Qiao, CVPR workshops 2016; this page was written @DATE@</div>
-<nav>@LINKS@</nav>
-</header>
-<main>
-@BODY@
-</main>
-</body>
-</html>
-"""

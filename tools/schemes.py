@@ -11,7 +11,7 @@ A step that rows of the tables share comes once: step 2 depends on the crop and 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Dict, Iterable, List, Sequence, Tuple
+from typing import Any, Dict, Iterable, List, Sequence, Tuple
 
 import recipe
 from tools import chain
@@ -40,18 +40,19 @@ class TableRow:
 def table_rows(profile: recipe.Profile, tables: Sequence[int], seed: int, share: float = 1.0,
                precision: str = "float32", root: str = recipe.ROOT) -> List[TableRow]:
     """The cells of `tables` (2, 3), trained from `seed` for `share` of the recipe's iterations."""
-    options = {"seed": seed, "share": share, "precision": precision, "root": root}
+    options: Dict[str, Any] = {"seed": seed, "share": share, "precision": precision, "root": root}
     found = []
     if 2 in tables:
-        for name, before, paper in recipe.TABLE2:
-            rows = training_scheme(profile, "gnet", before, **options)
-            found.append(TableRow(2, name, recipe.NETS["gnet"].task, paper, (rows,)))
+        for name, before, accuracy in recipe.TABLE2:
+            scheme = training_scheme(profile, "gnet", before, **options)
+            found.append(TableRow(2, name, recipe.NETS["gnet"].task, accuracy, (scheme,)))
     if 3 in tables:
         for name, gender_nets, gender, smile_nets, smile in recipe.TABLE3:
             for task, nets, paper in (("gender", gender_nets, gender), ("smile", smile_nets, smile)):
                 if nets:
-                    rows = tuple(training_scheme(profile, net, (1, 2, 3), **options) for net in nets)
-                    found.append(TableRow(3, name, task, paper, rows))
+                    assert paper is not None  # where the paper has nets it has a number
+                    schemes = tuple(training_scheme(profile, net, (1, 2, 3), **options) for net in nets)
+                    found.append(TableRow(3, name, task, paper, schemes))
     return found
 
 

@@ -5,7 +5,7 @@ An array `right` has a row a seed and a column a face: True where the net traine
 
 from __future__ import annotations
 
-from typing import Dict, Sequence, Tuple
+from typing import Any, Dict, Sequence, Tuple
 
 DRAWS = 10_000  # bootstrap samples: the interval's ends then move by about 0.02 points from one seed of ours to the next
 BOOTSTRAP_SEED = 2016
@@ -53,7 +53,7 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> Dict[str, float]:
     return {"first": only_a, "second": only_b, "p": p}
 
 
-def compare(better, worse) -> Dict[str, object]:
+def compare(better, worse) -> Dict[str, Any]:
     """Does `better` beat `worse`? Both `right` of the same seeds and faces.
 
     {"difference", "interval": of the mean accuracies, as fractions; "tests": mcnemar of each seed; "wins": seeds in which

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import os
-from typing import Any, Dict, Iterable, List, Tuple
+from typing import Any, Dict, Iterable, List, Optional, Tuple
 
 import recipe
 from lmdb_builders.errors import BuildError
@@ -54,7 +54,7 @@ def read(path: str) -> Dict[str, Tuple[int, int]]:
         answers = tuple({"0": 0, "1": 1, "0.0": 0, "1.0": 1}.get(cell, UNUSABLE) for cell in cells[-2:])
         if UNUSABLE in answers:
             raise BuildError(f"{path} line {number}: gender and smile are {cells[-2]!r} and {cells[-1]!r}, not 0 or 1")
-        found[name] = answers
+        found[name] = answers[0], answers[1]
     return found
 
 
@@ -68,7 +68,8 @@ def score(answers: Dict[str, Tuple[int, int]], records: List[FaceRecord]) -> Dic
     unknown = sorted(set(answers) - set(names))
     if unknown:
         raise BuildError(f"{len(unknown)} rows are of images that the table does not list, {unknown[0]} for one")
-    truths, ones = {}, {}
+    truths: Dict[str, Dict[str, Optional[int]]] = {}
+    ones: Dict[str, Dict[str, Optional[float]]] = {}
     for position, task in enumerate(recipe.TASKS.values()):
         truths[task.name] = {name: record.labels[position] for name, record in names.items()
                              if record.labels[position] != UNUSABLE}

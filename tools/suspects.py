@@ -20,7 +20,7 @@ import csv
 import os
 import sys
 from dataclasses import dataclass
-from typing import Dict, List, Sequence, Tuple
+from typing import Dict, List, Mapping, Sequence, Tuple
 
 import recipe
 
@@ -64,7 +64,8 @@ def _share(text: str) -> float:
 
 
 # ------------------------------------------------------------------------------------------ features
-def features(profile: recipe.Profile, task: str, load_engine, variants: Sequence[str] = ("",)) -> Tuple[Dict[str, int], List[Tuple]]:
+def features(profile: recipe.Profile, task: str, load_engine,
+             variants: Sequence[str] = ("",)) -> Tuple[Dict[str, int], List[Tuple]]:
     """(labels by image, blocks) of a task's training faces; a block is (faces, mirrored faces), float32, rows as labels.
 
     Each scheme whose LMDB is there gives a block of histograms of oriented gradients (Dalal and Triggs, 2005), and one of
@@ -130,7 +131,7 @@ def activations(caffe, profile: recipe.Profile, net: str, weights: str, crops):
 
 
 # ------------------------------------------------------------------------------------------ ranking
-def out_of_fold(labels: Sequence[int], blocks: Sequence[Tuple], seed: int, folds: int = FOLDS):
+def out_of_fold(labels, blocks: Sequence[Tuple], seed: int, folds: int = FOLDS):
     """Probabilities of the classes, N x 2, each face's by models that were fitted to the other folds only.
 
     The mean of a logistic regression a block, each over standardized features.
@@ -154,7 +155,7 @@ def out_of_fold(labels: Sequence[int], blocks: Sequence[Tuple], seed: int, folds
     return found / found.sum(1, keepdims=True)
 
 
-def rank(labels: Dict[str, Dict[str, int]], blocks: Dict[str, Sequence[Tuple]], seed: int) -> List[Suspect]:
+def rank(labels: Dict[str, Dict[str, int]], blocks: Mapping[str, Sequence[Tuple]], seed: int) -> List[Suspect]:
     """All labels of all tasks, the most suspect first. labels: task -> image -> 0 or 1; blocks: task -> see features."""
     from cleanlab.rank import get_label_quality_scores
     import numpy as np
@@ -172,7 +173,7 @@ def rank(labels: Dict[str, Dict[str, int]], blocks: Dict[str, Sequence[Tuple]], 
 PLANTINGS = 3
 
 
-def plant(labels: Dict[str, Dict[str, int]], blocks: Dict[str, Sequence[Tuple]], share: float, top: float,
+def plant(labels: Dict[str, Dict[str, int]], blocks: Mapping[str, Sequence[Tuple]], share: float, top: float,
           seed: int) -> List[Dict[str, float]]:
     """Flip `share` of each task's labels at random and rank them; share of the flipped ones among the first `top`, for all
     labels together ("all") and for each task's alone. One dictionary a planting, of PLANTINGS."""

@@ -37,8 +37,8 @@ def _photos(profile: recipe.Profile, images: Sequence[str], caffe) -> dict:
     for crop in ("scheme4", "scheme2", "scheme3", "scheme1", "scheme5"):
         folder = recipe.absolute(recipe.lmdb_folder(profile.name, crop))
         source = _place(manifest.read(folder).get("fotw", {}).get("folder"))
-        for image in wanted - set(found) if source else ():
-            picture = _photo(os.path.join(source, image))
+        for image in wanted - set(found):
+            picture = _photo(os.path.join(source, image)) if source else None
             if picture is not None:
                 found[image] = picture
         missing = wanted - set(found)

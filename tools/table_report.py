@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from typing import Dict, List, Sequence, Tuple
+from typing import Any, Dict, List, Sequence, Tuple
 
 import recipe
 from tools import significance
@@ -85,8 +85,8 @@ def compare_all(table: int, rights: Dict[tuple, Dict[str, List[bool]]]) -> List[
     return found
 
 
-def _paper() -> Dict[tuple, float]:
-    found = {(2, "gender", name): accuracy for name, _, accuracy in recipe.TABLE2}
+def _paper() -> Dict[tuple, Any]:
+    found: Dict[tuple, Any] = {(2, "gender", name): accuracy for name, _, accuracy in recipe.TABLE2}
     for name, _, gender, _, smile in recipe.TABLE3:
         found.update({(3, "gender", name): gender, (3, "smile", name): smile})
     return found
