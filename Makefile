@@ -51,8 +51,8 @@ on_attributes = $(filter-out 0 no false,$(ATTRIBUTES))
 need = $(if $(strip $($(1))),,$(error $(2)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test weights lmdb step1 step2 step3 step4 status evaluate table2 table3 suspects report figure3 predict web crops export prototxt caffe
-.PHONY: parity bench fuzz lint cov clean clean-demo distclean again
+.PHONY: help setup demo test weights lmdb step1 step2 step3 step4 status evaluate table2 table3
+.PHONY: suspects report figure3 predict web crops export prototxt caffe parity bench fuzz lint cov clean clean-demo distclean again
 
 help: ## list the targets and variables
 	@echo 'Targets:'
