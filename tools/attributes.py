@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from typing import Dict, List
+from typing import List
 
 import recipe
 from tools import scores
@@ -21,8 +21,10 @@ def score(caffe, profile: recipe.Profile, crop: str, partition: str = PARTITION,
     """
     from tqdm import tqdm
 
+    from tools.faces import read_labels
+
     net, folder = _net(caffe, profile, crop), _folder(profile, crop, partition)
-    labels = _labels(caffe, folder + "_labels")
+    labels = read_labels(caffe, folder + "_labels")
     right, ones, faces = [0] * len(recipe.LABELS), [0] * len(recipe.LABELS), 0
     progress = tqdm(total=len(labels), desc=f"attributes, {crop}", unit=" faces", disable=None)
     for names, crops in _batches(caffe, folder, batch or profile.test_batch_size):
@@ -91,21 +93,6 @@ def _folder(profile: recipe.Profile, crop: str, partition: str) -> str:
     if not os.path.isdir(recipe.absolute(folder)):
         raise PipelineError(f"{folder} is missing: make lmdb TEST_SPLIT=1 CROP={crop} PROFILE={profile.name} CELEBA=path")
     return recipe.absolute(folder)
-
-
-def _labels(caffe, folder: str) -> Dict[str, List[bool]]:
-    """Forty labels by the face's name."""
-    import importlib
-
-    import lmdb
-
-    datum = importlib.import_module(caffe.__name__ + ".proto.caffe_pb2").Datum()
-    found = {}
-    with lmdb.open(folder, readonly=True, lock=False) as environment, environment.begin() as transaction:
-        for key, value in transaction.cursor():
-            datum.ParseFromString(value)
-            found[key.decode("utf-8", "backslashreplace").split("_", 1)[-1]] = [one > 0.5 for one in datum.float_data]
-    return found
 
 
 def _batches(caffe, folder: str, size: int):

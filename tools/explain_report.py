@@ -45,7 +45,7 @@ def get_parser() -> argparse.ArgumentParser:
 def main(argv: Optional[Sequence[str]] = None) -> int:
     arguments = get_parser().parse_args(argv)
     from tools.classifier import Classifier, PipelineError, load_engine
-    from tools.evaluate import read_lmdb, validation_lmdb
+    from tools.faces import read_lmdb, validation_lmdb
     from tools.explain import Explainer
 
     os.environ.setdefault("GLOG_minloglevel", "1")  # Caffe's report of each layer is for training

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Dict, Tuple
+from typing import Dict, List, Tuple
 
 import recipe
 
@@ -25,13 +25,11 @@ def validation_lmdb(profile: str, net: str) -> str:
 
 def read_lmdb(caffe, folder: str):
     """(name, label, crop) of each face of an LMDB in its order; crop: size x size x 3 uint8, BGR."""
-    import importlib
-
     import cv2
     import lmdb
     import numpy as np
 
-    datum = importlib.import_module(caffe.__name__ + ".proto.caffe_pb2").Datum()
+    datum = _datum(caffe)
     with lmdb.open(folder, readonly=True, lock=False) as environment, environment.begin() as transaction:
         for key, value in transaction.cursor():
             datum.ParseFromString(value)
@@ -40,7 +38,32 @@ def read_lmdb(caffe, folder: str):
             else:
                 planes = np.frombuffer(datum.data, np.uint8).reshape(datum.channels, datum.height, datum.width)
                 crop = planes.transpose(1, 2, 0)
-            yield key.decode("utf-8", "backslashreplace").split("_", 1)[-1], datum.label, crop
+            yield _name(key), datum.label, crop
+
+
+def read_labels(caffe, folder: str) -> Dict[str, List[bool]]:
+    """The labels of each face of a labels' LMDB (CelebA's forty), by the image's name."""
+    import lmdb
+
+    datum = _datum(caffe)
+    found = {}
+    with lmdb.open(folder, readonly=True, lock=False) as environment, environment.begin() as transaction:
+        for key, value in transaction.cursor():
+            datum.ParseFromString(value)
+            found[_name(key)] = [one > 0.5 for one in datum.float_data]
+    return found
+
+
+def _datum(caffe):
+    """An empty Datum of the engine's own schema."""
+    import importlib
+
+    return importlib.import_module(caffe.__name__ + ".proto.caffe_pb2").Datum()
+
+
+def _name(key: bytes) -> str:
+    """The image's name of a record's key."""
+    return key.decode("utf-8", "backslashreplace").split("_", 1)[-1]
 
 
 def score_lmdb(caffe, classifier, folder: str) -> Tuple[Dict[str, int], Dict[str, float]]:

@@ -52,7 +52,8 @@ def run(job, events, stop, join):
     versions = {"engine": "%s %s" % (job["module"], getattr(caffe, "__version__", "")),
                 "numpy": np.__version__, "python": platform.python_version()}
     if job["module"] == "torchcaffe":  # sums come out the same, bit for bit, from the same PyTorch and number of threads
-        torch = importlib.import_module("torch")
+        import torch
+
         versions.update(torch=torch.__version__, threads=torch.get_num_threads())
     log(", ".join("%s %s" % item for item in sorted(versions.items())))
     if job["kind"] == "convert":

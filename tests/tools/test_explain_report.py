@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import recipe
-from tools import evaluate, explain_report
+from tools import explain_report, faces
 
 
 def test_shares_are_of_the_parts_of_the_face_wherever_the_crop_is():
@@ -49,7 +49,7 @@ def test_the_report(tmp_path, root, monkeypatch, capsys):
     shutil.copytree(root / "prototxt" / "demo", tmp_path / "prototxt" / "demo")
     random = np.random.RandomState(1)
     crops = random.randint(0, 256, (3, 64, 64, 3)).astype(np.uint8)
-    monkeypatch.setattr(evaluate, "read_lmdb", lambda caffe, folder: iter([("a", 0, crop) for crop in crops]))
+    monkeypatch.setattr(faces, "read_lmdb", lambda caffe, folder: iter([("a", 0, crop) for crop in crops]))
     assert explain_report.main(["--profile", "demo"]) == 2
     assert "step4_gnet.caffemodel is missing: make step4 NET=gnet PROFILE=demo" in no_lmdb(capsys, monkeypatch)
     (tmp_path / "weights" / "demo").mkdir(parents=True)
@@ -68,6 +68,6 @@ def test_the_report(tmp_path, root, monkeypatch, capsys):
 def no_lmdb(capsys, monkeypatch) -> str:
     """What is said without LMDBs, then, with LMDBs that are there, without weights."""
     assert "make lmdb PROFILE=demo" in capsys.readouterr().err
-    monkeypatch.setattr(evaluate, "validation_lmdb", lambda profile, net: "")
+    monkeypatch.setattr(faces, "validation_lmdb", lambda profile, net: "")
     assert explain_report.main(["--profile", "demo"]) == 2
     return capsys.readouterr().err
