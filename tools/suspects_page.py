@@ -22,7 +22,7 @@ def write(path: str, profile: recipe.Profile, suspects: Sequence, total: int, ca
          "photo": photos[suspect.image]}
         for suspect in suspects
     ]
-    data = json.dumps(entries).replace("</", "<\\/")  # a file name must not end the script
+    data = json.dumps(entries).replace("<", "\\u003c")  # a file name must not end the script
     text = PAGE.replace("@TOTAL@", f"{total:,}").replace("@PROFILE@", profile.name).replace("@DATA@", data)
     with open(path + ".part", "w", encoding="utf-8") as stream:
         stream.write(text)
