@@ -58,18 +58,18 @@ def test_four_steps_then_nothing_to_do(project):
 
 
 def test_the_same_seed_gives_the_same_weights_bit_for_bit(project):
-    """Steps 2 to 4, twice from one seed and once from another, whose names keep them apart."""
+    """Steps 2 and 4, twice from one seed, and step 2 from another, whose names keep them apart."""
     run(project, [1])
 
-    def chain_of(seed, variant):
+    def chain_of(seed, variant, *steps):
         start, found = "weights/tiny/step1.caffemodel", []
-        for step in (2, 3, 4):
+        for step in steps:
             _, (row,) = run(project, [step], seed=seed, variant=variant, start=start)
             start = row.weights_out
             found.append(fingerprints.read_json(row.path(row.weights_out) + ".json"))
         return found
 
-    first, again, other = chain_of(7, "a"), chain_of(7, "b"), chain_of(8, "c")
+    first, again, other = chain_of(7, "a", 2, 4), chain_of(7, "b", 2, 4), chain_of(8, "c", 2)
     assert [record["sha256"] for record in first] == [record["sha256"] for record in again]
     assert not {record["sha256"] for record in first} & {record["sha256"] for record in other}
     for record in first:  # what is needed to get it again
