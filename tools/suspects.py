@@ -24,7 +24,7 @@ from typing import Dict, List, Mapping, Sequence, Tuple
 
 import recipe
 
-FOLDS = 5
+FOLDS, REPEATS = 10, 2  # each label is judged by two models, each fitted to nine tenths of the others
 REGULARIZATION = 0.001  # C of the logistic regressions: thousands of features for about a thousand faces
 TOP = 0.06  # share of the labels that the page shows
 
@@ -131,21 +131,21 @@ def activations(caffe, profile: recipe.Profile, net: str, weights: str, crops):
 
 
 # ------------------------------------------------------------------------------------------ ranking
-def out_of_fold(labels, blocks: Sequence[Tuple], seed: int, folds: int = FOLDS):
+def out_of_fold(labels, blocks: Sequence[Tuple], seed: int):
     """Probabilities of the classes, N x 2, each face's by models that were fitted to the other folds only.
 
     The mean of a logistic regression a block, each over standardized features.
     """
     import numpy as np
     from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedKFold
+    from sklearn.model_selection import RepeatedStratifiedKFold
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
     from threadpoolctl import threadpool_limits
 
     truth = np.asarray(labels)
     found = np.zeros((len(truth), 2))
-    splits = StratifiedKFold(folds, shuffle=True, random_state=seed).split(truth, truth)
+    splits = RepeatedStratifiedKFold(n_splits=FOLDS, n_repeats=REPEATS, random_state=seed).split(truth, truth)
     with threadpool_limits(1):  # so few faces take longer with several threads, much longer beside other work
         for fitted, asked in splits:
             for faces, mirrored in blocks:
