@@ -76,7 +76,8 @@ def rows(options):
     if "caffe" in seconds:
         found.insert(0, cost(what, seconds["ours"], seconds["caffe"], "real Caffe 1.0", "s", 0.2))
     note = f"a net with its weights and a forward {one[1]:.0f} MB, the same without loading {bare[1]:.0f} MB"
-    found.append(cost("memory that loading adds to a net of the same form", one[1] - bare[1], size, "the file's size", "MB", 1.15, note))
+    what = "memory that loading adds to a net of the same form"
+    found.append(cost(what, one[1] - bare[1], size, "the file's size", "MB", 1.15, note))
     found.append(cost("three nets from one file, made and run", three[0], one[0], "one net", "s"))
     return found
 

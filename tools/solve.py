@@ -74,8 +74,7 @@ class Training:
     def __init__(self, caffe, job, events, stop, ranks):
         self.job, self.events, self.stop, self.ranks = job, events, stop, ranks
         self.solver = caffe.get_solver(job["solver"])
-        # Attributes that nobody reads in real Caffe, which keeps all diffs in any case.
-        self.solver.keep_diffs, self.solver.watch_gradients = False, True
+        self.solver.keep_diffs, self.solver.watch_gradients = False, True  # attributes that real Caffe does not read
         self.gradients = GradientWatch()
         self.net = self.solver.net
         self.losses = _loss_weights(self.net)

@@ -30,9 +30,8 @@ def forward(net, first: int, last: int) -> float:
         for callback in net.callbacks["after_forward"]:
             callback(index)
             net.assume_written()
-    total = float(total)
     settle(net)
-    return total
+    return float(total)
 
 
 def settle(net):
