@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "tools")]
 
 MEMORY, HANDLES = 32, 2  # what may be more at the end: MB, open files
+BEGUN = 6  # rows of metrics, one for each 20 iterations; the first test and snapshot come after 100
 COMMAND = """
 import sys
 from dataclasses import replace
@@ -41,7 +42,7 @@ def watch(root: str, iterations: int, every: float):
         process = subprocess.Popen([sys.executable, "-c", COMMAND, root, str(iterations)], stdout=output, stderr=output,
                                    env=environment)  # fmt: skip
         while process.poll() is None:
-            if (Path(root) / "runs/tiny/step2_scheme3/metrics.csv").exists():  # step 1's conversion is over
+            if begun(Path(root) / "runs/tiny/step2_scheme3/metrics.csv"):
                 for who, pids in (("driver", [process.pid]), ("trainer", watching.children(process.pid))):
                     try:
                         found[who] += [(watching.resident(pid), watching.handles(pid)) for pid in pids[:1]]
@@ -49,6 +50,14 @@ def watch(root: str, iterations: int, every: float):
                         pass
             time.sleep(every)
     return process.returncode, found, time.monotonic() - began
+
+
+def begun(metrics: Path) -> bool:
+    """True once the training has tested and taken snapshots, so that all it loads is loaded."""
+    try:
+        return len(metrics.read_text().splitlines()) > BEGUN
+    except OSError:
+        return False
 
 
 def wrong(status: int, found: dict) -> list:
