@@ -24,6 +24,7 @@ import time
 from typing import Dict, List, Tuple
 
 import recipe
+from tools.options import add_engine
 from tools import environment
 from tools.draw_faces import FACES
 
@@ -129,8 +130,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--celeba", metavar="FOLDER", help="CelebA (default: drawn faces)")
     parser.add_argument("--fotw", metavar="FOLDER", help="FotW (default: drawn faces)")
-    parser.add_argument("--engine", choices=("auto", "caffe", "torch"), default="auto", help="default: %(default)s")
-    parser.add_argument("--gpu", type=int, metavar="ID", help="number of the GPU (default: the CPU)")
+    add_engine(parser)
     parser.add_argument("--max-iter", type=int, metavar="N",
                         help=f"iterations of each step (default: the recipe's; for drawn faces {recipe.DRAWN_MAX_ITER})")
     parser.add_argument("--force", action="store_true", help="do again what is done")

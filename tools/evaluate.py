@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional
 
 import recipe
+from tools.options import add_engine, add_profile
 from tools import scores
 from tools.faces import EvaluationError, check_count, check_same, list_missed, score_lmdb, validation_lmdb
 from tools.evaluation_report import FIGURES, report, write
@@ -48,14 +49,13 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="evaluate.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--profile", default=os.environ.get("PROFILE") or recipe.PAPER.name, choices=recipe.PROFILES)
+    add_profile(parser)
     parser.add_argument("--photos", metavar="FOTW", help="FotW's folder: the whole pipeline on its validation photos")
     parser.add_argument("--submission", metavar="FILE", help="with --photos: also write the challenge's CSV")
     parser.add_argument("--score", metavar="FILE", help="with --photos: score this CSV of the challenge's form instead")
     parser.add_argument("--attributes", nargs="*", choices=recipe.CROPS, metavar="SCHEME", help="score step 2 on the forty "
                         "attributes of CelebA's test partition instead (default: every scheme that has weights)")
-    parser.add_argument("--engine", default=os.environ.get("ENGINE") or "auto", choices=("auto", "caffe", "torch"))
-    parser.add_argument("--gpu", type=int, metavar="NUMBER", help="GPU to run on (default: the CPU)")
+    add_engine(parser)
     parser.add_argument("--batch", type=int, metavar="FACES", help="faces at a time (default: as in testing)")
     return parser
 

@@ -20,6 +20,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple
 
 import recipe
+from tools.options import add_engine, add_profile
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,9 +37,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="explain_report.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--profile", default=os.environ.get("PROFILE") or recipe.PAPER.name, choices=recipe.PROFILES)
-    parser.add_argument("--engine", default=os.environ.get("ENGINE") or "auto", choices=("auto", "caffe", "torch"))
-    parser.add_argument("--gpu", type=int, metavar="NUMBER", help="GPU to run on (default: the CPU)")
+    add_profile(parser)
+    add_engine(parser)
     return parser
 
 

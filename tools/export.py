@@ -21,6 +21,7 @@ import sys
 from typing import Any, Dict, Sequence, Tuple
 
 import recipe
+from tools.options import add_trained_profile
 
 TOLERANCE = 1e-4  # of probabilities, and of their logarithms relative to them
 BATCHES = (1, 3)  # how many crops at a time are compared
@@ -124,8 +125,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--net", nargs="+", choices=sorted(recipe.NETS), default=list(recipe.PIPELINE_NETS),
                         metavar="NET", help=f"{', '.join(recipe.NETS)} (default: {' '.join(recipe.PIPELINE_NETS)})")
-    parser.add_argument("--profile", default="auto", choices=("auto", *recipe.PROFILES),
-                        help="whose step-4 weights: auto takes the paper's where they are, else the demo's")
+    add_trained_profile(parser)
     parser.add_argument("--output", metavar="FOLDER", help="default: weights/PROFILE/export")
     return parser
 

@@ -25,6 +25,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 import recipe
+from tools.options import add_engine, add_profile
 
 if TYPE_CHECKING:
     import numpy as np
@@ -107,9 +108,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--celeba", metavar="FOLDER", help="CelebA, in the wild")
     parser.add_argument("--gray", action="store_true", help="take the color out of every photo first")
     parser.add_argument("--shrink", type=float, default=1.0, metavar="TIMES", help="make every photo smaller first")
-    parser.add_argument("--profile", default=os.environ.get("PROFILE") or recipe.PAPER.name, choices=recipe.PROFILES)
-    parser.add_argument("--engine", default=os.environ.get("ENGINE") or "auto", choices=("auto", "caffe", "torch"))
-    parser.add_argument("--gpu", type=int, metavar="NUMBER", help="GPU to run on (default: the CPU)")
+    add_profile(parser)
+    add_engine(parser)
     return parser
 
 

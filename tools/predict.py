@@ -28,7 +28,7 @@ import os
 import sys
 from typing import Any, Iterator, Optional, Sequence, TextIO
 
-import recipe
+from tools.options import add_engine, add_trained_profile
 from lmdb_builders.errors import ImageError
 from tools import photos
 from tools.answers import plain_say, printable, writer
@@ -63,12 +63,8 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--show-crops", action="store_true", help="add what each net saw to the pictures")
     parser.add_argument("--explain", action="store_true", help="add that and where each net looked for its answer")
-    parser.add_argument(
-        "--profile", default="auto", choices=("auto", *recipe.PROFILES),
-        help="whose step-4 weights: auto takes the paper's where they are, else the demo's (default: auto)",
-    )
-    parser.add_argument("--engine", default=os.environ.get("ENGINE") or "auto", choices=("auto", "caffe", "torch"))
-    parser.add_argument("--gpu", type=int, metavar="NUMBER", help="GPU to run on (default: the CPU)")
+    add_trained_profile(parser)
+    add_engine(parser)
     return parser
 
 

@@ -23,6 +23,7 @@ from dataclasses import fields
 from typing import Any, Dict, List, Optional
 
 import recipe
+from tools.options import add_profile
 
 FACES = 8  # rows of the crops sheet
 MISTAKES = 12  # of each task
@@ -30,7 +31,7 @@ MISTAKES = 12  # of each task
 
 def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--profile", choices=sorted(recipe.PROFILES), default="paper", help="default: %(default)s")
+    add_profile(parser)
     parser.add_argument("--output", metavar="FILE", help="default: runs/PROFILE/report.html")
     return parser
 

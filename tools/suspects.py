@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import Dict, List, Mapping, Sequence, Tuple
 
 import recipe
+from tools.options import add_engine, add_profile
 
 FOLDS, REPEATS = 10, 2  # each label is judged by two models, each fitted to nine tenths of the others
 REGULARIZATION = 0.001  # C of the logistic regressions: thousands of features for about a thousand faces
@@ -45,15 +46,14 @@ class Suspect:
 
 def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--profile", choices=sorted(recipe.PROFILES), default="paper", help="default: %(default)s")
+    add_profile(parser)
     parser.add_argument("--top", type=_share, default=TOP, metavar="SHARE", help="of the labels on the page; %(default)s")
     parser.add_argument("--variant", nargs="+", default=[""], metavar="NAME", help="of the step-3 nets to ask, as "
                         "tools/train.py named them: several seeds see more than one (default: the chain's own)")
     parser.add_argument("--plant", type=_share, metavar="SHARE", help="only tell how well this works here: flip so many of "
                         "the labels at random, thrice, and count those that come out among the first --top")
     parser.add_argument("--seed", type=int, default=recipe.PAPER.random_seed, help="of the folds; default: %(default)s")
-    parser.add_argument("--engine", choices=("auto", "caffe", "torch"), default="auto", help="default: %(default)s")
-    parser.add_argument("--gpu", type=int, metavar="ID", help="number of the GPU (default: the CPU)")
+    add_engine(parser)
     return parser
 
 

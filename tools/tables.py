@@ -22,6 +22,7 @@ import sys
 from typing import Dict, List, Sequence
 
 import recipe
+from tools.options import add_engine, add_profile
 
 STOPPED = 130
 
@@ -29,7 +30,7 @@ STOPPED = 130
 def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", type=int, nargs="+", choices=(2, 3), required=True, help="which tables")
-    parser.add_argument("--profile", choices=sorted(recipe.PROFILES), default="paper", help="default: %(default)s")
+    add_profile(parser)
     parser.add_argument("--seeds", type=int, nargs="+", metavar="N", help="train everything once from each of these "
                         "random seeds (default: the recipe's only)")
     parser.add_argument("--share", type=_share, default=1.0, metavar="X", help="of the recipe's iterations, the same share "
@@ -38,8 +39,7 @@ def get_parser() -> argparse.ArgumentParser:
                         help="how torchcaffe multiplies while it trains (default: %(default)s); scores are float32's")
     parser.add_argument("--jobs", type=_positive, default=1, metavar="N", help="trainings at a time, which share the "
                         "cores (default: 1)")
-    parser.add_argument("--engine", choices=("auto", "caffe", "torch"), default="auto", help="default: %(default)s")
-    parser.add_argument("--gpu", type=int, metavar="ID", help="number of the GPU (default: the CPU)")
+    add_engine(parser)
     parser.add_argument("--report", action="store_true", help="train nothing: tables of the seeds that are trained")
     return parser
 

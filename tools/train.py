@@ -22,6 +22,7 @@ import subprocess
 import sys
 
 import recipe
+from tools.options import add_engine, add_profile
 
 STOPPED = 130
 
@@ -31,11 +32,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--step", type=int, nargs="+", choices=sorted(recipe.STEPS), required=True, help="which steps")
     parser.add_argument("--net", nargs="+", choices=sorted(recipe.NETS), default=list(recipe.PIPELINE_NETS),
                         metavar="NET", help="which nets, of %(choices)s (default: %(default)s)")
-    parser.add_argument("--profile", choices=sorted(recipe.PROFILES), default="paper", help="default: %(default)s")
-    parser.add_argument("--engine", choices=("auto", "caffe", "torch"), default="auto",
-                        help="real Caffe or torchcaffe (default: real Caffe where Python imports it, else torchcaffe)")
+    add_profile(parser)
     where = parser.add_mutually_exclusive_group()
-    where.add_argument("--gpu", type=int, metavar="ID", help="number of the GPU (default: train on the CPU)")
+    add_engine(parser, where)
     where.add_argument("--gpus", type=positive, metavar="N", help="split each batch over the GPUs 0 to N - 1")
     where.add_argument("--processes", type=positive, metavar="N", help="split each batch over N processes on the CPU")
     parser.add_argument("--precision", choices=("float32", "tf32", "bf16"), default="float32",

@@ -19,7 +19,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, Optional, Sequence, Tuple
 
-import recipe
+from tools.options import add_engine, add_trained_profile
 from tools.pipeline import Pipeline, PipelineError
 
 if TYPE_CHECKING:
@@ -34,12 +34,8 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8000, metavar="NUMBER", help="default: %(default)s; 0: any free one")
-    parser.add_argument(
-        "--profile", default="auto", choices=("auto", *recipe.PROFILES),
-        help="whose step-4 weights: auto takes the paper's where they are, else the demo's (default: auto)",
-    )
-    parser.add_argument("--engine", default=os.environ.get("ENGINE") or "auto", choices=("auto", "caffe", "torch"))
-    parser.add_argument("--gpu", type=int, metavar="NUMBER", help="GPU to run on (default: the CPU)")
+    add_trained_profile(parser)
+    add_engine(parser)
     return parser
 
 
