@@ -1,0 +1,106 @@
+"""The pictures that predict.py draws."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import recipe
+from predict_project import save
+from pipeline_fakes import photo
+from tools import draw, predict
+from tools.pipeline import Pipeline
+
+
+def test_one_picture_goes_to_the_file_named(photos_folder, capsys):
+    assert predict.main([save("a.jpg"), "--draw", "new folder/out.png"]) == 0
+    assert capsys.readouterr().out.endswith("  picture new folder/out.png\n")
+    assert Image.open("new folder/out.png").size[0] == draw.LONG_SIDE[0]
+
+
+def test_several_pictures(photos_folder):
+    os.makedirs("other")
+    images = [save("a.jpg"), save("dark.png", photo(0)), save("other/a.png")]
+    assert predict.main([*images, "--draw", "pictures", "--json"]) == 1
+    assert sorted(os.listdir("pictures")) == ["a_prediction.png", "a_prediction_2.png"]
+    assert predict.main([*images, "--draw", "out.jpg", "--json"]) == 1
+    assert os.path.exists("out_1.jpg") and not os.path.exists("out_2.jpg") and os.path.exists("out_3.jpg")
+
+
+@pytest.mark.parametrize("target, message", [("a.jpg", "overwrite"), ("out.gif", ".png"), ("plain", "without suffix")])
+def test_places_where_no_picture_can_go(photos_folder, capsys, target, message):
+    with open("plain", "w"):
+        pass
+    before = os.path.getsize(save("a.jpg"))
+    assert predict.main(["a.jpg", "--draw", target]) == 2
+    assert message in capsys.readouterr().err
+    assert os.path.getsize("a.jpg") == before
+
+
+def test_a_picture_that_cannot_be_written_is_a_failure(photos_folder, capsys):
+    with open("file", "w"):
+        pass
+    assert predict.main([save("a.jpg"), "--draw", "file/out.png"]) == 1
+    assert "file/out.png: cannot write the picture" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("height, width", [(8, 8), (30, 4_000), (3_000, 2_000)])
+def test_pictures_of_photos_of_all_sizes(photos_folder, height, width):
+    prediction = predict_one(photo(200, height, width))
+    draw.draw(photo(200, height, width), [prediction], "out.png")
+    picture = np.asarray(Image.open("out.png").convert("RGB"))
+    assert draw.LONG_SIDE[0] <= max(picture.shape[:2]) <= 2 * draw.LONG_SIDE[1]
+    assert count(picture, draw.GENDER) > 100 and count(picture, draw.SMILE) > 100  # the bars
+
+
+def test_bars_are_as_long_as_their_probabilities(photos_folder):
+    draw.draw(photo(), [predict_one(photo())], "out.png")
+    picture = np.asarray(Image.open("out.png").convert("RGB"))
+    rows = (picture == rgb(draw.GENDER)).all(axis=2).sum(axis=1)
+    track = (picture == rgb(draw.TRACK)).all(axis=2)[rows.argmax(), : picture.shape[1] // 2].sum()
+    assert rows.max() / (rows.max() + track) == pytest.approx(0.93, abs=0.02)
+
+
+def predict_one(image):
+    return Pipeline.load("demo").predict(image)
+
+
+def rgb(color: str) -> list:
+    return [int(color[position : position + 2], 16) for position in (1, 3, 5)]
+
+
+def count(picture, color: str) -> int:
+    return int((picture == rgb(color)).all(axis=2).sum())
+
+
+def test_pictures_of_several_faces_and_of_crops(photos_folder, monkeypatch):
+    image = photo(255)
+    one, group = predict_one(image), Pipeline.load("demo").predict_faces(image, crops=True)
+    sizes = []
+    for predictions in ([one], [replace(one, crops=group[0].crops)], [replace(face, crops={}) for face in group], group):
+        draw.draw(image, predictions, "out.png")
+        sizes.append(Image.open("out.png").size)
+    plain, crops, faces, both = sizes
+    assert {width for width, _ in sizes} == {draw.LONG_SIDE[0]}
+    assert plain[1] < crops[1] and faces[1] < both[1] and plain[1] - 10 < faces[1] < crops[1]
+
+
+def test_what_the_nets_saw_is_in_the_picture_pixel_for_pixel_in_color(photos_folder, monkeypatch):
+    """A crop of one odd color, and the same color in the picture; with a heat map, warm where it says."""
+    image, size = photo(), recipe.DEMO.crop_size
+    crops = {net: np.full((size, size, 3), (200, 30, 90), np.uint8) for net in recipe.PIPELINE_NETS}
+    draw.draw(image, [replace(predict_one(image), crops=crops)], "out.png")
+    cold = np.asarray(Image.open("out.png").convert("RGB"))
+    same = (np.abs(cold.astype(int) - (90, 30, 200)).max(axis=2) < 3).sum()
+    assert same > 3 * 150**2
+    heat = {net: np.zeros((size, size), np.float32) for net in recipe.PIPELINE_NETS}
+    heat["snet2"][: size // 2] = 1
+    draw.draw(image, [replace(predict_one(image), crops=crops, heat=heat)], "out.png")
+    warm = np.asarray(Image.open("out.png").convert("RGB"))
+    bright = warm[-170:, :].min(axis=2) > 100  # the warm end of the colors, over the gray of the crop
+    columns = np.flatnonzero(bright.sum(axis=0) > 40)
+    assert 80 < len(columns) < 120 and columns.min() > 5 / 6 * warm.shape[1] - 20  # the last tile of six
