@@ -7,13 +7,12 @@ not used for that task). The data set's own files stay as they are.
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from dataclasses import replace
 from typing import Dict, Tuple
 
 from lmdb_builders.errors import BuildError
-from lmdb_builders.records import UNUSABLE, DataSet, file_sha256, read_lines
+from lmdb_builders.records import UNUSABLE, DataSet, file_sha256, read_cells
 
 COLUMNS = ("image", "column", "label", "correction")
 VALUES = {"0": 0, "1": 1, "2": UNUSABLE}
@@ -22,16 +21,15 @@ SPLIT = "train"  # validation labels stay as published, or accuracies could not 
 
 def read(path: str) -> Dict[Tuple[str, str], Tuple[int, int, int]]:
     """(image, column) -> (label, correction, line). Raises BuildError that names the line of what is not of the form."""
-    lines = [(number, line) for number, line in enumerate(read_lines(path), 1) if line.strip()]
-    header = [cell.strip() for cell in next(csv.reader([lines[0][1]]))] if lines else []
+    rows = read_cells(path)
+    _, header = next(rows, (0, []))
     if tuple(header) != COLUMNS:
         raise BuildError(f"{path}: the first line is not {','.join(COLUMNS)}: give the file that make suspects' page exports")
     found: Dict[Tuple[str, str], Tuple[int, int, int]] = {}
-    for number, line in lines[1:]:
-        cells = [cell.strip() for cell in next(csv.reader([line]))]
+    for number, cells in rows:
         values = [VALUES[cell] for cell in cells[2:] if cell in VALUES]
         if len(cells) != len(COLUMNS) or len(values) != 2:
-            raise BuildError(f"{path} line {number}: {line.strip()!r} is not image,column,label,correction with 0, 1 or 2")
+            raise BuildError(f"{path} line {number}: {','.join(cells)!r} is not image,column,label,correction with 0, 1 or 2")
         key = (cells[0].rsplit("/", 1)[-1], cells[1])
         if key in found:
             raise BuildError(f"{path} line {number}: {cells[1]} of {cells[0]} is corrected in line {found[key][2]} already")

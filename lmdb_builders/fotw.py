@@ -7,14 +7,13 @@ unusable for that task only.
 
 from __future__ import annotations
 
-import csv
 import os
 from typing import Dict, Optional, Tuple
 
 import recipe
 from lmdb_builders.errors import BuildError
 from lmdb_builders.records import (
-    UNUSABLE, DataSet, FaceRecord, Skipped, image_problem, list_folder, read_lines, require_columns,
+    UNUSABLE, DataSet, FaceRecord, Skipped, image_problem, list_folder, read_cells, require_columns,
 )
 
 BOX_COLUMNS = ("bbox_x", "bbox_y", "bbox_width", "bbox_height")
@@ -57,14 +56,11 @@ def _read_split(dataset: DataSet, split: str) -> None:
     table, photos = find_split(dataset.folder, split)
     dataset.add_source(table)
     dataset.tables[split] = dataset.relative(table)
-    lines = list(read_lines(table))
-    header = [cell.strip() for cell in next(csv.reader(lines[:1]), [])]
+    rows = read_cells(table)
+    _, header = next(rows, (0, []))
     require_columns(table, header, (NAME_COLUMN, *BOX_COLUMNS, *LABEL_COLUMNS))
     listing, prefix, seen = list_folder(photos), dataset.relative(photos), {}
-    for number, line in enumerate(lines[1:], 2):
-        if not line.strip():
-            continue
-        cells = [cell.strip() for cell in next(csv.reader([line]), [])]
+    for number, cells in rows:
         row = dict(zip(header, cells))
         name = row.get(NAME_COLUMN, "")
         problem = _row_problem(row, cells, header, seen) or image_problem(name, photos, listing)

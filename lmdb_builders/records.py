@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import math
 import os
@@ -81,6 +82,19 @@ def read_lines(path: str) -> Iterator[str]:
         raise BuildError(f"{path}: not a text file in UTF-8 ({error.reason}); unpack it again") from None
     except OSError as error:
         raise BuildError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
+
+
+def read_cells(path: str) -> Iterator[Tuple[int, List[str]]]:
+    """(line number, cells without the space around them) of each line of a CSV file that is not blank.
+
+    A row is one line: an unclosed quote spoils its own row and no other.
+    """
+    for number, line in enumerate(read_lines(path), 1):
+        if line.strip():
+            try:
+                yield number, [cell.strip() for cell in next(csv.reader([line]), [])]
+            except csv.Error as error:
+                raise BuildError(f"{path} line {number}: no row of a table ({error}); take the line out") from None
 
 
 def require_columns(path: str, columns, needed) -> None:

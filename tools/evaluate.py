@@ -20,12 +20,12 @@ import argparse
 import os
 import sys
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Iterable, List, Optional
 
 import recipe
 from tools.options import add_engine, add_profile
 from tools import scores
-from tools.faces import EvaluationError, check_count, check_same, list_missed, score_lmdb, validation_lmdb
+from tools.faces import EvaluationError, check_count, check_same, list_missed, manifest_entry, score_lmdb, validation_lmdb
 from tools.evaluation_report import FIGURES, report, write
 
 
@@ -109,8 +109,8 @@ def score_submission(arguments) -> None:
     from lmdb_builders.fotw import read_fotw
     from tools import submission
 
-    records = read_fotw(arguments.photos, ("val",)).records
-    print(submission.describe(submission.score(submission.read(arguments.score), records)))
+    dataset = read_fotw(arguments.photos, ("val",))
+    print(submission.describe(submission.score(submission.read(arguments.score), dataset)))
 
 
 def score_attributes(arguments) -> None:
@@ -149,14 +149,16 @@ def evaluate_faces(arguments) -> Evaluation:
         labels[net], ones[net] = dict(found[0]), dict(found[1])
     check_same("snet1", labels["snet1"], "snet2", labels["snet2"])
     truths = {"gender": labels["gnet"], "smile": labels["snet1"]}
-    missed = list_missed(sources["gnet"])
+    missed = list_missed(manifest_entry(sources["gnet"]).get("skipped", ()), set().union(*truths.values()))
+    count_missed(missed, truths, ones)
+    return Evaluation("training phase, faces of the LMDBs", "", truths, combine(ones), missed)
+
+
+def count_missed(missed: Iterable[str], truths: Dict[str, dict], ones: Dict[str, dict]) -> None:
+    """Put images that are listed but were not read, of unknown label, into `truths` (by task) and `ones` (by net)."""
     for image in missed:
-        if any(image in truth for truth in truths.values()):
-            raise EvaluationError(f"{image} is in an LMDB, and in its manifest.json among those that are not: build it "
-                                  "again (make lmdb FORCE=1)")
         for net in ones:
             truths[recipe.NETS[net].task][image] = ones[net][image] = None
-    return Evaluation("training phase, faces of the LMDBs", "", truths, combine(ones), missed)
 
 
 def combine(ones: Dict[str, dict]) -> Dict[str, dict]:
@@ -199,12 +201,10 @@ def evaluate_photos(arguments) -> Evaluation:
             for net in recipe.PIPELINE_NETS:
                 if recipe.NETS[net].task == task.name:
                     ones[net][image] = prediction.ones.get(net)
-    for entry in dataset.skipped:  # a row that names no photo or has no box: listed, so it counts
-        name = entry.image or f"{entry.file} line {entry.line}"
-        missed[name] = entry.reason
-        for net in ones:
-            truths[recipe.NETS[net].task].setdefault(name, None)
-            ones[net].setdefault(name, None)
+    names = {record.image.rsplit("/", 1)[-1] for record in records}
+    unread = list_missed((entry._asdict() for entry in dataset.skipped), names)
+    count_missed(unread, truths, ones)
+    missed.update(unread)
     for task, truth in truths.items():
         if not any(label is not None for label in truth.values()):
             raise EvaluationError(f"{arguments.photos}: no validation photo has a label for {task}")

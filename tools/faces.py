@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Dict, List, Tuple
+from typing import Any, Container, Dict, Iterable, List, Mapping, Tuple
 
 import recipe
 
@@ -120,7 +120,12 @@ def check_count(folder: str, scored: int) -> None:
         )
 
 
-def list_missed(folder: str) -> Dict[str, str]:
-    """Validation photos that did not get into the LMDB `folder`, by its manifest, and why."""
-    skipped = manifest_entry(folder).get("skipped", ())
-    return {entry["image"]: entry.get("reason", "not in the LMDB") for entry in skipped if entry["split"] == "val"}
+def list_missed(skipped: Iterable[Mapping[str, Any]], answered: Container[str]) -> Dict[str, str]:
+    """Validation photos without an answer and why, of skipped rows (records.Skipped's fields): an answered photo's second
+    row is no other photo, and a row that names none is called by its file and line."""
+    found: Dict[str, str] = {}
+    for entry in skipped:
+        name = entry["image"].rsplit("/", 1)[-1] or f"{entry['file']} line {entry['line']}"  # as LMDBs' keys name it
+        if entry["split"] == "val" and name not in answered:
+            found.setdefault(name, entry["reason"])
+    return found

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import csv
 import os
-from typing import Any, Dict, Iterable, List, Optional, Tuple
+from typing import Any, Dict, Iterable, Optional, Tuple
 
 import recipe
 from lmdb_builders.errors import BuildError
 from lmdb_builders.fotw import BOX_COLUMNS, LABEL_COLUMNS, NAME_COLUMN
-from lmdb_builders.records import UNUSABLE, FaceRecord, read_lines
+from lmdb_builders.records import UNUSABLE, DataSet, read_cells
 from tools import scores
+from tools.faces import list_missed
 
 COLUMNS = (NAME_COLUMN, *BOX_COLUMNS, *LABEL_COLUMNS)
 
@@ -42,8 +43,7 @@ def write(path: str, predictions: Iterable) -> int:
 def read(path: str) -> Dict[str, Tuple[int, int]]:
     """Image -> (gender, smile), 0 or 1. Raises BuildError that names file and line where a row is not of the form."""
     found: Dict[str, Tuple[int, int]] = {}
-    for number, cells in enumerate(csv.reader(read_lines(path)), 1):
-        cells = [cell.strip() for cell in cells]
+    for number, cells in read_cells(path):
         if not any(cells) or (number == 1 and cells[0].lower() in (NAME_COLUMN, "image")):
             continue
         if len(cells) != len(COLUMNS):
@@ -58,14 +58,16 @@ def read(path: str) -> Dict[str, Tuple[int, int]]:
     return found
 
 
-def score(answers: Dict[str, Tuple[int, int]], records: List[FaceRecord]) -> Dict[str, Any]:
+def score(answers: Dict[str, Tuple[int, int]], dataset: DataSet) -> Dict[str, Any]:
     """Figures of a submission against FotW's table: {"gender", "smile": scores.score, "challenge", "missed"}.
 
-    An image without a row counts as wrong, and as 1 in the organizers' error; "missed" lists them. Images whose label is
-    not usable for a task are left out of that task, and of the error. Raises BuildError for rows of unknown images.
+    An image without a row counts as wrong, and as 1 in the organizers' error, as does one that could not be read from the
+    data set, row or not; "missed" lists them. Images whose label is not usable for a task are left out of that task, and of
+    the error. Raises BuildError for rows of unknown images.
     """
-    names = {record.image.rsplit("/", 1)[-1]: record for record in records}
-    unknown = sorted(set(answers) - set(names))
+    names = {record.image.rsplit("/", 1)[-1]: record for record in dataset.records}
+    unread = list_missed((entry._asdict() for entry in dataset.skipped), names)
+    unknown = sorted(set(answers) - set(names) - set(unread))
     if unknown:
         raise BuildError(f"{len(unknown)} rows are of images that the table does not list, {unknown[0]} for one")
     truths: Dict[str, Dict[str, Optional[int]]] = {}
@@ -75,9 +77,11 @@ def score(answers: Dict[str, Tuple[int, int]], records: List[FaceRecord]) -> Dic
                              if record.labels[position] != UNUSABLE}
         ones[task.name] = {name: float(answers[name][position]) if name in answers else None
                            for name in truths[task.name]}
+        truths[task.name].update(dict.fromkeys(unread))
+        ones[task.name].update(dict.fromkeys(unread))
     figures: Dict[str, Any] = {task: scores.score(truths[task], ones[task]) for task in truths if truths[task]}
     figures["challenge"] = scores.challenge_error(tuple(truths.values()), tuple(ones.values()))
-    figures["missed"] = sorted(set(names) - set(answers))
+    figures["missed"] = sorted({*(set(names) - set(answers)), *unread})
     return figures
 
 

@@ -101,7 +101,7 @@ def write_lmdb(net: str, labels: dict, listed=None, encode: str = "raw", skipped
         writer.put(record_key(index, name), image_datum(data, SIZE, encode, label))
     writer.close()
     listed = len(labels) if listed is None else listed
-    entry = {"images": {os.path.basename(folder): listed}, "skipped": [{"split": "val", "image": name, "reason": "no face found"} for name in skipped]}
+    entry = {"images": {os.path.basename(folder): listed}, "skipped": [{"split": "val", "image": name, "file": "t.csv", "line": 9, "reason": "no face found"} for name in skipped]}
     with open(os.path.join(os.path.dirname(folder), "manifest.json"), "w") as file:
         json.dump({"fotw": entry}, file)
     return folder
@@ -151,6 +151,16 @@ def test_table_of_faces_and_evaluation(project, capsys):
     assert content["figures"]["gender"]["confusion"] == [[2, 1], [0, 1]]
     assert content["figures"]["gender"]["auc"] == pytest.approx(2 / 3) and content["missed"] == {"e.jpg": "no face found"}
     assert content["challenge"]["sum"] == 2.0 and content["challenge"]["images"] == 5  # e.jpg: no face, scores 1
+
+
+def test_rows_that_name_a_photo_again_or_none(project, capsys):
+    """a.jpg is answered, whatever its second row; e.jpg lies in a folder of the data set; a nameless row is one more."""
+    write_lmdb("gnet", GENDER, skipped=["a.jpg", "smiles_valset/e.jpg", ""])
+    assert run() == 0
+    lines = capsys.readouterr().out.splitlines()
+    place = lines.index("Without an answer:")
+    assert lines[place + 1 : place + 3] == ["  e.jpg: no face found", "  t.csv line 9: no face found"] and not lines[place + 3]
+    assert results()["gender"] == {"accuracy": 0.5, "faces": 6} and results()["smile"]["faces"] == 6
 
 
 def test_a_label_for_one_task_only(project):
@@ -242,6 +252,15 @@ def test_a_photo_that_is_listed_but_missing_counts_as_wrong(project, capsys):
         assert json.load(file)["challenge"]["sum"] == 1 + 0.5 + 1  # a and d are not answered, c's gender is wrong
 
 
+def test_photos_of_a_table_that_names_one_twice(project, capsys):
+    folder = write_photos(project)
+    with open(os.path.join(folder, "smiles_valset", "gender_fex_valset.csv"), "a") as file:
+        file.write("a.jpg, 30, 30, 40, 50, 0, 0\r\n")
+    assert run("--photos", folder) == 0
+    assert "a.jpg:" not in capsys.readouterr().out
+    assert results("_photos")["gender"] == {"accuracy": 0.5, "faces": 4}
+
+
 # ------------------------------------------------------------------------------------------ the challenge's file
 def test_submission_is_written_and_scored(project, capsys):
     """smile = (brightness + 0.4) / 2: a and c smile; gender is wrong for c; d has no row, and so counts as wrong."""
@@ -260,7 +279,23 @@ def test_submission_is_written_and_scored(project, capsys):
     assert "Organizers' error: 1.5 over 3 images" in text
 
 
+def test_a_submission_is_scored_on_the_photos_it_was_written_for(project, capsys):
+    """a.jpg is listed, but gone: both ways it counts as wrong, also where a submission has a row for it."""
+    folder, path = write_photos(project), project / "mine.csv"
+    os.remove(os.path.join(folder, "smiles_valset", "a.jpg"))
+    assert run("--photos", folder, "--submission", str(path)) == 0
+    assert results("_photos")["gender"] == {"accuracy": 0.25, "faces": 4}
+    capsys.readouterr()
+    for extra in ("", "a.jpg,1,2,3,4,1,1\n"):
+        path.write_text(path.read_text() + extra)
+        assert run("--photos", folder, "--score", str(path)) == 0
+        text = capsys.readouterr().out
+        assert "gender 25.00 % of 4 faces" in text and "Organizers' error: 2.5 over 3 images" in text
+        assert "counts as wrong: a.jpg" in text and "counts as wrong: d.jpg" in text
+
+
 @pytest.mark.parametrize("line, message", [
+    ("x" * 200_000 + ",1,2,3,4,1,0", "line 2: no row of a table (field larger"),
     ("a.jpg,1,2,3,4,1", "line 2: 6 values instead of 7"), ("a.jpg,1,2,3,4,1,0.7", "line 2: gender and smile are '1' and '0.7'"),
     ("z.jpg,1,2,3,4,1,0", "1 rows are of images that the table does not list, z.jpg"),
     ("b.jpg,1,2,3,4,0,0", "line 2: b.jpg again")])
