@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from tools import chain, child, fingerprints, runs
+from tools import chain, child, fingerprints, outputs, runs
 
 
 def adopt(row: chain.Row, interpreter, force: bool = False, header=(), say=print) -> bool:
@@ -61,7 +61,7 @@ def _convert(row: chain.Row, interpreter, header, say, inputs: dict):
     job = {"kind": "convert", "module": interpreter.module, "net": row.definition, "weights": row.weights_in,
            "output": converted}
     path = os.path.join(row.folder, "job.json")
-    fingerprints.write_json(row.path(path), job)
+    outputs.write_json(row.path(path), job)
     ends = []
     try:
         child.run(row, path, interpreter, header, ends.append, say)

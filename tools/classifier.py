@@ -73,16 +73,7 @@ class Classifier:
         self.definition = recipe.deploy_prototxt(profile, self.task.name)
         self.weights = weights or recipe.step_weights(profile, net, 4)
         option = "" if profile == recipe.PAPER.name else f" PROFILE={profile}"
-        for path, command in (
-            (self.definition, "make prototxt"),
-            (self.weights, f"make step4 NET={net}{option}"),
-        ):
-            if not os.path.isfile(recipe.absolute(path)):
-                raise PipelineError(f"{path} is missing: {command} makes it")
-        try:
-            self.net = caffe.Net(recipe.absolute(self.definition), caffe.TEST, weights=recipe.absolute(self.weights))
-        except (RuntimeError, OSError) as error:
-            raise PipelineError(f"cannot load {self.weights} into {self.definition}: {error}") from error
+        self.net = load_net(caffe, self.definition, self.weights, f"make step4 NET={net}{option}")
         self.size = self.net.blobs["data"].data.shape[-1]  # of its input, in pixels
 
     def probabilities(self, crops: Sequence["np.ndarray"]) -> "np.ndarray":
@@ -91,21 +82,44 @@ class Classifier:
         crops: N x stored_size x stored_size x 3 uint8, BGR, 0..255, cut by this net's scheme. Returns N float64 in 0..1.
         """
         import numpy as np
-        from lmdb_builders.preprocess import to_blob
 
         results = np.empty(len(crops), dtype=np.float64)
         for start in range(0, len(crops), self.batch):
-            blob = to_blob(np.asarray(crops[start : start + self.batch]), self.size)
-            fill(self.net, blob)
-            results[start : start + len(blob)] = self.net.forward()["prob"].reshape(len(blob), 2)[:, 1]
-        if not np.isfinite(results).all():
-            raise PipelineError(f"{self.weights} gives probabilities that are no numbers: train it again (FORCE=1)")
+            found = forward(self.net, crops[start : start + self.batch], self.weights)
+            results[start : start + len(found)] = found[:, 1]
         return results
 
     def seen(self, crop: "np.ndarray") -> "np.ndarray":
         """The middle of a stored crop, which the net's input shows: size x size x 3."""
         top, left = (crop.shape[0] - self.size) // 2, (crop.shape[1] - self.size) // 2
         return crop[top : top + self.size, left : left + self.size]
+
+
+def load_net(caffe: Any, definition: str, weights: str, command: str) -> Any:
+    """A trained net in its deploy form; paths below the project's folder, `command` makes the weights.
+
+    Raises PipelineError where a file is missing or does not fit.
+    """
+    for path, maker in ((definition, "make prototxt"), (weights, command)):
+        if not os.path.isfile(recipe.absolute(path)):
+            raise PipelineError(f"{path} is missing: {maker} makes it")
+    try:
+        return caffe.Net(recipe.absolute(definition), caffe.TEST, weights=recipe.absolute(weights))
+    except (RuntimeError, OSError) as error:
+        raise PipelineError(f"cannot load {weights} into {definition}: {error}") from error
+
+
+def forward(net: Any, crops: Sequence["np.ndarray"], weights: str) -> "np.ndarray":
+    """Output "prob" of a net of load_net for stored crops, N x classes; PipelineError names `weights` where it is no number."""
+    import numpy as np
+    from lmdb_builders.preprocess import to_blob
+
+    blob = to_blob(np.asarray(crops), net.blobs["data"].data.shape[-1])
+    fill(net, blob)
+    found = net.forward()["prob"].reshape(len(blob), -1)
+    if not np.isfinite(found).all():
+        raise PipelineError(f"{weights} gives probabilities that are no numbers: train it again (FORCE=1)")
+    return found
 
 
 def fill(net: Any, blob: "np.ndarray") -> None:

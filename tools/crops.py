@@ -20,7 +20,6 @@ import sys
 
 import recipe
 
-PHOTO_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 CAPTION_CHARACTERS = 28  # of a caption's line at the size of the panels
 
 
@@ -48,6 +47,8 @@ def main(argv=None) -> int:
         parser.error("give a photo (IMAGE=), or --folder with photos (FOTW=, CELEBA=)")
     if not 1 <= arguments.count <= 100:
         parser.error("--count is 1 to 100 faces")
+    if arguments.folder and not os.path.isdir(arguments.folder):
+        parser.error(f"--folder {arguments.folder}: no such folder")
     stem = os.path.splitext(os.path.basename(os.path.abspath(arguments.image or arguments.folder)))[0]
     output = arguments.output or f"{stem}_crops.png"
     if arguments.image and os.path.realpath(output) == os.path.realpath(arguments.image):
@@ -58,10 +59,12 @@ def main(argv=None) -> int:
 
     try:
         faces = draw_faces(arguments) if arguments.folder else [find_face(arguments.image)]
-        figure(faces, arguments.size).savefig(output)
     except (ImageError, DetectorError) as error:
         print(f"crops.py: {arguments.image or arguments.folder}: {error}", file=sys.stderr)
         return 1
+    picture = figure(faces, arguments.size)
+    try:
+        picture.savefig(output)
     except (OSError, ValueError) as error:  # a folder that is not there, an ending that is no picture's
         print(f"crops.py: cannot write {output}: {error}", file=sys.stderr)
         return 2
@@ -73,9 +76,9 @@ def find_face(path: str, detector=None):
     """(photo, face nearest the middle). Raises ImageError where there is none, or no photo."""
     from detector import Detector, nearest_to_center
     from lmdb_builders.errors import ImageError
-    from lmdb_builders.images import read_image
+    from tools.photos import read_photo
 
-    photo = read_image(path, apply_orientation=True)
+    photo = read_photo(path)
     face = nearest_to_center((detector or Detector()).detect(photo), photo.shape)
     if face is None:
         raise ImageError("no face found")
@@ -86,9 +89,9 @@ def draw_faces(arguments) -> list:
     """(photo, face) of photos drawn at random; one without a face is named on stderr, and another drawn for it."""
     from detector import Detector
     from lmdb_builders.errors import ImageError
+    from tools.photos import expand
 
-    paths = sorted(os.path.join(folder, name) for folder, _, names in os.walk(arguments.folder) for name in names
-                   if name.lower().endswith(PHOTO_ENDINGS))
+    paths = [source.path for source in expand([arguments.folder]) if not source.is_video and source.error is None]
     random.Random(arguments.seed).shuffle(paths)
     detector, found = Detector(), []
     for path in paths:

@@ -46,7 +46,7 @@ def resolve(name: str = "auto"):
 
     Raises EngineError for an unknown name, and for "caffe" where this Python cannot import it.
     """
-    module = _module(name)
+    module = module_name(name)
     if module == "caffe" and not _importable("caffe"):
         if os.path.isdir(recipe.absolute(DEBIAN)):
             raise EngineError(f"real Caffe is in {DEBIAN}/ with a Python of its own and cannot be imported into Python "
@@ -57,7 +57,7 @@ def resolve(name: str = "auto"):
 
 def interpreter(name: str = "auto") -> Interpreter:
     """The Python in which engine `name` runs as a child process. Raises EngineError where there is none."""
-    module = _module(name)
+    module = module_name(name)
     if module == "caffe" and not _importable("caffe"):
         return _debian(recipe.absolute(DEBIAN))
     title = "torchcaffe" if module == "torchcaffe" else "Caffe"
@@ -65,7 +65,8 @@ def interpreter(name: str = "auto") -> Interpreter:
     return Interpreter(module, title, (sys.executable,), {"PYTHONPATH": path})
 
 
-def _module(name: str) -> str:
+def module_name(name: str) -> str:
+    """"caffe" or "torchcaffe": what engine `name` is here. Raises EngineError for an unknown name."""
     if name not in NAMES:
         raise EngineError(f"unknown engine {name!r}: one of {', '.join(NAMES)}")
     if name == "auto":

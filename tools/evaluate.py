@@ -39,6 +39,7 @@ class Evaluation:
 
     protocol: str
     suffix: str  # of the files' names
+    weights: Dict[str, str]  # net -> its file
     truths: Dict[str, Dict[str, Optional[int]]]
     probabilities: Dict[str, Dict[str, Optional[float]]]
     missed: Dict[str, str] = field(default_factory=dict)
@@ -55,6 +56,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--score", metavar="FILE", help="with --photos: score this CSV of the challenge's form instead")
     parser.add_argument("--attributes", nargs="*", choices=recipe.CROPS, metavar="SCHEME", help="score step 2 on the forty "
                         "attributes of CelebA's test partition instead (default: every scheme that has weights)")
+    parser.add_argument("--variant", default="", metavar="NAME", help="score the trainings of this name (tools/train.py, "
+                        "tools/tables.py), into files with -NAME, instead of the chain's own")
     add_engine(parser)
     parser.add_argument("--batch", type=int, metavar="FACES", help="faces at a time (default: as in testing)")
     return parser
@@ -119,18 +122,18 @@ def score_attributes(arguments) -> None:
     from tools.pipeline import PipelineError, load_engine
 
     profile = recipe.PROFILES[arguments.profile]
+    variant = arguments.variant
     crops = arguments.attributes or [
         crop for crop in recipe.CROPS
-        if any(os.path.isfile(recipe.absolute(recipe.step_weights(profile.name, net.key, 2)))
-               for net in recipe.NETS.values() if net.crop == crop)
+        if os.path.isfile(recipe.absolute(attributes.step2(profile, crop, variant).weights_out))
     ]
     if not crops:
         raise PipelineError(f"no step 2 of profile {profile.name} is trained: make step2 PROFILE={profile.name}")
     caffe = load_engine(arguments.engine, arguments.gpu)
     for crop in crops:
-        rows = attributes.score(caffe, profile, crop, batch=arguments.batch or 0)
+        rows = attributes.score(caffe, profile, crop, batch=arguments.batch or 0, variant=variant)
         print(attributes.table(rows, profile.name, crop))
-        print(f"written: {attributes.write(rows, profile.name, crop)}\n")
+        print(f"written: {attributes.write(rows, profile.name, crop, variant)}\n")
 
 
 # ------------------------------------------------------------------------------------------ training phase: LMDBs
@@ -138,20 +141,39 @@ def evaluate_faces(arguments) -> Evaluation:
     """Answers for the three nets' validation LMDBs; photos that did not get into them, by the manifest, are missed."""
     from tools.pipeline import Classifier, load_engine
 
+    weights = weights_of(arguments)
     sources = {net: validation_lmdb(arguments.profile, net) for net in recipe.PIPELINE_NETS}
     caffe = load_engine(arguments.engine, arguments.gpu)
     batch = arguments.batch or recipe.PROFILES[arguments.profile].test_batch_size
     labels: Dict[str, Dict[str, Optional[int]]] = {}
     ones: Dict[str, Dict[str, Optional[float]]] = {}
     for net, folder in sources.items():
-        found = score_lmdb(caffe, Classifier(caffe, arguments.profile, net, batch), folder)
+        found = score_lmdb(caffe, Classifier(caffe, arguments.profile, net, batch, weights[net]), folder)
         check_count(folder, len(found[0]))
         labels[net], ones[net] = dict(found[0]), dict(found[1])
     check_same("snet1", labels["snet1"], "snet2", labels["snet2"])
     truths = {"gender": labels["gnet"], "smile": labels["snet1"]}
     missed = list_missed(manifest_entry(sources["gnet"]).get("skipped", ()), set().union(*truths.values()))
     count_missed(missed, truths, ones)
-    return Evaluation("training phase, faces of the LMDBs", "", truths, combine(ones), missed)
+    return Evaluation("training phase, faces of the LMDBs", suffix_of(arguments), weights, truths, combine(ones), missed)
+
+
+def weights_of(arguments) -> Dict[str, str]:
+    """net -> its step 4's weights. Raises PipelineError where one of a variant is missing."""
+    from tools import chain
+    from tools.pipeline import PipelineError
+
+    found = {net: chain.Row(recipe.PROFILES[arguments.profile], net, 4, variant=arguments.variant).weights_out
+             for net in recipe.PIPELINE_NETS}
+    for path in found.values() if arguments.variant else ():
+        if not os.path.isfile(recipe.absolute(path)):
+            raise PipelineError(f"{path} is missing: is --variant {arguments.variant} as tools/train.py or tools/tables.py "
+                                "named it?")
+    return found
+
+
+def suffix_of(arguments) -> str:
+    return ("_photos" if arguments.photos else "") + (f"-{arguments.variant}" if arguments.variant else "")
 
 
 def count_missed(missed: Iterable[str], truths: Dict[str, dict], ones: Dict[str, dict]) -> None:
@@ -181,7 +203,8 @@ def evaluate_photos(arguments) -> Evaluation:
 
     dataset = read_fotw(arguments.photos, ("val",))
     records = dataset.records
-    pipeline = Pipeline.load(arguments.profile, arguments.engine, arguments.gpu)
+    weights = weights_of(arguments)
+    pipeline = Pipeline.load(arguments.profile, arguments.engine, arguments.gpu, weights)
     truths: dict = {task: {} for task in recipe.TASKS}
     ones: dict = {net: {} for net in recipe.PIPELINE_NETS}
     missed: Dict[str, str] = {}
@@ -208,7 +231,8 @@ def evaluate_photos(arguments) -> Evaluation:
     for task, truth in truths.items():
         if not any(label is not None for label in truth.values()):
             raise EvaluationError(f"{arguments.photos}: no validation photo has a label for {task}")
-    return Evaluation("testing phase, whole photos", "_photos", truths, combine(ones), missed, predictions)
+    return Evaluation("testing phase, whole photos", suffix_of(arguments), weights, truths, combine(ones), missed,
+                      predictions)
 
 
 if __name__ == "__main__":

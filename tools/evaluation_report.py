@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import json
-import os
 from typing import Dict, List, Optional
 
 import recipe
+from tools import outputs
 from tools.fingerprints import sha256_of
 
 FIGURES = {  # name in results.json -> (task, nets whose probabilities are averaged)
@@ -24,41 +22,33 @@ def write(profile, evaluation, figures, challenge) -> List[str]:
     evaluation: evaluate.Evaluation; figures: name of FIGURES -> scores.score; challenge: scores.challenge_error.
     """
     folder = f"runs/{profile}"
-    os.makedirs(recipe.absolute(folder), exist_ok=True)
     results = {name: {"accuracy": figure["accuracy"], "faces": figure["faces"]} for name, figure in figures.items()}
-    weights = {net: recipe.step_weights(profile, net, 4) for net in recipe.PIPELINE_NETS}
     content = {
         "profile": profile,
         "protocol": evaluation.protocol,
-        "weights": weights,
-        "sha256": {net: sha256_of(recipe.absolute(path)) for net, path in weights.items()},
+        "weights": evaluation.weights,
+        "sha256": {net: sha256_of(recipe.absolute(path)) for net, path in evaluation.weights.items()},
         "figures": {name: {**figure, "paper": paper_accuracy(name)} for name, figure in figures.items()},
         "challenge": {**challenge, "paper": recipe.CHALLENGE_ERROR},
         "missed": evaluation.missed,
     }
     paths = [f"{folder}/{stem}{evaluation.suffix}" for stem in ("results", "evaluation")]
     for path, values in zip(paths, (results, content)):
-        with open(recipe.absolute(f"{path}.json.part"), "w", encoding="utf-8") as file:
-            json.dump(values, file, indent=2)
-            file.write("\n")
-        os.replace(recipe.absolute(f"{path}.json.part"), recipe.absolute(f"{path}.json"))
+        outputs.write_json(recipe.absolute(f"{path}.json"), values)
     _write_faces(recipe.absolute(f"{paths[1]}.csv"), evaluation, list(figures))
     return [f"{paths[0]}.json", f"{paths[1]}.json", f"{paths[1]}.csv"]
 
 
 def _write_faces(path: str, evaluation, names: List[str]):
     """A line an image, by name: its labels, the probability of class 1 by each of `names`, and why it has none."""
-    with open(path + ".part", "w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["image", *(f"{task}_label" for task in evaluation.truths),
-                        *(f"{name}_probability" for name in names), "missed"])
-        for image in sorted(set().union(*evaluation.truths.values())):
-            labels = [truth.get(image) for truth in evaluation.truths.values()]
-            values = [evaluation.probabilities[name].get(image) for name in names]
-            table.writerow([image, *("" if label is None else label for label in labels),
-                            *("" if value is None else f"{value:.6f}" for value in values),
-                            evaluation.missed.get(image, "")])
-    os.replace(path + ".part", path)
+    rows = []
+    for image in sorted(set().union(*evaluation.truths.values())):
+        labels = [truth.get(image) for truth in evaluation.truths.values()]
+        values = [evaluation.probabilities[name].get(image) for name in names]
+        rows.append([image, *("" if label is None else label for label in labels),
+                     *("" if value is None else f"{value:.6f}" for value in values), evaluation.missed.get(image, "")])
+    header = [*(f"{task}_label" for task in evaluation.truths), *(f"{name}_probability" for name in names)]
+    outputs.write_csv(path, ["image", *header, "missed"], rows)
 
 
 def paper_accuracy(name: str) -> Optional[float]:

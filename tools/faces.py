@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
-from typing import Any, Container, Dict, Iterable, List, Mapping, Tuple
+from typing import Any, Container, Dict, Iterable, List, Mapping, Optional, Tuple
 
 import recipe
+from tools.fingerprints import count_records
 
 
 class EvaluationError(RuntimeError):
@@ -23,35 +26,66 @@ def validation_lmdb(profile: str, net: str) -> str:
     return recipe.absolute(folder)
 
 
-def read_lmdb(caffe, folder: str):
-    """(name, label, crop) of each face of an LMDB in its order; crop: size x size x 3 uint8, BGR."""
+def read_names(folder: str) -> List[str]:
+    """The faces' names of an LMDB in its order."""
+    with _records(folder) as cursor:
+        return [_name(key) for key in cursor.iternext(values=False)]
+
+
+def read_lmdb(caffe, folder: str, wanted: Optional[Container[str]] = None):
+    """(name, label, crop) of each face of an LMDB in its order, or of the `wanted`; crop: size x size x 3 uint8, BGR."""
     import cv2
-    import lmdb
     import numpy as np
 
     datum = _datum(caffe)
-    with lmdb.open(folder, readonly=True, lock=False) as environment, environment.begin() as transaction:
-        for key, value in transaction.cursor():
-            datum.ParseFromString(value)
+    with _records(folder) as cursor:
+        for key in cursor.iternext(values=False):
+            name = _name(key)
+            if wanted is not None and name not in wanted:
+                continue
+            datum.ParseFromString(cursor.value())
             if datum.encoded:
                 crop = cv2.imdecode(np.frombuffer(datum.data, np.uint8), cv2.IMREAD_COLOR)
             else:
                 planes = np.frombuffer(datum.data, np.uint8).reshape(datum.channels, datum.height, datum.width)
                 crop = planes.transpose(1, 2, 0)
-            yield _name(key), datum.label, crop
+            yield name, datum.label, crop
+
+
+def read_batches(caffe, folder: str, size: int, title: str):
+    """Lists of at most `size` of read_lmdb's triples, of all faces of an LMDB, with a progress bar. Raises
+    EvaluationError where two faces have one name."""
+    from tqdm import tqdm
+
+    total, seen = count_records(folder), set()
+    faces = read_lmdb(caffe, folder)
+    with tqdm(total=total, desc=title, unit=" faces", disable=None) as progress:
+        while batch := list(itertools.islice(faces, size)):
+            for name, _, _ in batch:
+                if name in seen:
+                    raise EvaluationError(f"{folder}: two faces have the name {name}; build it again (make lmdb FORCE=1)")
+                seen.add(name)
+            yield batch
+            progress.update(len(batch))
 
 
 def read_labels(caffe, folder: str) -> Dict[str, List[bool]]:
     """The labels of each face of a labels' LMDB (CelebA's forty), by the image's name."""
-    import lmdb
-
     datum = _datum(caffe)
     found = {}
-    with lmdb.open(folder, readonly=True, lock=False) as environment, environment.begin() as transaction:
-        for key, value in transaction.cursor():
+    with _records(folder) as cursor:
+        for key, value in cursor:
             datum.ParseFromString(value)
             found[_name(key)] = [one > 0.5 for one in datum.float_data]
     return found
+
+
+@contextlib.contextmanager
+def _records(folder: str):
+    import lmdb
+
+    with lmdb.open(folder, readonly=True, lock=False) as environment, environment.begin() as transaction:
+        yield transaction.cursor()
 
 
 def _datum(caffe):
@@ -68,25 +102,12 @@ def _name(key: bytes) -> str:
 
 def score_lmdb(caffe, classifier, folder: str) -> Tuple[Dict[str, int], Dict[str, float]]:
     """Labels and probabilities of class 1, by the image's name, of a whole LMDB, with a progress bar."""
-    from tqdm import tqdm
-
-    labels, ones, names, crops = {}, {}, [], []
-    title = recipe.NETS[classifier.net_key].title
-
-    def flush():
+    labels: Dict[str, int] = {}
+    ones: Dict[str, float] = {}
+    for batch in read_batches(caffe, folder, classifier.batch, recipe.NETS[classifier.net_key].title):
+        names, found, crops = zip(*batch)
+        labels.update(zip(names, map(int, found)))
         ones.update(zip(names, map(float, classifier.probabilities(crops))))
-        names.clear()
-        crops.clear()
-
-    for name, label, crop in tqdm(read_lmdb(caffe, folder), desc=title, unit=" faces", disable=None):
-        if name in labels:
-            raise EvaluationError(f"{folder}: two faces have the name {name}; build it again (make lmdb FORCE=1)")
-        labels[name] = int(label)
-        names.append(name)
-        crops.append(crop)
-        if len(names) == classifier.batch:
-            flush()
-    flush()
     return labels, ones
 
 
@@ -110,9 +131,9 @@ def manifest_entry(folder: str, dataset: str = "fotw") -> dict:
     return manifest.read(os.path.dirname(folder)).get(dataset, {})
 
 
-def check_count(folder: str, scored: int) -> None:
+def check_count(folder: str, scored: int, dataset: str = "fotw") -> None:
     """Raise EvaluationError where an LMDB did not hold exactly the faces that its manifest lists."""
-    listed = manifest_entry(folder).get("images", {}).get(os.path.basename(folder))
+    listed = manifest_entry(folder, dataset).get("images", {}).get(os.path.basename(folder))
     if listed != scored or not scored:
         raise EvaluationError(
             f"{folder}: {scored} faces scored, but {'no number' if listed is None else listed} in the manifest.json "

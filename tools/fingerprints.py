@@ -1,4 +1,4 @@
-"""Tell whether an input is still what it was: fingerprints of files and LMDBs, and the JSON files that keep them."""
+"""Tell whether an input is still what it was: fingerprints of files and LMDBs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Dict, List, Optional
 
 from tools.download import sha256_of
 
-__all__ = ["count_records", "database_fingerprint", "differences", "read_json", "sha256_of", "stored_size", "write_json"]
+__all__ = ["count_records", "database_fingerprint", "differences", "read_json", "sha256_of", "stored_size"]
 
 
 def differences(old: Dict[str, str], new: Dict[str, str]) -> List[str]:
@@ -73,15 +73,6 @@ def read_json(path: str) -> Optional[dict]:
             return json.load(stream)
     except (OSError, ValueError):
         return None
-
-
-def write_json(path: str, value: dict):
-    """Write a JSON file, whole or not at all."""
-    part = path + ".part"
-    with open(part, "w", encoding="utf-8") as stream:
-        json.dump(value, stream, indent=1)
-        stream.write("\n")
-    os.replace(part, path)
 
 
 def _open(path: str):

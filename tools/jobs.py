@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import Optional
 
-from tools import chain, fingerprints
+from tools import chain, fingerprints, outputs
 
 NEVER = 2**31 - 1  # as a test_interval: tools/solve.py tests instead of the solver, and so sees the numbers
 LEARNING = ("Convolution", "InnerProduct")  # types of the paper's layers with weights
@@ -74,8 +74,8 @@ def write(row: chain.Row, module: str, solver, net, inputs: dict, gpu: Optional[
     if leader is not None:
         job.update(gpu=0 if leader.gpus else None, turn=leader.turn)
         leader.publish(job, str(silent), str(net))
-    fingerprints.write_json(row.path(os.path.join(row.folder, "job.json")), job)
-    fingerprints.write_json(row.path(os.path.join(row.folder, "run.json")),
+    outputs.write_json(row.path(os.path.join(row.folder, "job.json")), job)
+    outputs.write_json(row.path(os.path.join(row.folder, "run.json")),
                      {"inputs": inputs, "max_iter": solver.max_iter, "finished": False})
 
 

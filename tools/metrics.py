@@ -11,7 +11,9 @@ import csv
 import io
 import math
 import os
-from typing import Dict, List, Optional
+from typing import Dict, List, Optional, Tuple
+
+from tools.outputs import whole_file
 
 COLUMNS = ("iteration", "learning_rate", "train_loss", "val_loss", "val_accuracy", "seconds")
 Row = Dict[str, Optional[float]]
@@ -92,13 +94,13 @@ def draw(rows: List[Row], path: str, title: str):
     figure = Figure(figsize=(7.5, 6.0), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-    x, y = _points(rows, "train_loss")
+    x, y = points(rows, "train_loss")
     above.plot(x, y, color=blue, linewidth=1.2, label="training")
-    above.plot(*_points(rows, "val_loss"), color=orange, linewidth=1.8, marker="o", markersize=3.5, label="validation")
+    above.plot(*points(rows, "val_loss"), color=orange, linewidth=1.8, marker="o", markersize=3.5, label="validation")
     above.set_ylabel("loss")
-    above.set_ylim(bottom=0, top=_roof(rows))
+    above.set_ylim(bottom=0, top=roof(rows))
     above.legend(frameon=False, loc="upper right")
-    x, y = _points(rows, "val_accuracy")
+    x, y = points(rows, "val_accuracy")
     y = [100.0 * value for value in y]
     below.plot(x, y, color=green, linewidth=1.8, marker="o", markersize=3.5)
     if y:
@@ -111,17 +113,17 @@ def draw(rows: List[Row], path: str, title: str):
         axes.grid(color="#e6e6e6", linewidth=0.8)
         axes.spines[["top", "right"]].set_visible(False)
     above.set_title(title, loc="left", fontsize=11)
-    part = path + ".part"
-    figure.savefig(part, format="png")
-    os.replace(part, path)
+    with whole_file(path) as part:
+        figure.savefig(part, format="png")
 
 
-def _points(rows: List[Row], column: str):
+def points(rows: List[Row], column: str) -> Tuple[List[float], List[float]]:
+    """(iterations, values) of the rows that have a value of the column."""
     kept = [row for row in rows if row[column] is not None]
     return [row["iteration"] for row in kept], [row[column] for row in kept]
 
 
-def _roof(rows: List[Row]) -> Optional[float]:
+def roof(rows: List[Row]) -> Optional[float]:
     """Top of the loss axis: the highest loss, unless the first few rows tower over all the others."""
     losses = [row[name] for row in rows for name in ("train_loss", "val_loss")
               if row[name] is not None and math.isfinite(row[name])]

@@ -10,6 +10,20 @@ import recipe
 from tools.engine import NAMES
 
 
+def positive(text: str) -> int:
+    """A whole number from 1 on, as an argument's type."""
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return int(text)
+
+
+def share(text: str) -> float:
+    """A share, more than 0 and at most 1, as an argument's type."""
+    if not 0 < float(text) <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a share, more than 0 and at most 1")
+    return float(text)
+
+
 def add_profile(parser: argparse.ArgumentParser) -> None:
     """--profile: the environment's PROFILE, else the paper's."""
     parser.add_argument("--profile", default=os.environ.get("PROFILE") or recipe.PAPER.name, choices=sorted(recipe.PROFILES),

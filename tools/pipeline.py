@@ -17,7 +17,7 @@ import itertools
 import os
 import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import TYPE_CHECKING, Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 import recipe
 from lmdb_builders.errors import ImageError
@@ -57,16 +57,18 @@ class Pipeline:
         self._lock = threading.Lock()
 
     @classmethod
-    def load(cls, profile: str = "auto", engine: str = "auto", gpu: Optional[int] = None) -> "Pipeline":
+    def load(cls, profile: str = "auto", engine: str = "auto", gpu: Optional[int] = None,
+             weights: Optional[Mapping[str, str]] = None) -> "Pipeline":
         """Load the detector and the three nets of a profile.
 
         profile: "paper", "demo", or "auto" (the paper's weights where they are, else the demo's);
-        engine: "auto", "caffe" or "torch"; gpu: number of the GPU, None for the CPU.
+        engine: "auto", "caffe" or "torch"; gpu: number of the GPU, None for the CPU;
+        weights: net -> other weights than the chain's.
         Raises PipelineError that names the missing file and the command that makes it.
         """
         profile = choose_profile(profile)
         caffe = load_engine(engine, gpu)
-        classifiers = {net: Classifier(caffe, profile, net) for net in recipe.PIPELINE_NETS}
+        classifiers = {net: Classifier(caffe, profile, net, weights=(weights or {}).get(net)) for net in recipe.PIPELINE_NETS}
         from detector import Detector
 
         return cls(Detector(caffe=caffe), classifiers, profile, gpu)

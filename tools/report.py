@@ -20,7 +20,7 @@ import os
 import random
 import sys
 from dataclasses import fields
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Set
 
 import recipe
 from tools.options import add_profile
@@ -98,26 +98,30 @@ def mistakes(profile: str, count: int = MISTAKES) -> Dict[str, List[dict]]:
     return found
 
 
-def crops_of(profile: str, task: str, images: Optional[set], split: str = "val") -> Dict[str, Dict[str, object]]:
-    """Image -> scheme -> crop (H x W x 3 uint8 BGR) from the FotW LMDBs of `task`; images None: all."""
+def crops_of(profile: str, task: str, images: Set[str]) -> Dict[str, Dict[str, object]]:
+    """Image -> scheme -> crop (H x W x 3 uint8 BGR), of `images`, from the FotW LMDBs of `task`."""
     import torchcaffe
     from tools.faces import read_lmdb
 
     found: Dict[str, Dict[str, object]] = {}
-    for scheme in recipe.CROPS:
-        folder = recipe.absolute(f"{recipe.lmdb_folder(profile, scheme)}/fotw_{task}_{split}")
-        if os.path.isdir(folder):
-            for name, _, crop in read_lmdb(torchcaffe, folder):
-                if images is None or name in images:
-                    found.setdefault(name, {})[scheme] = crop
+    for scheme, folder in validation_lmdbs(profile, task).items():
+        for name, _, crop in read_lmdb(torchcaffe, folder, images):
+            found.setdefault(name, {})[scheme] = crop
     return found
 
 
-def some_faces(profile: str, count: int = FACES) -> Dict[str, Dict[str, object]]:
-    """The crops of `count` validation faces drawn at random, by the recipe's seed."""
-    found = crops_of(profile, "gender", None)
-    chosen = random.Random(recipe.PROFILES[profile].random_seed).sample(sorted(found), min(count, len(found)))
-    return {name: found[name] for name in chosen}
+def draw_names(profile: str, count: int = FACES) -> List[str]:
+    """`count` validation faces drawn at random, by the recipe's seed."""
+    from tools.faces import read_names
+
+    names = sorted(set().union(*map(read_names, validation_lmdbs(profile, "gender").values())))
+    return random.Random(recipe.PROFILES[profile].random_seed).sample(names, min(count, len(names)))
+
+
+def validation_lmdbs(profile: str, task: str) -> Dict[str, str]:
+    """Scheme -> FotW's validation LMDB of `task`, of those that are there."""
+    folders = {scheme: recipe.absolute(f"{recipe.lmdb_folder(profile, scheme)}/fotw_{task}_val") for scheme in recipe.CROPS}
+    return {scheme: folder for scheme, folder in folders.items() if os.path.isdir(folder)}
 
 
 def collect(profile: recipe.Profile) -> dict:
@@ -126,6 +130,10 @@ def collect(profile: recipe.Profile) -> dict:
 
     runs = f"runs/{profile.name}"
     wrong = mistakes(profile.name)
+    shown = {task: {row["image"] for row in wrong.get(task, ())} for task in recipe.TASKS}
+    drawn = draw_names(profile.name)
+    shown["gender"].update(drawn)
+    crops = {task: crops_of(profile.name, task, images) for task, images in shown.items()}
     return {
         "profile": profile,
         "departures": departures(profile),
@@ -135,9 +143,9 @@ def collect(profile: recipe.Profile) -> dict:
                         if (found := read_json(recipe.absolute(f"{runs}/{name}.json"))) is not None],
         "tables": {table: read_json(recipe.absolute(f"{runs}/table{table}.json")) for table in (2, 3)},
         "pictures": {table: recipe.absolute(f"{runs}/table{table}.png") for table in (2, 3)},
-        "faces": some_faces(profile.name),
+        "faces": {image: crops["gender"][image] for image in drawn},
         "mistakes": wrong,
-        "mistaken": {task: crops_of(profile.name, task, {row["image"] for row in rows}) for task, rows in wrong.items()},
+        "mistaken": crops,
     }
 
 

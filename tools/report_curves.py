@@ -7,6 +7,7 @@ import io
 from typing import List
 
 import recipe
+from tools.metrics import points, roof
 
 COLORS = ("#2e7d5b", "#d1495b", "#3b6ea5", "#b07d2b", "#7a5ea8", "#5f6b6d")
 
@@ -39,9 +40,7 @@ def curves(records: List[dict]) -> str:
             _line(above, record["metrics"], "train_loss", color, 0.7, 0.35)
             _line(above, record["metrics"], "val_loss", color, 1.6, 1.0)
             _line(below, record["metrics"], "val_accuracy", color, 1.6, 1.0, 100)
-        losses = [row[key] for record in own for row in record["metrics"][1:] for key in ("train_loss", "val_loss")
-                  if row[key] is not None]
-        above.set_ylim(0, 1.1 * max(losses) if losses else 1)
+        above.set_ylim(bottom=0, top=roof([row for record in own for row in record["metrics"]]))
         above.set_title(title(own[0]), loc="left", fontsize=9)
         above.set_ylabel("loss", fontsize=8)
         below.set_ylabel("accuracy, %", fontsize=8)
@@ -58,6 +57,5 @@ def curves(records: List[dict]) -> str:
 
 
 def _line(axes, rows: List[dict], column: str, color: str, width: float, alpha: float, scale: float = 1) -> None:
-    points = [(row["iteration"], scale * row[column]) for row in rows if row[column] is not None]
-    if points:
-        axes.plot(*zip(*points), color=color, linewidth=width, alpha=alpha)
+    iterations, values = points(rows, column)
+    axes.plot(iterations, [scale * value for value in values], color=color, linewidth=width, alpha=alpha)

@@ -9,10 +9,11 @@ from html import escape
 from typing import Dict, Iterable, Sequence
 
 import recipe
+from tools.outputs import write_text
 from tools.progress import duration
 from tools.report_curves import curves, title
 from tools.report_frame import PAGE
-from tools.suspects_page import as_address
+from tools.suspects_page import WIDEST_FIRST, as_address
 
 
 def write(path: str, found: dict) -> None:
@@ -31,9 +32,7 @@ def write(path: str, found: dict) -> None:
                      for number, (title, text) in enumerate(sections))
     text = (PAGE.replace("@PROFILE@", escape(profile.name)).replace("@DATE@", time.strftime("%Y-%m-%d %H:%M"))
             .replace("@LINKS@", links).replace("@BODY@", body))
-    with open(path + ".part", "w", encoding="utf-8") as stream:
-        stream.write(text)
-    os.replace(path + ".part", path)
+    write_text(path, text)
 
 
 # ------------------------------------------------------------------------------------------ pieces
@@ -196,7 +195,7 @@ def crops_section(found: dict) -> str:
 
 
 def mistakes_section(found: dict) -> str:
-    """The wrong answers with the highest probabilities, as the nets see the faces."""
+    """The wrong answers with the highest probabilities, each with the widest crop that is there."""
     if not found["mistakes"]:
         return missing("Nothing is evaluated yet", f"make evaluate{option(found)}")
     parts = []
@@ -204,13 +203,13 @@ def mistakes_section(found: dict) -> str:
         classes, cards = recipe.TASKS[task].classes, []
         for row in rows:
             crops: Dict[str, object] = found["mistaken"][task].get(row["image"], {})
-            image = next((picture(crops[scheme], row["image"]) for scheme in ("scheme4", "scheme3", "scheme1", "scheme5")
-                          if scheme in crops), "")
+            image = next((picture(crops[scheme], row["image"]) for scheme in WIDEST_FIRST if scheme in crops), "")
             cards.append(f'<figure>{image}<figcaption><b>{escape(classes[row["answer"]])}</b> {100 * row["probability"]:.1f} %'
                          f'<br>label: {escape(classes[row["label"]])}<br><small>{escape(row["image"])}</small>'
                          '</figcaption></figure>')
         parts.append(f'<h3>{escape(task.capitalize())}</h3><div class="faces">{"".join(cards) or "none"}</div>')
-    return "<p>The label may be the mistake: make suspects ranks those of training faces.</p>" + "".join(parts)
+    return ("<p>Shown is the widest crop that is there; the nets see their own. The label may be the mistake: make suspects "
+            "ranks those of training faces.</p>" + "".join(parts))
 
 
 def provenance_section(found: dict) -> str:

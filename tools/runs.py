@@ -17,7 +17,7 @@ import shutil
 import time
 from typing import Optional
 
-from tools import chain, child, fingerprints, jobs
+from tools import chain, child, fingerprints, jobs, outputs
 from tools.metrics import Metrics, draw
 from tools.progress import Progress, duration
 
@@ -142,7 +142,7 @@ def _finish(row: chain.Row, run: Run, solver, inputs: dict, interpreter, leader=
         "batch": row.batch or row.profile.batch_size, "made_by": list(header),
     }
     place(row, final, record)
-    fingerprints.write_json(row.path(os.path.join(row.folder, "run.json")),
+    outputs.write_json(row.path(os.path.join(row.folder, "run.json")),
                      {"inputs": inputs, "max_iter": solver.max_iter, "finished": True})
     _prune(row, 1, run.best())
     run.say(f"{row.title}: {row.weights_out}" + _numbers(record) + f" in {duration(record['seconds'] or 0)}")
@@ -169,7 +169,7 @@ def place(row: chain.Row, weights: str, record: dict):
     with contextlib.suppress(FileNotFoundError):
         os.remove(target + ".json")  # never a record of other weights beside the new ones
     os.replace(part, target)
-    fingerprints.write_json(target + ".json", record)
+    outputs.write_json(target + ".json", record)
 
 
 def _clear(row: chain.Row, inputs: dict, say):

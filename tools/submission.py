@@ -6,7 +6,6 @@ predicted. Written with the header of FotW's own tables; read with or without on
 
 from __future__ import annotations
 
-import csv
 import os
 from typing import Any, Dict, Iterable, Optional, Tuple
 
@@ -14,7 +13,7 @@ import recipe
 from lmdb_builders.errors import BuildError
 from lmdb_builders.fotw import BOX_COLUMNS, LABEL_COLUMNS, NAME_COLUMN
 from lmdb_builders.records import UNUSABLE, DataSet, read_cells
-from tools import scores
+from tools import outputs, scores
 from tools.faces import list_missed
 
 COLUMNS = (NAME_COLUMN, *BOX_COLUMNS, *LABEL_COLUMNS)
@@ -32,11 +31,7 @@ def write(path: str, predictions: Iterable) -> int:
                        for task, answer in (("gender", prediction.gender), ("smile", prediction.smile)))
             box = (f"{float(value):.1f}" for value in prediction.face.box)
             rows.append([prediction.image.replace(os.sep, "/").rsplit("/", 1)[-1], *box, *answers])
-    with open(path + ".part", "w", encoding="utf-8", newline="") as stream:
-        table = csv.writer(stream)
-        table.writerow(COLUMNS)
-        table.writerows(rows)
-    os.replace(path + ".part", path)
+    outputs.write_csv(path, COLUMNS, rows)
     return len(rows)
 
 

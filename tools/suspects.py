@@ -16,14 +16,15 @@ if __name__ == "__main__":
     from tools import environment; environment.ensure()
 
 import argparse
-import csv
+import functools
 import os
 import sys
 from dataclasses import dataclass
 from typing import Dict, List, Mapping, Sequence, Tuple
 
 import recipe
-from tools.options import add_engine, add_profile
+from tools import outputs
+from tools.options import add_engine, add_profile, share
 
 FOLDS, REPEATS = 10, 2  # each label is judged by two models, each fitted to nine tenths of the others
 REGULARIZATION = 0.001  # C of the logistic regressions: thousands of features for about a thousand faces
@@ -47,20 +48,14 @@ class Suspect:
 def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_profile(parser)
-    parser.add_argument("--top", type=_share, default=TOP, metavar="SHARE", help="of the labels on the page; %(default)s")
+    parser.add_argument("--top", type=share, default=TOP, metavar="SHARE", help="of the labels on the page; %(default)s")
     parser.add_argument("--variant", nargs="+", default=[""], metavar="NAME", help="of the step-3 nets to ask, as "
                         "tools/train.py named them: several seeds see more than one (default: the chain's own)")
-    parser.add_argument("--plant", type=_share, metavar="SHARE", help="only tell how well this works here: flip so many of "
+    parser.add_argument("--plant", type=share, metavar="SHARE", help="only tell how well this works here: flip so many of "
                         "the labels at random, thrice, and count those that come out among the first --top")
     parser.add_argument("--seed", type=int, default=recipe.PAPER.random_seed, help="of the folds; default: %(default)s")
     add_engine(parser)
     return parser
-
-
-def _share(text: str) -> float:
-    if not 0 < float(text) <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a share, more than 0 and at most 1")
-    return float(text)
 
 
 # ------------------------------------------------------------------------------------------ features
@@ -84,6 +79,8 @@ def features(profile: recipe.Profile, task: str, load_engine,
             continue
         faces = sorted(read_lmdb(load_engine(), folder), key=lambda face: face[0])
         found = {name: label for name, label, _ in faces}
+        if len(found) != len(faces):
+            raise SuspectsError(f"{folder} holds two faces of one name; build it again: make lmdb FORCE=1")
         if labels and found != labels:
             raise SuspectsError(f"{folder} does not hold the faces of the other schemes; build all again: make lmdb FORCE=1")
         labels = found
@@ -198,11 +195,9 @@ def plant(labels: Dict[str, Dict[str, int]], blocks: Mapping[str, Sequence[Tuple
 
 def write_csv(path: str, suspects: Sequence[Suspect]) -> None:
     """Every label, the most suspect first: rank, image, task, label, probability of the label."""
-    with open(path, "w", encoding="utf-8", newline="") as stream:
-        table = csv.writer(stream)
-        table.writerow(["rank", "image", "task", "label", "probability"])
-        for number, suspect in enumerate(suspects, 1):
-            table.writerow([number, suspect.image, suspect.task, suspect.label, f"{suspect.probability:.6f}"])
+    outputs.write_csv(path, ["rank", "image", "task", "label", "probability"], (
+        [number, suspect.image, suspect.task, suspect.label, f"{suspect.probability:.6f}"]
+        for number, suspect in enumerate(suspects, 1)))
 
 
 def main(argv=None) -> int:
@@ -214,13 +209,7 @@ def main(argv=None) -> int:
 
     try:
         _need_libraries()
-        loaded: list = []
-
-        def engine():
-            if not loaded:
-                loaded.append(pipeline.load_engine(options.engine, options.gpu))
-            return loaded[0]
-
+        engine = functools.cache(lambda: pipeline.load_engine(options.engine, options.gpu))
         profile = recipe.PROFILES[options.profile]
         labels, blocks = {}, {}
         for task in recipe.TASKS:
@@ -231,7 +220,6 @@ def main(argv=None) -> int:
             return 0
         ranked = rank(labels, blocks, options.seed)
         folder = f"runs/{profile.name}"
-        os.makedirs(recipe.absolute(folder), exist_ok=True)
         write_csv(recipe.absolute(f"{folder}/suspects.csv"), ranked)
         top = ranked[:max(1, round(options.top * len(ranked)))]
         suspects_page.write(recipe.absolute(f"{folder}/suspects.html"), profile, top, len(ranked), engine())

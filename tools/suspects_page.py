@@ -8,7 +8,9 @@ import os
 from typing import Optional, Sequence
 
 import recipe
+from tools.outputs import write_text
 
+WIDEST_FIRST = ("scheme4", "scheme2", "scheme3", "scheme1", "scheme5")  # the schemes by how much of a photo they show
 PHOTO_PIXELS = 300  # longer side of a photo on the page
 COLUMN = {task.name: task.fotw_column for task in recipe.TASKS.values()}
 
@@ -24,9 +26,7 @@ def write(path: str, profile: recipe.Profile, suspects: Sequence, total: int, ca
     ]
     data = json.dumps(entries).replace("<", "\\u003c")  # a file name must not end the script
     text = PAGE.replace("@TOTAL@", f"{total:,}").replace("@PROFILE@", profile.name).replace("@DATA@", data)
-    with open(path + ".part", "w", encoding="utf-8") as stream:
-        stream.write(text)
-    os.replace(path + ".part", path)
+    write_text(path, text)
 
 
 def _photos(profile: recipe.Profile, images: Sequence[str], caffe) -> dict:
@@ -34,7 +34,7 @@ def _photos(profile: recipe.Profile, images: Sequence[str], caffe) -> dict:
     from lmdb_builders import manifest
 
     wanted, found = set(images), {}
-    for crop in ("scheme4", "scheme2", "scheme3", "scheme1", "scheme5"):
+    for crop in WIDEST_FIRST:
         folder = recipe.absolute(recipe.lmdb_folder(profile.name, crop))
         source = _place(manifest.read(folder).get("fotw", {}).get("folder"))
         for image in wanted - set(found):
@@ -62,10 +62,10 @@ def _photo(path: str) -> Optional[str]:
     import cv2
 
     from lmdb_builders.errors import ImageError
-    from lmdb_builders.images import read_image
+    from tools.photos import read_photo
 
     try:
-        pixels = read_image(path)
+        pixels = read_photo(path)
     except (ImageError, OSError):
         return None
     scale = PHOTO_PIXELS / max(pixels.shape[:2])
@@ -79,7 +79,7 @@ def _crops(folder: str, images: set, caffe) -> dict:
 
     if not os.path.isdir(folder):
         return {}
-    return {name: as_address(crop) for name, _, crop in read_lmdb(caffe, folder) if name in images}
+    return {name: as_address(crop) for name, _, crop in read_lmdb(caffe, folder, images)}
 
 
 def as_address(pixels, quality: int = 85) -> str:

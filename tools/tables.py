@@ -17,12 +17,13 @@ if __name__ == "__main__":
     from tools import environment; environment.ensure()
 
 import argparse
+import functools
 import os
 import sys
-from typing import Dict, List, Sequence
+from typing import Dict, Sequence
 
 import recipe
-from tools.options import add_engine, add_profile
+from tools.options import add_engine, add_profile, positive, share
 
 STOPPED = 130
 
@@ -33,27 +34,15 @@ def get_parser() -> argparse.ArgumentParser:
     add_profile(parser)
     parser.add_argument("--seeds", type=int, nargs="+", metavar="N", help="train everything once from each of these "
                         "random seeds (default: the recipe's only)")
-    parser.add_argument("--share", type=_share, default=1.0, metavar="X", help="of the recipe's iterations, the same share "
+    parser.add_argument("--share", type=share, default=1.0, metavar="X", help="of the recipe's iterations, the same share "
                         "in every step of every row (default: 1)")
     parser.add_argument("--precision", choices=("float32", "tf32", "bf16"), default="float32",
                         help="how torchcaffe multiplies while it trains (default: %(default)s); scores are float32's")
-    parser.add_argument("--jobs", type=_positive, default=1, metavar="N", help="trainings at a time, which share the "
+    parser.add_argument("--jobs", type=positive, default=1, metavar="N", help="trainings at a time, which share the "
                         "cores (default: 1)")
     add_engine(parser)
     parser.add_argument("--report", action="store_true", help="train nothing: tables of the seeds that are trained")
     return parser
-
-
-def _positive(text: str) -> int:
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return int(text)
-
-
-def _share(text: str) -> float:
-    if not 0 < float(text) <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a share, more than 0 and at most 1")
-    return float(text)
 
 
 def main(argv=None) -> int:
@@ -112,38 +101,42 @@ def _trained(rows: Sequence) -> bool:
 
 
 def score(cells: Dict[int, list], options) -> Dict[tuple, Dict[int, dict]]:
-    """Every cell's answers: key -> seed -> {"labels": face -> 0 or 1, "ones": face -> probability of class 1}.
+    """Every cell's answers: key -> seed -> {"labels": face -> 0 or 1, "ones": face -> probability of class 1, "weights":
+    file -> sha256}.
 
     Raises faces.EvaluationError where a net's faces are not those of its manifest, or not the same in an ensemble.
     """
-    from tools import faces, pipeline
+    from tools import engine, faces, pipeline
 
-    loaded: List[object] = []
-
-    def caffe():
-        if not loaded:
-            loaded.append(pipeline.load_engine(options.engine, options.gpu))
-        return loaded[0]
-
+    caffe = functools.cache(lambda: pipeline.load_engine(options.engine, options.gpu))
+    scored: Dict[str, dict] = {}  # rows of both tables share nets
     answers: Dict[tuple, Dict[int, dict]] = {}
     for seed, rows in cells.items():
         for cell in rows:
-            nets = [score_row(row, caffe) for row in cell.finals]
+            for row in cell.finals:
+                if row.weights_out not in scored:
+                    scored[row.weights_out] = score_row(row, caffe, engine.module_name(options.engine))
+            nets = [scored[row.weights_out] for row in cell.finals]
             for row, net in zip(cell.finals[1:], nets[1:]):
                 faces.check_same(cell.finals[0].net, nets[0]["labels"], row.net, net["labels"])
             ones = {face: sum(net["ones"][face] for net in nets) / len(nets) for face in nets[0]["labels"]}
-            answers.setdefault(cell.key, {})[seed] = {"labels": nets[0]["labels"], "ones": ones}
+            weights = {row.weights_out: net["inputs"]["weights"] for row, net in zip(cell.finals, nets)}
+            answers.setdefault(cell.key, {})[seed] = {"labels": nets[0]["labels"], "ones": ones, "weights": weights}
     return answers
 
 
-def score_row(row, caffe) -> dict:
-    """Labels and probabilities of a trained step 4 on its validation faces, kept in its run folder as faces.json."""
-    from tools import faces, fingerprints, pipeline
+def score_row(row, caffe, module: str) -> dict:
+    """Inputs, labels and probabilities of a trained step 4 on its validation faces, kept in its run folder as faces.json.
+
+    caffe(): the engine's module, of the name `module`.
+    """
+    from tools import faces, fingerprints, outputs, pipeline
 
     weights, folder = row.path(row.weights_out), row.path(row.databases["val"])
     if not os.path.exists(weights):
         raise pipeline.PipelineError(f"{row.weights_out} is missing: leave out --report")
-    inputs = {"weights": fingerprints.sha256_of(weights), "faces": fingerprints.database_fingerprint(folder)}
+    inputs = {"weights": fingerprints.sha256_of(weights), "faces": fingerprints.database_fingerprint(folder),
+              "engine": module}
     path = row.path(os.path.join(row.folder, "faces.json"))
     kept = fingerprints.read_json(path)
     if kept and kept.get("inputs") == inputs:
@@ -151,9 +144,9 @@ def score_row(row, caffe) -> dict:
     classifier = pipeline.Classifier(caffe(), row.profile.name, row.net, row.profile.test_batch_size, row.weights_out)
     labels, ones = faces.score_lmdb(caffe(), classifier, folder)
     faces.check_count(folder, len(labels))
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    fingerprints.write_json(path, {"inputs": inputs, "labels": labels, "ones": ones})
-    return {"labels": labels, "ones": ones}
+    found = {"inputs": inputs, "labels": labels, "ones": ones}
+    outputs.write_json(path, found)
+    return found
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import subprocess
 import sys
 
 import recipe
-from tools.options import add_engine, add_profile
+from tools.options import add_engine, add_profile, positive
 
 STOPPED = 130
 
@@ -50,13 +50,6 @@ def get_parser() -> argparse.ArgumentParser:
                         "the best one (default: 2)")
     parser.add_argument("--force", action="store_true", help="start again from iteration 0, done or not")
     return parser
-
-
-def positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return value
 
 
 def run(rows, interpreter, gpu=None, force=False, header=(), say=print, leader=None, keep=None):

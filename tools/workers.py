@@ -30,12 +30,19 @@ def train(rows: Sequence[chain.Row], jobs: int = 1, options: Sequence[str] = (),
 
     A row that is done takes its command a few seconds. With several jobs the cores are shared out between them
     (OMP_NUM_THREADS, unless it is set) and what they print is shown when they end. SIGINT and SIGTERM are handed on: each
-    training takes a snapshot, from which the same call goes on. Where one fails, those that run come to their end and no
-    other starts. Raises TrainingError and Interrupted.
+    training takes a snapshot, from which the same call goes on. At SIGHUP each takes one and goes on. Where one fails,
+    those that run come to their end and no other starts. Raises TrainingError and Interrupted.
     """
-    waiting, running, failed, asked = list(rows), [], [], []
+    waiting, failed, asked = list(rows), [], []
+    running: List[Job] = []
+
+    def take_snapshots(number, frame):
+        for job in running:
+            job.process.send_signal(number)
+
     before = {number: signal.signal(number, lambda number, frame: asked.append(number))
               for number in (signal.SIGINT, signal.SIGTERM)}
+    before[signal.SIGHUP] = signal.signal(signal.SIGHUP, take_snapshots)
     handed_on = 0
     try:
         while running or (waiting and not failed and not asked):
@@ -55,6 +62,12 @@ def train(rows: Sequence[chain.Row], jobs: int = 1, options: Sequence[str] = (),
                     failed.append(job)
             if not ended:
                 time.sleep(POLL_SECONDS)
+    except BaseException:  # a full disk, or nobody to print to: nobody would own those that run
+        for job in running:
+            job.process.send_signal(signal.SIGTERM)
+        for job in running:
+            job.process.wait()
+        raise
     finally:
         for number, old in before.items():
             signal.signal(number, old)
@@ -75,7 +88,7 @@ class Job:
         if jobs > 1:
             variables.setdefault(THREADS, str(max(1, (os.cpu_count() or 1) // jobs)))
         self.row, self.began = row, time.monotonic()
-        # Several get a session of their own: a Ctrl-C reaches each through us only, once.
+        # Each has a session of its own: what the terminal sends reaches it through us only, once.
         self.process = subprocess.Popen([sys.executable, *words], cwd=row.root, env=variables, stdout=self.output,
                                         stderr=subprocess.STDOUT if jobs > 1 else None, start_new_session=True)
 

@@ -69,7 +69,11 @@ def test_a_sheet_is_drawn_at_random_and_again_the_same(photo, tmp_path, capsys):
     assert np.array_equal(orders[0], first) and any(not np.array_equal(other, first) for other in orders[1:])
     assert crops.main(["--folder", "photos", "--count", "5", "--size", "64"]) == 0
     assert "black.png: no face found: another photo is drawn" in capsys.readouterr().err
-    assert crops.main(["--folder", "nowhere"]) == 1 and "no photo with a face" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert crops.main(["--folder", "empty"]) == 1 and "no photo with a face" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stop:
+        crops.main(["--folder", "nowhere"])
+    assert stop.value.code == 2 and "nowhere: no such folder" in capsys.readouterr().err
 
 
 def test_no_face_unreadable_and_wrong_use(photo, capsys):

@@ -163,6 +163,21 @@ def test_rows_that_name_a_photo_again_or_none(project, capsys):
     assert results()["gender"] == {"accuracy": 0.5, "faces": 6} and results()["smile"]["faces"] == 6
 
 
+def test_a_variant_is_scored_beside_the_chains_own(project, capsys):
+    assert run("--variant", "seed7") == 2
+    assert "step4_gnet-seed7.caffemodel is missing" in capsys.readouterr().err
+    for net, answer in {"gnet": 0.9, "snet1": 0.9, "snet2": 0.9}.items():
+        with open(recipe.absolute(recipe.step_weights("demo", net, 4)).replace(".caffemodel", "-seed7.caffemodel"), "w") as file:
+            file.write(str(answer))
+    photos = write_photos(project)
+    for arguments in ((), ("--photos", photos)):
+        assert run(*arguments, "--variant", "seed7") == 0
+    assert results("-seed7")["gender"]["accuracy"] == 0.25 and results("_photos-seed7")["snet1"]["accuracy"] == 2 / 3
+    with open(recipe.absolute("runs/demo/evaluation-seed7.json")) as file:
+        assert json.load(file)["weights"]["gnet"] == "weights/demo/step4_gnet-seed7.caffemodel"
+    assert not os.path.exists(recipe.absolute("runs/demo/results.json"))
+
+
 def test_a_label_for_one_task_only(project):
     del_smile = {name: label for name, label in SMILE.items() if name != "a.jpg"}
     write_lmdb("snet1", del_smile)
@@ -351,6 +366,23 @@ def test_attributes_of_the_test_partition(celeba, capsys):
     assert {row["attribute"] for row in rows} == set(recipe.LABELS) and rows[0]["attribute"] == recipe.LABELS[0]
 
 
+def test_attributes_of_a_net_that_answers_no_numbers_or_without_labels(celeba, capsys, monkeypatch):
+    monkeypatch.setattr(FortyNet, "forward", lambda net: {"prob": np.full((len(net.blobs["data"].data), 40), np.nan)})
+    assert run("--attributes", "scheme3") == 2
+    assert "step2_scheme3.caffemodel gives probabilities that are no numbers" in capsys.readouterr().err
+    monkeypatch.undo()
+
+
+def test_attributes_of_a_face_without_labels(celeba, capsys):
+    folder = recipe.absolute("data/demo/scheme3/celeba_test_labels")
+    shutil.rmtree(folder)
+    labels = LmdbWriter(folder)
+    labels.put(record_key(0, "0.jpg"), labels_datum(bytes(40)))
+    labels.close()
+    assert run("--attributes", "scheme3") == 1
+    assert "celeba_test_labels has no labels of 1.jpg" in capsys.readouterr().err
+
+
 def test_attributes_without_partition_or_with_another(celeba, capsys):
     path = recipe.absolute("data/demo/scheme3/manifest.json")
     content = json.load(open(path))
@@ -358,7 +390,7 @@ def test_attributes_without_partition_or_with_another(celeba, capsys):
     with open(path, "w") as file:
         json.dump(content, file)
     assert run("--attributes", "scheme3") == 1
-    assert "4 faces scored, 4 labeled, but 5 in the manifest" in capsys.readouterr().err
+    assert "4 faces scored, but 5 in the manifest" in capsys.readouterr().err
     shutil.rmtree(recipe.absolute("data/demo/scheme3/celeba_test"))
     assert run("--attributes", "scheme3") == 2
     assert "make lmdb TEST_SPLIT=1 CROP=scheme3 PROFILE=demo" in capsys.readouterr().err

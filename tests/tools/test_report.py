@@ -124,6 +124,26 @@ def test_mistakes_are_the_most_confident_first_and_escaped(project):
     assert "&lt;i&gt;.jpg" in page(project) and "<i>" not in page(project)
 
 
+def test_losses_that_are_no_numbers_leave_a_page(project):
+    add_training(project, "step4_gnet")
+    path = project / "runs/demo/step4_gnet/metrics.csv"
+    path.write_text(path.read_text().replace("0.3", "inf") + "60,0.01,nan,nan,0.5,61\n")
+    assert np.isinf([row["train_loss"] for row in metrics.read(str(path))]).any()
+    assert report.main(["--profile", "demo"]) == 0
+    assert 'class="curves"' in page(project)
+
+
+def test_only_the_faces_that_are_shown_are_decoded(project, monkeypatch):
+    add_faces(project)
+    add_training(project, "step4_gnet")
+    add_evaluation(project)
+    monkeypatch.setattr(report, "FACES", 2)
+    monkeypatch.setattr(report.draw_names, "__defaults__", (2,))
+    found = report.collect(recipe.DEMO)
+    assert len(found["faces"]) == 2 and all(set(crops) == {"scheme3", "scheme4"} for crops in found["faces"].values())
+    assert set(found["mistaken"]["gender"]) == {"a.jpg", "c.jpg", *found["faces"]} and not found["mistaken"]["smile"]
+
+
 def test_departures_are_the_profiles_fields():
     assert report.departures(recipe.PAPER) == []
     found = {item["name"]: (item["paper"], item["ours"]) for item in report.departures(recipe.DEMO)}

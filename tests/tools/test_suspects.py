@@ -111,6 +111,15 @@ def test_page_and_table(project, capsys):
     assert ",".join(corrections.COLUMNS) in text  # what the page exports is what the builder reads
 
 
+def test_two_faces_of_one_name_cannot_be_told_apart(project, capsys):
+    writer = LmdbWriter(str(project / "data" / "demo" / "scheme4" / "fotw_gender_train"))
+    for index in range(2):
+        writer.put(record_key(index, "a.jpg"), image_datum(bytes(3 * SIZE * SIZE), SIZE, "raw", index))
+    writer.close()
+    assert suspects.main(["--profile", "demo"]) == 2
+    assert "scheme4/fotw_gender_train holds two faces of one name" in capsys.readouterr().err
+
+
 def test_planting_writes_nothing_and_tells_the_share_found(project, capsys):
     assert suspects.main(["--profile", "demo", "--plant", "0.05", "--top", "0.1"]) == 0
     text = capsys.readouterr().out

@@ -39,6 +39,7 @@ def stop(number, frame):
     note("stopped")
     sys.exit(130)
 signal.signal(signal.SIGTERM, stop)
+signal.signal(signal.SIGHUP, lambda number, frame: note("snapshot"))
 note("began")
 if options.weights not in (None, "none") and not os.path.exists(options.weights):
     sys.exit("no " + options.weights)
@@ -173,6 +174,30 @@ def test_a_training_that_fails_is_named_and_nothing_starts_after_it(project, cap
     assert tables.main(["--table", "3", "--profile", "demo", "--jobs", "2"]) == 0
 
 
+def test_nothing_runs_on_when_there_is_nobody_to_tell(project):
+    rows = schemes.trainings(schemes.table_rows(recipe.DEMO, [2], 2016))
+    workers.train(rows[:1], say=lambda line: None)
+    (project / "log").unlink()
+    (project / "slow").touch()
+
+    def say(line):
+        if said:  # of the second training, which is not started
+            wait_for(project, 1)
+            raise BrokenPipeError("the terminal is gone")
+        said.append(line)
+
+    said = []
+    with pytest.raises(BrokenPipeError):
+        workers.train(rows[1:], jobs=3, say=say)
+    assert [line[0] for line in log(project)] == ["began", "stopped"]
+
+
+def wait_for(project, lines: int):
+    end = time.monotonic() + 60
+    while len(log(project)) < lines and time.monotonic() < end:
+        time.sleep(0.05)
+
+
 def test_a_signal_is_handed_on(project):
     (project / "slow").touch()
     script = textwrap.dedent("""
@@ -186,13 +211,12 @@ def test_a_signal_is_handed_on(project):
     """)
     process = subprocess.Popen([sys.executable, "-c", script, str(project)], stdout=subprocess.DEVNULL,
                                env={**os.environ, "PYTHONPATH": ROOT})
-    end = time.monotonic() + 60
-    while len(log(project)) < 2 and time.monotonic() < end:
-        time.sleep(0.05)
-    time.sleep(0.2)
+    wait_for(project, 2)
+    process.send_signal(signal.SIGHUP)
+    wait_for(project, 4)
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
-    assert [line[0] for line in log(project)] == ["began", "began", "stopped", "stopped"]
+    assert [line[0] for line in log(project)] == ["began", "began", "snapshot", "snapshot", "stopped", "stopped"]
 
 
 # ------------------------------------------------------------------------------------------ tables

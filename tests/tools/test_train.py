@@ -13,7 +13,7 @@ import pytest
 from tiny_project import TINY, make_project
 
 import recipe
-from tools import chain, engine, fingerprints, metrics, runs, status, train
+from tools import chain, engine, fingerprints, metrics, outputs, runs, status, train
 from torchcaffe import files
 
 FAKE = engine.Interpreter("fake_caffe", "a fake", (sys.executable,), {
@@ -67,10 +67,10 @@ def test_steps_that_nets_share_come_once():
     assert [row.title for row in rows] == [
         "step 1", "step 2, scheme3", "step 2, scheme1", "step 2, scheme5",
         "step 4, GNet", "step 4, SNet1", "step 4, SNet2", "step 4, gender on scheme 1"]
-    outputs = [row.weights_out for row in chain.rows(recipe.PAPER, recipe.NETS, [1, 2, 3, 4])]
-    assert len(outputs) == len(set(outputs))
+    written = [row.weights_out for row in chain.rows(recipe.PAPER, recipe.NETS, [1, 2, 3, 4])]
+    assert len(written) == len(set(written))
     for row in chain.rows(recipe.PAPER, recipe.NETS, [2, 3, 4]):
-        assert row.weights_in in outputs  # declared output of an earlier row
+        assert row.weights_in in written  # declared output of an earlier row
 
 
 def test_changed_settings_are_named_and_trained_again(project):
@@ -98,7 +98,7 @@ def test_manifest_tells_whether_a_database_is_the_same(project):
     prints = []
     for facts in ({}, {"splits": ["train", "test"]}, {"seed": 2}):
         manifest["celeba"]["facts"].update(facts)
-        fingerprints.write_json(os.path.join(project, "data/tiny/scheme3/manifest.json"), manifest)
+        outputs.write_json(os.path.join(project, "data/tiny/scheme3/manifest.json"), manifest)
         prints.append(fingerprints.database_fingerprint(path))
     assert prints[0] == prints[1] != prints[2]
 

@@ -1,0 +1,42 @@
+"""Files that tools leave behind, whole or not at all: what was there before stays until the new one is complete."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import os
+from typing import Any, Iterable, Iterator, Sequence
+
+
+@contextlib.contextmanager
+def whole_file(path: str) -> Iterator[str]:
+    """Yield a temporary path that becomes `path` when the block ends without an error; makes the folder. Raises OSError."""
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    part = path + ".part"
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        with contextlib.suppress(OSError):
+            os.remove(part)
+
+
+def write_text(path: str, text: str) -> None:
+    """UTF-8; bytes of a file's name that are none stand as \\xNN."""
+    with whole_file(path) as part, open(part, "w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
+        stream.write(text)
+
+
+def write_json(path: str, value: Any) -> None:
+    with whole_file(path) as part, open(part, "w", encoding="utf-8") as stream:
+        json.dump(value, stream, indent=1)
+        stream.write("\n")
+
+
+def write_csv(path: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Text as write_text's; a row a line, which ends as RFC 4180 has it."""
+    with whole_file(path) as part, open(part, "w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
+        table = csv.writer(stream)
+        table.writerow(header)
+        table.writerows(rows)
