@@ -15,6 +15,7 @@ from tools import make_nets
 TINY = replace(recipe.DEMO, name="tiny", crop_size=32, width=0.05, batch_size=8, test_batch_size=8,
                max_iter={2: 6, 3: 6, 4: 6}, test_interval={2: 3, 3: 3, 4: 3}, snapshot=2, display=1,
                base_lr={2: 1e-4, 3: 1e-4, 4: 1e-4})
+LONG = replace(TINY, max_iter={2: 200, 3: 200, 4: 200}, test_interval={2: 100, 3: 100, 4: 100}, snapshot=1000)
 FACES = {"train": 24, "val": 10}
 
 
