@@ -16,10 +16,10 @@ if __name__ == "__main__":
 
 import argparse
 import os
-import sys
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple
 
 import recipe
+from tools import command
 from tools.options import add_engine, add_profile
 
 if TYPE_CHECKING:
@@ -44,22 +44,25 @@ def get_parser() -> argparse.ArgumentParser:
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     arguments = get_parser().parse_args(argv)
-    from tools.classifier import Classifier, PipelineError, load_engine
-    from tools.faces import read_lmdb, validation_lmdb
-    from tools.explain import Explainer
-
     os.environ.setdefault("GLOG_minloglevel", "1")  # Caffe's report of each layer is for training
-    try:
-        caffe = load_engine(arguments.engine, arguments.gpu)
-        rows, means = [], {}
-        for net in recipe.PIPELINE_NETS:
-            crops = [crop for _, _, crop in read_lmdb(caffe, validation_lmdb(arguments.profile, net))]
-            explainer = Explainer(Classifier(caffe, arguments.profile, net))
-            row, means[net] = measure(explainer, crops)
-            rows.append([recipe.NETS[net].title, len(crops), *row])
-    except PipelineError as error:
-        print(f"explain_report.py: {error}", file=sys.stderr)
-        return 2
+    from tools.classifier import PipelineError
+
+    return command.run("explain_report.py", lambda: explain_all(arguments), PipelineError)
+
+
+def explain_all(arguments: argparse.Namespace) -> int:
+    """Measure the nets of the profile that the command line names and write what is found; the exit status."""
+    from tools.classifier import Classifier, load_engine
+    from tools.explain import Explainer
+    from tools.faces import read_lmdb, validation_lmdb
+
+    caffe = load_engine(arguments.engine, arguments.gpu)
+    rows, means = [], {}
+    for net in recipe.PIPELINE_NETS:
+        crops = [crop for _, _, crop in read_lmdb(caffe, validation_lmdb(arguments.profile, net))]
+        explainer = Explainer(Classifier(caffe, arguments.profile, net))
+        row, means[net] = measure(explainer, crops)
+        rows.append([recipe.NETS[net].title, len(crops), *row])
     print(table(rows))
     path = os.path.join("runs", arguments.profile, "heat.png")
     write_means(means, recipe.absolute(path))

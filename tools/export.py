@@ -17,10 +17,10 @@ if __name__ == "__main__":
 import argparse
 import json
 import os
-import sys
 from typing import Any, Dict, Sequence, Tuple
 
 import recipe
+from tools import command
 from tools.options import add_trained_profile
 
 TOLERANCE = 1e-4  # of probabilities, and of their logarithms relative to them
@@ -136,21 +136,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("GLOG_minloglevel", "1")  # Caffe's report of each layer is for training
     from torchcaffe.errors import CaffeError
 
-    from tools.pipeline import PipelineError, choose_profile
+    from tools.pipeline import PipelineError
 
-    try:
-        profile = choose_profile(options.profile)
-        folder = options.output or recipe.absolute(f"weights/{profile}/export")
-        for net in options.net:
-            paths, difference = export(profile, net, folder)
-            names = ", ".join(os.path.relpath(path) for path in paths.values())
-            print(f"{recipe.NETS[net].title}: {names}; onnxruntime differs from the engine by {difference:.1e}")
-    except (CaffeError, PipelineError) as error:
-        print(f"export: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"export: {error.filename or options.output}: {error.strerror or error}", file=sys.stderr)
-        return 1
+    return command.run("export", lambda: export_all(options), CaffeError, PipelineError, status=1)
+
+
+def export_all(options: argparse.Namespace) -> int:
+    """Export the nets that the command line names; the exit status."""
+    from tools.pipeline import choose_profile
+
+    profile = choose_profile(options.profile)
+    folder = recipe.absolute(f"weights/{profile}/export") if options.output is None else options.output
+    for net in options.net:
+        paths, difference = export(profile, net, folder)
+        names = ", ".join(os.path.relpath(path) for path in paths.values())
+        print(f"{recipe.NETS[net].title}: {names}; onnxruntime differs from the engine by {difference:.1e}", flush=True)
     return 0
 
 

@@ -20,11 +20,11 @@ if __name__ == "__main__":
 import argparse
 import csv
 import os
-import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 import recipe
+from tools import command
 from tools.options import add_engine, add_profile
 
 if TYPE_CHECKING:
@@ -121,16 +121,19 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     if not arguments.shrink >= 1:
         parser.error("--shrink is 1 or more")
     from lmdb_builders.errors import BuildError
-    from tools.pipeline import Pipeline, PipelineError
+    from tools.pipeline import PipelineError
 
     os.environ.setdefault("GLOG_minloglevel", "1")  # Caffe's report of each layer is for training
-    try:
-        faces = held_out(arguments.fotw, arguments.celeba)
-        pipeline = Pipeline.load(arguments.profile, arguments.engine, arguments.gpu)
-        rows = list(answer(pipeline, faces, arguments.gray, arguments.shrink))
-    except (PipelineError, BuildError) as error:
-        print(f"groups.py: {error}", file=sys.stderr)
-        return 2
+    return command.run("groups.py", lambda: measure(arguments), PipelineError, BuildError)
+
+
+def measure(arguments: argparse.Namespace) -> int:
+    """Answer and report what the command line names; the exit status."""
+    from tools.pipeline import Pipeline
+
+    faces = held_out(arguments.fotw, arguments.celeba)
+    pipeline = Pipeline.load(arguments.profile, arguments.engine, arguments.gpu)
+    rows = list(answer(pipeline, faces, arguments.gray, arguments.shrink))
     print(f"{table(rows)}\n\n{certainty_table(rows)}")
     path = os.path.join("runs", arguments.profile, "groups.csv")
     write(rows, recipe.absolute(path))

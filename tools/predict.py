@@ -12,7 +12,8 @@ From Python (docs/predict.md):
     from tools.predict import Pipeline
     print(Pipeline.load().predict("photo.jpg").as_dict())
 
-Exit status: 0 all photos were answered, 1 some were not (unreadable, no face), 2 wrong use or missing weights.
+Exit status: 0 all photos were answered, 1 some were not (unreadable, no face), 2 wrong use, missing weights, or answers
+that could not be written.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from typing import Any, Iterator, Optional, Sequence, TextIO
 
 from tools.options import add_engine, add_trained_profile
 from lmdb_builders.errors import ImageError
-from tools import photos
+from tools import command, photos
 from tools.answers import plain_say, printable, writer
 from tools.photos import Photo, Source
 from tools.pictures import Pictures
@@ -86,20 +87,15 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     if (arguments.show_crops or arguments.explain) and not arguments.draw:
         parser.error("--show-crops and --explain go into the pictures: add --draw FOLDER")
     os.environ.setdefault("GLOG_minloglevel", "1")  # Caffe's report of each layer is for training
-    try:
-        sources = photos.expand(arguments.inputs)
-        pictures = Pictures(arguments.draw, sources) if arguments.draw else None
-        pipeline = Pipeline.load(arguments.profile, arguments.engine, arguments.gpu)
-        failed = run(pipeline, sources, pictures, arguments)
-    except (PipelineError, ImageError, ValueError) as error:
-        print(f"predict.py: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:  # the reader of our output went away, as with "| head"
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    return 1 if failed else 0
+    return command.run("predict.py", lambda: answer(arguments), PipelineError, ImageError, ValueError)
+
+
+def answer(arguments: argparse.Namespace) -> int:
+    """Answer what the command line names; the exit status."""
+    sources = photos.expand(arguments.inputs)
+    pictures = Pictures(arguments.draw, sources) if arguments.draw is not None else None
+    pipeline = Pipeline.load(arguments.profile, arguments.engine, arguments.gpu)
+    return 1 if run(pipeline, sources, pictures, arguments) else 0
 
 
 def run(pipeline: Pipeline, sources: Sequence[Source], pictures: Optional[Pictures], arguments: Any) -> int:

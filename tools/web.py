@@ -16,9 +16,9 @@ if __name__ == "__main__":
 
 import argparse
 import os
-import sys
 from typing import TYPE_CHECKING, Any, Optional, Sequence, Tuple
 
+from tools import command
 from tools.options import add_engine, add_trained_profile
 from tools.pipeline import Pipeline, PipelineError
 
@@ -42,15 +42,16 @@ def get_parser() -> argparse.ArgumentParser:
 def main(argv: Optional[Sequence[str]] = None) -> int:
     arguments = get_parser().parse_args(argv)
     os.environ.setdefault("GLOG_minloglevel", "1")  # Caffe's report of each layer is for training
+    return command.run("web.py", lambda: load_and_serve(arguments), PipelineError)
+
+
+def load_and_serve(arguments: argparse.Namespace) -> int:
+    """Serve what the command line names; the exit status, which is 0 where Ctrl-C ends it."""
     try:
         pipeline = Pipeline.load(arguments.profile, arguments.engine, arguments.gpu)
         serve(pipeline, arguments.host, arguments.port)
-    except (PipelineError, OSError) as error:
-        print(f"web.py: {error}", file=sys.stderr)
-        return 2
     except ImportError as error:
-        print(f"web.py: {error.name} is not installed: .venv/bin/pip install -e '.[web]'", file=sys.stderr)
-        return 2
+        raise PipelineError(f"{error.name} is not installed: .venv/bin/pip install -e '.[web]'") from None
     except KeyboardInterrupt:
         pass
     return 0

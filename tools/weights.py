@@ -16,12 +16,11 @@ if __name__ == "__main__":
 import argparse
 import os
 import shutil
-import sys
 import tarfile
 import zlib
 
 import recipe
-from tools import download, vgg_face_ports
+from tools import command, download, vgg_face_ports
 from tools.vgg_face import VGG_FACE, check_vgg_face, verify_vgg_face, write_random_vgg_face
 
 __all__ = ["check_vgg_face", "fetch", "take_file", "verify_vgg_face", "write_random_vgg_face"]
@@ -125,24 +124,20 @@ def main(argv=None) -> int:
     options = get_parser().parse_args(argv)
     from torchcaffe.errors import CaffeError
 
+    return command.run("weights", lambda: take(options), CaffeError, download.DownloadError, status=1,
+                       stopped="stopped; what has arrived is kept, type it again to go on")
+
+
+def take(options: argparse.Namespace) -> int:
+    """Take the weights from where the command line says; the exit status."""
     target = recipe.absolute(VGG_FACE)
-    try:
-        if options.file:
-            sha256 = take_file(options.file, channels=options.channels)
-        elif os.path.exists(target) and not options.force:
-            print(f"{VGG_FACE} is there; checking it")
-            sha256 = verify_vgg_face(target)
-        else:
-            sha256 = fetch(options.url)
-    except (CaffeError, download.DownloadError) as error:
-        print(f"weights: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"weights: {error.filename or options.file or VGG_FACE}: {error.strerror}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nweights: stopped; what has arrived is kept, type it again to go on", file=sys.stderr)
-        return 130
+    if options.file is not None:
+        sha256 = take_file(options.file, channels=options.channels)
+    elif os.path.exists(target) and not options.force:
+        print(f"{VGG_FACE} is there; checking it")
+        sha256 = verify_vgg_face(target)
+    else:
+        sha256 = fetch(options.url)
     print(f"{VGG_FACE}: 16 layers checked, sha256 {sha256}")
     return 0
 
