@@ -115,8 +115,14 @@ def percent(probability: float) -> str:
 
 
 def printable(path: str) -> str:
-    """A file's name as text that any terminal takes, however odd its bytes."""
-    return path.encode("utf-8", "backslashreplace").decode()
+    """A file's name as one line that any terminal takes, however odd: bytes and controls that show nothing are escaped."""
+    return "".join(character if character.isprintable() else _escaped(character) for character in path)
+
+
+def _escaped(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # how Python holds a byte that is no UTF-8
+        return f"\\x{ord(character) - 0xdc00:02x}"
+    return character.encode("unicode_escape").decode()
 
 
 def writer(as_json: bool, as_csv: bool, say: Optional[Say] = None) -> "JsonLines | CsvRows | Text":
