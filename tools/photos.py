@@ -60,6 +60,7 @@ def read_photo(path: str) -> "np.ndarray":
 def expand(inputs: Sequence[str]) -> List[Source]:
     """Files in the order of `inputs`: of a folder its images and videos, of a pattern what it matches, sorted.
 
+    What leads to no file has an error: a pattern without a match, a folder that is empty or cannot be read.
     Folders are searched with all below them, without hidden ones. A pattern (*, ?, [...], ** for folders at any depth)
     is one only where no file has that very name.
     """
@@ -68,26 +69,35 @@ def expand(inputs: Sequence[str]) -> List[Source]:
         if os.path.isdir(text):
             found += _folder(text)
         elif glob.has_magic(text) and not os.path.lexists(text):
-            matches = sorted(glob.glob(text, recursive=True))
-            for path in matches:
-                found += _folder(path) if os.path.isdir(path) else [Source(path)]
-            if not matches:
-                found.append(Source(text, "no file matches this pattern"))
+            found += _matches(text) or [Source(text, "no file matches this pattern")]
         else:
             found.append(Source(text))
     return found
 
 
+def _matches(pattern: str) -> List[Source]:
+    """What a pattern matches, each file once: ** matches a folder, and again what is in it."""
+    found: List[Source] = []
+    for path in sorted(glob.glob(pattern, recursive=True)):
+        found += _folder(path) if os.path.isdir(path) else [Source(path)]
+    return list(dict.fromkeys(found))
+
+
 def _folder(folder: str) -> List[Source]:
     suffixes = IMAGE_SUFFIXES + VIDEO_SUFFIXES
-    paths = []
-    for place, folders, files in os.walk(folder):
+    paths: List[str] = []
+    closed: List[Source] = []  # folders that cannot be looked into
+    for place, folders, files in os.walk(folder, onerror=lambda error: closed.append(_closed(error))):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         paths += [os.path.join(place, name) for name in files
                   if not name.startswith(".") and os.path.splitext(name)[1].lower() in suffixes]
-    if not paths:
+    if not paths and not closed:
         return [Source(folder, "is a folder without a photo or a video in it")]
-    return [Source(path) for path in sorted(paths)]
+    return sorted([*closed, *map(Source, paths)], key=lambda source: source.path)
+
+
+def _closed(error: OSError) -> Source:
+    return Source(str(error.filename), f"this folder cannot be read: {error.strerror}")
 
 
 def read_all(sources: Sequence[Source], every: Optional[int] = None) -> Iterator[Photo]:

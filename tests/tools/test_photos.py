@@ -62,6 +62,8 @@ def test_patterns_are_for_shells_that_leave_them():
     assert paths("x/**/*.png") == ["x/1.png", "x/2.png", "x/y/3.png"]
     assert paths("*") == ["odd[1].png", "x/1.png", "x/2.png", "x/y/3.png"]
     assert paths("odd[1].png") == ["odd[1].png"]  # a file of that very name
+    assert paths("x/**") == ["x/1.png", "x/2.png", "x/y/3.png"]  # x and x/y match, too, but no file comes twice
+    assert paths("x/1.png", "x/*.png") == ["x/1.png", "x/1.png", "x/2.png"]  # unless it is asked for twice
 
 
 def test_what_leads_nowhere_is_named():
@@ -71,6 +73,23 @@ def test_what_leads_nowhere_is_named():
         ("empty", None), ("*.png", None), ("missing.jpg", None), ("missing.mp4", None)]
     assert [photo.error for photo in found] == ["is a folder without a photo or a video in it",
                                                 "no file matches this pattern", "file is missing", "file is missing"]
+
+
+def test_folders_that_cannot_be_read_are_named_and_the_others_searched(monkeypatch):
+    """By a scandir that refuses: the tests may run as root, to whom every folder is open."""
+    for name in ("x/1.png", "x/closed/2.png", "x/open/3.png"):
+        save(name)
+    scandir = os.scandir
+
+    def refuse(folder):
+        if "closed" in os.fspath(folder):
+            raise PermissionError(13, "Permission denied", folder)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    reason = "this folder cannot be read: Permission denied"
+    assert expand(["x"]) == [Source("x/1.png"), Source("x/closed", reason), Source("x/open/3.png")]
+    assert expand(["x/closed"]) == [Source("x/closed", reason)]
 
 
 def test_pixels_are_blue_green_red():
