@@ -57,6 +57,8 @@ class Pictures:
 
 def picture_paths(draw: str, images: Sequence[str]) -> List[str]:
     """A path for each image. Raises ValueError where `draw` is no place for a picture."""
+    if not draw:
+        raise ValueError("--draw: '' names no place; name a folder or a file")
     stem, suffix = os.path.splitext(draw)
     if os.path.isdir(draw) or draw.endswith(os.sep) or not suffix:
         if os.path.isfile(draw):

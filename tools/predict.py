@@ -50,7 +50,7 @@ def get_parser() -> argparse.ArgumentParser:
         "inputs", nargs="*", metavar="photo",
         help="photo (JPEG, PNG, ...; its EXIF turn is applied), video, folder of them, pattern in quotes, or -",
     )
-    parser.add_argument("--camera", type=int, metavar="NUMBER", help="this camera (0 is the first) until Ctrl-C")
+    parser.add_argument("--camera", type=_camera, metavar="NUMBER", help="this camera (0 is the first) until Ctrl-C")
     parser.add_argument("--every", type=_positive, metavar="N",
                         help="of videos and cameras each N-th frame (default: about one a second)")
     parser.add_argument("--all-faces", action="store_true", help="every face, not only the one nearest the middle")
@@ -76,7 +76,15 @@ def _positive(text: str) -> int:
     return number
 
 
+def _camera(text: str) -> int:
+    number = int(text)
+    if not 0 <= number < 2**31:  # OpenCV takes negative ones for "any", and some builds die of it
+        raise ValueError(text)
+    return number
+
+
 _positive.__name__ = "whole number from 1 on"  # argparse names it in its message
+_camera.__name__ = "number of a camera"
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

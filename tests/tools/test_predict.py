@@ -121,9 +121,22 @@ def test_names_of_odd_bytes(photos_folder, capsys):
     assert predict.main([name, "no such file.png"]) == 1
 
 
+@pytest.mark.parametrize("name, shown", [("two\nlines.png", "two\\nlines.png"), ("\x1b[31mred.png", "\\x1b[31mred.png"),
+                                         ("\u202egnp.exe.png", "\\u202egnp.exe.png"), ("笑 ünï.png", "笑 ünï.png")])
+def test_names_cannot_write_lines_or_command_the_terminal(photos_folder, capsys, name, shown):
+    assert predict.main([save(name)]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == shown
+    os.truncate(name, 0)
+    assert predict.main([name]) == 1
+    assert capsys.readouterr().err == f"predict.py: {shown}: file is empty (0 bytes)\n"
 
 
-@pytest.mark.parametrize("arguments", [[], ["a.jpg", "--camera", "0"], ["a.jpg", "--explain"], ["a.jpg", "--every", "0"], ["a.jpg", "--json", "--csv"], ["a.jpg", "--unknown"], ["a.jpg", "--profile", "toy"], ["a.jpg", "--gpu"]])
+
+@pytest.mark.parametrize("arguments", [
+    [], ["a.jpg", "--camera", "0"], ["--camera", "-1"], ["--camera", "2147483648"], ["a.jpg", "--explain"],
+    ["a.jpg", "--every", "0"], ["a.jpg", "--json", "--csv"], ["a.jpg", "--unknown"], ["a.jpg", "--profile", "toy"],
+    ["a.jpg", "--gpu"],
+])
 def test_wrong_use(photos_folder, capsys, arguments):
     with pytest.raises(SystemExit) as stop:
         predict.main(arguments)

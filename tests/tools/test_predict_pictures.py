@@ -31,7 +31,8 @@ def test_several_pictures(photos_folder):
     assert os.path.exists("out_1.jpg") and not os.path.exists("out_2.jpg") and os.path.exists("out_3.jpg")
 
 
-@pytest.mark.parametrize("target, message", [("a.jpg", "overwrite"), ("out.gif", ".png"), ("plain", "without suffix")])
+@pytest.mark.parametrize("target, message", [("a.jpg", "overwrite"), ("out.gif", ".png"), ("plain", "without suffix"),
+                                             ("", "names no place")])
 def test_places_where_no_picture_can_go(photos_folder, capsys, target, message):
     with open("plain", "w"):
         pass
