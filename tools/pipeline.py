@@ -127,7 +127,7 @@ class Pipeline:
         cut: List[Tuple[int, int, Dict[str, "np.ndarray"]]] = []  # place in results, and the crop of each net
         for photo in group:
             results.append([])
-            for prediction in _found(photo, self._detect(photo), most):
+            for prediction in self._find(photo, most):
                 if prediction.face is not None and photo.pixels is not None:
                     try:
                         own = {net: self.crop(photo.pixels, prediction.face.landmarks, net) for net in self.classifiers}
@@ -144,17 +144,19 @@ class Pipeline:
             self._explain(cut, results)
         return results
 
-    def _detect(self, photo: Photo) -> List["Face"]:
-        """Stage 1: the faces of a photo, the one nearest the middle first; none for one without pixels."""
+    def _find(self, photo: Photo, most: Optional[int]) -> List[Prediction]:
+        """Stage 1: predictions of a photo's first faces, still to be answered, or the one that says why there are none."""
         from detector import DetectorError, from_center
 
         if photo.pixels is None:
-            return []
-        try:
-            with self._engine():  # one photo at a time: several together take as long, and more memory
-                return from_center(self.detector.detect(photo.pixels), photo.pixels.shape)
-        except DetectorError as error:  # its nets' weights are missing
-            raise PipelineError(str(error)) from error
+            return _found(photo, [], most)
+        with self._engine():  # one photo at a time: several together take as long, and more memory
+            try:
+                return _found(photo, from_center(self.detector.detect(photo.pixels), photo.pixels.shape), most)
+            except DetectorError as error:  # its nets' weights are missing
+                raise PipelineError(str(error)) from error
+            except (RuntimeError, MemoryError) as error:  # a photo too large for the memory: the next one may do
+                return _found(replace(photo, error=f"no face can be looked for: {_reason(error)}"), [], most)
 
     def _classify(self, cut: Sequence[Tuple[int, int, dict]], results: Sequence[Sequence[Prediction]]) -> List[Prediction]:
         """Stage 3, of all faces at once: their predictions with the answers."""
@@ -187,10 +189,18 @@ class Pipeline:
 
     @contextlib.contextmanager
     def _engine(self) -> Iterator[None]:
-        """The engine, for this thread alone: its nets hold what they compute, and its mode is a thread's own."""
+        """The engine, for this thread alone: its nets hold what they compute, and its mode is a thread's own.
+
+        Raises PipelineError for what the engine raises, out of memory for instance.
+        """
         with self._lock:
-            set_device(next(iter(self.classifiers.values())).caffe, self.gpu)
-            yield
+            try:
+                set_device(next(iter(self.classifiers.values())).caffe, self.gpu)
+                yield
+            except PipelineError:
+                raise
+            except (RuntimeError, MemoryError) as error:
+                raise PipelineError(f"the nets cannot run: {_reason(error)}") from error
 
 
 def _photo(image: Image, name: str) -> Photo:
@@ -211,6 +221,10 @@ def _groups(photos: Iterable[Photo]) -> Iterator[List[Photo]]:
             group, pixels = [], 0
     if group:
         yield group
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or "not enough memory"
 
 
 def _found(photo: Photo, faces: Sequence["Face"], most: Optional[int]) -> List[Prediction]:

@@ -71,6 +71,34 @@ def test_landmarks_without_extent_are_an_error_of_the_photo(project, monkeypatch
     assert "landmarks" in loaded.predict(photo()).error
 
 
+@pytest.mark.parametrize("error, reason", [(RuntimeError("layer conv1:\n can't allocate"), "layer conv1: can't allocate"),
+                                           (MemoryError(), "not enough memory")])
+def test_a_photo_too_large_for_the_detector_leaves_the_others(project, monkeypatch, error, reason):
+    install(project, {"gnet": 0.9, "snet1": 0.5, "snet2": 0.5})
+    detect = FakeDetector.detect
+
+    def run_out(self, image):
+        if image.shape[0] > 100:
+            raise error
+        return detect(self, image)
+
+    monkeypatch.setattr(FakeDetector, "detect", run_out)
+    large, small = Pipeline.load("demo").predict_many([photo(128, 200, 200), photo()])
+    assert large.error == f"no face can be looked for: {reason}" and small.gender.label == "female"
+
+
+def test_an_engine_that_fails_is_a_pipeline_error(project, monkeypatch):
+    install(project, {"gnet": 0.9, "snet1": 0.5, "snet2": 0.5})
+    loaded = Pipeline.load("demo")
+
+    def fail(self):
+        raise RuntimeError("CUDA error: out of memory")
+
+    monkeypatch.setattr(FakeNet, "forward", fail)
+    with pytest.raises(PipelineError, match="the nets cannot run: CUDA error: out of memory"):
+        loaded.predict(photo())
+
+
 def test_auto_takes_the_papers_weights_only_where_all_are_there(project):
     install(project, {"gnet": 0.1, "snet1": 0.1, "snet2": 0.1}, "demo")
     install(project, {"gnet": 0.9, "snet1": 0.9}, "paper")
