@@ -86,16 +86,22 @@ def export(profile: str, net: str, folder: str) -> Tuple[Dict[str, str], float]:
     text = json.dumps(preprocessing(profile, net, sha256_of(weights_path(profile, net))), indent=1)
     os.makedirs(folder, exist_ok=True)
     paths = {kind: os.path.join(folder, f"{net}.{kind}") for kind in ("onnx", "safetensors", "json")}
-    with atomic_write(paths["onnx"]) as temporary:
-        exporting.write_onnx(temporary, trained.net, {KEY: text})
-        difference = compare(temporary, trained)
-        if not difference <= TOLERANCE:
-            raise exporting.ExportError(f"{net}.onnx: onnxruntime's answers differ from the engine's by "
-                                        f"{difference:.1e}, more than {TOLERANCE}: it is not written")
+    difference = exporting.write_onnx(paths["onnx"], trained.net, {KEY: text}, lambda path: check(path, trained))
     exporting.write_safetensors(paths["safetensors"], trained.net, {KEY: text})
     with atomic_write(paths["json"]) as temporary, open(temporary, "w", encoding="utf-8") as stream:
         stream.write(text + "\n")
     return paths, difference
+
+
+def check(path: str, trained) -> float:
+    """compare(), at most TOLERANCE: torchcaffe.export.ExportError for more."""
+    from torchcaffe.export import ExportError
+
+    difference = compare(path, trained)
+    if not difference <= TOLERANCE:
+        raise ExportError(f"{trained.net_key}.onnx: onnxruntime's answers differ from the engine's by {difference:.1e}, "
+                          f"more than {TOLERANCE}: it is not written")
+    return difference
 
 
 def compare(path: str, trained) -> float:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import os
 
 import numpy as np
 
@@ -52,16 +53,28 @@ def write_safetensors(path, net, metadata=None):
     """Write `tensors(net)` as a safetensors file, whole or not at all. metadata: {text: text}, kept in its header."""
     library = import_package("safetensors.numpy")
     with storage.atomic_write(path) as temporary:
-        library.save_file(tensors(net), temporary, metadata=metadata)
+        with open(temporary, "wb") as file:
+            mode = os.fstat(file.fileno()).st_mode & 0o777  # that of new files here; safetensors' own are the user's alone
+        try:
+            library.save_file(tensors(net), temporary, metadata=metadata)
+        except import_package("safetensors").SafetensorError as error:
+            raise ExportError(f"{path}: cannot be written: {error}") from error
+        os.chmod(temporary, mode)
 
 
-def write_onnx(path, net, metadata=None):
-    """Write the net as an ONNX file, whole or not at all; see `to_onnx`. At most 2 GiB, protobuf's limit."""
+def write_onnx(path, net, metadata=None, check=None):
+    """Write the net as an ONNX file, whole or not at all; see `to_onnx`. At most 2 GiB, protobuf's limit.
+
+    check: called with the path of the whole file before that gets its name: where it raises, nothing is written.
+    Returns what it returns.
+    """
     model = to_onnx(net, metadata)
     if model.ByteSize() > LARGEST:
         raise ExportError(f"{path}: would have {model.ByteSize():,} bytes, more than an ONNX file can: use safetensors")
-    with storage.atomic_write(path) as temporary, open(temporary, "wb") as file:
-        file.write(model.SerializeToString())
+    with storage.atomic_write(path) as temporary:
+        with open(temporary, "wb") as file:
+            file.write(model.SerializeToString())
+        return check(temporary) if check else None
 
 
 def to_onnx(net, metadata=None):

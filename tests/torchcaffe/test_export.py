@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +113,36 @@ def test_weights_as_safetensors(tmp_path) -> None:
         np.testing.assert_array_equal(array, net.params[name.split(".")[0]][name.endswith("bias")].data)
     with safe_open(path, framework="numpy") as file:
         assert file.metadata() == {"word": "kept"}
+    (tmp_path / "other").touch()
+    assert path.stat().st_mode == (tmp_path / "other").stat().st_mode  # who may read new files here may read this one
+
+
+@pytest.mark.parametrize("write, name", [(export.write_safetensors, "net.safetensors"), (export.write_onnx, "net.onnx")])
+def test_a_full_disk_is_an_error_that_names_the_file(tmp_path, write, name) -> None:
+    net = build(tmp_path, layer("InnerProduct", "fc", "data", "fc", "inner_product_param { num_output: 900 }"))
+    (tmp_path / name).write_text("before")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))
+        with pytest.raises(CaffeError, match=f"/{name}: cannot be written: .*File too large"):
+            write(tmp_path / name, net)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert (tmp_path / name).read_text() == "before" and len(list(tmp_path.iterdir())) == 2
+
+
+def test_an_onnx_file_that_fails_its_check_gets_no_name(tmp_path) -> None:
+    net = build(tmp_path, layer("ReLU", "r", "data", "r"))
+    assert export.write_onnx(tmp_path / "net.onnx", net, check=lambda path: onnx.load(path).graph.node[0].op_type) == "Relu"
+
+    def refuse(path) -> None:
+        raise ValueError(path)
+
+    with pytest.raises(ValueError):
+        export.write_onnx(tmp_path / "other.onnx", net, check=refuse)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["net.onnx", "net.prototxt"]
 
 
 @pytest.mark.parametrize("layers, words", [
