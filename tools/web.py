@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tools.web_app import Limits
 
 CONNECTIONS = 100  # at a time
+GRACE = 2  # seconds that Ctrl-C gives to answers under way
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -75,7 +76,7 @@ def make_server(pipeline: Pipeline, host: str, port: int, limits: Optional["Limi
     app = application(pipeline, limits, LOCAL_HOSTS if local else ("*",))
     listener = listen(host, port)
     config = uvicorn.Config(app, log_level="warning", access_log=False, limit_concurrency=CONNECTIONS,
-                            server_header=False)
+                            server_header=False, timeout_graceful_shutdown=GRACE)
     return uvicorn.Server(config), listener
 
 
@@ -87,7 +88,8 @@ def listen(host: str, port: int) -> Any:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listener = socket.create_server((host, port), family=family)
     except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
+        reason = getattr(error, "strerror", None) or str(error)
+        reason = reason.partition(" (while attempting")[0]  # Python adds the address to some
         raise OSError(f"cannot listen at {host}, port {port} ({reason}); --port (PORT=) takes another") from None
     return listener
 

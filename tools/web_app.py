@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence, Tuple
 
-from anyio import CapacityLimiter, fail_after, to_thread
+from anyio import CapacityLimiter, Lock, fail_after, get_cancelled_exc_class, to_thread
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -118,6 +118,8 @@ class Predictions:
             return JSONResponse({"error": str(refusal)}, refusal.status, headers=refusal.headers)
         except ClientDisconnect:
             return Response(status_code=499)
+        except get_cancelled_exc_class():  # the server ends, and this photo does not arrive
+            return JSONResponse({"error": "The page is being closed."}, 503)
 
     async def _answer(self, request: Request) -> Dict[str, Any]:
         if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
@@ -222,10 +224,12 @@ class Examples:
 
     def __init__(self) -> None:
         self.files: List[bytes] = []
+        self.lock = Lock()
 
     async def respond(self, request: Request) -> Response:
-        if not self.files:
-            self.files = await to_thread.run_sync(self._make)
+        async with self.lock:  # a page asks for all at once
+            if not self.files:
+                self.files = await to_thread.run_sync(self._make)
         if request.path_params["number"] >= len(self.files):
             return Response("there is no such example", 404)
         return Response(self.files[request.path_params["number"]], media_type="image/jpeg",

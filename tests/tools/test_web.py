@@ -151,6 +151,17 @@ def test_an_upload_that_never_ends_is_given_up(pipeline):
         assert connection.recv(100).startswith(b"HTTP/1.1 408")
 
 
+def test_an_upload_under_way_does_not_keep_the_server_from_ending(pipeline, monkeypatch, capfd):
+    monkeypatch.setattr(web, "GRACE", 0.2)
+    with running(pipeline) as address:
+        connection = socket.create_connection(address, timeout=20)
+        connection.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/octet-stream\r\n"
+                           b"Content-Length: 100\r\n\r\nabc")
+        time.sleep(0.3)  # until it is under way
+    assert connection.recv(100).startswith(b"HTTP/1.1 503")
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_one_address_may_not_send_without_end(pipeline):
     with running(pipeline, at_once=3, per_minute=6) as address:
         statuses = [predict(address, file_of(photo()))[0] for _ in range(5)]
@@ -227,6 +238,20 @@ def test_examples_are_photos(pipeline):
     assert [min(found.size) >= 300 for found in photos] == [True] * 3
 
 
+def test_examples_are_made_once(pipeline, monkeypatch):
+    made = []
+
+    def slow(self):
+        made.append(self)
+        time.sleep(0.2)
+        return [b"photo"] * 3
+
+    monkeypatch.setattr("tools.web_app.Examples._make", slow)
+    with running(pipeline) as address, ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda number: ask(address, path=f"/examples/{number}.jpg")[2], range(3)))
+    assert found == [b"photo"] * 3 and len(made) == 1
+
+
 written: list = []
 watching = threading.Event()
 
@@ -272,7 +297,8 @@ def test_a_port_in_use(pipeline, capsys):
         port = other.getsockname()[1]
         assert web.main(["--port", str(port)]) == 2
     error = capsys.readouterr().err
-    assert f"cannot listen at 127.0.0.1, port {port}" in error and "PORT=" in error and error.count("\n") == 1
+    assert error == (f"web.py: cannot listen at 127.0.0.1, port {port} (Address already in use); --port (PORT=) takes "
+                     "another\n")
     assert web.main(["--port", "99999"]) == 2
 
 
