@@ -52,14 +52,17 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 def explain_all(arguments: argparse.Namespace) -> int:
     """Measure the nets of the profile that the command line names and write what is found; the exit status."""
-    from tools.classifier import Classifier, load_engine
+    from tools.classifier import Classifier, PipelineError, load_engine
     from tools.explain import Explainer
     from tools.faces import read_lmdb, validation_lmdb
 
     caffe = load_engine(arguments.engine, arguments.gpu)
     rows, means = [], {}
     for net in recipe.PIPELINE_NETS:
-        crops = [crop for _, _, crop in read_lmdb(caffe, validation_lmdb(arguments.profile, net))]
+        folder = validation_lmdb(arguments.profile, net)
+        crops = [crop for _, _, crop in read_lmdb(caffe, folder)]
+        if not crops:
+            raise PipelineError(f"{folder} holds no faces: make lmdb FORCE=1 builds it anew")
         explainer = Explainer(Classifier(caffe, arguments.profile, net))
         row, means[net] = measure(explainer, crops)
         rows.append([recipe.NETS[net].title, len(crops), *row])
@@ -100,7 +103,10 @@ def of_answer(ones: "np.ndarray", answers: Sequence[int]) -> "np.ndarray":
 
 
 def share_by_part(heat: "np.ndarray", crop: recipe.Crop, stored_size: int) -> List[Tuple[float, float]]:
-    """(share of the heat, share of the crop's area) of each of PARTS; a net sees the middle of the stored crop."""
+    """(share of the heat, share of the crop's area) of each of PARTS; a net sees the middle of the stored crop.
+
+    Where nothing is warm, every share of the heat is 0.
+    """
     import numpy as np
 
     size = heat.shape[0]
@@ -108,7 +114,7 @@ def share_by_part(heat: "np.ndarray", crop: recipe.Crop, stored_size: int) -> Li
     shares, start = [], -np.inf
     for _, end in PARTS:
         inside = (rows >= start) & (rows < end)
-        shares.append((float(heat[inside].sum() / heat.sum()), float(inside.mean())))
+        shares.append((float(heat[inside].sum() / (heat.sum() or 1)), float(inside.mean())))
         start = end
     return shares
 

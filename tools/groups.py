@@ -118,8 +118,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     arguments = parser.parse_args(argv)
     if not (arguments.fotw or arguments.celeba):
         parser.error("name --fotw, --celeba or both")
-    if not arguments.shrink >= 1:
-        parser.error("--shrink is 1 or more")
+    if not 1 <= arguments.shrink < float("inf"):
+        parser.error("--shrink is a number from 1 on")
     from lmdb_builders.errors import BuildError
     from tools.pipeline import PipelineError
 
@@ -195,7 +195,9 @@ def changed(photo: "Photo", gray: bool, shrink: float) -> "Photo":
     if pixels is not None and gray:
         pixels = cv2.cvtColor(cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
     if pixels is not None and shrink > 1:
-        pixels = cv2.resize(pixels, None, fx=1 / shrink, fy=1 / shrink, interpolation=cv2.INTER_AREA)
+        height, width = pixels.shape[:2]  # of which a pixel stays
+        fx, fy = max(1 / shrink, 1 / width), max(1 / shrink, 1 / height)
+        pixels = cv2.resize(pixels, None, fx=fx, fy=fy, interpolation=cv2.INTER_AREA)
     return replace(photo, pixels=pixels)
 
 

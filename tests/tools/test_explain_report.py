@@ -31,6 +31,18 @@ def test_shares_are_of_the_parts_of_the_face_wherever_the_crop_is():
             assert sum(area for _, area in shares) == pytest.approx(1)
 
 
+def test_shares_where_nothing_is_warm():
+    shares = explain_report.share_by_part(np.zeros((56, 56), np.float32), recipe.CROPS["scheme3"], 64)
+    assert [share for share, _ in shares] == [0, 0, 0]
+
+
+def test_an_lmdb_without_faces(monkeypatch, capsys):
+    monkeypatch.setattr(faces, "validation_lmdb", lambda profile, net: "data/demo/empty")
+    monkeypatch.setattr(faces, "read_lmdb", lambda caffe, folder: iter([]))
+    assert explain_report.main(["--profile", "demo"]) == 2
+    assert "data/demo/empty holds no faces" in capsys.readouterr().err
+
+
 def test_the_warmest_fifth_of_what_the_net_sees_is_grayed():
     crop = np.full((64, 64, 3), 7, np.uint8)
     heat = np.zeros((56, 56), np.float32)

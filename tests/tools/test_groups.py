@@ -81,6 +81,8 @@ def test_photos_can_be_made_gray_or_small_first(project):
     list(groups.answer(Watch(), faces, gray=True, shrink=4))
     assert seen[0].shape == (100, 100, 3) and not groups.is_gray(seen[0])
     assert seen[1].shape == (25, 25, 3) and groups.is_gray(seen[1])
+    list(groups.answer(Watch(), faces, shrink=1e9))
+    assert seen[2].shape == (1, 1, 3)
 
 
 def test_boxes_shrink_with_their_photos(project):
@@ -145,8 +147,20 @@ def test_groups_that_split_all_faces_leave_none_out():
 def test_wrong_use(project, capsys):
     with pytest.raises(SystemExit):
         groups.main([])
-    with pytest.raises(SystemExit):
-        groups.main(["--fotw", "x", "--shrink", "0.5"])
+    for shrink in ("0.5", "inf", "nan"):
+        with pytest.raises(SystemExit):
+            groups.main(["--fotw", "x", "--shrink", shrink])
     assert groups.main(["--fotw", str(project / "nowhere")]) == 2
     assert "nowhere" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_place_where_nothing_can_be_written_costs_the_file_and_not_the_table(project, capsys):
+    (project / "project" / "runs").write_text("in the way")
+    assert groups.main(["--fotw", fotw(project / "FotW", [(200, MIDDLE, 1, 1)]), "--profile", "demo"]) == 2
+    captured = capsys.readouterr()
+    assert "| all | 1 | 0 |" in captured.out
+    assert captured.err.splitlines()[-1].endswith("runs/demo: Not a directory")
+
+
+def test_shares_of_nothing():
     assert share([]) == share([None]) == "–"
