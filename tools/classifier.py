@@ -38,9 +38,10 @@ def weights_path(profile: str, net: str) -> str:
 
 
 def load_engine(engine: str = "auto", gpu: Optional[int] = None) -> Any:
-    """The module that speaks pycaffe, set to the CPU or to GPU number `gpu`."""
+    """The module that speaks pycaffe, set to the CPU or to GPU number `gpu`; it logs no INFO unless GLOG_minloglevel says so."""
     from tools.engine import resolve
 
+    os.environ.setdefault("GLOG_minloglevel", "1")  # Caffe's report of each layer is for training
     try:
         caffe = resolve(engine)
         set_device(caffe, gpu)

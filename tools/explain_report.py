@@ -44,7 +44,6 @@ def get_parser() -> argparse.ArgumentParser:
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     arguments = get_parser().parse_args(argv)
-    os.environ.setdefault("GLOG_minloglevel", "1")  # Caffe's report of each layer is for training
     from tools.classifier import PipelineError
 
     return command.run("explain_report.py", lambda: explain_all(arguments), PipelineError)

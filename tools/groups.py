@@ -123,7 +123,6 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     from lmdb_builders.errors import BuildError
     from tools.pipeline import PipelineError
 
-    os.environ.setdefault("GLOG_minloglevel", "1")  # Caffe's report of each layer is for training
     return command.run("groups.py", lambda: measure(arguments), PipelineError, BuildError)
 
 

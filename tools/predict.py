@@ -94,7 +94,6 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         parser.error("name photos, videos or folders, or a --camera")
     if (arguments.show_crops or arguments.explain) and not arguments.draw:
         parser.error("--show-crops and --explain go into the pictures: add --draw FOLDER")
-    os.environ.setdefault("GLOG_minloglevel", "1")  # Caffe's report of each layer is for training
     return command.run("predict.py", lambda: answer(arguments), PipelineError, ImageError, ValueError)
 
 

@@ -15,7 +15,6 @@ if __name__ == "__main__":
     from tools import environment; environment.ensure()
 
 import argparse
-import os
 from typing import TYPE_CHECKING, Any, Optional, Sequence, Tuple
 
 from tools import command
@@ -42,7 +41,6 @@ def get_parser() -> argparse.ArgumentParser:
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     arguments = get_parser().parse_args(argv)
-    os.environ.setdefault("GLOG_minloglevel", "1")  # Caffe's report of each layer is for training
     return command.run("web.py", lambda: load_and_serve(arguments), PipelineError)
 
 

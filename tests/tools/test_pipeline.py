@@ -99,6 +99,19 @@ def test_an_engine_that_fails_is_a_pipeline_error(project, monkeypatch):
         loaded.predict(photo())
 
 
+@pytest.mark.parametrize("wanted, lines", [(None, 0), ("0", 1)])
+def test_nets_are_loaded_without_caffes_report_of_each_layer(project, monkeypatch, capfd, wanted, lines):
+    from torchcaffe import log
+
+    monkeypatch.setenv("GLOG_minloglevel", wanted or "")  # to be put back
+    if wanted is None:
+        monkeypatch.delenv("GLOG_minloglevel")
+    install(project, {"gnet": 0.9, "snet1": 0.5, "snet2": 0.5})
+    Pipeline.load("demo")
+    log.info("Creating layer data")
+    assert capfd.readouterr().err.count("Creating layer data") == lines
+
+
 def test_auto_takes_the_papers_weights_only_where_all_are_there(project):
     install(project, {"gnet": 0.1, "snet1": 0.1, "snet2": 0.1}, "demo")
     install(project, {"gnet": 0.9, "snet1": 0.9}, "paper")
