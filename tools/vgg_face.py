@@ -72,14 +72,22 @@ def check_vgg_face(path: str, width: float = 1.0, input_size: int = recipe.PAPER
 def verify_vgg_face(path: str) -> str:
     """Check the structure of VGG-Face's file and that it is the one first used; return its sha256.
 
-    At first use the sha256 is written to a JSON file beside it (VGG_FACE.json), later compared with it.
+    Raises torchcaffe.errors.WeightsError.
+    """
+    check_vgg_face(path)
+    return same_as_first(path)
+
+
+def same_as_first(path: str) -> str:
+    """Check that VGG-Face's file is the one first used; return its sha256.
+
+    At first use that is written to a JSON file beside it (VGG_FACE.json), later compared with it.
     Raises torchcaffe.errors.WeightsError.
     """
     from torchcaffe.errors import WeightsError
 
     from tools.download import sha256_of
 
-    check_vgg_face(path)
     record_path = os.path.splitext(path)[0] + RECORD
     sha256 = sha256_of(path)
     found = {"file": os.path.basename(path), "size": os.path.getsize(path), "sha256": sha256}

@@ -21,7 +21,7 @@ import zlib
 
 import recipe
 from tools import command, download, vgg_face_ports
-from tools.vgg_face import VGG_FACE, check_vgg_face, verify_vgg_face, write_random_vgg_face
+from tools.vgg_face import VGG_FACE, check_vgg_face, same_as_first, verify_vgg_face, write_random_vgg_face
 
 __all__ = ["check_vgg_face", "fetch", "take_file", "verify_vgg_face", "write_random_vgg_face"]
 GZIP = b"\x1f\x8b"
@@ -78,10 +78,13 @@ def _install(source: str, target: str, channels: str | None = None) -> str:
             raise WeightsError(f"{source}: --channels is for safetensors and ONNX files; a caffemodel reads B G R")
         else:
             shutil.copyfile(source, temporary)
-        check_vgg_face(temporary)
+        try:
+            check_vgg_face(temporary)
+        except WeightsError as error:
+            raise WeightsError(str(error).replace(temporary, source)) from None  # which the user knows
         if os.path.exists(record):
             os.remove(record)  # it described the file that is now replaced, on the user's word
-    return verify_vgg_face(target)
+    return same_as_first(target)
 
 
 def _extract(archive: str, target: str) -> None:
@@ -121,7 +124,10 @@ def get_parser() -> argparse.ArgumentParser:
 
 def main(argv=None) -> int:
     """Return 0 when VGG-Face's weights are in place and checked, 1 when not."""
-    options = get_parser().parse_args(argv)
+    parser = get_parser()
+    options = parser.parse_args(argv)
+    if options.channels and options.file is None:
+        parser.error("--channels is of a port: name it with --file")
     from torchcaffe.errors import CaffeError
 
     return command.run("weights", lambda: take(options), CaffeError, download.DownloadError, status=1,

@@ -113,6 +113,24 @@ def test_local_caffemodel(tmp_path, place, narrow) -> None:
     assert place.read_bytes() == narrow
 
 
+def test_a_file_is_checked_once_and_what_is_wrong_with_it_is_said_under_its_own_name(tmp_path, place, narrow, monkeypatch,
+                                                                                    capsys) -> None:
+    read, checked = files.read_weights, []
+    monkeypatch.setattr(files, "read_weights", lambda path: checked.append(path) or read(path))
+    (tmp_path / "mine.caffemodel").write_bytes(narrow)
+    weights.take_file(str(tmp_path / "mine.caffemodel"))
+    assert len(checked) == 1
+    (tmp_path / "mine.caffemodel").write_bytes(b"")
+    assert weights.main(["--file", str(tmp_path / "mine.caffemodel")]) == 1
+    assert capsys.readouterr().err.startswith(f"weights: {tmp_path}/mine.caffemodel: is empty")
+
+
+def test_channels_are_of_a_port(place, capsys) -> None:
+    with pytest.raises(SystemExit) as stop:
+        weights.main(["--channels", "rgb"])
+    assert stop.value.code == 2 and "name it with --file" in capsys.readouterr().err
+
+
 def test_local_archive_with_another_md5(tmp_path, place, narrow, capsys) -> None:
     archive_of(tmp_path / "a.tar.gz", {recipe.VGG_FACE_MEMBER: narrow})
     assert weights.main(["--file", str(tmp_path / "a.tar.gz")]) == 1
