@@ -29,7 +29,7 @@ import os
 import sys
 from typing import Any, Iterator, Optional, Sequence, TextIO
 
-from tools.options import add_engine, add_trained_profile
+from tools.options import add_engine, add_trained_profile, positive
 from lmdb_builders.errors import ImageError
 from tools import command, photos
 from tools.answers import plain_say, printable, writer
@@ -51,7 +51,7 @@ def get_parser() -> argparse.ArgumentParser:
         help="photo (JPEG, PNG, ...; its EXIF turn is applied), video, folder of them, pattern in quotes, or -",
     )
     parser.add_argument("--camera", type=_camera, metavar="NUMBER", help="this camera (0 is the first) until Ctrl-C")
-    parser.add_argument("--every", type=_positive, metavar="N",
+    parser.add_argument("--every", type=positive, metavar="N",
                         help="of videos and cameras each N-th frame (default: about one a second)")
     parser.add_argument("--all-faces", action="store_true", help="every face, not only the one nearest the middle")
     form = parser.add_mutually_exclusive_group()
@@ -69,22 +69,11 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)
-    return number
-
-
 def _camera(text: str) -> int:
-    number = int(text)
-    if not 0 <= number < 2**31:  # OpenCV takes negative ones for "any", and some builds die of it
-        raise ValueError(text)
-    return number
-
-
-_positive.__name__ = "whole number from 1 on"  # argparse names it in its message
-_camera.__name__ = "number of a camera"
+    """A camera's number, as an argument's type."""
+    if not 0 <= int(text) < 2**31:  # OpenCV takes negative ones for "any", and some builds die of it
+        raise argparse.ArgumentTypeError(f"{text} is no camera's number: they count from 0")
+    return int(text)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
