@@ -176,15 +176,22 @@ for (const button of document.querySelectorAll("[data-example]")) {
 byId("explain").addEventListener("change", () => take(photo));
 
 // ---------------------------------------------------------------- the camera
+let asking = false;    // for the camera: one question at a time
 byId("open-camera").addEventListener("click", async () => {
+  if (asking) return;
+  asking = true;
   try {
     stream = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 1280 }, facingMode: "user" } });
   } catch (problem) {
     return complain(problem.name === "NotAllowedError" ? "The browser was not allowed to use the camera." : "There is no camera to be used here.");
+  } finally {
+    asking = false;
   }
+  byId("shutter").disabled = true;
   byId("video").srcObject = stream;
   byId("camera").showModal();
 });
+byId("video").addEventListener("loadeddata", () => { byId("shutter").disabled = false; }); // there is a picture to take
 byId("shutter").addEventListener("click", () => {
   const video = byId("video"), canvas = document.createElement("canvas");
   canvas.width = video.videoWidth;
