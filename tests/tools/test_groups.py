@@ -10,19 +10,15 @@ from PIL import Image
 
 import recipe
 from detector import Face
-from pipeline_fakes import LANDMARKS, FakeDetector, fake_caffe, install, photo
-from tools import engine, groups
+from pipeline_fakes import LANDMARKS, install, photo
+from tools import groups
 from tools.groups import GROUPS, Row, certainty_table, look, share, table
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch):
+def project(tmp_path, fake_project):
     """A pipeline whose GNet takes bright faces for women's, and data sets of photos whose face lies in the middle."""
-    caffe = fake_caffe()
-    monkeypatch.setattr(recipe, "ROOT", str(tmp_path / "project"))
-    monkeypatch.setattr(engine, "resolve", lambda name="auto": caffe)
-    monkeypatch.setattr("detector.Detector", FakeDetector)
-    install(recipe.ROOT, {"gnet": "bright", "snet1": 0.9, "snet2": 0.3})
+    install(fake_project, {"gnet": "bright", "snet1": 0.9, "snet2": 0.3})
     return tmp_path
 
 

@@ -19,8 +19,8 @@ import pytest
 from PIL import Image
 
 import recipe
-from pipeline_fakes import FakeDetector, fake_caffe, install, photo
-from tools import engine, web
+from pipeline_fakes import install, photo
+from tools import web
 from tools.pipeline import Pipeline, PipelineError
 from tools.web_app import HEADERS, Limits, Rate
 
@@ -39,13 +39,9 @@ def running(pipeline, **limits):
 
 
 @pytest.fixture
-def pipeline(tmp_path, monkeypatch):
+def pipeline(fake_project):
     """A pipeline whose GNet answers with the brightness of the crop."""
-    caffe = fake_caffe()
-    monkeypatch.setattr(recipe, "ROOT", str(tmp_path / "project"))
-    monkeypatch.setattr(engine, "resolve", lambda name="auto": caffe)
-    monkeypatch.setattr("detector.Detector", FakeDetector)
-    install(recipe.ROOT, {"gnet": "bright", "snet1": 0.8, "snet2": 0.6})
+    install(fake_project, {"gnet": "bright", "snet1": 0.8, "snet2": 0.6})
     return Pipeline.load("demo")
 
 
