@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 import recipe
+from random_nets import write_random_nets
 from tools import explain_report, faces
 
 
@@ -54,8 +55,6 @@ def test_the_warmest_fifth_of_what_the_net_sees_is_grayed():
 
 
 def test_the_report(tmp_path, root, monkeypatch, capsys):
-    import torchcaffe as caffe
-
     monkeypatch.setenv("GLOG_minloglevel", "2")
     monkeypatch.setattr(recipe, "ROOT", str(tmp_path))
     shutil.copytree(root / "prototxt" / "demo", tmp_path / "prototxt" / "demo")
@@ -64,12 +63,7 @@ def test_the_report(tmp_path, root, monkeypatch, capsys):
     monkeypatch.setattr(faces, "read_lmdb", lambda caffe, folder: iter([("a", 0, crop) for crop in crops]))
     assert explain_report.main(["--profile", "demo"]) == 2
     assert "step4_gnet.caffemodel is missing: make step4 NET=gnet PROFILE=demo" in no_lmdb(capsys, monkeypatch)
-    (tmp_path / "weights" / "demo").mkdir(parents=True)
-    for net in recipe.PIPELINE_NETS:
-        made = caffe.Net(recipe.absolute(recipe.deploy_prototxt("demo", recipe.NETS[net].task)), caffe.TEST)
-        for blobs in made.params.values():
-            blobs[0].data[...] = random.randn(*blobs[0].data.shape) * 0.04
-        made.save(recipe.absolute(recipe.step_weights("demo", net, 4)))
+    write_random_nets()
     assert explain_report.main(["--profile", "demo"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(" | ")[0] for line in lines[2:5]] == ["| GNet", "| SNet1", "| SNet2"]

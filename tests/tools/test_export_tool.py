@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from random_nets import write_random_nets
 from safetensors import safe_open
 from tiny_project import TINY
 
@@ -26,22 +27,11 @@ onnxruntime = pytest.importorskip("onnxruntime")
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project whose tiny profile has random weights at the end of step 4, as large as trained ones."""
-    import torchcaffe as caffe
-
     monkeypatch.setenv("GLOG_minloglevel", "2")
     monkeypatch.setattr(recipe, "ROOT", str(tmp_path))
     monkeypatch.setitem(recipe.PROFILES, "tiny", TINY)
     make_nets.write(make_nets.generate([TINY]), str(tmp_path))
-    (tmp_path / "weights" / "tiny").mkdir(parents=True)
-    caffe.set_mode_cpu()
-    generator = np.random.default_rng(3)
-    for net in recipe.PIPELINE_NETS:
-        built = caffe.Net(recipe.absolute(recipe.deploy_prototxt("tiny", recipe.NETS[net].task)), caffe.TEST)
-        for name, blobs in built.params.items():
-            scale = (2 / math.prod(blobs[0].data.shape[1:])) ** 0.5 / (64 if name == "conv1_1" else 1)
-            blobs[0].data[...] = generator.normal(0, scale, blobs[0].data.shape)
-            blobs[1].data[...] = generator.normal(0, 0.1, blobs[1].data.shape)
-        built.save(recipe.absolute(recipe.step_weights("tiny", net, 4)))
+    write_random_nets("tiny")
     return tmp_path
 
 

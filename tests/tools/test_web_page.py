@@ -11,6 +11,7 @@ import pytest
 
 import recipe
 from detector.mtcnn import NETS, weights_path
+from random_nets import write_random_nets
 from test_web import running
 from tools.pipeline import Pipeline
 
@@ -32,24 +33,15 @@ def browser():
 
 
 @pytest.fixture(scope="module")
-def pipeline(tmp_path_factory, root):
+def pipeline(tmp_path_factory):
     """The demo's real nets with random weights and the real detector."""
-    import torchcaffe as caffe
-
     if not all(os.path.exists(weights_path(name)) for name in NETS):
         pytest.skip("needs weights/mtcnn: make setup")
     project = tmp_path_factory.mktemp("project")
-    shutil.copytree(root / "prototxt" / "demo", project / "prototxt" / "demo")
-    (project / "weights" / "demo").mkdir(parents=True)
     patch = pytest.MonkeyPatch()
     patch.setenv("GLOG_minloglevel", "2")
     patch.setattr(recipe, "ROOT", str(project))
-    random = np.random.RandomState(4)
-    for net in recipe.PIPELINE_NETS:
-        made = caffe.Net(recipe.absolute(recipe.deploy_prototxt("demo", recipe.NETS[net].task)), caffe.TEST)
-        for blobs in made.params.values():
-            blobs[0].data[...] = random.randn(*blobs[0].data.shape) * np.sqrt(2 / np.prod(blobs[0].data.shape[1:]))
-        made.save(recipe.absolute(recipe.step_weights("demo", net, 4)))
+    write_random_nets()
     yield Pipeline.load("demo", "torch")
     patch.undo()
 
