@@ -134,8 +134,7 @@ def main(argv=None) -> int:
     print(f"{len(answers)} of {len(photos)} photos in {seconds:.0f} s: {len(answers) - errors} answered, {errors} named as "
           f"failed ({count_bad} of them bad files), exit status {status}")  # fmt: skip
     print("memory after each tenth:", " ".join(f"{size:.0f}" for size in windows), "MB")
-    print("\n".join(f"WRONG: {line}" for line in wrong), end="\n" if wrong else "")
-    return 1 if wrong else 0
+    return watching.verdict(wrong)
 
 
 if __name__ == "__main__":

@@ -91,8 +91,7 @@ def main(argv=None) -> int:
     for who, samples in found.items():
         tenths = samples[:: max(1, len(samples) // 10)]
         print(f"{who}: " + ", ".join(f"{size:.0f} MB {handles} files" for size, handles in tenths))
-    print("\n".join(f"WRONG: {problem}" for problem in problems), end="\n" if problems else "")
-    return 1 if problems else 0
+    return watching.verdict(problems)
 
 
 if __name__ == "__main__":

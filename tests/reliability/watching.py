@@ -1,4 +1,4 @@
-"""What processes hold, as Linux tells: memory, file handles, children."""
+"""What processes hold, as Linux tells: memory, file handles, children; and what of it is wrong."""
 
 from __future__ import annotations
 
@@ -29,3 +29,10 @@ def growth(sizes: list) -> float:
     tenth = max(1, len(sizes) // 10)
     second, last = sizes[tenth : 2 * tenth] or sizes[:1], sizes[-tenth:]
     return sum(last) / len(last) - sum(second) / len(second)
+
+
+def verdict(wrong: list) -> int:
+    """Print what is wrong, a line each; the exit status: 1 where something is."""
+    for line in wrong:
+        print(f"WRONG: {line}")
+    return 1 if wrong else 0
