@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any, List, Sequence, Tuple
 
 import recipe
+from tools import outputs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,11 +27,11 @@ def draw(image: "np.ndarray", predictions: Sequence["Prediction"], path: str) ->
     """Write the picture of a photo's predictions (without an error) to `path` (.png or .jpg).
 
     image: the photo that was predicted, height x width x 3 uint8, BGR. Crops and heat maps are drawn where the
-    predictions have them. Raises OSError where `path` cannot be written.
+    predictions have them. What was at `path` stays until the picture is whole. Raises OSError.
     """
     figure = render(image, predictions)
-    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    figure.savefig(path, dpi=DPI, facecolor=BACKGROUND)
+    with outputs.whole_file(path) as part:
+        figure.savefig(part, dpi=DPI, facecolor=BACKGROUND, format=os.path.splitext(path)[1][1:].lower())
 
 
 def render(image: "np.ndarray", predictions: Sequence["Prediction"]) -> Any:

@@ -19,7 +19,7 @@ import os
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple
 
 import recipe
-from tools import command
+from tools import command, outputs
 from tools.options import add_engine, add_profile
 
 if TYPE_CHECKING:
@@ -165,8 +165,8 @@ def write_means(means: Dict[str, "np.ndarray"], path: str) -> None:
         axes.set_title(f"{recipe.NETS[net].title} ({crop.name.replace('scheme', 'scheme ')})")
         axes.set_axis_off()
     figure.tight_layout()
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    figure.savefig(path)
+    with outputs.whole_file(path) as part:
+        figure.savefig(part, format="png")
 
 
 def stored_size_for(size: int) -> int:

@@ -18,13 +18,12 @@ if __name__ == "__main__":
     from tools import environment; environment.ensure()
 
 import argparse
-import csv
 import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 import recipe
-from tools import command
+from tools import command, outputs
 from tools.options import add_engine, add_profile
 
 if TYPE_CHECKING:
@@ -262,12 +261,8 @@ def share(right: Iterable[Optional[bool]]) -> str:
 
 def write(rows: Sequence[Row], path: str) -> None:
     """Every row as CSV."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)
     names = list(Row.__dataclass_fields__)
-    with open(path, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-        output = csv.writer(file, lineterminator="\n")
-        output.writerow(names)
-        output.writerows([getattr(row, name) for name in names] for row in rows)
+    outputs.write_csv(path, names, ([getattr(row, name) for name in names] for row in rows))
 
 
 if __name__ == "__main__":

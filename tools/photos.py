@@ -150,7 +150,9 @@ def frames(path: str, every: Optional[int] = None) -> Iterator[Photo]:
             count = (photo.frame or 0) + 1
             yield photo
         told, step = int(_positive(capture, "CAP_PROP_FRAME_COUNT", 0)), every or _one_a_second(capture)
-        if count + step < told * WHOLE or not count:
+        if not count:
+            yield Photo(path, error="this video has no frame that can be decoded")
+        elif count + step < told * WHOLE:
             yield Photo(path, error=f"the video ends at frame {count} of {told}: the rest is missing or damaged")
 
 

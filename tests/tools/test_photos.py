@@ -150,6 +150,11 @@ def errors_elsewhere(root, *names: str):
     return [ast.literal_eval(line) for line in done.stdout.splitlines()], done.stderr
 
 
+def test_a_video_without_a_frame():
+    (found,) = frames(video("none.avi", 0))
+    assert found.error == "this video has no frame that can be decoded"
+
+
 def test_what_is_no_video(root):
     contents = {"text.mp4": b"not a video", "empty.mp4": b"", "header.avi": b"RIFF\x10\0\0\0AVI LIST", "%d.mp4": b"\0\0\0\x18ftypmp42"}
     for name, content in contents.items():

@@ -49,6 +49,30 @@ def test_a_picture_that_cannot_be_written_is_a_failure(photos_folder, capsys):
     assert "file/out.png: cannot write the picture" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["out.png", "out.jpg", "OUT.JPEG"])
+def test_a_full_disk_leaves_the_picture_that_was_there(photos_folder, monkeypatch, name):
+    """The second picture fails when half of it is written, as on a full disk."""
+    from matplotlib.figure import Figure
+
+    prediction = predict_one(photo())
+    draw.draw(photo(), [prediction], name)
+    with open(name, "rb") as file:
+        before = file.read()
+    save_whole = Figure.savefig
+
+    def fill_the_disk(figure, path, **options):
+        save_whole(figure, path, **options)
+        os.truncate(path, 1000)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Figure, "savefig", fill_the_disk)
+    with pytest.raises(OSError):
+        draw.draw(photo(90), [prediction], name)
+    with open(name, "rb") as file:
+        assert file.read() == before
+    assert sorted(os.listdir()) == [name] and Image.open(name).format == ("PNG" if name == "out.png" else "JPEG")
+
+
 @pytest.mark.parametrize("height, width", [(8, 8), (30, 4_000), (3_000, 2_000)])
 def test_pictures_of_photos_of_all_sizes(photos_folder, height, width):
     prediction = predict_one(photo(200, height, width))
