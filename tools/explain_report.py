@@ -65,9 +65,11 @@ def explain_all(arguments: argparse.Namespace) -> int:
         explainer = Explainer(Classifier(caffe, arguments.profile, net))
         row, means[net] = measure(explainer, crops)
         rows.append([recipe.NETS[net].title, len(crops), *row])
-    print(table(rows))
     path = os.path.join("runs", arguments.profile, "heat.png")
-    write_means(means, recipe.absolute(path))
+    try:  # one that fails leaves the other
+        write_means(means, recipe.absolute(path))
+    finally:
+        print(table(rows))
     print(f"written: {path}")
     return 0
 

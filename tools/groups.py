@@ -132,9 +132,11 @@ def measure(arguments: argparse.Namespace) -> int:
     faces = held_out(arguments.fotw, arguments.celeba)
     pipeline = Pipeline.load(arguments.profile, arguments.engine, arguments.gpu)
     rows = list(answer(pipeline, faces, arguments.gray, arguments.shrink))
-    print(f"{table(rows)}\n\n{certainty_table(rows)}")
     path = os.path.join("runs", arguments.profile, "groups.csv")
-    write(rows, recipe.absolute(path))
+    try:  # one that fails leaves the other
+        write(rows, recipe.absolute(path))
+    finally:
+        print(f"{table(rows)}\n\n{certainty_table(rows)}")
     print(f"written: {path}")
     return 0
 

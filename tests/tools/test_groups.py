@@ -158,5 +158,14 @@ def test_a_place_where_nothing_can_be_written_costs_the_file_and_not_the_table(p
     assert captured.err.splitlines()[-1].endswith("runs/demo: Not a directory")
 
 
+def test_a_reader_that_goes_away_costs_the_table_and_not_the_file(project, monkeypatch):
+    def gone(*arguments, **options):
+        raise BrokenPipeError
+
+    monkeypatch.setattr("builtins.print", gone)
+    assert groups.main(["--fotw", fotw(project / "FotW", [(200, MIDDLE, 1, 1)]), "--profile", "demo"]) == 1
+    assert (project / "project" / "runs" / "demo" / "groups.csv").read_text().count("\n") == 2
+
+
 def test_shares_of_nothing():
     assert share([]) == share([None]) == "–"
