@@ -5,7 +5,9 @@ Not a command of its own; `tools/weights.py` uses it.
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import hashlib
 import http.client
 import json
@@ -17,7 +19,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from typing import Dict, Optional
+from typing import Dict, Iterator, Optional
 
 CHUNK = 1 << 20  # bytes
 ATTEMPTS = 4  # connections in a row that bring no byte before giving up
@@ -52,12 +54,41 @@ def download(url: str, path: str, md5: str, pause: float = 2.0, context: Optiona
 
     Until then the bytes lie in `path`.part, and `path`.part.json says what they are part of: a later call goes on from
     there if the server still has the same file. A broken connection is taken up again after `pause` seconds.
-    Raises DownloadError, also for more than LIMIT bytes; a full disk is one, and keeps what has arrived.
+    Raises DownloadError, also for more than LIMIT bytes, and while another download writes there; a full disk is one,
+    and keeps what has arrived.
     """
     check_https(url)
     handlers = [_HttpsOnly(), urllib.request.HTTPSHandler(context=context or ssl.create_default_context())]
     opener = urllib.request.build_opener(*handlers)
-    partial = _Partial(url, path + ".part")
+    with _alone(path):
+        partial = _Partial(url, path + ".part")
+        _fetch(opener, partial, pause)
+        found = md5_of(partial.path)
+        if found != md5:
+            partial.discard()
+            raise DownloadError(f"{url}: md5 is {found}, expected {md5}; the file was removed, "
+                                "type it again to fetch it anew")
+        os.replace(partial.path, path)
+        partial.discard()
+
+
+@contextlib.contextmanager
+def _alone(path: str) -> Iterator[None]:
+    """Hold the folder of `path` for one download at a time. Raises DownloadError where another one does."""
+    folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # of file systems that cannot lock
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise DownloadError(f"{path}: another download is writing there; wait for it or stop it") from None
+        yield
+    finally:
+        os.close(folder)
+
+
+def _fetch(opener: urllib.request.OpenerDirector, partial: _Partial, pause: float) -> None:
+    """As many connections as it takes, `pause` seconds apart, until the file is complete. Raises DownloadError."""
     failures = 0
     while True:
         before = partial.size()
@@ -67,21 +98,14 @@ def download(url: str, path: str, md5: str, pause: float = 2.0, context: Optiona
         except _Interrupted as error:
             failures = 0 if partial.size() > before else failures + 1
             if failures == ATTEMPTS:
-                raise DownloadError(f"{url}: {error}; {partial.size():,} bytes are kept, "
+                raise DownloadError(f"{partial.url}: {error}; {partial.size():,} bytes are kept, "
                                     "type it again to go on") from None
             time.sleep(pause)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise DownloadError(f"{url}: {error}") from None
+                raise DownloadError(f"{partial.url}: {error}") from None
             raise DownloadError(f"{partial.path}: {error.strerror} after {partial.size():,} bytes; "
                                 "make room and type it again to go on") from None
-    found = md5_of(partial.path)
-    if found != md5:
-        partial.discard()
-        raise DownloadError(f"{url}: md5 is {found}, expected {md5}; the file was removed, "
-                            "type it again to fetch it anew")
-    os.replace(partial.path, path)
-    partial.discard()
 
 
 def md5_of(path: str) -> str:
@@ -206,7 +230,8 @@ def _store(response: http.client.HTTPResponse, partial: _Partial, have: int) -> 
 
     total = partial.record.get("size")
     with open(partial.path, "ab" if have else "wb") as stream, tqdm(
-            total=total, initial=have, unit="B", unit_scale=True, desc=os.path.basename(partial.path)[:-5]) as bar:
+            total=total, initial=have, unit="B", unit_scale=True, desc=os.path.basename(partial.path)[:-5],
+            disable=None) as bar:
         while chunk := response.read(CHUNK):
             have += len(chunk)
             _check_size(partial, have)

@@ -197,6 +197,20 @@ def test_too_small_disk_is_said_before(server: Server, target: Path, monkeypatch
         fetch(server, target)
 
 
+def test_two_downloads_do_not_write_into_one_another(server: Server, target: Path) -> None:
+    with download._alone(str(target)):
+        with pytest.raises(download.DownloadError, match="archive.tar.gz: another download is writing there; wait"):
+            fetch(server, target)
+    assert server.seen == [] and leftovers(target) == []
+    fetch(server, target)
+    assert target.read_bytes() == CONTENT
+
+
+def test_no_bar_where_there_is_no_terminal(server: Server, target: Path, capfd) -> None:
+    fetch(server, target)
+    assert "B/s" not in capfd.readouterr().err
+
+
 def test_disk_that_fills_keeps_what_arrived(server: Server, target: Path) -> None:
     """A limit on the size of files stands in for the full disk: the system refuses the write in the same place."""
     server.cut_after = [2_500_000]
