@@ -41,7 +41,7 @@ def read_image(path, apply_orientation: bool = False) -> np.ndarray:
 
 def decode_image(content: bytes, apply_orientation: bool = False) -> np.ndarray:
     """The same from the bytes of an image file."""
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     with _image_errors(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata, and its own, lower, size warning
@@ -49,7 +49,7 @@ def decode_image(content: bytes, apply_orientation: bool = False) -> np.ndarray:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             _check_before_decoding(image, content)
             image.load()
-            return _to_bgr(ImageOps.exif_transpose(image) if apply_orientation else image)
+            return _to_bgr(_upright(image) if apply_orientation else image)
 
 
 @contextlib.contextmanager
@@ -96,6 +96,23 @@ def _check_before_decoding(image, content: bytes) -> None:
     memory.require(BYTES_A_PIXEL * width * height, f"decoding {width} x {height} pixels", ImageError)
     if image.format in ("JPEG", "MPO"):
         check_jpeg(content)
+
+
+def _upright(image):
+    """A loaded Pillow image turned as its EXIF tag says; as it is where its EXIF is damaged.
+
+    ImageOps.exif_transpose also writes the other tags anew, and refuses a whole photo for a date that is a number.
+    """
+    from PIL import ExifTags, Image
+
+    turns = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+             5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+             8: Image.Transpose.ROTATE_90}  # fmt: skip
+    try:
+        turn = turns.get(image.getexif().get(ExifTags.Base.Orientation))
+    except Exception:  # whatever Pillow's reader stumbles over
+        turn = None
+    return image if turn is None else image.transpose(turn)
 
 
 def _to_bgr(image) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import bombs
 import cv2
 import numpy as np
@@ -88,6 +90,23 @@ def test_sixteen_bits_keep_their_high_byte(tmp_path, colors, channels, extension
     cv2.imwrite(str(path), deep if channels == 3 else deep[:, :, 0])
     expected = colors if channels == 3 else np.repeat(colors[:, :, :1], 3, axis=2)
     assert np.array_equal(read_image(path), expected)
+
+
+@pytest.mark.parametrize("orientation", range(10))  # 1 to 8 are defined
+def test_photos_are_turned_as_opencv_turns_them(tmp_path, colors, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    save(colors[:, :, ::-1].copy(), tmp_path / "a.jpg", quality=95, exif=exif)
+    assert np.array_equal(read_image(tmp_path / "a.jpg", apply_orientation=True), cv2.imread(str(tmp_path / "a.jpg")))
+
+
+@pytest.mark.parametrize("tag, kind", [(0x0132, 5), (0x0132, 12), (0x0100, 11), (0x011A, 2)])
+def test_other_tags_may_be_damaged(tmp_path, colors, tag, kind):
+    """A date that is a fraction or a float, a width and a resolution that are no numbers."""
+    entries = sorted([struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0), struct.pack("<HHII", tag, kind, 1, 38)])
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(entries)) + b"".join(entries) + bytes(4) + b"\xff" * 64
+    save(colors[:, :, ::-1].copy(), tmp_path / "a.jpg", quality=95, exif=exif)
+    assert read_image(tmp_path / "a.jpg", apply_orientation=True).shape == (60, 40, 3)
 
 
 def test_orientation_is_applied_only_on_request(tmp_path, colors):
