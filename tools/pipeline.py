@@ -89,9 +89,11 @@ class Pipeline:
     ) -> List[Prediction]:
         """predict() of each image, in order, sooner: they go through the nets together.
 
-        A generator is drawn from a few images at a time, so that only those are in memory.
+        A generator is drawn from a few images at a time, so that only those are in memory. Raises ValueError where
+        there are more or fewer names than images.
         """
-        photos = (_photo(image, name) for image, name in zip(images, names or itertools.repeat("")))
+        named = zip(images, itertools.repeat("")) if names is None else zip(images, names, strict=True)
+        photos = (_photo(image, name) for image, name in named)
         return [found[0] for _, found in self.predict_photos(photos, crops=crops, explain=explain)]
 
     def predict_files(self, paths: Iterable[str]) -> Iterator[Prediction]:
@@ -207,6 +209,8 @@ def _photo(image: Image, name: str) -> Photo:
     if isinstance(image, (str, os.PathLike)):
         photo = read(os.fspath(image))
         return replace(photo, name=name) if name else photo
+    if image is None:
+        raise ValueError("the image is None, as cv2.imread gives for a file that it cannot read: pass the path")
     return Photo(name, image)
 
 

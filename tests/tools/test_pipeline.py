@@ -195,6 +195,16 @@ def test_photos_by_path(fake_project):
     assert pipeline.predict(fake_project / "a.png", "mine").image == "mine"
 
 
+def test_images_that_are_none_and_names_that_are_missing(fake_project):
+    install(fake_project, {"gnet": 0.9, "snet1": 0.5, "snet2": 0.5})
+    loaded = Pipeline.load("demo")
+    with pytest.raises(ValueError, match="cv2.imread"):
+        loaded.predict(None)
+    for names in (["a"], ["a", "b", "c"], []):
+        with pytest.raises(ValueError):
+            loaded.predict_many([photo(), photo()], names)
+
+
 def test_videos_say_which_frame(fake_project):
     install(fake_project, {"gnet": 0.5, "snet1": 0.5, "snet2": 0.5})
     taken = [pipeline.Photo("clip.mp4", photo(), frame=30, seconds=1.0), pipeline.Photo("clip.mp4", error="bad", frame=60)]
