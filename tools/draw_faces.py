@@ -15,13 +15,15 @@ if __name__ == "__main__":
     from tools import environment; environment.ensure()
 
 import argparse
-import json
 import os
-import sys
-from multiprocessing import get_context
 from typing import Any, Dict, List, Optional, Tuple
 
 import recipe
+from lmdb_builders.errors import BuildError
+from tools import command, outputs
+from tools.fingerprints import read_json
+from tools.options import natural, positive
+from tools.pictures import SUFFIXES
 
 FACES = "data/demo/faces"
 PARTITION = (0.8, 0.1, 0.1)  # CelebA's shares of training, validation and test, as published
@@ -37,12 +39,12 @@ def draw_data_sets(folder: str, celeba: int = 900, fotw: int = 600, seed: int = 
                    force: bool = False) -> Tuple[str, str]:
     """Draw `celeba` + `fotw` photos into `folder`; return the folders of the two data sets.
 
-    Nothing is drawn where the same drawing is complete. Raises OSError.
+    Nothing is drawn where the same drawing is complete. Raises OSError, and BuildError where a worker was killed.
     """
     roots = os.path.join(folder, "CelebA"), os.path.join(folder, "FotW")
     wanted = {"version": VERSION, "celeba": celeba, "fotw": fotw, "seed": seed}
     record = os.path.join(folder, "drawn.json")
-    if not force and _read_json(record) == wanted:
+    if not force and read_json(record) == wanted:
         return roots
     if os.path.exists(record):
         os.remove(record)
@@ -57,17 +59,17 @@ def draw_data_sets(folder: str, celeba: int = 900, fotw: int = 600, seed: int = 
     drawn = _draw_all(jobs, workers or os.cpu_count() or 1)
     _write_celeba(roots[0], drawn[:celeba])
     _write_fotw(roots[1], drawn[celeba:], training)
-    with open(record, "w", encoding="utf-8") as stream:
-        json.dump(wanted, stream)
+    outputs.write_json(record, wanted)
     return roots
 
 
 def _draw_all(jobs: List[Job], workers: int) -> List[Dict[str, Any]]:
     from tqdm import tqdm
 
-    with get_context("spawn").Pool(min(workers, len(jobs)) or 1) as pool:
-        return list(tqdm(pool.imap(draw_one, jobs, chunksize=8), total=len(jobs), desc="drawing faces", unit="face",
-                         disable=None))
+    from lmdb_builders.pool import ordered_map
+
+    drawn = ordered_map(draw_one, jobs, min(workers, len(jobs)))
+    return list(tqdm(drawn, total=len(jobs), desc="drawing faces", unit="face", disable=None))
 
 
 def draw_one(job: Job) -> Dict[str, Any]:
@@ -77,7 +79,6 @@ def draw_one(job: Job) -> Dict[str, Any]:
 
     from tools import portrait
 
-    cv2.setNumThreads(1)
     data_set, seed, number, path = job
     random = np.random.default_rng([seed, number, data_set == "FotW"])
     person = portrait.invent(random, female=bool(random.random() < 0.5), smiling=bool(random.random() < 0.5))
@@ -132,14 +133,6 @@ def _write_lines(path: str, lines: List[str], end: str = "\n") -> None:
         stream.writelines(line + "\n" for line in lines)
 
 
-def _read_json(path: str) -> Optional[dict]:
-    try:
-        with open(path, encoding="utf-8") as stream:
-            return json.load(stream)
-    except (OSError, ValueError):
-        return None
-
-
 def draw_sheet(photos: List[str], path: str, columns: int = 8, height: int = 200) -> None:
     """Put photos side by side into one picture, each in a square of `height` pixels."""
     import cv2
@@ -163,10 +156,10 @@ def draw_sheet(photos: List[str], path: str, columns: int = 8, height: int = 200
 def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", default=FACES, metavar="FOLDER", help="default: the project's %(default)s")
-    parser.add_argument("--celeba", type=int, default=900, metavar="PHOTOS", help="default: %(default)s")
-    parser.add_argument("--fotw", type=int, default=600, metavar="PHOTOS", help="default: %(default)s")
-    parser.add_argument("--seed", type=int, default=2016, help="default: %(default)s")
-    parser.add_argument("--workers", type=int, help="processes (default: one a core)")
+    parser.add_argument("--celeba", type=natural, default=900, metavar="PHOTOS", help="default: %(default)s")
+    parser.add_argument("--fotw", type=natural, default=600, metavar="PHOTOS", help="default: %(default)s")
+    parser.add_argument("--seed", type=natural, default=2016, help="default: %(default)s")
+    parser.add_argument("--workers", type=positive, help="processes (default: one a core)")
     parser.add_argument("--sheet", metavar="PNG", help="also write a sheet of the first 48 photos")
     parser.add_argument("--force", action="store_true", help="draw again what is drawn")
     return parser
@@ -174,17 +167,20 @@ def get_parser() -> argparse.ArgumentParser:
 
 def main(argv=None) -> int:
     """Return 0 when the photos are drawn, 1 when they could not be written."""
-    options = get_parser().parse_args(argv)
+    parser = get_parser()
+    options = parser.parse_args(argv)
+    if options.sheet and not options.sheet.lower().endswith(SUFFIXES):
+        parser.error(f"--sheet: {options.sheet}: a picture is {', '.join(SUFFIXES)}")
+    return command.run("draw_faces", lambda: draw(options), BuildError, status=1)
+
+
+def draw(options: argparse.Namespace) -> int:
+    """Draw what the command line asks for; the exit status."""
     folder = options.output if options.output != FACES else recipe.absolute(FACES)
-    try:
-        celeba, fotw = draw_data_sets(folder, options.celeba, options.fotw, options.seed, options.workers,
-                                      options.force)
-        if options.sheet:
-            photos = os.path.join(celeba, "Img", "img_celeba")
-            draw_sheet([os.path.join(photos, name) for name in sorted(os.listdir(photos))[:48]], options.sheet)
-    except OSError as error:
-        print(f"draw_faces: {error}", file=sys.stderr)
-        return 1
+    celeba, fotw = draw_data_sets(folder, options.celeba, options.fotw, options.seed, options.workers, options.force)
+    if options.sheet:
+        photos = os.path.join(celeba, "Img", "img_celeba")
+        draw_sheet([os.path.join(photos, name) for name in sorted(os.listdir(photos))[:48]], options.sheet)
     print(f"{options.celeba} photos in {celeba}\n{options.fotw} photos in {fotw}")
     return 0
 

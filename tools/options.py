@@ -17,6 +17,13 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def natural(text: str) -> int:
+    """A whole number from 0 on, as an argument's type."""
+    if int(text) < 0:
+        raise argparse.ArgumentTypeError(f"{text} is below 0")
+    return int(text)
+
+
 def share(text: str) -> float:
     """A share, more than 0 and at most 1, as an argument's type."""
     if not 0 < float(text) <= 1:

@@ -68,14 +68,14 @@ def test_a_reader_that_goes_away_and_streams_that_are_closed(root):
     assert subprocess.run(shell).returncode == 4
 
 
-TOOLS = ("predict.py", "export.py", "groups.py", "explain_report.py", "weights.py")
+TOOLS = ("predict.py", "export.py", "groups.py", "explain_report.py", "weights.py", "draw_faces.py")
 
 
 @pytest.mark.parametrize("tool", TOOLS)
 def test_ctrl_c_in_every_tool(root, tool, tmp_path):
     """A tool whose work waits is interrupted: no traceback, status 130."""
     work = {"predict.py": "answer", "export.py": "export_all", "groups.py": "measure", "explain_report.py": "explain_all",
-            "weights.py": "take"}[tool]
+            "weights.py": "take", "draw_faces.py": "draw"}[tool]
     arguments = {"predict.py": ["a.jpg"], "groups.py": ["--fotw", "."]}.get(tool, [])
     code = (f"import sys, time; sys.path.insert(0, {str(root)!r})\n"
             f"from tools import {tool[:-3]} as tool\n"

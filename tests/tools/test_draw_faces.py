@@ -117,6 +117,13 @@ def test_drawn_once(drawn: Path) -> None:
     assert record == {"version": draw_faces.VERSION, "celeba": CELEBA, "fotw": FOTW, "seed": 2016}
 
 
+@pytest.mark.parametrize("arguments", [["--celeba", "-5"], ["--workers", "0"], ["--seed", "-1"], ["--sheet", "a.gifx"]])
+def test_wrong_use(tmp_path: Path, arguments: list) -> None:
+    with pytest.raises(SystemExit) as stop:
+        draw_faces.main(["--output", str(tmp_path / "out"), *arguments])
+    assert stop.value.code == 2 and not (tmp_path / "out").exists()
+
+
 def test_sheet(drawn: Path) -> None:
     assert cv2.imread(str(drawn / "sheet.png")).shape == (600, 1600, 3)
 
