@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import Callable, Type
@@ -14,11 +15,14 @@ def run(name: str, work: Callable[[], int], *mistakes: Type[Exception], status: 
 
     `status` after a line "<name>: ..." on stderr for one of `mistakes` or an OSError (a full disk, no permission),
     130 after Ctrl-C, with the line `stopped` if there is one, 1 where the reader of stdout went away, as with "| head".
-    Whatever else is raised is a fault of ours and goes on. Closed standard streams (">&-") swallow what is printed.
+    Whatever else is raised is a fault of ours and goes on. Closed standard streams (">&-") swallow what is printed, and
+    stdout escapes what its encoding lacks, as stderr does.
     """
     for stream in ("stdout", "stderr"):
         if getattr(sys, stream) is None:
             setattr(sys, stream, open(os.devnull, "w", encoding="utf-8"))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         result = work()
         sys.stdout.flush()

@@ -74,11 +74,13 @@ def picture_paths(draw: str, images: Sequence[str]) -> List[str]:
 
 def _folder_paths(folder: str, images: Sequence[str]) -> List[str]:
     paths, used = [], set()
+    numbers: Dict[str, int] = {}  # of the names that are equal, in several folders: the next one
     for image in images:
         stem = "stdin" if image == STANDARD_INPUT else os.path.splitext(os.path.basename(image))[0]
-        name, number = f"{stem}_prediction.png", 2
-        while name in used:  # equal names from several folders
+        name, number = f"{stem}_prediction.png", numbers.get(stem, 2)
+        while name in used:
             name, number = f"{stem}_prediction_{number}.png", number + 1
         used.add(name)
+        numbers[stem] = number
         paths.append(os.path.join(folder, name))
     return paths

@@ -68,6 +68,12 @@ def test_a_reader_that_goes_away_and_streams_that_are_closed(root):
     assert subprocess.run(shell).returncode == 4
 
 
+def test_words_that_the_terminals_encoding_lacks_are_escaped(root):
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(script(root, "print('\u7b11.png') or 0"), capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout) == (0, "\\u7b11.png\n")
+
+
 TOOLS = ("predict.py", "export.py", "groups.py", "explain_report.py", "weights.py", "draw_faces.py")
 
 
