@@ -12,12 +12,16 @@ from tools.prediction import Prediction
 SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
+class PlaceError(ValueError):
+    """--draw names no place for a picture; the message says why."""
+
+
 class Pictures:
     """The pictures of a run of predict.py: `draw` is a folder, or a file.
 
     An existing folder, or a path without suffix, is a folder of <photo>_prediction.png; a file is used as it is for one
     photo and numbered (out_1.png, out_2.png, ...) for several. Frames of videos add their number. No input is ever
-    overwritten. Raises ValueError where `draw` is no place for a picture.
+    overwritten. Raises PlaceError where `draw` is no place for a picture.
     """
 
     def __init__(self, draw: str, sources: Sequence[Source]):
@@ -43,29 +47,32 @@ class Pictures:
         from tools.draw import draw
 
         assert photo.pixels is not None
-        path = self.path(photo)
+        path = ""
         try:
+            path = self.path(photo)
             draw(photo.pixels, predictions, path)
+        except PlaceError as error:  # of one frame: the others have their places
+            return str(error), path
         except OSError as error:
             return f"{printable(path)}: cannot write the picture: {error.strerror or error}", path
         return None, path
 
     def _refuse_input(self, path: str) -> None:
         if os.path.realpath(path) in self.inputs:
-            raise ValueError(f"--draw: {path} would overwrite an input image; name another place")
+            raise PlaceError(f"--draw: {path} would overwrite an input image; name another place")
 
 
 def picture_paths(draw: str, images: Sequence[str]) -> List[str]:
-    """A path for each image. Raises ValueError where `draw` is no place for a picture."""
+    """A path for each image. Raises PlaceError where `draw` is no place for a picture."""
     if not draw:
-        raise ValueError("--draw: '' names no place; name a folder or a file")
+        raise PlaceError("--draw: '' names no place; name a folder or a file")
     stem, suffix = os.path.splitext(draw)
     if os.path.isdir(draw) or draw.endswith(os.sep) or not suffix:
         if os.path.isfile(draw):
-            raise ValueError(f"--draw: {draw} is a file without suffix; name a folder or a file with {SUFFIXES[0]}")
+            raise PlaceError(f"--draw: {draw} is a file without suffix; name a folder or a file with {SUFFIXES[0]}")
         return _folder_paths(draw, images)
     if suffix.lower() not in SUFFIXES:
-        raise ValueError(f"--draw: {draw}: a picture is {', '.join(SUFFIXES)}; a path without suffix is a folder")
+        raise PlaceError(f"--draw: {draw}: a picture is {', '.join(SUFFIXES)}; a path without suffix is a folder")
     if len(images) == 1:
         return [draw]
     digits = len(str(len(images)))

@@ -34,7 +34,7 @@ from lmdb_builders.errors import ImageError
 from tools import command, photos
 from tools.answers import plain_say, printable, writer
 from tools.photos import Photo, Source
-from tools.pictures import Pictures
+from tools.pictures import Pictures, PlaceError
 from tools.pipeline import Pipeline, PipelineError, Prediction
 
 __all__ = ["Photo", "Pipeline", "PipelineError", "Prediction", "main"]
@@ -83,7 +83,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         parser.error("name photos, videos or folders, or a --camera")
     if (arguments.show_crops or arguments.explain) and not arguments.draw:
         parser.error("--show-crops and --explain go into the pictures: add --draw FOLDER")
-    return command.run("predict.py", lambda: answer(arguments), PipelineError, ImageError, ValueError)
+    return command.run("predict.py", lambda: answer(arguments), PipelineError, ImageError, PlaceError)
 
 
 def answer(arguments: argparse.Namespace) -> int:

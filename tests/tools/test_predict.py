@@ -14,7 +14,7 @@ from PIL import Image
 
 import recipe
 from predict_project import answers, save
-from pipeline_fakes import photo
+from pipeline_fakes import FakeDetector, photo
 from tools import predict
 
 
@@ -142,6 +142,15 @@ def test_wrong_use(photos_folder, capsys, arguments):
         predict.main(arguments)
     assert stop.value.code == 2
     assert "usage: predict.py" in capsys.readouterr().err
+
+
+def test_a_fault_of_ours_is_not_called_wrong_use(photos_folder, monkeypatch):
+    def fail(self, image):
+        raise ValueError("operands could not be broadcast together")
+
+    monkeypatch.setattr(FakeDetector, "detect", fail)
+    with pytest.raises(ValueError):
+        predict.main([save("a.jpg")])
 
 
 def test_missing_weights(photos_folder, capsys):

@@ -89,6 +89,19 @@ def test_videos(photos_folder, capsys):
         "clip.avi  0:00.0 (frame 0)", "clip.avi  0:01.0 (frame 10)"]
 
 
+def test_a_frame_whose_picture_would_overwrite_an_input_costs_that_picture(photos_folder, capsys):
+    os.mkdir("pictures")
+    kept = save("pictures/clip_prediction_000005.png")
+    before = os.path.getsize(kept)
+    assert predict.main([video("clip.avi"), kept, "--every", "5", "--json", "--draw", "pictures"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out.count('"gender"') == 4 and os.path.getsize(kept) == before
+    assert captured.err == f"predict.py: --draw: {kept} would overwrite an input image; name another place\n"
+    assert sorted(os.listdir("pictures")) == sorted([
+        "clip_prediction_000000.png", "clip_prediction_000005.png", "clip_prediction_000005_prediction.png",
+        "clip_prediction_000010.png"])
+
+
 def test_a_camera(photos_folder, capsys, monkeypatch):
     from tools import photos
 
