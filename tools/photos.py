@@ -18,6 +18,8 @@ STANDARD_INPUT = "-"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm",
                   ".pbm", ".pnm", ".jp2")
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".ogv", ".3gp", ".ts")
+# FFmpeg's names of what holds its pictures itself; not of lists (hls, concat, dash), which name other files.
+CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,mpeg,mpegts,mpegvideo,m4v,h264,hevc,asf,ogg,flv,gif,ivf,mxf"
 FRAME_RATE = 30.0  # a second, where a camera or a video does not tell
 WHOLE = 0.9  # of the frames that a video's header counts: with fewer, its end is missing
 
@@ -180,7 +182,7 @@ def count_photos(sources: Sequence[Source], every: Optional[int] = None) -> int:
 @contextlib.contextmanager
 def _capture(source: Any) -> Iterator[Any]:
     """cv2.VideoCapture of a path or a camera's number. A video can name other files and addresses: none is opened."""
-    os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "protocol_whitelist;file")
+    os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", f"protocol_whitelist;file|format_whitelist;{CONTAINERS}")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # what is wrong with a video, we say
     import cv2
 

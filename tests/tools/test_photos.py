@@ -195,10 +195,24 @@ def test_a_video_that_names_other_files_or_addresses_opens_none(root):
         file.write(f"#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\n{address}\n#EXT-X-ENDLIST\n")
     with open("concat.mp4", "w") as file:
         file.write(f"ffconcat version 1.0\nfile {address}\n")
-    found, _ = errors_elsewhere(root, "list.mp4", "concat.mp4")
+    with open(video("neighbor.avi", 3) + ".mp4", "w") as file:
+        file.write("ffconcat version 1.0\nfile neighbor.avi\n")
+    found, _ = errors_elsewhere(root, "list.mp4", "concat.mp4", "neighbor.avi.mp4", "neighbor.avi")
     server.shutdown()
-    assert found == [["not a video that OpenCV can decode"]] * 2
+    assert found == [["not a video that OpenCV can decode"]] * 3 + [[None]]
     assert asked == []
+
+
+@pytest.mark.parametrize("name, codec", [("a.mov", "mp4v"), ("a.mkv", "mp4v"), ("a.webm", "VP80"), ("a.mpg", "mpg2"),
+                                         ("a.ts", "mpg2"), ("a.wmv", "WMV2"), ("a.3gp", "mp4v"), ("a.ogv", "VP80")])
+def test_containers_that_hold_their_pictures_are_read(name, codec):
+    writer = cv2.VideoWriter(name, cv2.VideoWriter_fourcc(*codec), 25, (352, 288))
+    if not writer.isOpened():
+        pytest.skip("this OpenCV cannot write one")
+    for number in range(10):
+        writer.write(np.full((288, 352, 3), 25 * number, np.uint8))
+    writer.release()
+    assert [(photo.frame, photo.error) for photo in frames(name)] == [(0, None)]
 
 
 # ------------------------------------------------------------------------------------------ a camera
