@@ -32,6 +32,7 @@ WRAPPER = "module."  # put before every name by torch.nn.DataParallel
 # ONNX operations that may stand between the layers: what VGG-Face does, and how exporters spell a flattening.
 HARMLESS = {"Relu", "MaxPool", "Dropout", "Flatten", "Reshape", "Softmax", "LogSoftmax", "Identity", "Constant",
             "Shape", "Gather", "Concat", "Unsqueeze", "Squeeze", "Slice", "Cast"}
+UNCHANGED = {"Identity", "Cast", "Shape"}  # those of them that may read the input: others could turn its channels
 
 
 def kind(path: str) -> str:
@@ -114,6 +115,7 @@ def _read_onnx(path: str) -> List[List]:
     except Exception as error:  # protobuf's, the file system's and onnx's own: a damaged file or lost external data
         raise WeightsError(f"{path}: not a whole ONNX file ({error}); export it anew") from None
     layers, products = [], {}
+    pixels = {value.name for value in graph.input} - {*constants}  # the input, and what has its values still
     for node in graph.node:
         attributes = {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}
         try:
@@ -130,9 +132,12 @@ def _read_onnx(path: str) -> List[List]:
             elif node.op_type == "Add":
                 weights, bias = _bias_of(node, products, constants)
                 layers.append(("fc", [_float(weights.T), _float(bias)]))
-            elif node.op_type not in HARMLESS:
-                raise WeightsError(f"{path}: node {node.name!r} is {node.op_type}, which VGG-Face does not have: a "
-                                   "port that prepares its input or turns its channels in the graph is not understood")
+            elif node.op_type not in HARMLESS or (pixels & {*node.input} and node.op_type not in UNCHANGED):
+                raise WeightsError(f"{path}: node {node.name!r} is {node.op_type}, which VGG-Face does not have"
+                                   f"{' there' if node.op_type in HARMLESS else ''}: a port that prepares its input or "
+                                   "turns its channels in the graph is not understood")
+            elif pixels & {*node.input} and node.op_type != "Shape":
+                pixels |= {*node.output}
         except (KeyError, IndexError):
             raise WeightsError(f"{path}: node {node.name!r} ({node.op_type}) has no weights and biases of its own in "
                                "the file") from None

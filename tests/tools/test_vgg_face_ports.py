@@ -193,6 +193,12 @@ def test_graphs_that_are_not_vgg_face(tmp_path, port) -> None:
     path = tmp_path / "port.onnx"
     onnx.save(graph(port, "Gemm", [onnx.helper.make_node("Sub", ["pixels", "mean"], ["data"], name="prepare")]), path)
     refused(path, "'prepare' is Sub, which VGG-Face does not have")
+    turn = [onnx.helper.make_node("Cast", ["pixels"], ["as_float"], to=onnx.TensorProto.FLOAT),
+            onnx.helper.make_node("Gather", ["as_float", "order"], ["data"], name="turn", axis=1)]
+    model = graph(port, "Gemm", turn)
+    model.graph.input[0].name = "pixels"
+    onnx.save(model, path)
+    refused(path, "'turn' is Gather, which VGG-Face does not have there")
     model = graph(port, "Gemm")
     del model.graph.initializer[7]
     onnx.save(model, path)
