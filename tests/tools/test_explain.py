@@ -150,6 +150,7 @@ def test_batches(by_hand, count):
 def test_a_map_of_no_numbers_is_cold():
     assert enlarge(np.full((7, 7), np.nan), 56).max() == 0
     assert enlarge(np.full((7, 7), -1.0), 56).max() == 0
+    assert enlarge(np.where(np.eye(7), np.inf, 1.0), 56).max() == 0
 
 
 def test_overlay_is_gray_where_it_is_cold_and_colored_where_it_is_warm():

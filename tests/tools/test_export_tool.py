@@ -121,6 +121,26 @@ def test_file_that_answers_otherwise_is_not_written(project, monkeypatch, capsys
     assert list((project / "out").iterdir()) == []
 
 
+def test_differences_before_a_softmax_that_hides_them_are_seen(project, monkeypatch) -> None:
+    """Probabilities of 0 and 1 are the same on both sides although one's scores are 5 % larger."""
+    from torchcaffe.export import _Writer
+
+    path = recipe.absolute(recipe.step_weights("tiny", "gnet", 4))
+    net = engine("gnet").net
+    net.params["fc8_gender"][0].data[...] *= 1e-3  # so that the bias alone decides
+    net.params["fc8_gender"][1].data[...] = 0, 60
+    net.save(path)
+    add = _Writer.add
+
+    def larger(self, operation, layer, *names, **attributes):
+        add(self, operation, layer, *names, **attributes, **({"beta": 1.05} if layer.name == "fc8_gender" else {}))
+
+    assert export.export("tiny", "gnet", str(project / "out"))[1] <= export.TOLERANCE
+    monkeypatch.setattr(_Writer, "add", larger)
+    with pytest.raises(CaffeError, match="differ"):
+        export.export("tiny", "gnet", str(project / "out"))
+
+
 def test_command(project, monkeypatch, capsys) -> None:
     monkeypatch.setattr("tools.pipeline.choose_profile", lambda name: "tiny")
     assert export.main(["--net", "snet1"]) == 0

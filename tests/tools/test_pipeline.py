@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import weakref
 
 import numpy as np
 import pytest
 
 from pipeline_fakes import LANDMARKS, FakeDetector, FakeNet, fake_caffe, install, photo
 from tools import engine, pipeline, prediction
-from tools.pipeline import Answer, Classifier, Pipeline, PipelineError
+from tools.pipeline import Answer, Classifier, Photo, Pipeline, PipelineError
 
 
 def test_answers_come_from_gnet_and_the_mean_of_both_snets(fake_project):
@@ -44,6 +45,25 @@ def test_crops_of_many_photos_go_through_a_net_together(fake_project):
     results = Pipeline.load("demo").predict_many(photo(10 + index, 90, 120) for index in range(count))
     assert FakeNet.made[0].batches == [pipeline.BATCH, 3]
     assert np.allclose([result.ones["gnet"] for result in results], [(10 + index) / 255 for index in range(count)])
+
+
+def test_a_group_is_forgotten_before_the_next_is_read(fake_project, monkeypatch):
+    """Weak references to the pixels of photos that were yielded: while the fourth is read, the first two are gone."""
+    install(fake_project, {"gnet": 0.5, "snet1": 0.5, "snet2": 0.5})
+    monkeypatch.setattr(pipeline, "BATCH", 2)
+    kept, alive = [], []
+
+    def photos():
+        for _ in range(4):
+            alive.append(sum(reference() is not None for reference in kept))
+            pixels = photo()
+            kept.append(weakref.ref(pixels))
+            yield Photo("a", pixels)
+            del pixels
+
+    for _ in Pipeline.load("demo").predict_photos(photos()):
+        pass
+    assert alive[:2] == [0, 1] and alive[3] <= 2
 
 
 def test_the_face_nearest_the_middle_is_taken(fake_project):

@@ -12,7 +12,7 @@ from PIL import Image
 import recipe
 from predict_project import save
 from pipeline_fakes import photo
-from tools import draw, predict
+from tools import answers, draw, predict
 from tools.pipeline import Pipeline
 
 
@@ -88,6 +88,18 @@ def test_bars_are_as_long_as_their_probabilities(photos_folder):
     rows = (picture == rgb(draw.GENDER)).all(axis=2).sum(axis=1)
     track = (picture == rgb(draw.TRACK)).all(axis=2)[rows.argmax(), : picture.shape[1] // 2].sum()
     assert rows.max() / (rows.max() + track) == pytest.approx(0.93, abs=0.02)
+
+
+def test_no_answer_is_called_certain():
+    for percent in (draw._percent, answers.percent):
+        assert [percent(one).strip() for one in (1.0, 0.99999, 0.9994, 0.5)] == ["99.9 %", "99.9 %", "99.9 %", "50.0 %"]
+
+
+def test_a_crowd_does_not_grow_the_picture_without_end(photos_folder):
+    one = predict_one(photo())
+    heights = [draw.render(photo(), [replace(one, number=number) for number in range(1, count + 1)]).get_figheight()
+               for count in (draw.MOST_ROWS, draw.MOST_ROWS + 10)]
+    assert heights[0] == heights[1]
 
 
 def predict_one(image):

@@ -139,6 +139,14 @@ def test_uploads_are_limited_however_they_come(pipeline):
         assert f'data-upload-bytes="{limit}"'.encode() in ask(address)[2]
 
 
+def test_an_upload_that_says_it_is_too_large_is_refused_before_it_comes(pipeline):
+    with running(pipeline, upload_bytes=5_000) as address:
+        connection = socket.create_connection(address, timeout=20)
+        connection.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/octet-stream\r\n"
+                           b"Content-Length: 5001\r\n\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.1 413")
+
+
 def test_an_upload_that_never_ends_is_given_up(pipeline):
     with running(pipeline, upload_seconds=0.3) as address:
         connection = socket.create_connection(address, timeout=20)
@@ -206,6 +214,12 @@ def test_everybody_gets_the_own_answer(pipeline):
 
 
 # ------------------------------------------------------------------------------------------ who may ask, and what is kept
+def test_no_browser_keeps_an_answer(pipeline):
+    with running(pipeline) as address:
+        _, headers, _ = ask(address, "POST", "/predict", file_of(photo()), Content_Type="application/octet-stream")
+    assert headers["Cache-Control"] == "no-store"
+
+
 def test_other_pages_may_not_ask(pipeline):
     with running(pipeline) as address:
         assert predict(address, b"", Sec_Fetch_Site="cross-site")[0] == 403
