@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import contextlib
-import http.client
 import io
-import json
 import os
 import socket
 import sys
@@ -19,23 +15,11 @@ import pytest
 from PIL import Image
 
 import recipe
+from page_client import ask, file_of, picture, predict, running
 from pipeline_fakes import install, photo
 from tools import web
 from tools.pipeline import Pipeline, PipelineError
-from tools.web_app import HEADERS, Limits, Rate
-
-
-@contextlib.contextmanager
-def running(pipeline, **limits):
-    """The address of a page that serves `pipeline` from a thread."""
-    server, listener = web.make_server(pipeline, "127.0.0.1", 0, Limits(**limits))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()
-    try:
-        yield listener.getsockname()[:2]
-    finally:
-        server.should_exit = True
-        thread.join(10)
+from tools.web_app import HEADERS, Rate
 
 
 @pytest.fixture
@@ -43,30 +27,6 @@ def pipeline(fake_project):
     """A pipeline whose GNet answers with the brightness of the crop."""
     install(fake_project, {"gnet": "bright", "snet1": 0.8, "snet2": 0.6})
     return Pipeline.load("demo")
-
-
-def ask(address, method="GET", path="/", body=None, **headers):
-    """(status, headers, body) of one request."""
-    connection = http.client.HTTPConnection(*address, timeout=30)
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    connection.request(method, path, body, named, encode_chunked="Transfer-Encoding" in named)
-    response = connection.getresponse()
-    return response.status, response.headers, response.read()
-
-
-def predict(address, content: bytes, path="/predict", **headers):
-    status, _, body = ask(address, "POST", path, content, **{"Content_Type": "application/octet-stream", **headers})
-    return status, json.loads(body)
-
-
-def file_of(image, form="PNG", **options) -> bytes:
-    content = io.BytesIO()
-    Image.fromarray(image).save(content, form, **options)
-    return content.getvalue()
-
-
-def picture(url: str) -> Image.Image:
-    return Image.open(io.BytesIO(base64.b64decode(url.split(",")[1])))
 
 
 def test_an_answer_is_the_pipelines(pipeline):

@@ -12,7 +12,7 @@ import pytest
 import recipe
 from detector.mtcnn import NETS, weights_path
 from random_nets import write_random_nets
-from test_web import running
+from page_client import running
 from tools.pipeline import Pipeline
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: make lint or make cov installs it")
