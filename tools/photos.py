@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 STANDARD_INPUT = "-"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm",
                   ".pbm", ".pnm", ".jp2")
+UNREAD_SUFFIXES = (".heic", ".heif", ".avif")  # a phone's photos, which are named as unreadable and not passed over
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".ogv", ".3gp", ".ts")
 # FFmpeg's names of what holds its pictures itself; not of lists (hls, concat, dash), which name other files.
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,mpeg,mpegts,mpegvideo,m4v,h264,hevc,asf,ogg,flv,gif,ivf,mxf"
@@ -86,7 +87,7 @@ def _matches(pattern: str) -> List[Source]:
 
 
 def _folder(folder: str) -> List[Source]:
-    suffixes = IMAGE_SUFFIXES + VIDEO_SUFFIXES
+    suffixes = IMAGE_SUFFIXES + UNREAD_SUFFIXES + VIDEO_SUFFIXES
     paths: List[str] = []
     closed: List[Source] = []  # folders that cannot be looked into
     for place, folders, files in os.walk(folder, onerror=lambda error: closed.append(_closed(error))):
