@@ -70,12 +70,21 @@ def make_server(pipeline: Pipeline, host: str, port: int, limits: Optional["Limi
 
     from tools.web_app import LOCAL_HOSTS, application
 
-    local = host in ("127.0.0.1", "localhost", "::1")
-    app = application(pipeline, limits, LOCAL_HOSTS if local else ("*",))
+    app = application(pipeline, limits, (*LOCAL_HOSTS, host) if is_local(host) else ("*",))
     listener = listen(host, port)
     config = uvicorn.Config(app, log_level="warning", access_log=False, limit_concurrency=CONNECTIONS,
                             server_header=False, timeout_graceful_shutdown=GRACE)
     return uvicorn.Server(config), listener
+
+
+def is_local(host: str) -> bool:
+    """Whether only this computer reaches an address: then other names that lead to it are refused."""
+    import ipaddress
+
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def listen(host: str, port: int) -> Any:

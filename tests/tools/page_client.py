@@ -16,9 +16,9 @@ from tools.web_app import Limits
 
 
 @contextlib.contextmanager
-def running(pipeline, **limits):
+def running(pipeline, host="127.0.0.1", **limits):
     """The address of a page that serves `pipeline` from a thread."""
-    server, listener = web.make_server(pipeline, "127.0.0.1", 0, Limits(**limits))
+    server, listener = web.make_server(pipeline, host, 0, Limits(**limits))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     try:

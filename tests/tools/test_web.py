@@ -190,6 +190,15 @@ def test_other_pages_may_not_ask(pipeline):
         assert ask(address, "GET", "/predict")[0] == 405
 
 
+@pytest.mark.parametrize("host, status", [("127.0.0.1", 400), ("127.0.0.2", 400), ("0.0.0.0", 200)])
+def test_another_name_that_leads_to_this_computer_is_refused(pipeline, host, status):
+    try:
+        with running(pipeline, host) as address:
+            assert ask(address)[0] == 200 and ask(address, Host="elsewhere.example")[0] == status
+    except OSError:
+        pytest.skip(f"this system does not listen at {host}")
+
+
 def test_every_response_says_what_the_page_may_do(pipeline):
     with running(pipeline) as address:
         for path in ("/", "/page/page.js", "/page/style.css", "/page/icon.svg", "/nothing"):
