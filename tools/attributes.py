@@ -26,9 +26,9 @@ def score(caffe, profile: recipe.Profile, crop: str, partition: str = PARTITION,
     row = step2(profile, crop, variant)
     net = load_net(caffe, recipe.deploy_prototxt(profile.name, "attributes"), row.weights_out, row.command)
     folder = _folder(profile, crop, partition)
-    labels = read_labels(caffe, folder + "_labels")
+    labels = read_labels(folder + "_labels")
     right, ones, faces = [0] * len(recipe.LABELS), [0] * len(recipe.LABELS), 0
-    for found in read_batches(caffe, folder, batch or profile.test_batch_size, f"attributes, {crop}"):
+    for found in read_batches(folder, batch or profile.test_batch_size, f"attributes, {crop}"):
         for (name, _, _), answers in zip(found, forward(net, [pixels for _, _, pixels in found], row.weights_out)):
             if name not in labels:
                 raise EvaluationError(f"{folder}_labels has no labels of {name}; build both again: make lmdb FORCE=1")

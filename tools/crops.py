@@ -19,6 +19,7 @@ import random
 import sys
 
 import recipe
+from tools import command
 
 CAPTION_CHARACTERS = 28  # of a caption's line at the size of the panels
 
@@ -53,6 +54,11 @@ def main(argv=None) -> int:
     output = arguments.output or f"{stem}_crops.png"
     if arguments.image and os.path.realpath(output) == os.path.realpath(arguments.image):
         parser.error(f"--output {output} would overwrite the photo")
+    return command.run("crops.py", lambda: draw(arguments, output))
+
+
+def draw(arguments, output: str) -> int:
+    """Write the picture; the exit status."""
     os.environ.setdefault("GLOG_minloglevel", "1")  # Caffe's report of each layer is for training
     from detector import DetectorError
     from lmdb_builders.errors import ImageError

@@ -24,7 +24,7 @@ from typing import Any, Dict, Iterable, List, Optional
 
 import recipe
 from tools.options import add_engine, add_profile
-from tools import scores
+from tools import command, scores
 from tools.faces import EvaluationError, check_count, check_same, list_missed, manifest_entry, score_lmdb, validation_lmdb
 from tools.evaluation_report import FIGURES, report, write
 
@@ -75,7 +75,11 @@ def main(argv=None) -> int:
     from lmdb_builders.errors import BuildError
     from tools.pipeline import PipelineError
 
-    os.environ.setdefault("GLOG_minloglevel", "1")  # Caffe's report of each layer is for training
+    return command.run("evaluate.py", lambda: evaluate(arguments), PipelineError, BuildError)
+
+
+def evaluate(arguments) -> int:
+    """Do what the command line asks for; the exit status."""
     try:
         if arguments.score:
             score_submission(arguments)
@@ -83,9 +87,6 @@ def main(argv=None) -> int:
             score_attributes(arguments)
         else:
             publish(evaluate_photos(arguments) if arguments.photos else evaluate_faces(arguments), arguments)
-    except (PipelineError, BuildError, OSError) as error:
-        print(f"evaluate.py: {error}", file=sys.stderr)
-        return 2
     except EvaluationError as error:
         print(f"evaluate.py: {error}", file=sys.stderr)
         return 1
@@ -148,7 +149,7 @@ def evaluate_faces(arguments) -> Evaluation:
     labels: Dict[str, Dict[str, Optional[int]]] = {}
     ones: Dict[str, Dict[str, Optional[float]]] = {}
     for net, folder in sources.items():
-        found = score_lmdb(caffe, Classifier(caffe, arguments.profile, net, batch, weights[net]), folder)
+        found = score_lmdb(Classifier(caffe, arguments.profile, net, batch, weights[net]), folder)
         check_count(folder, len(found[0]))
         labels[net], ones[net] = dict(found[0]), dict(found[1])
     check_same("snet1", labels["snet1"], "snet2", labels["snet2"])

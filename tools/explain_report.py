@@ -59,7 +59,7 @@ def explain_all(arguments: argparse.Namespace) -> int:
     rows, means = [], {}
     for net in recipe.PIPELINE_NETS:
         folder = validation_lmdb(arguments.profile, net)
-        crops = [crop for _, _, crop in read_lmdb(caffe, folder)]
+        crops = [crop for _, _, crop in read_lmdb(folder)]
         if not crops:
             raise PipelineError(f"{folder} holds no faces: make lmdb FORCE=1 builds it anew")
         explainer = Explainer(Classifier(caffe, arguments.profile, net))

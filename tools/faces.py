@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
-from typing import Any, Container, Dict, Iterable, List, Mapping, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Container, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple
 
 import recipe
+from tools.classifier import PipelineError
 from tools.fingerprints import count_records
 
+if TYPE_CHECKING:
+    import numpy as np
 
-class EvaluationError(RuntimeError):
-    """Faces are missing or do not match: no score can be given."""
+
+class EvaluationError(PipelineError):
+    """Faces are missing, damaged or do not match: no score can be given."""
 
 
 def validation_lmdb(profile: str, net: str) -> str:
@@ -28,37 +33,28 @@ def validation_lmdb(profile: str, net: str) -> str:
 
 def read_names(folder: str) -> List[str]:
     """The faces' names of an LMDB in its order."""
-    with _records(folder) as cursor:
-        return [_name(key) for key in cursor.iternext(values=False)]
+    return [name for name, _ in _records(folder)]
 
 
-def read_lmdb(caffe, folder: str, wanted: Optional[Container[str]] = None):
+def read_lmdb(folder: str, wanted: Optional[Container[str]] = None) -> Iterator[Tuple[str, int, "np.ndarray"]]:
     """(name, label, crop) of each face of an LMDB in its order, or of the `wanted`; crop: size x size x 3 uint8, BGR."""
-    import cv2
-    import numpy as np
+    from torchcaffe.datum import to_array
 
-    datum = _datum(caffe)
-    with _records(folder) as cursor:
-        for key in cursor.iternext(values=False):
-            name = _name(key)
-            if wanted is not None and name not in wanted:
-                continue
-            datum.ParseFromString(cursor.value())
-            if datum.encoded:
-                crop = cv2.imdecode(np.frombuffer(datum.data, np.uint8), cv2.IMREAD_COLOR)
-            else:
-                planes = np.frombuffer(datum.data, np.uint8).reshape(datum.channels, datum.height, datum.width)
-                crop = planes.transpose(1, 2, 0)
-            yield name, datum.label, crop
+    for name, datum in _records(folder):
+        if wanted is None or name in wanted:
+            found = datum()
+            planes = to_array(found, f"{folder}: {name}", force="color")
+            yield name, found.label, planes.transpose(1, 2, 0).copy()  # the LMDB's own memory goes with its reader
 
 
-def read_batches(caffe, folder: str, size: int, title: str):
+def read_batches(folder: str, size: int, title: str):
     """Lists of at most `size` of read_lmdb's triples, of all faces of an LMDB, with a progress bar. Raises
     EvaluationError where two faces have one name."""
     from tqdm import tqdm
 
-    total, seen = count_records(folder), set()
-    faces = read_lmdb(caffe, folder)
+    with _whole():
+        total = count_records(folder)
+    seen, faces = set(), read_lmdb(folder)
     with tqdm(total=total, desc=title, unit=" faces", disable=None) as progress:
         while batch := list(itertools.islice(faces, size)):
             for name, _, _ in batch:
@@ -69,30 +65,31 @@ def read_batches(caffe, folder: str, size: int, title: str):
             progress.update(len(batch))
 
 
-def read_labels(caffe, folder: str) -> Dict[str, List[bool]]:
+def read_labels(folder: str) -> Dict[str, List[bool]]:
     """The labels of each face of a labels' LMDB (CelebA's forty), by the image's name."""
-    datum = _datum(caffe)
-    found = {}
-    with _records(folder) as cursor:
-        for key, value in cursor:
-            datum.ParseFromString(value)
-            found[_name(key)] = [one > 0.5 for one in datum.float_data]
-    return found
+    return {name: [one > 0.5 for one in datum().float_data] for name, datum in _records(folder)}
+
+
+def _records(folder: str) -> Iterator[Tuple[str, Callable[[], Any]]]:
+    """Name and Datum, which is read when it is asked for, of each record. Raises EvaluationError for a damaged LMDB."""
+    from torchcaffe.datasource import Environment
+
+    with _whole():
+        environment = Environment.open(folder)
+        with contextlib.closing(environment.records_from(0, False, endless=False)) as records:
+            for key, value in records:
+                yield _name(bytes(key)), functools.partial(environment.datum, key, value)
 
 
 @contextlib.contextmanager
-def _records(folder: str):
-    import lmdb
+def _whole() -> Iterator[None]:
+    """Raise EvaluationError where the engine finds an LMDB damaged."""
+    from torchcaffe.errors import DataError
 
-    with lmdb.open(folder, readonly=True, lock=False) as environment, environment.begin() as transaction:
-        yield transaction.cursor()
-
-
-def _datum(caffe):
-    """An empty Datum of the engine's own schema."""
-    import importlib
-
-    return importlib.import_module(caffe.__name__ + ".proto.caffe_pb2").Datum()
+    try:
+        yield
+    except DataError as error:
+        raise EvaluationError(str(error)) from None
 
 
 def _name(key: bytes) -> str:
@@ -100,11 +97,11 @@ def _name(key: bytes) -> str:
     return key.decode("utf-8", "backslashreplace").split("_", 1)[-1]
 
 
-def score_lmdb(caffe, classifier, folder: str) -> Tuple[Dict[str, int], Dict[str, float]]:
+def score_lmdb(classifier, folder: str) -> Tuple[Dict[str, int], Dict[str, float]]:
     """Labels and probabilities of class 1, by the image's name, of a whole LMDB, with a progress bar."""
     labels: Dict[str, int] = {}
     ones: Dict[str, float] = {}
-    for batch in read_batches(caffe, folder, classifier.batch, recipe.NETS[classifier.net_key].title):
+    for batch in read_batches(folder, classifier.batch, recipe.NETS[classifier.net_key].title):
         names, found, crops = zip(*batch)
         labels.update(zip(names, map(int, found)))
         ones.update(zip(names, map(float, classifier.probabilities(crops))))

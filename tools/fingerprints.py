@@ -28,7 +28,10 @@ def differences(old: Dict[str, str], new: Dict[str, str]) -> List[str]:
 
 
 def database_fingerprint(path: str) -> str:
-    """Fingerprint of an LMDB folder: of its builder's notes, or else of its size and its records' names."""
+    """Fingerprint of an LMDB folder: of its builder's notes, or else of its size and its records' names.
+
+    Raises torchcaffe's DataError for a damaged LMDB.
+    """
     name = os.path.basename(path)
     manifest = read_json(os.path.join(os.path.dirname(path), "manifest.json")) or {}
     entry = manifest.get(name.split("_")[0], {})
@@ -37,22 +40,17 @@ def database_fingerprint(path: str) -> str:
         facts = {key: value for key, value in entry["facts"].items() if key != "splits"}  # not of this LMDB
         digest.update(json.dumps([facts, name, entry["images"][name]], sort_keys=True).encode())
         return digest.hexdigest()
-    with _open(path) as environment, environment.begin() as transaction:
-        for key in transaction.cursor().iternext(values=False):
-            digest.update(key + b"\0")
+    for key, _ in _records(path):
+        digest.update(bytes(key) + b"\0")
     digest.update(str(os.path.getsize(os.path.join(path, "data.mdb"))).encode())
     return digest.hexdigest()
 
 
 def count_records(path: str) -> int:
-    """Number of records of an LMDB folder. Raises OSError where it cannot be read."""
-    import lmdb
+    """Number of records of an LMDB folder. Raises torchcaffe's DataError where it cannot be read."""
+    from torchcaffe.datasource import Environment
 
-    try:
-        with _open(path) as environment:
-            return environment.stat()["entries"]
-    except lmdb.Error as error:
-        raise OSError(f"{path} cannot be read as an LMDB: {error}; build it again") from None
+    return Environment.open(path).lmdb.stat()["entries"]
 
 
 def stored_size(path: str):
@@ -61,7 +59,7 @@ def stored_size(path: str):
     from torchcaffe.datum import to_array
 
     environment = Environment.open(path)
-    with contextlib.closing(environment.records_from(0, False)) as records:
+    with contextlib.closing(_records(path)) as records:
         key, value = next(records)
         return to_array(environment.datum(key, value), environment.where(key)).shape[1:]
 
@@ -75,7 +73,8 @@ def read_json(path: str) -> Optional[dict]:
         return None
 
 
-def _open(path: str):
-    import lmdb
+def _records(path: str):
+    """(key, value) of each record. Raises torchcaffe's DataError, also for a damaged LMDB."""
+    from torchcaffe.datasource import Environment
 
-    return lmdb.open(path, readonly=True, lock=False, create=False)
+    return Environment.open(path).records_from(0, False, endless=False)

@@ -23,6 +23,7 @@ from dataclasses import fields
 from typing import Any, Dict, List, Set
 
 import recipe
+from tools import command
 from tools.options import add_profile
 
 FACES = 8  # rows of the crops sheet
@@ -100,12 +101,11 @@ def mistakes(profile: str, count: int = MISTAKES) -> Dict[str, List[dict]]:
 
 def crops_of(profile: str, task: str, images: Set[str]) -> Dict[str, Dict[str, object]]:
     """Image -> scheme -> crop (H x W x 3 uint8 BGR), of `images`, from the FotW LMDBs of `task`."""
-    import torchcaffe
     from tools.faces import read_lmdb
 
     found: Dict[str, Dict[str, object]] = {}
     for scheme, folder in validation_lmdbs(profile, task).items():
-        for name, _, crop in read_lmdb(torchcaffe, folder, images):
+        for name, _, crop in read_lmdb(folder, images):
             found.setdefault(name, {})[scheme] = crop
     return found
 
@@ -152,6 +152,13 @@ def collect(profile: recipe.Profile) -> dict:
 def main(argv=None) -> int:
     """Return 0 when the page is written, 2 where nothing is there to report or it cannot be written."""
     options = get_parser().parse_args(argv)
+    from tools.classifier import PipelineError
+
+    return command.run("report", lambda: report(options), PipelineError)
+
+
+def report(options: argparse.Namespace) -> int:
+    """Write the page; the exit status."""
     from tools import report_page
 
     profile = recipe.PROFILES[options.profile]
@@ -160,12 +167,7 @@ def main(argv=None) -> int:
         print(f"report: nothing of profile {profile.name} is there yet: make lmdb, then make step1 to step4", file=sys.stderr)
         return 2
     path = options.output or recipe.absolute(f"runs/{profile.name}/report.html")
-    try:
-        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-        report_page.write(path, found)
-    except OSError as error:
-        print(f"report: {path}: {error.strerror}", file=sys.stderr)
-        return 2
+    report_page.write(path, found)
     print(f"{path}: {os.path.getsize(path) / 1e6:.1f} MB; open it in a browser, print it for a PDF")
     return 0
 

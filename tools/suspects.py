@@ -18,12 +18,11 @@ if __name__ == "__main__":
 import argparse
 import functools
 import os
-import sys
 from dataclasses import dataclass
 from typing import Dict, List, Mapping, Sequence, Tuple
 
 import recipe
-from tools import outputs
+from tools import command, outputs
 from tools.options import add_engine, add_profile, share
 
 FOLDS, REPEATS = 10, 2  # each label is judged by two models, each fitted to nine tenths of the others
@@ -77,7 +76,7 @@ def features(profile: recipe.Profile, task: str, load_engine,
         folder = recipe.absolute(f"{recipe.lmdb_folder(profile.name, crop)}/fotw_{task}_train")
         if not os.path.isdir(folder):
             continue
-        faces = sorted(read_lmdb(load_engine(), folder), key=lambda face: face[0])
+        faces = sorted(read_lmdb(folder), key=lambda face: face[0])
         found = {name: label for name, label, _ in faces}
         if len(found) != len(faces):
             raise SuspectsError(f"{folder} holds two faces of one name; build it again: make lmdb FORCE=1")
@@ -203,29 +202,31 @@ def write_csv(path: str, suspects: Sequence[Suspect]) -> None:
 def main(argv=None) -> int:
     """Return 0 when the page is written, 2 where something is missing."""
     options = get_parser().parse_args(argv)
-    os.environ.setdefault("GLOG_minloglevel", "1")
     from lmdb_builders.errors import BuildError
-    from tools import pipeline, suspects_page
+    from tools.classifier import PipelineError
 
-    try:
-        _need_libraries()
-        engine = functools.cache(lambda: pipeline.load_engine(options.engine, options.gpu))
-        profile = recipe.PROFILES[options.profile]
-        labels, blocks = {}, {}
-        for task in recipe.TASKS:
-            labels[task], blocks[task] = features(profile, task, engine, options.variant)
-            print(f"{task}: {len(labels[task]):,} training labels, {len(blocks[task])} kinds of features", flush=True)
-        if options.plant:
-            print(_planted(plant(labels, blocks, options.plant, options.top, options.seed), options))
-            return 0
-        ranked = rank(labels, blocks, options.seed)
-        folder = f"runs/{profile.name}"
-        write_csv(recipe.absolute(f"{folder}/suspects.csv"), ranked)
-        top = ranked[:max(1, round(options.top * len(ranked)))]
-        suspects_page.write(recipe.absolute(f"{folder}/suspects.html"), profile, top, len(ranked), engine())
-    except (SuspectsError, pipeline.PipelineError, BuildError, OSError) as error:
-        print(f"suspects: {error}", file=sys.stderr)
-        return 2
+    return command.run("suspects", lambda: suspect(options), SuspectsError, PipelineError, BuildError)
+
+
+def suspect(options: argparse.Namespace) -> int:
+    """Rank the labels and write the page, or tell how well it works; the exit status."""
+    from tools import classifier, suspects_page
+
+    _need_libraries()
+    engine = functools.cache(lambda: classifier.load_engine(options.engine, options.gpu))
+    profile = recipe.PROFILES[options.profile]
+    labels, blocks = {}, {}
+    for task in recipe.TASKS:
+        labels[task], blocks[task] = features(profile, task, engine, options.variant)
+        print(f"{task}: {len(labels[task]):,} training labels, {len(blocks[task])} kinds of features", flush=True)
+    if options.plant:
+        print(_planted(plant(labels, blocks, options.plant, options.top, options.seed), options))
+        return 0
+    ranked = rank(labels, blocks, options.seed)
+    folder = f"runs/{profile.name}"
+    write_csv(recipe.absolute(f"{folder}/suspects.csv"), ranked)
+    top = ranked[:max(1, round(options.top * len(ranked)))]
+    suspects_page.write(recipe.absolute(f"{folder}/suspects.html"), profile, top, len(ranked))
     print(f"{folder}/suspects.html: {len(top)} of {len(ranked):,} labels, the most suspect first; open it in a browser\n"
           f"{folder}/suspects.csv: all of them")
     return 0

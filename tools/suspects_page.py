@@ -15,9 +15,9 @@ PHOTO_PIXELS = 300  # longer side of a photo on the page
 COLUMN = {task.name: task.fotw_column for task in recipe.TASKS.values()}
 
 
-def write(path: str, profile: recipe.Profile, suspects: Sequence, total: int, caffe) -> None:
+def write(path: str, profile: recipe.Profile, suspects: Sequence, total: int) -> None:
     """Write the page for `suspects` (suspects.Suspect), of `total` labels."""
-    photos = _photos(profile, [suspect.image for suspect in suspects], caffe)
+    photos = _photos(profile, [suspect.image for suspect in suspects])
     entries = [
         {"image": suspect.image.rsplit("/", 1)[-1], "column": COLUMN[suspect.task], "label": suspect.label,
          "names": [*recipe.TASKS[suspect.task].classes, "undetermined"], "probability": round(suspect.probability, 4),
@@ -29,7 +29,7 @@ def write(path: str, profile: recipe.Profile, suspects: Sequence, total: int, ca
     write_text(path, text)
 
 
-def _photos(profile: recipe.Profile, images: Sequence[str], caffe) -> dict:
+def _photos(profile: recipe.Profile, images: Sequence[str]) -> dict:
     """Image -> data: address of the photo where the data set is still in its place, else of its largest crop."""
     from lmdb_builders import manifest
 
@@ -43,7 +43,7 @@ def _photos(profile: recipe.Profile, images: Sequence[str], caffe) -> dict:
                 found[image] = picture
         missing = wanted - set(found)
         for task in recipe.TASKS if missing else ():
-            found.update(_crops(os.path.join(folder, f"fotw_{task}_train"), missing, caffe))
+            found.update(_crops(os.path.join(folder, f"fotw_{task}_train"), missing))
     return found
 
 
@@ -74,12 +74,12 @@ def _photo(path: str) -> Optional[str]:
     return as_address(pixels)
 
 
-def _crops(folder: str, images: set, caffe) -> dict:
+def _crops(folder: str, images: set) -> dict:
     from tools.faces import read_lmdb
 
     if not os.path.isdir(folder):
         return {}
-    return {name: as_address(crop) for name, _, crop in read_lmdb(caffe, folder, images)}
+    return {name: as_address(crop) for name, _, crop in read_lmdb(folder, images)}
 
 
 def as_address(pixels, quality: int = 85) -> str:

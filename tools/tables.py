@@ -23,9 +23,8 @@ import sys
 from typing import Dict, Sequence
 
 import recipe
+from tools import command
 from tools.options import add_engine, add_profile, positive, share
-
-STOPPED = 130
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -51,14 +50,21 @@ def main(argv=None) -> int:
     options = parser.parse_args(argv)
     if options.engine == "caffe" and options.precision != "float32":
         parser.error(f"real Caffe computes in float32: leave out --precision {options.precision}, or take ENGINE=torch")
-    profile = recipe.PROFILES[options.profile]
-    seeds = list(dict.fromkeys(options.seeds or [profile.random_seed]))
     from lmdb_builders.errors import BuildError
-    from tools import engine, schemes, table_report, workers
+    from tools import engine
+    from tools.pipeline import PipelineError
+
+    return command.run("tables", lambda: make(options), PipelineError, BuildError, engine.EngineError)
+
+
+def make(options: argparse.Namespace) -> int:
+    """Train, score and write what the command line asks for; the exit status."""
+    from tools import schemes, table_report, workers
     from tools.faces import EvaluationError
     from tools.pipeline import PipelineError
 
-    os.environ.setdefault("GLOG_minloglevel", "1")  # Caffe's report of each layer is for training
+    profile = recipe.PROFILES[options.profile]
+    seeds = list(dict.fromkeys(options.seeds or [profile.random_seed]))
     try:
         cells = {seed: schemes.table_rows(profile, options.table, seed, options.share, options.precision)
                  for seed in seeds}
@@ -75,13 +81,10 @@ def main(argv=None) -> int:
             print(f"\n{text}\nwritten: {', '.join(paths)}", flush=True)
     except workers.Interrupted:
         print("tables: stopped; the same command goes on from here", file=sys.stderr)
-        return STOPPED
+        return command.INTERRUPTED
     except (EvaluationError, workers.TrainingError) as error:
         print(f"tables: {error}", file=sys.stderr)
         return 1
-    except (PipelineError, BuildError, engine.EngineError, OSError) as error:
-        print(f"tables: {error}", file=sys.stderr)
-        return 2
     return 0
 
 
@@ -142,7 +145,7 @@ def score_row(row, caffe, module: str) -> dict:
     if kept and kept.get("inputs") == inputs:
         return kept
     classifier = pipeline.Classifier(caffe(), row.profile.name, row.net, row.profile.test_batch_size, row.weights_out)
-    labels, ones = faces.score_lmdb(caffe(), classifier, folder)
+    labels, ones = faces.score_lmdb(classifier, folder)
     faces.check_count(folder, len(labels))
     found = {"inputs": inputs, "labels": labels, "ones": ones}
     outputs.write_json(path, found)

@@ -210,6 +210,15 @@ def test_smile_nets_that_saw_other_faces_or_labels(project, capsys):
     assert "b.jpg has the label 1 for snet1 but 0 for snet2" in capsys.readouterr().err
 
 
+def test_a_damaged_lmdb_is_named_before_it_is_read(project, capsys):
+    """A file that ends before its pages: LMDB itself would end the process."""
+    folder = write_lmdb("snet1", SMILE)
+    path = os.path.join(folder, "data.mdb")
+    os.truncate(path, os.path.getsize(path) // 2)
+    assert run() == 1
+    assert "scheme1/fotw_smile_val: " in (error := capsys.readouterr().err) and "build or copy it again" in error
+
+
 def test_missing_inputs_are_named_with_their_command(project, capsys):
     shutil.rmtree(write_lmdb("snet2", SMILE))
     assert run() == 2

@@ -39,7 +39,7 @@ def test_shares_where_nothing_is_warm():
 
 def test_an_lmdb_without_faces(monkeypatch, capsys):
     monkeypatch.setattr(faces, "validation_lmdb", lambda profile, net: "data/demo/empty")
-    monkeypatch.setattr(faces, "read_lmdb", lambda caffe, folder: iter([]))
+    monkeypatch.setattr(faces, "read_lmdb", lambda folder: iter([]))
     assert explain_report.main(["--profile", "demo"]) == 2
     assert "data/demo/empty holds no faces" in capsys.readouterr().err
 
@@ -60,7 +60,7 @@ def test_the_report(tmp_path, root, monkeypatch, capsys):
     shutil.copytree(root / "prototxt" / "demo", tmp_path / "prototxt" / "demo")
     random = np.random.RandomState(1)
     crops = random.randint(0, 256, (3, 64, 64, 3)).astype(np.uint8)
-    monkeypatch.setattr(faces, "read_lmdb", lambda caffe, folder: iter([("a", 0, crop) for crop in crops]))
+    monkeypatch.setattr(faces, "read_lmdb", lambda folder: iter([("a", 0, crop) for crop in crops]))
     assert explain_report.main(["--profile", "demo"]) == 2
     assert "step4_gnet.caffemodel is missing: make step4 NET=gnet PROFILE=demo" in no_lmdb(capsys, monkeypatch)
     write_random_nets()

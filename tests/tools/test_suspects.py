@@ -129,10 +129,10 @@ def test_planting_writes_nothing_and_tells_the_share_found(project, capsys):
 
 
 def test_a_name_cannot_leave_the_pages_data(tmp_path, monkeypatch):
-    monkeypatch.setattr(suspects_page, "_photos", lambda profile, images, caffe: dict.fromkeys(images, "data:,"))
+    monkeypatch.setattr(suspects_page, "_photos", lambda profile, images: dict.fromkeys(images, "data:,"))
     name = "<!--<script>alert(1).jpg"  # after which an HTML parser would not see the data's end
     path = tmp_path / "page.html"
-    suspects_page.write(str(path), recipe.DEMO, [suspects.Suspect(name, "smile", 1, 0.1)], 1, None)
+    suspects_page.write(str(path), recipe.DEMO, [suspects.Suspect(name, "smile", 1, 0.1)], 1)
     assert entries(path)[0]["image"] == name and "<!--" not in path.read_text()
 
 
