@@ -19,6 +19,7 @@
 #= JOBS      for table2 and table3: trainings at a time (default: 1)
 #= BATCH     training batch size instead of the recipe's
 #= MAX_ITER  iterations instead of the recipe's
+#= BASE_LR   learning rate to start from instead of the recipe's
 #= ENCODE    how images lie in the LMDBs: raw (default), jpg or png
 #= TEST_SPLIT for lmdb, 1: also build the test partitions
 #= CORRECTIONS for lmdb: corrections.csv of FotW's training labels, as the page of make suspects exports it
@@ -96,7 +97,7 @@ step4: $(READY) ## learn the net's own attribute on FotW
 step1 step2 step3 step4:
 	@$(PY) -m tools.train --step $(@:step%=%) $(call option,--net,NET) $(profile) $(engine) \
 		$(call option,--gpus,GPUS) $(call option,--processes,PROCESSES) \
-		$(call option,--precision,PRECISION) $(call option,--batch,BATCH) $(call option,--max-iter,MAX_ITER) \
+		$(call option,--precision,PRECISION) $(call option,--batch,BATCH) $(call option,--max-iter,MAX_ITER) $(call option,--base-lr,BASE_LR) \
 		$(call option,--seed,SEED) $(call option,--keep,KEEP) $(force)
 
 status: $(READY) ## show each net's steps: done, iteration, loss, accuracy, file

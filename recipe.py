@@ -225,7 +225,10 @@ DEMO = replace(
     validation_faces={"celeba": 300, "fotw": 300},  # about; the driver counts the LMDB it finds
     why="minutes on two cores: small crops, a quarter of the filters, random weights in step 1",
 )
-DRAWN_MAX_ITER = 250  # of each step where the demo draws its faces: enough to see every part work (docs/results.md)
+DRAWN_MAX_ITER = 250  # of each step where the demo draws its faces: enough to learn what was painted (docs/results.md)
+# Of step 2 there, the paper's: drawn faces have 27 attributes that are known and common, and at the demo's own rate the
+# first gradients of so many summed losses throw a net that knows no faces onto a plateau which it does not leave.
+DRAWN_BASE_LR = PAPER.base_lr[2]
 PROFILES = {profile.name: profile for profile in (PAPER, DEMO)}
 
 # ---------------------------------------------------------------------------------------------- the paper's results

@@ -42,6 +42,7 @@ class Row:
     root: str = recipe.ROOT
     batch: Optional[int] = None
     max_iter: Optional[int] = None
+    base_lr: Optional[float] = None
     start: Optional[str] = None
     variant: str = ""
     precision: str = "float32"

@@ -50,10 +50,12 @@ def stages(celeba: str, fotw: str, photo: str, options: argparse.Namespace) -> L
     engine = ["--engine", options.engine] + (["--gpu", str(options.gpu)] if options.gpu is not None else [])
     iterations = options.max_iter or (None if options.celeba else recipe.DRAWN_MAX_ITER)
     limit = ["--max-iter", str(iterations)] if iterations else []
+    rate = [] if options.celeba else ["--base-lr", f"{recipe.DRAWN_BASE_LR:g}"]
     found = [("LMDBs", ["-m", "lmdb_builders.build", *profile, "--celeba", celeba, "--fotw", fotw, *force])]
     for step in recipe.STEPS.values():
         command = ["tools/train.py", "--step", str(step.number), *profile, *engine, *force]
-        found.append((f"step {step.number}: {step.title}", command + (limit if step.number > 1 else [])))
+        command += (limit if step.number > 1 else []) + (rate if step.number == 2 else [])
+        found.append((f"step {step.number}: {step.title}", command))
     found.append(("evaluation", ["tools/evaluate.py", *profile, *engine]))
     found.append(("prediction", ["tools/predict.py", photo, *profile, *engine, "--draw", PICTURE]))
     return found

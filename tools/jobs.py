@@ -13,6 +13,8 @@ from tools import chain, fingerprints, outputs
 
 NEVER = 2**31 - 1  # as a test_interval: tools/solve.py tests instead of the solver, and so sees the numbers
 LEARNING = ("Convolution", "InnerProduct")  # types of the paper's layers with weights
+
+
 def definitions(row: chain.Row):
     """(SolverParameter, NetParameter) of a row as its run folder gets them, with the row's overrides."""
     from torchcaffe import files
@@ -32,6 +34,8 @@ def definitions(row: chain.Row):
             layer.data_param.batch_size = test_batch = _even_batch(faces, layer.data_param.batch_size)
     if row.max_iter:
         solver.max_iter = row.max_iter
+    if row.base_lr:
+        solver.base_lr = row.base_lr
     if row.seed is not None:
         solver.random_seed = row.seed
     solver.net = os.path.join(row.folder, "net.prototxt")
@@ -55,7 +59,7 @@ def write(row: chain.Row, module: str, solver, net, inputs: dict, gpu: Optional[
     """
     from google.protobuf import text_format
 
-    note = "# {} with this run's batch size, iterations and test_iter. Written by tools/train.py.\n"
+    note = "# {} with this run's batch size, iterations, base_lr and test_iter. Written by tools/train.py.\n"
     with open(row.path(solver.net), "w", encoding="utf-8") as stream:
         stream.write(note.format(row.definition) + text_format.MessageToString(net))
     job = {

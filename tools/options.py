@@ -24,6 +24,13 @@ def natural(text: str) -> int:
     return int(text)
 
 
+def positive_real(text: str) -> float:
+    """A finite number above 0, as an argument's type."""
+    if not 0 < float(text) < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return float(text)
+
+
 def share(text: str) -> float:
     """A share, more than 0 and at most 1, as an argument's type."""
     if not 0 < float(text) <= 1:

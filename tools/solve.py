@@ -191,7 +191,7 @@ class Training:
                      for name, blobs in self.net.params.items()}
         found = self.gradients.look(norms)
         if found:
-            message = "iteration %d: %s; most likely the learning rate %g is too high (solver: base_lr, clip_gradients)" % (
+            message = "iteration %d: %s; most likely the learning rate %g is too high (--base-lr, BASE_LR= of make)" % (
                 self.iteration - 1, found, rate)
             log(message)
             self.events("warning", message=message)

@@ -22,7 +22,7 @@ import subprocess
 import sys
 
 import recipe
-from tools.options import add_engine, add_profile, positive
+from tools.options import add_engine, add_profile, positive, positive_real
 
 STOPPED = 130
 
@@ -41,6 +41,8 @@ def get_parser() -> argparse.ArgumentParser:
                         help="how torchcaffe multiplies: float32 as Caffe (default), tf32 on a GPU, bf16")
     parser.add_argument("--batch", type=positive, metavar="N", help="training batch size instead of the recipe's")
     parser.add_argument("--max-iter", type=positive, metavar="N", help="iterations instead of the recipe's")
+    parser.add_argument("--base-lr", type=positive_real, metavar="X", help="learning rate to start from instead of the "
+                        "recipe's")
     parser.add_argument("--seed", type=int, metavar="N", help="random seed instead of the recipe's: fillers, mirroring, "
                         "crops, dropout")
     parser.add_argument("--weights", metavar="FILE", help="caffemodel to start from instead of the previous step's, "
@@ -78,7 +80,7 @@ def plan(rows, interpreter, leader=None) -> str:
         state, numbers = chain.state(row), ("-", "-")
         if row.step > 1 and os.path.exists(row.path(row.solver)):
             solver = files.read_solver(row.path(row.solver))
-            numbers = (f"{solver.base_lr:g}", f"{row.max_iter or solver.max_iter:,} x "
+            numbers = (f"{row.base_lr or solver.base_lr:g}", f"{row.max_iter or solver.max_iter:,} x "
                                               f"{row.batch or row.profile.batch_size}")
             notes.append(poly_note(solver))
         at = f" at {state.iteration:,}" if state.kind == "interrupted" else ""
@@ -134,7 +136,7 @@ def main(argv=None) -> int:
         gpu = 0 if options.gpus else options.gpu
         interpreter = engine.interpreter("torch" if name == "auto" and options.precision != "float32" else name)
         rows = chain.rows(recipe.PROFILES[options.profile], options.net, options.step, batch=options.batch,
-                          max_iter=options.max_iter, start=_start(options), variant=options.variant,
+                          max_iter=options.max_iter, base_lr=options.base_lr, start=_start(options), variant=options.variant,
                           precision=options.precision, seed=options.seed)
         print(plan(rows, interpreter, leader), flush=True)
         run(rows, interpreter, gpu, options.force, header(options), say, leader, options.keep)

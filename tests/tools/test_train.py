@@ -75,8 +75,10 @@ def test_steps_that_nets_share_come_once():
 
 def test_changed_settings_are_named_and_trained_again(project):
     run(project, [2])
-    said, row = run(project, [2], max_iter=2, batch=4)
+    said, row = run(project, [2], max_iter=2, batch=4, base_lr=0.0007)
     assert any("solver's max_iter was 6, is 2" in line for line in said)
+    assert any("solver's base_lr was" in line for line in said)
+    assert metrics.read(row.path(f"{row.folder}/metrics.csv"))[1]["learning_rate"] == pytest.approx(0.0007)
     assert any("net has changed" in line for line in said)
     assert record(row)["iteration"] == 2
 
