@@ -9,12 +9,13 @@ from torchcaffe.errors import SolverError
 
 
 def _power(base, exponent):
+    """C's pow, which Caffe calls: Python's raises where that gives infinity or, of a negative base's root, no number."""
     try:
         return math.pow(base, exponent)
     except ValueError:
-        return math.nan  # as C's pow: a negative base with a fractional exponent
-    except ZeroDivisionError:
-        return math.inf
+        return math.nan if base else math.inf
+    except OverflowError:
+        return -math.inf if base < 0 and exponent % 2 == 1 else math.inf
 
 
 def fixed(p, iteration, state):

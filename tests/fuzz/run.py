@@ -147,13 +147,16 @@ def prepare(target, folder: Path):
 
 
 def start(name, seconds) -> int:
-    """One target in a process of its own, which libFuzzer ends; adds to the account."""
+    """One target in a process of its own, which libFuzzer ends; adds to the account. A second call for it waits."""
     corpus = WORK / name / "corpus"
+    corpus.mkdir(parents=True, exist_ok=True)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    child = subprocess.run(
-        [sys.executable, __file__, "--cover", name, "--seconds", str(seconds)], cwd=ROOT, capture_output=True, text=True,
-        errors="replace",
-    )
+    with open(WORK / name / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        child = subprocess.run(
+            [sys.executable, __file__, "--cover", name, "--seconds", str(seconds)], cwd=ROOT, capture_output=True,
+            text=True, errors="replace",
+        )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = re.search(r"Done (\d+) runs in", child.stderr)
     found = [line for line in child.stdout.splitlines() if "FOUND" in line]
@@ -191,7 +194,6 @@ def cover(name, seconds) -> int:
     folder.mkdir(parents=True)
     seeds, work, _ = prepare(target, folder)
     corpus = WORK / name / "corpus"
-    corpus.mkdir(parents=True, exist_ok=True)
     for number, data in enumerate([*seeds, *(data for _, data in cases(name))]):
         (corpus / f"seed-{number:03d}").write_bytes(data)
     words = WORK / name / "words"

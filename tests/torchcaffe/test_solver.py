@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from torchcaffe import policies
 from torchcaffe.errors import SolverError, WeightsError
 
 # A linear regression whose data changes at every iteration: DummyData refills non-constant blobs.
@@ -140,6 +141,15 @@ def test_learning_rate_policies(make_solver, text, expected):
     for iteration in range(10):
         assert solver.lr == pytest.approx(expected(iteration), rel=1e-6), iteration
         solver.step(1)
+
+
+@pytest.mark.parametrize("base, exponent, expected", [
+    (5.1, 500_000, math.inf), (-3.0, 999, -math.inf), (-3.0, 1000, math.inf), (0.0, -0.5, math.inf), (-0.5, 0.5, math.nan)])
+def test_powers_beyond_all_numbers_are_cs(base, exponent, expected):
+    """By numpy, which asks C's pow as Caffe does: a policy must not end the training where Caffe goes on."""
+    with np.errstate(all="ignore"):
+        np.testing.assert_equal(float(np.power(np.float64(base), np.float64(exponent))), expected)
+    np.testing.assert_equal(policies._power(base, exponent), expected)
 
 
 @pytest.mark.parametrize("form", ["BINARYPROTO", "HDF5"])
