@@ -36,6 +36,15 @@ def open_hdf5(path, error=WeightsError):
         raise error(f"{path}: HDF5 cannot read it (truncated or damaged?): {said}; fetch or copy it again") from None
 
 
+def names(path, group, error=WeightsError) -> list:
+    """The names in a group, str; `error` where one is no text (h5py gives bytes then)."""
+    found = list(group)
+    odd = next((name for name in found if not isinstance(name, str)), None)
+    if odd is not None:
+        raise error(f"{path}: the name {odd!r} in {group.name} is not UTF-8 text; the file is damaged, or not Caffe's")
+    return found
+
+
 def member(path, group, name, error=WeightsError):
     """What `name` stands for in a group: h5py.Group or Dataset, in this file. KeyError where there is nothing."""
     import h5py

@@ -87,14 +87,14 @@ def _read_history(path, content, span, index):
 
 
 def _read_hdf5(path):
-    from torchcaffe.hdf5 import member, open_hdf5, read_array, read_numbers, read_text
+    from torchcaffe.hdf5 import member, names, open_hdf5, read_array, read_numbers, read_text
 
     with open_hdf5(path, SolverError) as file:
         missing = [name for name in ("iter", "learned_net", "current_step", "history") if name not in file]
         if missing:
             what = "it is weights; give the .solverstate.h5 beside it" if "data" in file else "not a solver state"
             raise SolverError(f"{path}: has no {', '.join(missing)}: {what}")
-        found = {name: member(path, file, name, SolverError) for name in file}
+        found = {name: member(path, file, name, SolverError) for name in names(path, file, SolverError)}
         counts = {}
         for name in ("iter", "current_step"):
             numbers = read_numbers(path, found[name], name, SolverError)
@@ -102,7 +102,7 @@ def _read_hdf5(path):
                 raise SolverError(f"{path}: {name} is not a whole number")
             counts[name] = int(numbers.reshape(()))
         history = found["history"]
-        if not hasattr(history, "keys") or not all(key.isdecimal() for key in history):
+        if not hasattr(history, "keys") or not all(key.isdecimal() for key in names(path, history, SolverError)):
             raise SolverError(f"{path}: history is not a group of numbered arrays: not a solver state of Caffe")
         return SolverState(
             learned_net=read_text(path, found["learned_net"], "learned_net", SolverError),

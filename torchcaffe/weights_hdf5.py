@@ -13,7 +13,7 @@ import numpy as np
 
 from torchcaffe import storage
 from torchcaffe.errors import WeightsError
-from torchcaffe.hdf5 import member, open_hdf5, read_array
+from torchcaffe.hdf5 import member, names, open_hdf5, read_array
 
 
 MAXIMUM_BLOBS = 1000  # of a layer, in a file
@@ -33,15 +33,15 @@ def read_weights_hdf5(path) -> list:
     with open_hdf5(path) as file:
         if "data" not in file or not isinstance(member(path, file, "data"), h5py.Group):
             what = "a solver state; give the .caffemodel.h5 beside it" if "history" in file else "not weights of Caffe"
-            raise WeightsError(f"{path}: has no group 'data': it is {what}; it holds {', '.join(file) or 'nothing'}")
+            raise WeightsError(f"{path}: has no group 'data': it is {what}; it holds {', '.join(names(path, file)) or 'nothing'}")
         layers = member(path, file, "data")
-        return [LayerWeights(name, "", _read_blobs(path, name, member(path, layers, name))) for name in layers]
+        return [LayerWeights(name, "", _read_blobs(path, name, member(path, layers, name))) for name in names(path, layers)]
 
 
 def _read_blobs(path, layer, group):
     from torchcaffe.weights import WeightBlob
 
-    if not hasattr(group, "keys") or not all(key.isdecimal() for key in group):
+    if not hasattr(group, "keys") or not all(key.isdecimal() for key in names(path, group)):
         raise WeightsError(f"{path}: layer '{layer}' is not a group of numbered arrays: not weights of Caffe")
     last = max(map(int, group), default=-1)
     if last >= MAXIMUM_BLOBS:
@@ -66,11 +66,11 @@ def write_weights_hdf5(path, layers, diffs=None):
     """
     import h5py
 
-    names = [name for name, _ in layers]
-    for name in names:
+    written = [name for name, _ in layers]
+    for name in written:
         if "/" in name:
             raise WeightsError(f"{path}: layer '{name}': HDF5 allows no '/' in a name; rename it, or use BINARYPROTO")
-        if names.count(name) > 1:
+        if written.count(name) > 1:
             raise WeightsError(f"{path}: two layers are called '{name}'; rename one, or use BINARYPROTO")
     with storage.atomic_write(path) as temporary, h5py.File(temporary, "w") as file:
         for group, content in (("data", layers), ("diff", diffs)):
