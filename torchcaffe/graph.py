@@ -19,12 +19,22 @@ def meets(rule, state, layer_name) -> bool:
             f"specified by a rule in layer {layer_name}"
         )
         return False
-    if rule.HasField("min_level") and state.level < rule.min_level:
-        return False
-    if rule.HasField("max_level") and state.level > rule.max_level:
-        return False
-    stages = set(state.stage)
-    return set(rule.stage) <= stages and not stages & set(rule.not_stage)
+    for name, outside in (("min_level", state.level < rule.min_level), ("max_level", state.level > rule.max_level)):
+        if rule.HasField(name) and outside:
+            log.info(
+                f"The NetState level ({state.level}) is above the {name} ({getattr(rule, name)}) "
+                f"specified by a rule in layer {layer_name}"
+            )
+            return False
+    for stage in rule.stage:
+        if stage not in state.stage:
+            log.info(f"The NetState did not contain stage '{stage}' specified by a rule in layer {layer_name}")
+            return False
+    for stage in rule.not_stage:
+        if stage in state.stage:
+            log.info(f"The NetState contained a not_stage '{stage}' specified by a rule in layer {layer_name}")
+            return False
+    return True
 
 
 def filter_layers(param):

@@ -145,3 +145,23 @@ def test_a_new_seed_reaches_nets_that_are_there_already(make_net):
     caffe.set_random_seed(9)
     expected = np.random.RandomState(9).randint(0, 2**32, 4, dtype=np.uint32) / 2.0**32
     np.testing.assert_allclose(net.forward()["d"], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "rule, line",
+    [
+        ("include { phase: TEST }", "phase (0) differed from the phase (1)"),
+        ("include { min_level: 2 }", "level (1) is above the min_level (2)"),
+        ("include { max_level: 0 }", "level (1) is above the max_level (0)"),
+        ('include { stage: "a" stage: "b" }', "did not contain stage 'b'"),
+        ('include { not_stage: "a" }', "contained a not_stage 'a'"),
+        ('exclude { stage: "b" }', "did not contain stage 'b'"),
+    ],
+)
+def test_why_a_rule_does_not_hold_is_logged_as_caffe_does(make_net, monkeypatch, capsys, rule, line):
+    monkeypatch.setenv("GLOG_minloglevel", "0")
+    net = make_net('layer { name: "x" type: "Parameter" top: "x" %s }' % rule, level=1, stages=["a"])
+    assert list(net._layer_names) == (["x"] if "exclude" in rule else [])
+    assert f"] The NetState {line} specified by a rule in layer x\n" in capsys.readouterr().err
+
+
