@@ -42,7 +42,7 @@ class Generator:
 
     def bernoulli(self, probability: float, shape) -> np.ndarray:
         """True with `probability`, one draw an element, as Caffe's CPU dropout: u / 2^32 <= probability."""
-        return self.draws(shape) <= np.uint32(min(probability * 2.0**32, 2.0**32 - 1))
+        return np.asarray(self.draws(shape) <= np.uint32(min(probability * 2.0**32, 2.0**32 - 1)))  # of no axes, too
 
     def state_dict(self) -> dict:
         """State as plain numbers, for a file; see load_state_dict."""

@@ -39,6 +39,7 @@ def neurons():
             for tops in (1, "in-place"):
                 yield Case("Dropout", "dropout_param { dropout_ratio: %g }" % ratio, X, tops, phase=phase)
     yield Case("Dropout", "phase: TRAIN", X, phase="TEST")
+    yield Case("Dropout", "", [((), "normal")])  # behind a loss, say
     yield Case("Dropout", "dropout_param { dropout_ratio: 1 }", X, backward=False)
 
 
@@ -86,6 +87,7 @@ def affine():
             yield Case("Scale", "scale_param { %s }" % settings, X, tops)
             yield Case("Scale", "scale_param { bias_term: true %s }" % settings, X, tops)
     yield Case("Scale", "scale_param { bias_term: true }", [((1, 3, 4, 5), "normal")])
+    yield Case("Scale", "", [((1, 1), "normal")])  # a single number
     yield Case("Scale", "", X, parameters=None, second=[(4, 3, 1, 2)])
     yield Case("Scale", "scale_param { filler { } bias_term: true bias_filler { value: 2 } }", X, parameters=None)
     yield Case(

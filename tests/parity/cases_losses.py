@@ -149,6 +149,8 @@ CASES = [case for group in (classes, vectors, metrics) for case in group()]
 ABORTS = [
     Abort("SoftmaxWithLoss", "", [(5, 4), (4,)], "differ in batch size|need 5 labels"),
     Abort("SoftmaxWithLoss", "", [(5, 4, 2), (5,)], "need 10 labels, got 5"),
+    Abort("EuclideanLoss", "", [(), ()], "needs a batch along axis 0"),
+    Abort("ContrastiveLoss", "", [(), (), ()], "needs a batch along axis 0"),
     Abort("SoftmaxWithLoss", "", [(5, 4), (5,)], "takes 0 to 1 top|takes 1 top|second top", tops=2, weights=None),
     Abort(
         "SoftmaxWithLoss",

@@ -72,12 +72,14 @@ class Scale(Broadcast):
         self.first = self.axis(p.axis, len(bottom[0].dims)) if shape else 0
 
     def shapes(self, shape, *operand):
-        self.items = math.prod(shape[: self.first])
+        self.items, self.count = math.prod(shape[: self.first]), math.prod(shape)
         return super().shapes(shape, *operand)
 
     def overwrites(self, index):
-        # Caffe adds up over the axes before the factor's; where these hold one item (batch size 1), it only writes.
-        return index == 0 and len(self.param.bottom) == 1 and self.items == 1 and self.blobs[0].count > 1
+        # Caffe adds up over the axes before the factor's; where these hold one item (batch size 1), it only writes,
+        # but for a single factor, unless it has a single number to scale.
+        several = self.blobs[0].count > 1 or self.count == 1
+        return index == 0 and len(self.param.bottom) == 1 and self.items == 1 and several
 
     def forward(self, x, operand=None):
         factor = self.weight(0) if operand is None else operand

@@ -38,6 +38,7 @@ class LossLayer(Layer):
         self.ignore_label = p.ignore_label if p.HasField("ignore_label") else None
 
     def shapes(self, *shapes):
+        self.check_shape(all(shapes[:2]), f"needs a batch along axis 0, got shapes {shapes[0]} and {shapes[1]}")
         if shapes[0][:1] != shapes[1][:1]:
             raise ShapeError(
                 f'layer "{self.name}" ({self.type}): bottoms differ in batch size: {shapes[0]}, {shapes[1]}'
