@@ -255,6 +255,11 @@ class BlobVec(list):
     def add_blob(self, *shape):
         self.append(parameter(np.zeros(_checked(shape), np.float32), self.device))
 
+    def __setitem__(self, index, value):
+        if not isinstance(value, Blob):
+            raise TypeError(f"Invalid assignment: a blob stays where it is; write into its numbers, [{index}].data[...]")
+        super().__setitem__(index, value)
+
 
 def _checked(shape):
     shape = tuple(operator.index(dim) for dim in shape)

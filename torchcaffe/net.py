@@ -112,7 +112,10 @@ class Net(SetOnce, NetWeights):
 
     @property
     def blob_loss_weights(self):
-        return OrderedDict((name, self.weight_of.get(blob, 0.0)) for name, blob in self.blobs.items())
+        weights = OrderedDict.fromkeys(self.blobs, 0.0)
+        for names, given in zip(self.top_blob_names, self.loss_weights):  # of several layers in place, the last counts
+            weights.update(zip(names, given))
+        return weights
 
     # ------------------------------------------------------------------------------------ running
     def _forward(self, start: int, end: int) -> float:

@@ -44,10 +44,9 @@ class SolverReports:
         self.log_outputs(net, values, "Test")
 
     def log_outputs(self, net, values, which):
-        position = 0
+        position, weights = 0, net.blob_loss_weights
         for name in net.outputs:
-            blob = net.blobs[name]
-            weight = net.weight_of.get(blob, 0.0)
+            blob, weight = net.blobs[name], weights[name]
             for value in values[position : position + blob.count]:
                 extra = f" (* {number(weight)} = {number(weight * value)} loss)" if weight else ""
                 log.info(f"    {which} net output #{position}: {name} = {number(value)}{extra}")

@@ -4,7 +4,7 @@ import os
 
 import caffe
 import numpy as np
-from pycaffe_asking import ask, fill, members, numbers, run
+from pycaffe_asking import ask, fill, members, numbers, run, write
 
 NET = """name: "probe"
 layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim: 3 dim: 6 dim: 6 } } }
@@ -97,6 +97,12 @@ def net_questions(path, folder):
     ask("attributes", run("net.mine = 3; answer = net.mine", net=net))
     for name in "blobs params inputs outputs layers layer_dict bottom_names top_names".split():
         ask("assign net." + name, run("net.%s = 3" % name, net=caffe.Net(path, caffe.TEST)))
+    ask("assign a parameter", run("net.params['ip'][0] = net.params['ip'][0].data", net=caffe.Net(path, caffe.TEST)))
+    text = '''layer { name: "d" type: "Input" top: "d" input_param { shape { dim: 2 dim: 3 } } }
+    layer { name: "loss" type: "EuclideanLoss" bottom: "d" bottom: "d" top: "loss" }
+    layer { name: "after" type: "ReLU" bottom: "loss" top: "loss" }'''
+    over = caffe.Net(write(folder, "over.prototxt", text), caffe.TRAIN)
+    ask("loss weight of a loss changed in place", lambda: [over.blob_loss_weights["loss"], over.outputs])
     ask(
         "share_with",
         run("a.share_with(b); b.params['ip'][0].data[...] = 9; answer = a.params['ip'][0].data[0]", a=net, b=back),
