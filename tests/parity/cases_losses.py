@@ -123,6 +123,9 @@ def vectors():
     )
     yield Case("ContrastiveLoss", "", [((3, 2), "zero"), ((3, 2), "zero"), ((3,), "zero")], weights=None)
     yield Case("ContrastiveLoss", "", [((4, 3), "normal"), ((4, 3), "normal"), ((4,), "bits")], weights=None)
+    yield Case("ContrastiveLoss", "", [((4,), "normal"), ((4,), "normal"), ((4,), "bits")], weights=None)
+    # numbers that are no probabilities, some below the limit
+    yield Case("MultinomialLogisticLoss", "", [((5, 4), "normal"), ((5,), "labels:4")], weights=None)
 
 
 def metrics():

@@ -114,6 +114,7 @@ def reduced():
             yield Case("ArgMax", "argmax_param { %s }" % settings, [((2, 3, 4, 5), kind)], backward=False)
     yield Case("ArgMax", "argmax_param { top_k: 2 }", [((4, 6), "ties")], backward=False, second=[(2, 6)])
     yield Case("ArgMax", "argmax_param { out_max_val: true }", [((4, 3, 2, 2, 2), "normal")], backward=False)
+    yield Case("ArgMax", "argmax_param { out_max_val: true }", [((4,), "normal")], backward=False)
     for axis in ("", "axis: 0", "axis: 2", "axis: -1"):
         yield Case("Softmax", "softmax_param { %s }" % axis, X, second=[(1, 4, 2, 3)])
     yield Case("Softmax", "", [((3, 5), "large")], "in-place")

@@ -226,5 +226,5 @@ class MultinomialLogisticLoss(LossLayer):
         p = probabilities.flatten(1)
         labels = as_labels(self, labels, (len(p), 1), p.shape[1], None)
         chosen = p.gather(1, labels)
-        chosen = chosen + (chosen.clamp(min=SMALLEST) - chosen).detach()  # Caffe's gradient is that at the limit
-        return -chosen.log().sum() / len(p)
+        limited = chosen.detach().clamp(min=SMALLEST)  # Caffe's gradient is that at the limit
+        return -(limited.log() + (chosen - chosen.detach()) / limited).sum() / len(p)

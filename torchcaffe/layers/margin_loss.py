@@ -72,7 +72,7 @@ class ContrastiveLoss(LossLayer):
 
     def forward(self, a, b, similar):
         p, count = self.param.contrastive_loss_param, len(a)
-        difference = (a - b.reshape(a.shape)).flatten(1)
+        difference = (a - b.reshape(a.shape)).reshape(count, -1)  # one axis: vectors of one number
         similar = similar.reshape(-1).to(torch.int64) != 0
         square = (difference * difference).sum(1)
         with torch.no_grad():  # the value, and the factor of each difference in Caffe's gradient

@@ -108,7 +108,7 @@ class ArgMax(Layer):
         p = self.param.argmax_param
         shape = self.shapes(tuple(x.shape))[0]
         along = 1 if self.along is None else self.along
-        x = x.flatten(1) if self.along is None else x
+        x = x.reshape(len(x), -1) if self.along is None else x  # flatten(1) wants a second axis
         values, order = torch.sort(x.flip(along), dim=along, descending=True, stable=True)
         values = values.narrow(along, 0, p.top_k)
         index = (x.shape[along] - 1 - order.narrow(along, 0, p.top_k)).to(x.dtype)
