@@ -176,6 +176,7 @@ ABORTS = [
     Abort("Tile", "", [SHAPE], "tiles must be positive"),
     Abort("Tile", "tile_param { axis: 4 tiles: 2 }", [SHAPE], "out of range"),
     Abort("BatchReindex", "", [SHAPE, (2, 2)], "one axis"),
+    Abort("BatchReindex", "", [(), (2,)], "items along axis 0", backward=False, run=True),
     Abort("BatchReindex", "", [SHAPE, (3,)], "outside 0 to 1|has no gradient", run=True),
     Abort("Filter", "", [SHAPE, (3,)], "differ in axis 0"),
     Abort("Filter", "", [SHAPE, (2, 2)], "one value an item"),

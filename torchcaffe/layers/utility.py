@@ -224,6 +224,7 @@ class BatchReindex(Layer):
     refuses_gradient = (1,)
 
     def shapes(self, shape, index):
+        self.check_shape(shape, "needs items along axis 0, got a blob without axes")
         self.check_shape(len(index) == 1, f"indices need one axis, got shape {index}")
         return [index + shape[1:]]
 
