@@ -248,3 +248,16 @@ class NetBuilder:
             net.overwrites.append(in_place and made_by in ("Convolution", "InnerProduct"))
             for blob in tops:
                 producer[blob] = net.built_layers[index].type
+        net.rectifiable = [self.rectifiable(index) for index in range(len(net.built_layers))]
+
+    def rectifiable(self, index) -> bool:
+        """True for a convolution whose only top the next layer, a plain ReLU, overwrites."""
+        net, after = self.net, index + 1
+        return (
+            after < len(net.built_layers)
+            and net.built_layers[index].type == "Convolution"
+            and net.built_layers[after].type == "ReLU"
+            and net.overwrites[after]
+            and net.top_blobs[index] == net.top_blobs[after]
+            and not net.built_layers[after].param.relu_param.negative_slope
+        )

@@ -7,6 +7,7 @@ import torch
 import torchcaffe as caffe
 from torchcaffe import execution
 from torchcaffe.layers import winograd
+from torchcaffe.layers.activation import ReLU
 
 NET = """
 layer {{ name: "data" type: "Input" top: "data" input_param {{ shape {{ {shape} }} }} }}
@@ -170,6 +171,29 @@ def test_blobs_are_right_whenever_they_are_looked_at(make_net):
     net.forward()
     np.testing.assert_array_equal(seen[1], before)
     np.testing.assert_array_equal(seen[2], before.clip(0))
+
+
+def test_the_relu_behind_is_done_with_it_unless_somebody_looks(make_net, monkeypatch):
+    """The same bits whether the ReLU runs by itself or not; NaN stays, a slope keeps it apart."""
+    calls = []
+    for name in ("forward", "forward_in_place"):
+        original = getattr(ReLU, name)
+        monkeypatch.setattr(ReLU, name, lambda self, x, run=original: (calls.append(self.name), run(self, x))[1])
+    net = make_net(text(), caffe.TEST)
+    net.blobs["data"].data[...] = random((1, 64, 14, 13))
+    net.blobs["data"].data[0, :, 3, 3] = np.nan
+    together = net.forward()["conv"].copy()
+    assert calls == [] and np.isnan(together).any()
+    execution.forward_only(net)
+    np.testing.assert_array_equal(net.blobs["conv"].data, together)
+    assert calls == []
+    net.forward(end="conv")
+    net.forward(start="relu")
+    np.testing.assert_array_equal(net.blobs["conv"].data, together)
+    assert calls == ["relu"]
+    net = make_net(text().replace('"ReLU"', '"ReLU" relu_param { negative_slope: 0.1 }'), caffe.TEST)
+    net.blobs["data"].data[...] = random((1, 64, 14, 13))
+    assert net.forward()["conv"].min() < 0 and calls == ["relu"] * 2
 
 
 def test_a_few_images_are_not_worth_its_filters(make_net, made, monkeypatch):

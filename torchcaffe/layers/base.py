@@ -47,6 +47,8 @@ class Layer:
     always_propagates = False  # writes bottom diffs whenever it runs backward, asked for or not
     any_precision = False  # computes in the type of its bottoms; the others are given float32 in every precision
     works_on_blobs = False  # runs on Blobs (forward_blobs, backward_blobs) instead of tensors
+    rectify = False  # told before a forward: it may do the work of the ReLU that overwrites its top
+    rectified = False  # whether the last forward did
     put_off = None  # function: a check that would have stopped the GPU's pipeline, see `settle`
 
     def __init__(self, param, phase: int, context: Context):

@@ -111,8 +111,10 @@ class Convolution(ConvolutionBase):
         return output_size(self, size, axis)
 
     def convolve(self, x, weight, bias):
+        self.rectified = False
         if winograd.suits(self, x) and self.winograd.pays(x):
-            return self.winograd(x, bias)
+            self.rectified = self.rectify
+            return self.winograd(x, bias, self.rectify)
         if x.dim() == 4 and x.shape[1] > 1:
             x = x.contiguous(memory_format=torch.channels_last)  # the faster layout on CPUs and tensor cores
         short = [

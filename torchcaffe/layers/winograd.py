@@ -64,8 +64,9 @@ class Winograd:
         self.images += len(x)
         return self.images >= WORTH
 
-    def __call__(self, x, bias):
-        """Convolution of x, N×C×H×W in any memory order; the result is channels-last. bias: a tensor or None.
+    def __call__(self, x, bias, rectify=False):
+        """Convolution of x, N×C×H×W in any memory order; the result is channels-last. bias: a tensor or None; rectify:
+        what is below 0 becomes 0.
 
         An image's numbers do not depend on what else is in the batch.
         """
@@ -84,6 +85,8 @@ class Winograd:
                 row = min(row, rows - step)
                 tiles = self._tiles(image, row, step, columns)
                 part = convolve_tiles(tiles, filters, offset.view(-1)).view(step, columns, 4, 4, -1)
+                if rectify:
+                    part = part.relu_()  # as F.relu: a NaN stays one
                 result[row : row + step] = part.transpose(1, 2)
         top = top.view(len(x), 4 * rows, 4 * columns, layer.outputs)[:, :height, :width]
         return top.contiguous().permute(0, 3, 1, 2)
