@@ -10,13 +10,13 @@ is left as it is; one that was stopped keeps the faces it has found and goes on 
 from __future__ import annotations
 
 import argparse
-import errno
 import os
 import signal
-import sys
 from typing import List, Optional
 
 import recipe
+from tools import command
+from tools.options import positive, seed
 
 EPILOG = """exit status: 0 done (or nothing to do), 1 the build failed (one line says why), 2 wrong use, 130 stopped"""
 
@@ -44,8 +44,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--corrections", metavar="FILE", help="corrections.csv of FotW's training labels (make suspects)")
     parser.add_argument("--test", action="store_true", help="also build the test partitions")
     parser.add_argument("--encode", default="raw", choices=("raw", "jpg", "png"), help="default: %(default)s")
-    parser.add_argument("--seed", type=int, help="of the order, shuffled once; default: the profile's")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes; default: %(default)s")
+    parser.add_argument("--seed", type=seed, help="of the order, shuffled once; default: the profile's")
+    parser.add_argument("--workers", type=positive, default=os.cpu_count() or 1, help="processes; default: %(default)s")
     parser.add_argument(
         "--max-lost", type=float, default=0.02, metavar="SHARE",
         help="fail when a split loses more than this share of its faces; default: %(default)s",
@@ -66,33 +66,23 @@ def main(argv: Optional[List[str]] = None) -> int:
         parser.error("--max-lost is a share, 0 to 1")
     from detector import DetectorError
     from lmdb_builders.errors import BuildError
-    from lmdb_builders.files import DISK_FULL
     from torchcaffe.errors import CaffeError
 
     before = signal.signal(signal.SIGTERM, _stop)
     try:
-        _build(options)
-        return 0
-    except (BuildError, DetectorError, CaffeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-    except OSError as error:
-        if error.errno not in (*DISK_FULL, errno.EACCES, errno.EPERM, errno.EROFS):
-            raise
-        where = error.filename or options.output or recipe.lmdb_folder(options.profile, "")
-        print(f"error: {where}: {error.strerror}; nothing half-written is left", file=sys.stderr)
-    except KeyboardInterrupt:
-        print("stopped; nothing half-written is left, and the next run uses the faces found so far", file=sys.stderr)
-        return 130
+        return command.run(
+            "build", lambda: _build(options), BuildError, DetectorError, CaffeError, status=1,
+            stopped="stopped; nothing half-written is left, and the next run uses the faces found so far",
+        )
     finally:
         signal.signal(signal.SIGTERM, before)
-    return 1
 
 
 def _stop(number, frame) -> None:
     raise KeyboardInterrupt
 
 
-def _build(options: argparse.Namespace) -> None:
+def _build(options: argparse.Namespace) -> int:
     from lmdb_builders import corrections
     from lmdb_builders.builder import Settings, build_dataset
     from lmdb_builders.celeba import read_celeba
@@ -109,7 +99,7 @@ def _build(options: argparse.Namespace) -> None:
         output=os.path.abspath(options.output or recipe.absolute(recipe.lmdb_folder(profile.name, ""))),
         splits=splits, encode=options.encode,
         seed=profile.random_seed if options.seed is None else options.seed,
-        celeba_landmarks=options.landmarks, workers=max(1, options.workers), max_lost=options.max_lost,
+        celeba_landmarks=options.landmarks, workers=options.workers, max_lost=options.max_lost,
         force=options.force, progress=_progress_bar,
     )
     with sole_builder(settings.output) as staging:
@@ -123,6 +113,7 @@ def _build(options: argparse.Namespace) -> None:
             for note in dataset.notes:
                 settings.say(f"{dataset.name}: {note}")
             build_dataset(dataset, settings, staging)
+    return 0
 
 
 def _progress_bar(answers, total: int, title: str):

@@ -81,7 +81,8 @@ def read_lines(path: str) -> Iterator[str]:
     except UnicodeDecodeError as error:
         raise BuildError(f"{path}: not a text file in UTF-8 ({error.reason}); unpack it again") from None
     except OSError as error:
-        raise BuildError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
+        remedy = "check its permissions" if isinstance(error, PermissionError) else "check the path"
+        raise BuildError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
 
 
 def read_cells(path: str) -> Iterator[Tuple[int, List[str]]]:

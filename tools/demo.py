@@ -24,8 +24,8 @@ import time
 from typing import Dict, List, Tuple
 
 import recipe
-from tools.options import add_engine
 from tools import environment
+from tools.options import add_engine, positive
 from tools.draw_faces import FACES
 
 PROFILE = recipe.DEMO.name
@@ -133,7 +133,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--celeba", metavar="FOLDER", help="CelebA (default: drawn faces)")
     parser.add_argument("--fotw", metavar="FOLDER", help="FotW (default: drawn faces)")
     add_engine(parser)
-    parser.add_argument("--max-iter", type=int, metavar="N",
+    parser.add_argument("--max-iter", type=positive, metavar="N",
                         help=f"iterations of each step (default: the recipe's; for drawn faces {recipe.DRAWN_MAX_ITER})")
     parser.add_argument("--force", action="store_true", help="do again what is done")
     return parser

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from typing import Any
 
 import recipe
 from tools.engine import NAMES
 
+LARGEST = 2**31 - 1  # of an int32, as max_iter and batch_size are in Caffe's protos
+LARGEST_SEED = 2**32 - 1  # the generators take 32 bits; to Caffe -1 means another seed each time
+FLOATS = (2.0**-126, (2 - 2.0**-23) * 2.0**127)  # the normal numbers of a float32, as base_lr is
+
 
 def positive(text: str) -> int:
-    """A whole number from 1 on, as an argument's type."""
+    """A whole number from 1 to LARGEST, as an argument's type."""
     if int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    if int(text) > LARGEST:
+        raise argparse.ArgumentTypeError(f"{text} is more than {LARGEST}")
     return int(text)
 
 
@@ -24,11 +31,25 @@ def natural(text: str) -> int:
     return int(text)
 
 
+def seed(text: str) -> int:
+    """A random seed, 0 to LARGEST_SEED, as an argument's type."""
+    if not 0 <= int(text) <= LARGEST_SEED:
+        raise argparse.ArgumentTypeError(f"{text} is not a seed, 0 to {LARGEST_SEED}")
+    return int(text)
+
+
 def positive_real(text: str) -> float:
-    """A finite number above 0, as an argument's type."""
-    if not 0 < float(text) < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    """A number above 0 that a float32 holds, as an argument's type."""
+    if not FLOATS[0] <= float(text) <= FLOATS[1]:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number ({FLOATS[0]:.3g} to {FLOATS[1]:.3g})")
     return float(text)
+
+
+def part_of_a_name(text: str) -> str:
+    """Letters, digits, "_", "-" and inner dots, which stay in a file's name, as an argument's type."""
+    if text and not re.fullmatch(r"[\w-]+(\.[\w-]+)*", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no part of a file's name: letters, digits, _ and - only")
+    return text
 
 
 def share(text: str) -> float:
@@ -54,4 +75,4 @@ def add_engine(parser: argparse.ArgumentParser, where: Any = None) -> None:
     """--engine (default: the environment's ENGINE, else auto) and --gpu, this into the group `where` if given."""
     parser.add_argument("--engine", default=os.environ.get("ENGINE") or "auto", choices=NAMES,
                         help="real Caffe or torchcaffe; auto: real Caffe where Python imports it (default: %(default)s)")
-    (where or parser).add_argument("--gpu", type=int, metavar="NUMBER", help="GPU to run on (default: the CPU)")
+    (where or parser).add_argument("--gpu", type=natural, metavar="NUMBER", help="GPU to run on (default: the CPU)")

@@ -17,6 +17,7 @@ import os
 from typing import List, Optional, Sequence
 
 import recipe
+from tools import command
 
 
 def collect(profile: recipe.Profile, root: str = recipe.ROOT) -> List[dict]:
@@ -111,6 +112,11 @@ def get_parser() -> argparse.ArgumentParser:
 
 def main(argv=None) -> int:
     options = get_parser().parse_args(argv)
+    return command.run("status", lambda: show(options))
+
+
+def show(options: argparse.Namespace) -> int:
+    """main's work."""
     names = [options.profile] if options.profile else list(recipe.PROFILES)
     entries = [entry for name in names for entry in collect(recipe.PROFILES[name])]
     print(json.dumps(entries, indent=1) if options.json else table(entries))

@@ -22,9 +22,8 @@ import subprocess
 import sys
 
 import recipe
-from tools.options import add_engine, add_profile, positive, positive_real
-
-STOPPED = 130
+from tools import command
+from tools.options import add_engine, add_profile, part_of_a_name, positive, positive_real, seed
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -43,11 +42,12 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-iter", type=positive, metavar="N", help="iterations instead of the recipe's")
     parser.add_argument("--base-lr", type=positive_real, metavar="X", help="learning rate to start from instead of the "
                         "recipe's")
-    parser.add_argument("--seed", type=int, metavar="N", help="random seed instead of the recipe's: fillers, mirroring, "
+    parser.add_argument("--seed", type=seed, metavar="N", help="random seed instead of the recipe's: fillers, mirroring, "
                         "crops, dropout")
     parser.add_argument("--weights", metavar="FILE", help="caffemodel to start from instead of the previous step's, "
                         "or none; needs --variant")
-    parser.add_argument("--variant", default="", metavar="NAME", help="added to the names of weights and run folder")
+    parser.add_argument("--variant", type=part_of_a_name, default="", metavar="NAME",
+                        help="added to the names of weights and run folder")
     parser.add_argument("--keep", type=positive, metavar="N", help="newest snapshots that stay while a step runs, beside "
                         "the best one (default: 2)")
     parser.add_argument("--force", action="store_true", help="start again from iteration 0, done or not")
@@ -119,16 +119,23 @@ def main(argv=None) -> int:
                      "ENGINE=torch")
     if options.weights and len(options.step) > 1:
         parser.error("--weights is for one step at a time")
-    from tools import chain, child, engine, ranks
+    from tools import chain, engine
     from torchcaffe.errors import CaffeError
 
-    reason = None
-    leader = None
+    return command.run("train", lambda: _train(options, sys.argv[1:] if argv is None else argv), chain.ChainError,
+                       engine.EngineError, CaffeError, status=1, stopped="stopped")
+
+
+def _train(options, arguments) -> int:
+    """main's work: as one of several ranks, as their leader, or alone."""
+    from tools import chain, child, engine, ranks
+
+    leader, reason = None, None
     try:
         count = ranks.count(options)
         name = _engine(options.engine, count)
         if count > 1 and "RANK" not in os.environ:
-            return ranks.launch(sys.argv[1:] if argv is None else argv, options)
+            return ranks.launch(arguments, options)
         if count > 1 and os.environ["RANK"] != "0":
             return ranks.follow()
         if count > 1:
@@ -140,20 +147,16 @@ def main(argv=None) -> int:
                           precision=options.precision, seed=options.seed)
         print(plan(rows, interpreter, leader), flush=True)
         run(rows, interpreter, gpu, options.force, header(options), say, leader, options.keep)
+        return 0
     except child.Stopped as stopped:
         print(stopped, file=sys.stderr)
-        return STOPPED
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return STOPPED
-    except (OSError, chain.ChainError, engine.EngineError, CaffeError) as error:
+        return command.INTERRUPTED
+    except Exception as error:
         reason = f"train: {error}"
-        print(reason, file=sys.stderr)
-        return 1
+        raise
     finally:
         if leader is not None:
             leader.close(reason)
-    return 0
 
 
 def _start(options):

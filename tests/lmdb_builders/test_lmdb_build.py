@@ -207,6 +207,8 @@ def test_a_split_without_a_usable_face_fails(run, fotw, edit):
     ([], "give --celeba FOLDER, --fotw FOLDER or both"),
     (["--celeba", "x", "--max-lost", "3"], "--max-lost is a share"),
     (["--celeba", "x", "--crop", "scheme9"], "invalid choice: 'scheme9'"),
+    (["--celeba", "x", "--seed", "4294967296"], "not a seed, 0 to 4294967295"),
+    (["--celeba", "x", "--workers", "0"], "not a positive number"),
 ])
 def test_wrong_use(flags, message, capsys):
     with pytest.raises(SystemExit) as stop:
@@ -217,8 +219,27 @@ def test_wrong_use(flags, message, capsys):
 def test_fatal_mistakes_are_one_line(run, celeba, fotw, edit, tmp_path):
     edit(fotw / "smiles_trset/gender_fex_trset.csv", "Gender", "Sex")
     status, out, error = run()
-    assert status == 1 and error.startswith("error: ") and error.count("\n") == 1 and "no column Gender" in error
+    assert status == 1 and error.startswith("build: ") and error.count("\n") == 1 and "no column Gender" in error
     assert not list((tmp_path / "data").rglob("*.mdb"))  # CelebA is not built in vain
+
+
+def test_places_where_nothing_can_be_written_and_files_that_are_not_there_are_one_line(run, tmp_path):
+    (tmp_path / "file").write_text("")
+    status, _, error = run("--output", str(tmp_path / "file/data"))
+    assert (status, error) == (1, f"build: {tmp_path}/file/data: Not a directory\n")
+    status, _, error = run("--corrections", str(tmp_path / "corrections.csv"))
+    assert status == 1 and error.endswith("corrections.csv: cannot be read (No such file or directory); check the path\n")
+
+
+def test_a_reader_that_goes_away_ends_the_build_without_a_traceback(celeba, tmp_path, root):
+    command = [sys.executable, "-m", "lmdb_builders.build", "--celeba", str(celeba), "--output", str(tmp_path / "data"),
+               "--workers", "1"]
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(command, cwd=root, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert done.returncode == 1 and "Error" not in done.stderr
+    assert not (tmp_path / "data/.building").exists()
 
 
 def test_disk_too_small_is_refused_before_writing(run, monkeypatch, tmp_path):
@@ -293,7 +314,7 @@ def test_stopping_leaves_nothing_half_done(celeba, tmp_path, root, number):
     os.killpg(process.pid, number)  # as a terminal does: to the workers too
     _, error = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert error.strip().split("\n")[-1].startswith("stopped; nothing half-written is left")
+    assert error.strip().split("\n")[-1].startswith("build: stopped; nothing half-written is left")
     assert "Traceback" not in error
     assert {path.name for path in (tmp_path / "data").iterdir()} == {"detections", ".lock"}
 

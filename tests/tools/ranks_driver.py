@@ -20,7 +20,7 @@ def main(root: str, steps: str, max_iter: str) -> int:
         train.run(rows, engine.interpreter("torch"), say=lambda line: print(line, flush=True), leader=leader)
     except child.Stopped as stopped:
         print(stopped)
-        return train.STOPPED
+        return child.STOPPED
     except chain.ChainError as error:
         reason = str(error)
         print(error)

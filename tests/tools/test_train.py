@@ -279,6 +279,11 @@ def test_status(project):
     (["--step", "2", "--batch", "0"], "not a positive number"),
     (["--step", "2", "--weights", "none"], "needs --variant"),
     (["--step", "2", "--net", "fnet"], "gnet"),
+    (["--step", "2", "--max-iter", "2147483648"], "is more than 2147483647"),
+    (["--step", "2", "--seed", "-1"], "not a seed"),
+    (["--step", "2", "--base-lr", "1e-50"], "not a positive number"),
+    (["--step", "2", "--gpu", "-1"], "is below 0"),
+    (["--step", "4", "--variant", "../x"], "no part of a file's name"),
 ])
 def test_wrong_use_ends_with_2(arguments, message, capsys):
     with pytest.raises(SystemExit) as error:
