@@ -41,9 +41,14 @@ PYTHON ?= python3
 PY := .venv/bin/python
 READY := .venv/ready
 
-# $(call option,--flag,VARIABLE): the flag with the variable's words, or nothing; quoted: as one word, ~ expanded.
+define newline
+
+
+endef
+# $(call option,--flag,VARIABLE): the flag with the variable's words, or nothing; quoted: as one word, whatever
+# stands in it, and a ~/ that it begins with expanded (the newline marks its beginning: patsubst would join spaces).
 option = $(if $(strip $($(2))),$(1) $($(2)))
-quoted = $(if $(strip $($(2))),$(1) '$(patsubst ~/%,$(HOME)/%,$($(2)))')
+quoted = $(if $(strip $($(2))),$(1) '$(subst ','\'',$(subst $(newline),,$(subst $(newline)~/,$(HOME)/,$(newline)$($(2)))))')
 force := $(if $(filter-out 0 no false,$(FORCE)),--force)
 data_sets = $(call quoted,--celeba,CELEBA) $(call quoted,--fotw,FOTW)
 profile = $(call option,--profile,PROFILE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -134,6 +135,12 @@ def test_make_alone_lists_targets_and_variables() -> None:
 ])
 def test_targets(arguments: list, command: str) -> None:
     assert would_run(*arguments, HOME="/home/me") == command
+
+
+@pytest.mark.parametrize("folder", ["it's mine", "two  spaces ", 'a"b;c', "~/x", "x~/y"])
+def test_folders_reach_the_tool_as_they_are(folder: str) -> None:
+    command = make("-n", "-o", ".venv/ready", "lmdb", f"FOTW={folder}", HOME="/home/me").stdout.replace("\\\n", "")
+    assert shlex.split(command)[-1] == folder.replace("~/x", "/home/me/x")
 
 
 def test_variables_from_the_environment() -> None:
