@@ -16,7 +16,7 @@ from typing import List, Optional
 
 import recipe
 from tools import command
-from tools.options import positive, seed
+from tools.options import positive, random_seed
 
 EPILOG = """exit status: 0 done (or nothing to do), 1 the build failed (one line says why), 2 wrong use, 130 stopped"""
 
@@ -44,7 +44,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--corrections", metavar="FILE", help="corrections.csv of FotW's training labels (make suspects)")
     parser.add_argument("--test", action="store_true", help="also build the test partitions")
     parser.add_argument("--encode", default="raw", choices=("raw", "jpg", "png"), help="default: %(default)s")
-    parser.add_argument("--seed", type=seed, help="of the order, shuffled once; default: the profile's")
+    parser.add_argument("--seed", type=random_seed, help="of the order, shuffled once; default: the profile's")
     parser.add_argument("--workers", type=positive, default=os.cpu_count() or 1, help="processes; default: %(default)s")
     parser.add_argument(
         "--max-lost", type=float, default=0.02, metavar="SHARE",

@@ -31,7 +31,7 @@ def natural(text: str) -> int:
     return int(text)
 
 
-def seed(text: str) -> int:
+def random_seed(text: str) -> int:
     """A random seed, 0 to LARGEST_SEED, as an argument's type."""
     if not 0 <= int(text) <= LARGEST_SEED:
         raise argparse.ArgumentTypeError(f"{text} is not a seed, 0 to {LARGEST_SEED}")

@@ -24,14 +24,14 @@ from typing import Dict, Sequence
 
 import recipe
 from tools import command
-from tools.options import add_engine, add_profile, positive, seed, share
+from tools.options import add_engine, add_profile, positive, random_seed, share
 
 
 def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", type=int, nargs="+", choices=(2, 3), required=True, help="which tables")
     add_profile(parser)
-    parser.add_argument("--seeds", type=seed, nargs="+", metavar="N", help="train everything once from each of these "
+    parser.add_argument("--seeds", type=random_seed, nargs="+", metavar="N", help="train everything once from each of these "
                         "random seeds (default: the recipe's only)")
     parser.add_argument("--share", type=share, default=1.0, metavar="X", help="of the recipe's iterations, the same share "
                         "in every step of every row (default: 1)")

@@ -23,7 +23,7 @@ import sys
 
 import recipe
 from tools import command
-from tools.options import add_engine, add_profile, part_of_a_name, positive, positive_real, seed
+from tools.options import add_engine, add_profile, part_of_a_name, positive, positive_real, random_seed
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -42,7 +42,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-iter", type=positive, metavar="N", help="iterations instead of the recipe's")
     parser.add_argument("--base-lr", type=positive_real, metavar="X", help="learning rate to start from instead of the "
                         "recipe's")
-    parser.add_argument("--seed", type=seed, metavar="N", help="random seed instead of the recipe's: fillers, mirroring, "
+    parser.add_argument("--seed", type=random_seed, metavar="N", help="random seed instead of the recipe's: fillers, mirroring, "
                         "crops, dropout")
     parser.add_argument("--weights", metavar="FILE", help="caffemodel to start from instead of the previous step's, "
                         "or none; needs --variant")
