@@ -64,14 +64,12 @@ def main(argv: Optional[List[str]] = None) -> int:
         parser.error("--corrections are for FotW's labels: give --fotw FOLDER too")
     if not 0 <= options.max_lost <= 1:
         parser.error("--max-lost is a share, 0 to 1")
-    from detector import DetectorError
     from lmdb_builders.errors import BuildError
-    from torchcaffe.errors import CaffeError
 
     before = signal.signal(signal.SIGTERM, _stop)
     try:
         return command.run(
-            "build", lambda: _build(options), BuildError, DetectorError, CaffeError, status=1,
+            "build", lambda: _build(options), BuildError, status=1,
             stopped="stopped; nothing half-written is left, and the next run uses the faces found so far",
         )
     finally:
@@ -83,6 +81,19 @@ def _stop(number, frame) -> None:
 
 
 def _build(options: argparse.Namespace) -> int:
+    """main's work, imports that take long among it."""
+    from detector import DetectorError
+    from lmdb_builders.errors import BuildError
+    from torchcaffe.errors import CaffeError
+
+    try:
+        _build_all(options)
+    except (DetectorError, CaffeError) as error:
+        raise BuildError(str(error)) from None
+    return 0
+
+
+def _build_all(options: argparse.Namespace) -> None:
     from lmdb_builders import corrections
     from lmdb_builders.builder import Settings, build_dataset
     from lmdb_builders.celeba import read_celeba
@@ -113,7 +124,6 @@ def _build(options: argparse.Namespace) -> int:
             for note in dataset.notes:
                 settings.say(f"{dataset.name}: {note}")
             build_dataset(dataset, settings, staging)
-    return 0
 
 
 def _progress_bar(answers, total: int, title: str):

@@ -34,10 +34,10 @@ def ordered_map(function: Callable, tasks: Iterable, workers: int, chunk: int = 
     chunks = iter(lambda: list(islice(tasks, chunk)), [])
     executor = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_worker)
     try:
-        waiting = deque(executor.submit(_run, function, part) for part in islice(chunks, workers * CHUNKS_AHEAD))
+        waiting = deque(_submit(executor, function, part) for part in islice(chunks, workers * CHUNKS_AHEAD))
         while waiting:
             answers = waiting.popleft().result()
-            waiting.extend(executor.submit(_run, function, part) for part in islice(chunks, 1))
+            waiting.extend(_submit(executor, function, part) for part in islice(chunks, 1))
             yield from answers
     except BrokenProcessPool:
         raise BuildError("a worker process was killed (out of memory?); run again with --workers 1") from None
@@ -45,13 +45,21 @@ def ordered_map(function: Callable, tasks: Iterable, workers: int, chunk: int = 
         executor.shutdown(wait=True, cancel_futures=True)
 
 
+def _submit(executor: ProcessPoolExecutor, function: Callable, tasks: List):
+    """A future of the tasks' answers. This may start a worker, which Ctrl-C must not reach: from its first moment on."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a new process inherits what is blocked
+    try:
+        return executor.submit(_run, function, tasks)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _run(function: Callable, tasks: List) -> List:
     return [function(task) for task in tasks]
 
 
 def _start_worker() -> None:
-    """One thread a worker, Ctrl-C left to the parent, and no life after the parent's."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """One thread a worker, and no life after the parent's. Ctrl-C is left to the parent (_submit)."""
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"  # read by libraries that are loaded from now on, torch among them
     import cv2

@@ -319,6 +319,25 @@ def test_stopping_leaves_nothing_half_done(celeba, tmp_path, root, number):
     assert {path.name for path in (tmp_path / "data").iterdir()} == {"detections", ".lock"}
 
 
+def test_ctrl_c_does_not_reach_a_worker_that_starts(tmp_path, root):
+    """A worker is interrupted in its first moment, before any code of ours runs in it: it goes on, and says nothing."""
+    code = """
+import multiprocessing.popen_spawn_posix as spawn, os, signal
+launch = spawn.Popen._launch
+def launch_and_interrupt(self, process):
+    launch(self, process)
+    os.kill(self.pid, signal.SIGINT)
+spawn.Popen._launch = launch_and_interrupt
+from lmdb_builders.pool import ordered_map
+if __name__ == "__main__":
+    print(list(ordered_map(abs, range(-20, 0), 2)) == list(range(20, 0, -1)))
+"""
+    (tmp_path / "interrupted.py").write_text(code)
+    done = subprocess.run([sys.executable, str(tmp_path / "interrupted.py")], capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": str(root)}, timeout=60)
+    assert (done.stdout, done.stderr) == ("True\n", "")
+
+
 def test_help_loads_nothing_heavy(root, tmp_path):
     code = (
         "import sys\nfrom lmdb_builders import build\n"
