@@ -188,7 +188,7 @@ def state(row: Row, inputs: Optional[dict] = None) -> State:
         return State("interrupted", snapshot["iteration"], record=record)
     if not there:
         return State("to do")
-    if record is None:
+    if record is None or "inputs" not in record or "iteration" not in record:
         return State("done")  # put there by hand: not ours to replace
     changes = tuple(differences(record["inputs"], inputs)) if inputs is not None else ()
     return State("changed" if changes else "done", record["iteration"], changes, record)
@@ -201,7 +201,7 @@ def newest_snapshot(row: Row, inputs: Optional[dict], say=None) -> Optional[dict
     say(sentence) is told of each that has not. With `inputs`, only of a run from these.
     """
     job = read_json(row.path(os.path.join(row.folder, "run.json")))
-    if not job or job.get("finished") or (inputs is not None and differences(job["inputs"], inputs)):
+    if not job or job.get("finished") or (inputs is not None and differences(job.get("inputs", {}), inputs)):
         return None
     for iteration, path in reversed(snapshots(row)):
         record = read_json(path)

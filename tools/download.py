@@ -21,7 +21,8 @@ import urllib.parse
 import urllib.request
 from typing import Dict, Iterator, Optional
 
-CHUNK = 1 << 20  # bytes
+from tools.fingerprints import CHUNK, digest_of
+
 ATTEMPTS = 4  # connections in a row that bring no byte before giving up
 TIMEOUT = 60  # seconds without a byte
 LIMIT = 1 << 30  # bytes of a file; the only one that is fetched has 540 MB
@@ -110,19 +111,7 @@ def _fetch(opener: urllib.request.OpenerDirector, partial: _Partial, pause: floa
 
 def md5_of(path: str) -> str:
     """md5 of a file, 32 hexadecimal digits."""
-    return _digest(path, hashlib.md5(usedforsecurity=False))
-
-
-def sha256_of(path: str) -> str:
-    """sha256 of a file, 64 hexadecimal digits."""
-    return _digest(path, hashlib.sha256())
-
-
-def _digest(path: str, digest) -> str:
-    with open(path, "rb") as stream:
-        while chunk := stream.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+    return digest_of(path, hashlib.md5(usedforsecurity=False))
 
 
 class _Partial:

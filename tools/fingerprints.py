@@ -8,10 +8,7 @@ import json
 import os
 from typing import Dict, List, Optional
 
-from tools.download import sha256_of
-
-__all__ = ["count_records", "database_fingerprint", "differences", "read_json", "sha256_of", "stored_size"]
-
+CHUNK = 1 << 20  # bytes read at a time
 
 def differences(old: Dict[str, str], new: Dict[str, str]) -> List[str]:
     """Sentences on what is not the same in two results of `fingerprints`."""
@@ -25,6 +22,19 @@ def differences(old: Dict[str, str], new: Dict[str, str]) -> List[str]:
         else:
             found.append(f"{name} has changed" if before and now else f"{name} is {'new' if now else 'no longer used'}")
     return found
+
+
+def sha256_of(path: str) -> str:
+    """sha256 of a file, 64 hexadecimal digits."""
+    return digest_of(path, hashlib.sha256())
+
+
+def digest_of(path: str, digest) -> str:
+    """Hexadecimal digits of a file by a hash of hashlib."""
+    with open(path, "rb") as stream:
+        while chunk := stream.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def database_fingerprint(path: str) -> str:
@@ -65,12 +75,13 @@ def stored_size(path: str):
 
 
 def read_json(path: str) -> Optional[dict]:
-    """Object in a JSON file; None where the file is missing or torn."""
+    """Object in a JSON file; None where the file is missing, torn, or holds something else."""
     try:
         with open(path, encoding="utf-8") as stream:
-            return json.load(stream)
-    except (OSError, ValueError):
+            found = json.load(stream)
+    except (OSError, ValueError, RecursionError):
         return None
+    return found if isinstance(found, dict) else None
 
 
 def _records(path: str):

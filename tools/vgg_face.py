@@ -86,7 +86,7 @@ def same_as_first(path: str) -> str:
     """
     from torchcaffe.errors import WeightsError
 
-    from tools.download import sha256_of
+    from tools.fingerprints import sha256_of
 
     record_path = os.path.splitext(path)[0] + RECORD
     sha256 = sha256_of(path)

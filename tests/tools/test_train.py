@@ -13,7 +13,7 @@ import pytest
 from tiny_project import TINY, make_project
 
 import recipe
-from tools import chain, engine, fingerprints, metrics, outputs, runs, status, train
+from tools import chain, engine, fingerprints, jobs, metrics, outputs, runs, status, train
 from torchcaffe import files
 
 FAKE = engine.Interpreter("fake_caffe", "a fake", (sys.executable,), {
@@ -81,6 +81,20 @@ def test_changed_settings_are_named_and_trained_again(project):
     assert metrics.read(row.path(f"{row.folder}/metrics.csv"))[1]["learning_rate"] == pytest.approx(0.0007)
     assert any("net has changed" in line for line in said)
     assert record(row)["iteration"] == 2
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "{}", '{"inputs": {}', "[" * 100_000])
+def test_records_that_hold_something_else_are_no_records(project, text):
+    run(project, [2])
+    row = chain.rows(TINY, ["gnet"], [2], root=project)[0]
+    inputs = chain.fingerprints(row, *jobs.definitions(row))
+    for path in (row.weights_out + ".json", f"{row.folder}/run.json"):
+        kept = open(row.path(path)).read()
+        with open(row.path(path), "w") as stream:
+            stream.write(text)
+        assert chain.state(row, inputs).kind == "done"
+        with open(row.path(path), "w") as stream:
+            stream.write(kept)
 
 
 def test_changed_weights_and_database_are_named(project):

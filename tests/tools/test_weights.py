@@ -12,7 +12,7 @@ import pytest
 from https_server import Server, make_certificate
 
 import recipe
-from tools import download, vgg_face, weights
+from tools import download, fingerprints, vgg_face, weights
 from torchcaffe import files
 from torchcaffe.errors import WeightsError
 
@@ -99,7 +99,7 @@ def test_make_weights_from_a_server(tmp_path, place, narrow, monkeypatch, capsys
         server.close()
     assert place.read_bytes() == narrow
     record = json.loads((place.parent / "VGG_FACE.json").read_text())
-    assert record == {"file": "VGG_FACE.caffemodel", "size": len(narrow), "sha256": download.sha256_of(str(place))}
+    assert record == {"file": "VGG_FACE.caffemodel", "size": len(narrow), "sha256": fingerprints.sha256_of(str(place))}
     assert sorted(path.name for path in place.parent.iterdir()) == ["VGG_FACE.caffemodel", "VGG_FACE.json"]
     requests = len(server.seen)
     assert weights.main([]) == 0  # there already: no request
