@@ -30,7 +30,6 @@ ALLOWED = {  # (file, call): why
     ("detector/mtcnn.py", "import_module"): "the engine's name, from tools/engine.py",
     ("tools/engine.py", "import_module"): "caffe or torchcaffe",
     ("tools/solve.py", "import_module"): "the engine's name, from tools/child.py and tools/ranks.py",
-    ("tools/faces.py", "import_module"): "the engine's own caffe_pb2",
     ("torchcaffe/export.py", "import_module"): "onnx or safetensors, named by the program",
     ("tools/vgg_face_ports.py", "load"): "onnx's, a protobuf message and numbers",
     ("benchmarks/ranks.py", "load"): "numpy's, of its own arrays; it unpickles nothing unless told to",

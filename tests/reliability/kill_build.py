@@ -1,10 +1,11 @@
-"""Kill `make lmdb` again and again at random instants: no reader ever finds half an LMDB under a complete one's name.
+"""Kill builds again and again at random instants: no reader ever finds half a thing under a complete one's name.
 
-    python tests/reliability/kill_build.py --kills 50
+    python tests/reliability/kill_build.py --kills 50                      # LMDBs of five schemes
+    python tests/reliability/kill_build.py --kills 50 --what detections    # the search for faces in FotW's photos
+    python tests/reliability/kill_build.py --kills 50 --what weights       # what make weights puts into its place
 
-Builds five schemes of a small CelebA, with SIGKILL to the whole build after random times; after each kill every LMDB
-that is there must be complete, and the same command is started again until it ends. The end must hold the records of
-an undisturbed build. Exits with 1 otherwise.
+SIGKILL to the whole build after random times; after each kill everything that is there must be what an undisturbed build
+leaves, and the same command is started again until it ends, with all of it. Exits with 1 otherwise.
 """
 
 from __future__ import annotations
@@ -69,20 +70,96 @@ def contents(output):
     return found
 
 
-def run(kills, seed):
-    """(kills that met a running build, whether every look found complete LMDBs only). Raises AssertionError, RuntimeError."""
-    draw, fallen, part_way = random.Random(seed), 0, 0
+class Lmdbs:
+    """Five schemes of a small CelebA: every LMDB that is there is an undisturbed build's."""
+
+    def prepare(self, folder):
+        make_celeba(folder / "CelebA")
+
+    def start(self, folder, name):
+        return start(folder / "CelebA", folder / name)
+
+    def look(self, folder, name):
+        return contents(folder / name)
+
+    def whole(self, found):
+        return len(found) == 4 * len(recipe.CROPS) and all(found.values())
+
+
+class Detections:
+    """Faces found in FotW's photos: every row that is there is an undisturbed search's, and none is lost again."""
+
+    def prepare(self, folder):
+        from tools.draw_faces import draw_data_sets
+
+        draw_data_sets(str(folder / "drawn"), 20, 80)
+        self.rows = 0
+
+    def start(self, folder, name):
+        command = [sys.executable, "-m", "lmdb_builders.build", "--profile", "demo", "--crop", "scheme3"]
+        command += ["--fotw", str(folder / "drawn" / "FotW"), "--output", str(folder / name)]
+        log = open(folder / f"{name}.log", "w")
+        return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
+
+    def look(self, folder, name):
+        from lmdb_builders.detections import read_detections
+
+        paths = list((folder / name).glob("**/detections*/*.csv")) + list((folder / name).glob("**/detections.csv"))
+        found = {image: str(row) for path in paths for image, row in read_detections(str(path)).items()}
+        if name == "killed" and found:  # each face that was found stays found
+            assert len(found) >= self.rows - 1, f"{self.rows} faces were found, {len(found)} are left"  # the last row may be torn
+            self.rows = len(found)
+        return found
+
+    def whole(self, found):
+        self.rows = 0
+        return len(found) >= 40
+
+
+class Weights:
+    """VGG-Face's file taken from another place: at its name it is whole or absent."""
+
+    def prepare(self, folder):
+        from tools.vgg_face import write_random_vgg_face
+
+        write_random_vgg_face(str(folder / "source.caffemodel"))
+
+    def start(self, folder, name):
+        (folder / name).mkdir(exist_ok=True)
+        code = "import sys; from tools import weights; weights.take_file(*sys.argv[1:])"
+        command = [sys.executable, "-c", code, str(folder / "source.caffemodel"), str(folder / name / "VGG_FACE.caffemodel")]
+        log = open(folder / f"{name}.log", "w")
+        return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
+
+    def look(self, folder, name):
+        from tools.fingerprints import sha256_of
+
+        return {path.name: sha256_of(str(path)) for path in (folder / name).glob("VGG_FACE.caffemodel")}
+
+    def whole(self, found):
+        return len(found) == 1
+
+
+SUBJECTS = {"lmdb": Lmdbs, "detections": Detections, "weights": Weights}
+
+
+def run(kills, seed, what="lmdb"):
+    """(kills that met a running build, looks that found part of it), each look of whole things only.
+
+    Raises AssertionError, RuntimeError.
+    """
+    draw, fallen, part_way, subject = random.Random(seed), 0, 0, SUBJECTS[what]()
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        make_celeba(folder / "CelebA")
+        subject.prepare(folder)
         began = time.monotonic()
-        if start(folder / "CelebA", folder / "quiet").wait():
+        if subject.start(folder, "quiet").wait():
             raise RuntimeError((folder / "quiet.log").read_text())
         takes = time.monotonic() - began
-        wanted = contents(folder / "quiet")
-        assert len(wanted) == 4 * len(recipe.CROPS) and all(wanted.values())
+        wanted = subject.look(folder, "quiet")
+        assert subject.whole(wanted), f"an undisturbed build leaves {sorted(wanted)}"
         while True:
-            process = start(folder / "CelebA", folder / "killed")
+            process = subject.start(folder, "killed")
             if fallen < kills:
                 try:
                     process.wait(draw.uniform(0.1, 1.1) * takes)
@@ -90,14 +167,14 @@ def run(kills, seed):
                     os.killpg(process.pid, signal.SIGKILL)
                     fallen += 1
             status = process.wait()
-            found = contents(folder / "killed")
-            for name, records in found.items():
-                assert records == wanted[name], f"{name} is not the LMDB of an undisturbed build"
+            found = subject.look(folder, "killed")
+            for name, content in found.items():
+                assert content == wanted[name], f"{name} is not what an undisturbed build leaves"
             part_way += 0 < len(found) < len(wanted)
             if status > 0:
                 raise RuntimeError((folder / "killed.log").read_text())
             if status == 0:
-                assert found == wanted
+                assert found == wanted and subject.whole(found)
                 if fallen >= kills:
                     return fallen, part_way
                 subprocess.run(["rm", "-rf", str(folder / "killed")], check=True)
@@ -105,13 +182,14 @@ def run(kills, seed):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--what", choices=SUBJECTS, default="lmdb", help="default: %(default)s")
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     began = time.monotonic()
-    fallen, part_way = run(options.kills, options.seed)
-    print(f"{fallen} kills in {time.monotonic() - began:.0f} s; {part_way} looks found some LMDBs of the five schemes but "
-          "not all, each complete; the end is an undisturbed build's")  # fmt: skip
+    fallen, part_way = run(options.kills, options.seed, options.what)
+    print(f"{options.what}: {fallen} kills in {time.monotonic() - began:.0f} s; {part_way} looks found part of it, each part "
+          "whole; the end is an undisturbed build's")  # fmt: skip
     return 0
 
 
