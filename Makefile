@@ -102,8 +102,8 @@ step4: $(READY) ## learn the net's own attribute on FotW
 step1 step2 step3 step4:
 	@$(PY) -m tools.train --step $(@:step%=%) $(call option,--net,NET) $(profile) $(engine) \
 		$(call option,--gpus,GPUS) $(call option,--processes,PROCESSES) \
-		$(call option,--precision,PRECISION) $(call option,--batch,BATCH) $(call option,--max-iter,MAX_ITER) $(call option,--base-lr,BASE_LR) \
-		$(call option,--seed,SEED) $(call option,--keep,KEEP) $(force)
+		$(call option,--precision,PRECISION) $(call option,--batch,BATCH) $(call option,--max-iter,MAX_ITER) \
+		$(call option,--base-lr,BASE_LR) $(call option,--seed,SEED) $(call option,--keep,KEEP) $(force)
 
 status: $(READY) ## show each net's steps: done, iteration, loss, accuracy, file
 	@$(PY) -m tools.status $(profile)

@@ -39,7 +39,7 @@ def score(caffe, profile: recipe.Profile, crop: str, partition: str = PARTITION,
     check_count(folder, faces, "celeba")
     check_count(folder + "_labels", len(labels), "celeba")
     rows = [{"attribute": attribute, "accuracy": count / faces, "interval": list(scores.wilson_interval(count, faces)),
-              "faces": faces, "ones": having / faces} for attribute, count, having in zip(recipe.LABELS, right, ones)]
+             "faces": faces, "ones": having / faces} for attribute, count, having in zip(recipe.LABELS, right, ones)]
     return sorted(rows, key=lambda row: row["accuracy"])
 
 

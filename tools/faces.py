@@ -42,8 +42,9 @@ def read_lmdb(folder: str, wanted: Optional[Container[str]] = None) -> Iterator[
 
     for name, datum in _records(folder):
         if wanted is None or name in wanted:
-            found = datum()
-            planes = to_array(found, f"{folder}: {name}", force="color")
+            with _whole():
+                found = datum()
+                planes = to_array(found, f"{folder}: {name}", force="color")
             yield name, found.label, planes.transpose(1, 2, 0).copy()  # the LMDB's own memory goes with its reader
 
 
@@ -67,7 +68,8 @@ def read_batches(folder: str, size: int, title: str):
 
 def read_labels(folder: str) -> Dict[str, List[bool]]:
     """The labels of each face of a labels' LMDB (CelebA's forty), by the image's name."""
-    return {name: [one > 0.5 for one in datum().float_data] for name, datum in _records(folder)}
+    with _whole():
+        return {name: [one > 0.5 for one in datum().float_data] for name, datum in _records(folder)}
 
 
 def _records(folder: str) -> Iterator[Tuple[str, Callable[[], Any]]]:
@@ -83,7 +85,7 @@ def _records(folder: str) -> Iterator[Tuple[str, Callable[[], Any]]]:
 
 @contextlib.contextmanager
 def _whole() -> Iterator[None]:
-    """Raise EvaluationError where the engine finds an LMDB damaged."""
+    """Raise EvaluationError where the engine finds an LMDB or a record of it damaged."""
     from torchcaffe.errors import DataError
 
     try:

@@ -10,6 +10,7 @@ from typing import Dict, List, Optional
 
 CHUNK = 1 << 20  # bytes read at a time
 
+
 def differences(old: Dict[str, str], new: Dict[str, str]) -> List[str]:
     """Sentences on what is not the same in two results of `fingerprints`."""
     found = []

@@ -80,7 +80,7 @@ def write(row: chain.Row, module: str, solver, net, inputs: dict, gpu: Optional[
         leader.publish(job, str(silent), str(net))
     outputs.write_json(row.path(os.path.join(row.folder, "job.json")), job)
     outputs.write_json(row.path(os.path.join(row.folder, "run.json")),
-                     {"inputs": inputs, "max_iter": solver.max_iter, "finished": False})
+                       {"inputs": inputs, "max_iter": solver.max_iter, "finished": False})
 
 
 def expected_layers(row: chain.Row, net) -> list:

@@ -143,7 +143,7 @@ def _finish(row: chain.Row, run: Run, solver, inputs: dict, interpreter, leader=
     }
     place(row, final, record)
     outputs.write_json(row.path(os.path.join(row.folder, "run.json")),
-                     {"inputs": inputs, "max_iter": solver.max_iter, "finished": True})
+                       {"inputs": inputs, "max_iter": solver.max_iter, "finished": True})
     _prune(row, 1, run.best())
     run.say(f"{row.title}: {row.weights_out}" + _numbers(record) + f" in {duration(record['seconds'] or 0)}")
 

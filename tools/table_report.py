@@ -32,7 +32,7 @@ def write(table: int, cells: Dict[int, list], answers: Dict[tuple, Dict[int, dic
         for seed, answer in answers[cell.key].items():
             weights.setdefault(seed, {}).update(answer["weights"])
     outputs.write_json(recipe.absolute(f"{stem}.json"),
-               {"table": table, **facts, "rows": rows, "orderings": orderings, "weights": weights})
+                       {"table": table, **facts, "rows": rows, "orderings": orderings, "weights": weights})
     draw(table, rows, recipe.absolute(f"{stem}.png"), facts)
     return text, [f"{stem}.txt", f"{stem}.csv", f"{stem}_orderings.csv", f"{stem}.json", f"{stem}.png"]
 

@@ -219,6 +219,16 @@ def test_a_damaged_lmdb_is_named_before_it_is_read(project, capsys):
     assert "scheme1/fotw_smile_val: " in (error := capsys.readouterr().err) and "build or copy it again" in error
 
 
+def test_a_record_that_is_no_image_is_named(project, capsys):
+    folder = recipe.absolute(recipe.lmdb_paths("demo", "snet1", 4)["val"])
+    shutil.rmtree(folder)
+    writer = LmdbWriter(folder)
+    writer.put(record_key(0, "a.jpg"), image_datum(b"no image", SIZE, "png", 1))
+    writer.close()
+    assert run() == 1
+    assert "scheme1/fotw_smile_val: a.jpg" in capsys.readouterr().err
+
+
 def test_missing_inputs_are_named_with_their_command(project, capsys):
     shutil.rmtree(write_lmdb("snet2", SMILE))
     assert run() == 2
