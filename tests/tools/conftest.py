@@ -29,3 +29,12 @@ def photos_folder(tmp_path, monkeypatch, fake_project):
     (tmp_path / "photos").mkdir()
     monkeypatch.chdir(tmp_path / "photos")
     return tmp_path / "photos"
+
+
+@pytest.fixture
+def scored_project(fake_project):
+    """A project that can be evaluated: evaluation_project.fill."""
+    import evaluation_project
+
+    evaluation_project.fill(fake_project)
+    return fake_project
