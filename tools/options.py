@@ -15,34 +15,48 @@ LARGEST_SEED = 2**32 - 1  # the generators take 32 bits; to Caffe -1 means anoth
 FLOATS = (2.0**-126, (2 - 2.0**-23) * 2.0**127)  # the normal numbers of a float32, as base_lr is
 
 
+def whole_number(text: str) -> int:
+    """A whole number, as an argument's type."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+
+
 def positive(text: str) -> int:
     """A whole number from 1 to LARGEST, as an argument's type."""
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    if int(text) > LARGEST:
-        raise argparse.ArgumentTypeError(f"{text} is more than {LARGEST}")
-    return int(text)
+    if not 1 <= (value := whole_number(text)) <= LARGEST:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number, 1 to {LARGEST}")
+    return value
 
 
 def natural(text: str) -> int:
     """A whole number from 0 on, as an argument's type."""
-    if int(text) < 0:
+    if (value := whole_number(text)) < 0:
         raise argparse.ArgumentTypeError(f"{text} is below 0")
-    return int(text)
+    return value
 
 
 def random_seed(text: str) -> int:
     """A random seed, 0 to LARGEST_SEED, as an argument's type."""
-    if not 0 <= int(text) <= LARGEST_SEED:
+    if not 0 <= (value := whole_number(text)) <= LARGEST_SEED:
         raise argparse.ArgumentTypeError(f"{text} is not a seed, 0 to {LARGEST_SEED}")
-    return int(text)
+    return value
+
+
+def real(text: str) -> float:
+    """A number, as an argument's type."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
 
 
 def positive_real(text: str) -> float:
     """A number above 0 that a float32 holds, as an argument's type."""
-    if not FLOATS[0] <= float(text) <= FLOATS[1]:
+    if not FLOATS[0] <= (value := real(text)) <= FLOATS[1]:
         raise argparse.ArgumentTypeError(f"{text} is not a positive number ({FLOATS[0]:.3g} to {FLOATS[1]:.3g})")
-    return float(text)
+    return value
 
 
 def part_of_a_name(text: str) -> str:
@@ -54,9 +68,9 @@ def part_of_a_name(text: str) -> str:
 
 def share(text: str) -> float:
     """A share, more than 0 and at most 1, as an argument's type."""
-    if not 0 < float(text) <= 1:
+    if not 0 < (value := real(text)) <= 1:
         raise argparse.ArgumentTypeError(f"{text} is not a share, more than 0 and at most 1")
-    return float(text)
+    return value
 
 
 def add_profile(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,8 @@
-"""Files that tools leave behind, whole or not at all: what was there before stays until the new one is complete."""
+"""Files that tools leave behind, whole or not at all: what was there before stays until the new one is complete.
+
+For what can be made again; what a training goes on from is on the disk before it has its name
+(torchcaffe.storage.atomic_write).
+"""
 
 from __future__ import annotations
 

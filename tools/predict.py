@@ -29,7 +29,7 @@ import os
 import sys
 from typing import Any, Iterator, Optional, Sequence, TextIO
 
-from tools.options import add_engine, add_trained_profile, positive
+from tools.options import add_engine, add_trained_profile, positive, whole_number
 from lmdb_builders.errors import ImageError
 from tools import command, photos
 from tools.answers import plain_say, printable, writer
@@ -71,9 +71,9 @@ def get_parser() -> argparse.ArgumentParser:
 
 def _camera(text: str) -> int:
     """A camera's number, as an argument's type."""
-    if not 0 <= int(text) < 2**31:  # OpenCV takes negative ones for "any", and some builds die of it
+    if not 0 <= (value := whole_number(text)) < 2**31:  # OpenCV takes negative ones for "any", and some builds die of it
         raise argparse.ArgumentTypeError(f"{text} is no camera's number: they count from 0")
-    return int(text)
+    return value
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -1,7 +1,8 @@
-"""Every command explains itself from any folder, without loading an engine and without leaving a file behind."""
+"""Every command explains itself from any folder, without an engine and without a file left behind, and wrong numbers in words."""
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import subprocess
@@ -9,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from tools import options
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TOOLS = sorted(path for path in (ROOT / "tools").glob("*.py") if "def get_parser(" in path.read_text(encoding="utf-8"))
@@ -59,3 +62,12 @@ def test_unknown_flag(tool: Path, tmp_path: Path) -> None:
 def test_example_in_the_docstring(tool: Path) -> None:
     head = tool.read_text(encoding="utf-8").split('"""')[1]
     assert re.search(r"^    (python|make) ", head, re.M), f"{tool.name}: no command to copy in its docstring"
+
+
+@pytest.mark.parametrize("kind, text", [
+    ("positive", "ten"), ("positive", "0"), ("natural", "-1"), ("random_seed", "1e3"), ("positive_real", "abc"),
+    ("positive_real", "nan"), ("share", "half"), ("share", "1.5")])
+def test_a_wrong_number_is_told_in_words(kind, text):
+    """argparse alone would say "invalid positive_real value"."""
+    with pytest.raises(argparse.ArgumentTypeError, match=f"{text}.* is (not a|below)"):
+        getattr(options, kind)(text)

@@ -293,7 +293,7 @@ def test_status(project):
     (["--step", "2", "--batch", "0"], "not a positive number"),
     (["--step", "2", "--weights", "none"], "needs --variant"),
     (["--step", "2", "--net", "fnet"], "gnet"),
-    (["--step", "2", "--max-iter", "2147483648"], "is more than 2147483647"),
+    (["--step", "2", "--max-iter", "2147483648"], "1 to 2147483647"),
     (["--step", "2", "--seed", "-1"], "not a seed"),
     (["--step", "2", "--base-lr", "1e-50"], "not a positive number"),
     (["--step", "2", "--gpu", "-1"], "is below 0"),
