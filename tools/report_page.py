@@ -127,11 +127,18 @@ def training_section(found: dict) -> str:
         if own:
             step = recipe.STEPS[number]
             parts.append(f"<h3>Step {number}: {escape(step.title)}</h3>" + curves(own))
-    rows = [(record["number"], title(record), record["variant"] or "-", f"{record['iteration']:,}",
+    rows = [(record["number"], title(record), record["variant"] or "-", f"{record['iteration']:,}", base_lr(record),
              "-" if record["loss"] is None else f"{record['loss']:.4f}", percent(record["accuracy"]),
              duration(record.get("seconds") or 0), record.get("seed", "-")) for record in records]
     return "".join(parts) + "<h3>Every training</h3>" + table(
-        ("step", "net", "variant", "iterations", "validation loss", "accuracy", "time", "seed"), rows, (0, 3, 4, 5, 7))
+        ("step", "net", "variant", "iterations", "base_lr", "validation loss", "accuracy", "time", "seed"), rows,
+        (0, 3, 4, 5, 6, 8))
+
+
+def base_lr(record: dict) -> str:
+    """The rate that a training began with, which may not be the recipe's."""
+    rate = record.get("inputs", {}).get("solver's base_lr")
+    return "-" if rate is None else f"{float(rate):.4g}"
 
 
 def evaluation_section(found: dict) -> str:
