@@ -16,7 +16,8 @@ import cv2
 import numpy as np
 
 import recipe
-from tools.portrait_paint import CANVAS, UNIT, paint
+from tools.portrait_paint import CANVAS, UNIT
+from tools.portrait_parts import paint
 
 Color = Tuple[float, float, float]  # B, G, R, 0..255
 

@@ -1,6 +1,6 @@
-"""Brush and anatomy for drawn faces: a person as soft shapes, back to front, in face units.
+"""The brush for drawn faces: soft shapes in face units on a canvas.
 
-Not a command of its own; `tools/portrait.py` uses it. Face units are those of recipe.Crop: origin between eyes and
+Not a command of its own; `tools/portrait_parts.py` uses it. Face units are those of recipe.Crop: origin between eyes and
 mouth, y down, 1 = middle of the eyes to middle of the mouth.
 """
 
@@ -10,8 +10,6 @@ from typing import Sequence, Tuple
 
 import cv2
 import numpy as np
-
-import recipe
 
 CANVAS = 384  # pixels, square; the origin of the face frame is its center
 UNIT = 48  # pixels of one face unit on the canvas
@@ -134,19 +132,3 @@ class Painter:
         layer[..., :3] = self.color * (slope.astype(np.float32) * self.alpha)[..., None]
         layer[..., 3] = self.alpha
         return cv2.GaussianBlur(layer, (0, 0), blur) if blur > 0.2 else layer
-
-
-def paint(person) -> Tuple[Painter, np.ndarray]:
-    """Paint a portrait.Person; return the canvas and the five landmarks in canvas pixels, 5 x 2."""
-    from tools import portrait_parts as parts
-
-    painter = Painter(person.yaw)
-    random = np.random.default_rng(person.seed)
-    for part in (parts.back_hair, parts.body, parts.head, parts.eyes, parts.nose, parts.beard, parts.mouth,
-                 parts.front_hair, parts.brows, parts.hat, parts.glasses):
-        part(painter, person, random)
-    corner = parts.mouth_corner(person)
-    eyes, nose = recipe.FACE_TEMPLATE[:2], recipe.FACE_TEMPLATE[2:3]
-    corners = [(-corner[0], corner[1]), corner]
-    points = np.concatenate([painter.turn(eyes), painter.turn(nose, above=0.3), painter.turn(corners)])
-    return painter, points * UNIT + CANVAS / 2

@@ -1,6 +1,6 @@
 """The parts of a drawn portrait, each painted by one function (painter, person, random), back to front.
 
-Not a command of its own; `tools/portrait_paint.py` uses it. All coordinates are face units.
+Not a command of its own; `tools/portrait.py` uses it. All coordinates are face units.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from typing import Tuple
 
 import numpy as np
 
-from tools.portrait_paint import BLACK, WHITE, curve, ellipse, mirrored, mix
+import recipe
+from tools.portrait_paint import BLACK, CANVAS, UNIT, WHITE, Painter, curve, ellipse, mirrored, mix
 
 SIDES = (-1, 1)
 
@@ -287,3 +288,17 @@ def glasses(painter, person, random) -> None:
         painter.line(np.concatenate([lens, lens[:1]]), (20, 18, 22), 0.05, 0.008, 0.95)
         painter.line([(side * 0.77, -0.52), (side * 1.0, -0.55)], (20, 18, 22), 0.05, 0.008, 0.95, turned=False)
     painter.line(curve([(-0.12, -0.50), (0, -0.54), (0.12, -0.50)]), (20, 18, 22), 0.045, 0.008, 0.95)
+
+
+def paint(person) -> Tuple[Painter, np.ndarray]:
+    """Paint a portrait.Person; return the canvas and the five landmarks in canvas pixels, 5 x 2."""
+    painter = Painter(person.yaw)
+    random = np.random.default_rng(person.seed)
+    for part in (back_hair, body, head, eyes, nose, beard, mouth,
+                 front_hair, brows, hat, glasses):
+        part(painter, person, random)
+    corner = mouth_corner(person)
+    eye_points, nose_point = recipe.FACE_TEMPLATE[:2], recipe.FACE_TEMPLATE[2:3]
+    corners = [(-corner[0], corner[1]), corner]
+    points = np.concatenate([painter.turn(eye_points), painter.turn(nose_point, above=0.3), painter.turn(corners)])
+    return painter, points * UNIT + CANVAS / 2

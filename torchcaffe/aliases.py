@@ -24,8 +24,7 @@ def install(python_layers=None):
     Raises:
         ImportError: real Caffe is already imported in this process.
     """
-    import torchcaffe
-
+    torchcaffe = sys.modules["torchcaffe"]  # which imports this module
     present = sys.modules.get(ALIAS)
     if present not in (None, torchcaffe):
         raise ImportError(

@@ -13,19 +13,13 @@ import numpy as np
 
 from torchcaffe import storage, wire
 from torchcaffe.errors import DataError, PrototxtError
+from torchcaffe.layer_weights import LayerWeights, WeightBlob
 from torchcaffe.proto import caffe_pb2
 from torchcaffe.solver_state import SolverState, read_solver_state, write_solver_state
 from torchcaffe.storage import atomic_write
 from torchcaffe.text import parse
 from torchcaffe.upgrade import upgrade_net, upgrade_solver
-from torchcaffe.weights import (
-    LayerWeights,
-    WeightBlob,
-    read_weights,
-    write_buffers,
-    write_v1_weights,
-    write_weights,
-)
+from torchcaffe.weights import read_weights, write_buffers, write_v1_weights, write_weights
 from torchcaffe.weights_hdf5 import write_weights_hdf5
 
 __all__ = [

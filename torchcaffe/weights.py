@@ -8,39 +8,18 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass, field
 
 import numpy as np
 
 from torchcaffe import storage, wire
 from torchcaffe.errors import NetError, WeightsError
+from torchcaffe.layer_weights import LayerWeights, WeightBlob
 from torchcaffe.proto import caffe_pb2
+from torchcaffe.weights_hdf5 import read_weights_hdf5
 
 _LIMIT = 2**31 - 1  # bytes; protobuf, and so Caffe, reads no more
 _LAYER_BLOBS, _V1_BLOBS, _V0_BLOBS = 7, 6, 50  # field numbers
 _V1, _LAYER = 2, 100  # fields of NetParameter
-
-
-@dataclass
-class WeightBlob:
-    """One parameter as a file holds it: `data` and `diff` are float32 of `shape`.
-
-    From a binary file they are read-only views of the file itself: copy what is to be changed, or kept for long.
-    """
-
-    data: np.ndarray
-    shape: tuple
-    legacy: bool = False  # the shape comes from num, channels, height, width
-    diff: np.ndarray | None = None
-
-
-@dataclass
-class LayerWeights:
-    """The parameters of one layer. In HDF5 a shared parameter is stored with its owner only: None stands for it."""
-
-    name: str
-    type: str = ""  # as today's files spell it; empty from HDF5, which does not hold it
-    blobs: list = field(default_factory=list)
 
 
 def read_weights(path) -> list:
@@ -53,8 +32,6 @@ def read_weights(path) -> list:
     """
     path = os.fspath(path)
     if storage.is_hdf5(path):
-        from torchcaffe.weights_hdf5 import read_weights_hdf5
-
         return read_weights_hdf5(path)
     content = storage.read_bytes(path, WeightsError, "weights file", mapped=True)
     storage.refuse_other_kind(path, content, "caffemodel", WeightsError)

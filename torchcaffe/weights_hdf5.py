@@ -14,7 +14,7 @@ import numpy as np
 from torchcaffe import storage
 from torchcaffe.errors import WeightsError
 from torchcaffe.hdf5 import member, names, open_hdf5, read_array
-
+from torchcaffe.layer_weights import LayerWeights, WeightBlob
 
 MAXIMUM_BLOBS = 1000  # of a layer, in a file
 
@@ -27,8 +27,6 @@ def read_weights_hdf5(path) -> list:
     """
     import h5py
 
-    from torchcaffe.weights import LayerWeights
-
     path = os.fspath(path)
     with open_hdf5(path) as file:
         if "data" not in file or not isinstance(member(path, file, "data"), h5py.Group):
@@ -39,8 +37,6 @@ def read_weights_hdf5(path) -> list:
 
 
 def _read_blobs(path, layer, group):
-    from torchcaffe.weights import WeightBlob
-
     if not hasattr(group, "keys") or not all(key.isdecimal() for key in names(path, group)):
         raise WeightsError(f"{path}: layer '{layer}' is not a group of numbered arrays: not weights of Caffe")
     last = max(map(int, group), default=-1)
