@@ -123,7 +123,7 @@ class Function:
         for index, top in enumerate(inputs):
             if not isinstance(top, Top):
                 raise TypeError(
-                    f"{type_name}: input {index} is a {type(top).__name__}, not a top of another layer; "
+                    f"{type_name} input {index} is not a Top (type is {type(top)}); "  # pycaffe's words
                     "give parameters by keyword, and pass the tops of a layer with several one by one"
                 )
         self.inputs = inputs

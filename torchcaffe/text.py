@@ -13,6 +13,8 @@ from torchcaffe.proto import caffe_pb2
 _UNKNOWN_FIELD = re.compile(r'Message type "caffe\.([\w.]+)" has no field named "([^"]*)"')
 _UNKNOWN_VALUE = re.compile(r'Enum type "caffe\.([\w.]+)" has no value (?:named|with number) (.*)\.$')
 _TOKEN = re.compile(r"""#[^\n]*|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|[{}<>:]|[\w.+-]+""")
+# A minus sign apart from its number, outside texts and comments: Caffe's parser reads it, Python's does not.
+_MINUS = re.compile(r"""(#[^\n]*|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')|-(\s+)(?=[\d.]|inf|nan)""")
 _REPEATED = re.compile(r'Message type "caffe\.([\w.]+)" should not have multiple "(\w+)" fields')
 
 
@@ -25,7 +27,7 @@ def parse(text: str, message, source: str):
         PrototxtError: names source, line and what is wrong; for an unknown field or value, what was likely meant.
     """
     try:
-        text_format.Parse(text, message)
+        text_format.Parse(_MINUS.sub(lambda found: found[1] or found[2] + "-", text), message)
     except text_format.ParseError as problem:
         place, blocks = _place(problem, text)
         inside = f" (in {', '.join(blocks)})" if blocks else ""

@@ -40,6 +40,17 @@ def test_caffe_is_torchcaffe(start, root):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("code", [
+    "import caffe; caffe.proto.caffe_pb2.BlobProto()",
+    "import caffe.proto as p; p.caffe_pb2.BlobProto()",
+    "import caffe; caffe.io.caffe_pb2.Datum(); caffe.pycaffe.Net; caffe._caffe; caffe.classifier; caffe.detector; caffe.net_spec",
+])  # fmt: skip
+def test_submodules_are_there_after_import_caffe(code, root):
+    command = [sys.executable, "-c", "import torchcaffe; torchcaffe.install(); " + code]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_another_caffe_is_not_replaced(monkeypatch):
     import torchcaffe
 

@@ -222,3 +222,15 @@ def test_large_files_are_refused_before_they_are_written(tmp_path, monkeypatch):
     with pytest.raises(WeightsError, match="more than protobuf reads; use HDF5"):
         files.write_weights(tmp_path / "w", small_net(), small_blobs())
     assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("text, value", [("base_lr: - 1", -1.0), ("base_lr: -\n 0.5 # - 2", -0.5), ("base_lr: -inf", float("-inf"))])
+def test_a_minus_apart_from_its_number_is_read_as_caffe_reads_it(text, value):
+    assert files.parse_solver(text).base_lr == value
+
+
+def test_a_minus_in_a_text_stays_where_it_is():
+    assert files.parse_net('name: "a - 1" # - 2').name == "a - 1"
+    assert files.parse_net("name: 'a \\' - 1'").name == "a ' - 1"
+    with pytest.raises(PrototxtError, match="line 2.*did you mean base_lr"):
+        files.parse_solver("momentum: - 1\n  base_lrr: 1")

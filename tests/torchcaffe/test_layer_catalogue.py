@@ -1,5 +1,7 @@
 """What the comparison with real Caffe does not reach: mistakes in Python layers, arrays from memory, training steps."""
 
+import os
+import subprocess
 import sys
 import types
 
@@ -90,6 +92,44 @@ def test_wrong_python_layers_are_named(make_net, module):
     ):
         with pytest.raises(NetError, match=message):
             make_net(DATA + text)
+
+
+def test_a_layer_without_backward_runs_until_one_is_needed(make_net, module):
+    module.Forward = type("Forward", (caffe.Layer,), {
+        "setup": lambda self, bottom, top: None, "reshape": lambda self, bottom, top: top[0].reshape(*bottom[0].shape),
+        "forward": lambda self, bottom, top: np.copyto(top[0].data, 3 * bottom[0].data)})  # fmt: skip
+    net = make_net(DATA + python_layer("Forward"))
+    net.blobs["d"].data[...] = 2
+    assert (net.forward()["y"] == 6).all()
+    net = make_net("force_backward: true " + DATA + python_layer("Forward"))
+    net.forward()
+    with pytest.raises(NetError, match='layer "p" .*Forward needs a method backward'):
+        net.backward(y=np.ones_like(net.blobs["y"].data))
+
+
+@pytest.mark.parametrize("how", [["-m", "torchcaffe", "time", "-model", "net.prototxt", "-iterations", "1", "--python_layers"],
+                                 ["-c", "import torchcaffe as caffe; caffe.allow_python_layers(); "
+                                        "print(caffe.Net('net.prototxt', caffe.TEST).forward())"]], ids=["command", "library"])
+def test_a_layers_own_import_of_caffe_finds_torchcaffe(how, tmp_path, root):
+    (tmp_path / "doubler.py").write_text("import caffe\n\n\nclass Doubler(caffe.Layer):\n"
+                                         "    def setup(self, bottom, top): pass\n"
+                                         "    def reshape(self, bottom, top): top[0].reshape(*bottom[0].data.shape)\n"
+                                         "    def forward(self, bottom, top): top[0].data[...] = 2 * bottom[0].data\n"
+                                         "    def backward(self, top, propagate_down, bottom): pass\n")
+    (tmp_path / "net.prototxt").write_text(
+        'layer { name: "x" type: "DummyData" top: "x" dummy_data_param { shape { dim: 1 } data_filler { value: 21 } } }\n'
+        'layer { name: "p" type: "Python" bottom: "x" top: "y" python_param { module: "doubler" layer: "Doubler" } }')
+    done = subprocess.run([sys.executable, *how], cwd=tmp_path, capture_output=True, text=True, check=False,
+                          env={**os.environ, "PYTHONPATH": os.pathsep.join([str(root), str(tmp_path)])})
+    assert done.returncode == 0, done.stderr
+    assert how[0] == "-m" or "42" in done.stdout
+
+
+def test_a_module_that_cannot_be_imported_says_why(make_net, module, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "needs_more.py").write_text("import no_such_package\n")
+    with pytest.raises(NetError, match='layer "p" .*module "needs_more" failed: ModuleNotFoundError: .*no_such_package'):
+        make_net(DATA + python_layer("Half").replace("users_layers", "needs_more"))
 
 
 @pytest.fixture

@@ -1,6 +1,12 @@
 """The schema against the format's tables, field by field, and against protobuf's own output on the wire."""
 
+import copy
+import multiprocessing
+import os
+import pickle
 import re
+import subprocess
+import sys
 
 import pytest
 from google.protobuf import descriptor
@@ -118,3 +124,27 @@ def test_generated_module_is_current(root):
         body = re.search(rf"^message {name} {{\n(.*?)^}}", text, re.S | re.M)[1]
         fields = re.findall(r"(?:optional|repeated|required) [\w.]+ (\w+) = (\d+)", body)
         assert {field: int(number) for field, number in fields} == {f.name: f.number for f in message.fields}
+
+
+@pytest.mark.parametrize("first", ["ours", "the script's"])
+def test_a_script_may_bring_its_own_caffe_pb2(first, tmp_path, root):
+    generated = (root / "torchcaffe" / "proto" / "caffe_pb2.py").read_text()
+    own = generated.replace("_descriptor_pool.DescriptorPool()", "_descriptor_pool.Default()")  # as protoc writes it
+    (tmp_path / "caffe_pb2.py").write_text(own.replace("'torchcaffe.proto.caffe_pb2'", "'caffe_pb2'"))
+    imports = ["from torchcaffe.proto import caffe_pb2 as ours", "import caffe_pb2"]
+    code = "\n".join([*(imports if first == "ours" else imports[::-1]), "assert ours.Datum is not caffe_pb2.Datum",
+                      "data = caffe_pb2.Datum(label=3).SerializeToString()", "print(ours.Datum.FromString(data).label)"])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False,
+                          env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(root)])})
+    assert (done.stdout, done.returncode) == ("3\n", 0), done.stderr
+
+
+@pytest.mark.parametrize("message", [
+    caffe_pb2.Datum(label=3, data=b"\0\1"), caffe_pb2.V1LayerParameter(name="x"),
+    caffe_pb2.NetParameter(layer=[caffe_pb2.LayerParameter(name="ip", bottom=["a"])]),
+], ids=lambda message: message.DESCRIPTOR.name)  # fmt: skip
+def test_messages_are_pickled(message):
+    again = pickle.loads(pickle.dumps(message))
+    assert again == message and type(again) is type(message)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.map(copy.copy, [message]) == [message]

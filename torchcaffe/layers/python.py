@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import sys
 
+from torchcaffe.aliases import ALIAS, install
 from torchcaffe.blob import BlobVec
 from torchcaffe.errors import NetError
 from torchcaffe.layers import base
@@ -13,7 +15,8 @@ from torchcaffe.permission import REMEDY, python_layers_allowed
 class Layer:
     """Base class for layers in Python; the prototxt names module and class in python_param.
 
-    Write setup(bottom, top), reshape(bottom, top), forward(bottom, top) and backward(top, propagate_down, bottom);
+    Write setup(bottom, top), reshape(bottom, top), forward(bottom, top) and, where something below or in the layer learns,
+    backward(top, propagate_down, bottom);
     `bottom` and `top` are lists of Blob. `param_str` and `phase` are there from setup on, and learnable blobs are added
     in setup with self.blobs.add_blob(*shape). reshape is called once after setup and before every forward. A loss layer
     needs loss_weight in the prototxt and multiplies its gradient by top[0].diff itself.
@@ -51,22 +54,28 @@ class Python(base.Layer):
     def user_class(self, p):
         self.check(p.module and p.layer, "python_param needs module and layer")
         self.check(python_layers_allowed(), f'would import and run the module "{p.module}": {REMEDY}')
-        try:
-            module = importlib.import_module(p.module)
-        except ModuleNotFoundError as problem:
-            if problem.name != p.module.split(".")[0] and problem.name != p.module:
-                raise
-            raise NetError(
-                f'layer "{self.name}" (Python): no module "{p.module}"; put its folder on PYTHONPATH or sys.path'
-            ) from None
+        module = self.user_module(p.module)
         cls = getattr(module, p.layer, None)
         self.check(cls is not None, f'module "{p.module}" has no class "{p.layer}"')
         self.check(
             isinstance(cls, type) and issubclass(cls, Layer), f"{p.module}.{p.layer} must derive from caffe.Layer"
         )
-        for method in ("setup", "reshape", "forward", "backward"):
+        for method in ("setup", "reshape", "forward"):
             self.check(callable(getattr(cls, method, None)), f"{p.module}.{p.layer} needs a method {method}")
         return cls
+
+    def user_module(self, name):
+        """The user's module, whose `import caffe` gives torchcaffe unless real Caffe is in this process already."""
+        if ALIAS not in sys.modules:
+            install()
+        try:
+            return importlib.import_module(name)
+        except Exception as problem:
+            if isinstance(problem, ModuleNotFoundError) and problem.name in (name, name.split(".")[0]):
+                message = f'no module "{name}"; put its folder on PYTHONPATH or sys.path'
+            else:
+                message = f'importing the module "{name}" failed: {type(problem).__name__}: {problem}'
+            raise NetError(f'layer "{self.name}" (Python): {message}') from problem
 
     def setup(self, bottom, top):
         self.shown.setup(bottom, top)
@@ -79,4 +88,6 @@ class Python(base.Layer):
         self.shown.forward(bottom, top)
 
     def backward_blobs(self, top, propagate_down, bottom):
+        name = type(self.shown).__name__
+        self.check(hasattr(self.shown, "backward"), f"{name} needs a method backward for the layers below to learn")
         self.shown.backward(top, propagate_down, bottom)
