@@ -14,7 +14,7 @@ from torchcaffe import log, workers
 from torchcaffe.datum import read_datum, to_array
 from torchcaffe.errors import DataError
 from torchcaffe.lmdb_pages import PageError, Pages
-from torchcaffe.transformer import Transformer
+from torchcaffe.transformer import Transformer, UnequalShapes
 
 _environments = weakref.WeakValueDictionary()
 _environments_lock = threading.Lock()
@@ -129,7 +129,10 @@ def lmdb_batches(layer):
                 apply = workers.thread_map if datums[0].encoded else map
                 arrays = list(apply(load, list(zip(chosen, datums))))
                 labels = np.array([datum.label for datum in datums], np.float32)
-                batch = transformer.batch(arrays, labels, environment.path, apply)
+                try:
+                    batch = transformer.batch(arrays, labels, apply)
+                except UnequalShapes as odd:
+                    raise DataError(f"{environment.where(chosen[odd.index][0])} has {odd}; build the LMDB again") from None
                 position += whole if share.split else whole * share.count
                 yield batch._replace(state={"position": position, **transformer.state()})
 

@@ -2,7 +2,19 @@
 
 
 class CaffeError(RuntimeError):
-    """Base of all errors of this engine. A RuntimeError, because that is what pycaffe raises where it raises at all."""
+    """Base of all errors of this engine. A RuntimeError, because that is what pycaffe raises where it raises at all.
+
+    What a message quotes from a file and no UTF-8 terminal can print (bytes that are no text, control characters) stands
+    in it escaped.
+    """
+
+    def __init__(self, *arguments):
+        super().__init__(*(printable(value) if isinstance(value, str) else value for value in arguments))
+
+
+def printable(text: str) -> str:
+    """`text` with lone surrogates and control characters other than line feed and tab as backslash escapes."""
+    return "".join(character if character.isprintable() or character in "\n\t" else ascii(character)[1:-1] for character in text)
 
 
 class PrototxtError(CaffeError):

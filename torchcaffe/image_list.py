@@ -14,7 +14,7 @@ from torchcaffe.rng import Generator
 from torchcaffe.shares import WHOLE
 from torchcaffe.shuffles import shuffle
 from torchcaffe.storage import read_bytes
-from torchcaffe.transformer import Transformer
+from torchcaffe.transformer import Transformer, UnequalShapes
 
 EPOCHS_LIMIT = 10**6  # that a snapshot's record can have behind it
 
@@ -100,7 +100,11 @@ def image_batches(layer):
                     lines.shuffle()
             labels = np.array([label for _, label in chosen], np.float32)
             arrays = workers.thread_map(image, chosen)
-            batch = transformer.batch(arrays, labels, p.source, workers.thread_map)
+            try:
+                batch = transformer.batch(arrays, labels, workers.thread_map)
+            except UnequalShapes as odd:
+                raise DataError(f'layer "{layer.name}" (ImageData): {p.source}: {chosen[odd.index][0]} has {odd}; set '
+                                "new_height and new_width, so that all images have one size") from None
             yield batch._replace(state={"position": position, **lines.state(), **transformer.state()})
 
     return batches, (size, *shape)

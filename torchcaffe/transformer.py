@@ -6,8 +6,15 @@ import numpy as np
 import torch
 
 from torchcaffe import rng
-from torchcaffe.errors import DataError
 from torchcaffe.prefetch import Batch, Buffers
+
+
+class UnequalShapes(Exception):
+    """An array of a batch that differs from the first: `index`, and the shapes `first` and `other`."""
+
+    def __init__(self, index, first, other):
+        super().__init__(f"shape {other}, the first of its batch has {first}")
+        self.index = index
 
 
 class Transformer:
@@ -66,16 +73,15 @@ class Transformer:
             )
         return (shape[0], size, size) if size else tuple(shape)
 
-    def batch(self, arrays, labels, path, apply=map) -> Batch:
+    def batch(self, arrays, labels, apply=map) -> Batch:
         """N arrays C×H×W and their labels (float32 of N) -> Batch of N×C×H×W, float32, channels-last in memory.
 
         Args:
-            path: the source, for an error.
             apply: what calls a function for each image; see workers.thread_map.
         Raises:
-            DataError: the arrays differ in shape.
+            UnequalShapes: the arrays differ in shape.
         """
-        self.check_shapes(arrays, path)
+        self.check_shapes(arrays)
         choices = self.choices(arrays)
         shape, size = arrays[0].shape, self.param.crop_size
         if size:
@@ -90,12 +96,12 @@ class Transformer:
         """True where the device makes the batch of what the records hold."""
         return device.type != "cpu"
 
-    def check_shapes(self, arrays, path):
+    def check_shapes(self, arrays):
         first, size = arrays[0].shape, self.param.crop_size
-        for array in arrays:
+        for index, array in enumerate(arrays):
             fits = size and array.shape[0] == first[0] and min(array.shape[1:]) >= size and not self.param.mean_file
             if array.shape != first and not fits:
-                raise DataError(f"{path}: records differ in shape, {first} and {array.shape}; build the LMDB again")
+                raise UnequalShapes(index, first, array.shape)
 
     def choices(self, arrays):
         """N×3 int64: mirrored (0 or 1), row and column of the crop."""

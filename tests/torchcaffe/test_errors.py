@@ -1,7 +1,10 @@
 """What Caffe kills the process for is an exception here, which says what and where, and what to do."""
 
 import os
+from pathlib import Path
 
+import cv2
+import h5py
 import numpy as np
 import pytest
 
@@ -56,7 +59,7 @@ def folder(tmp_path, monkeypatch):
         ("good", "mean_value: 1 mean_value: 2", "LMDB", NetError, "2 mean values do not fit 3 channels"),
         ("good", 'mean_value: 1 mean_file: "mean5.binaryproto"', "LMDB", NetError, "not both"),
         ("good", "crop_size: 7", "LMDB", NetError, "crop_size 7 is larger than .*6x6"),
-        ("mixed", "", "LMDB", DataError, r"mixed: records differ in shape.*\(3, 6, 6\).*\(3, 5, 6\)"),
+        ("mixed", "", "LMDB", DataError, r"mixed: record \S+ has shape \(3, 5, 6\), the first of its batch has \(3, 6, 6\)"),
         ("undecodable", "", "LMDB", DataError, "undecodable: .*not an image"),
         ("short", "", "LMDB", DataError, r"short: .*2 values but says \(3, 6, 6\)"),
     ],
@@ -198,3 +201,27 @@ def test_every_error_is_a_runtime_error():
     assert all(
         issubclass(kind, RuntimeError) for kind in (DataError, NetError, PrototxtError, SolverError, WeightsError)
     )
+
+
+def test_an_hdf5_file_given_for_the_list_of_them(make_net, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with h5py.File("v.h5", "w") as file:
+        file["data"] = np.zeros((2, 3), "f")
+    text = 'layer { name: "d" type: "HDF5Data" top: "data" hdf5_data_param { source: "v.h5" batch_size: 2 } }'
+    with pytest.raises(DataError, match='layer "d" .*v.h5 is an HDF5 file itself.*a text file that lists .h5 files, one a line'):
+        make_net(text)
+    Path("list").write_bytes(b"\x89\x01gone.h5")
+    with pytest.raises(DataError) as raised:
+        make_net(text.replace("v.h5", "list"))
+    assert str(raised.value).encode("utf-8").decode().isprintable() and r"\udc89\x01gone.h5" in str(raised.value)
+
+
+def test_photos_of_two_sizes_are_named(make_net, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cv2.imwrite("p.png", np.zeros((8, 8, 3), np.uint8))
+    cv2.imwrite("q.png", np.zeros((8, 9, 3), np.uint8))
+    Path("list.txt").write_text("p.png 0\nq.png 1\n")
+    text = ('layer { name: "d" type: "ImageData" top: "x" top: "y" image_data_param { source: "list.txt" batch_size: 2 %s } }')
+    with pytest.raises(DataError, match=r'layer "d" .*q.png has shape \(3, 8, 9\).* \(3, 8, 8\); set new_height and new_width'):
+        make_net(text % "").forward()
+    assert make_net(text % "new_height: 8 new_width: 8").forward()["x"].shape == (2, 3, 8, 8)

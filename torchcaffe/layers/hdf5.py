@@ -28,6 +28,9 @@ class HDF5Data(Source):
         )
         self.check(p.batch_size > 0, "hdf5_data_param.batch_size must be positive")
         self.check(p.source, "hdf5_data_param.source is missing")
+        if is_hdf5(p.source):
+            raise DataError(f'layer "{self.name}" (HDF5Data): source {p.source} is an HDF5 file itself; source is a text file '
+                            "that lists .h5 files, one a line")
         self.files = read_bytes(p.source, DataError, "list of HDF5 files").decode("utf-8", "surrogateescape").split()
         self.check(self.files, f"{p.source} lists no files")
         if p.shuffle:
