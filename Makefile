@@ -36,6 +36,8 @@
 #= FORCE     1: do again what is done
 #= PYTHON    interpreter to make .venv with, 3.10 or newer (default: python3)
 #= TORCH     cpu: PyTorch's CPU build (default: what pip finds, on Linux the CUDA build)
+#= FAST      for parity, 1: run one part and write no page
+#= DEBIAN_MIRROR for caffe: where to fetch Debian's packages (default: the mirror of this machine's apt)
 
 PYTHON ?= python3
 PY := .venv/bin/python
@@ -58,7 +60,7 @@ need = $(if $(strip $($(1))),,$(error $(2)))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test weights lmdb step1 step2 step3 step4 status evaluate table2 table3
-.PHONY: suspects report figure3 predict web crops export prototxt caffe parity bench fuzz lint cov clean clean-demo distclean again
+.PHONY: suspects report figure3 predict web crops export prototxt docs caffe parity bench fuzz lint cov clean clean-demo distclean again
 
 help: ## list the targets and variables
 	@echo 'Targets:'
@@ -146,13 +148,20 @@ export: $(READY) ## write the trained nets as ONNX and safetensors, for NET= of 
 prototxt: $(READY) ## write prototxt/ and solvers/ from recipe.py
 	@$(PY) -m tools.make_nets
 
+docs: ## write docs/variables.md from the variables at the head of this file
+	@{ echo '# Variables'; echo; \
+		echo 'Set them on the command line (`make step2 GPU=0`) or in the environment. `make` lists them too, with the targets.'; \
+		echo 'This page is generated from the Makefile by `make docs`.'; echo; echo '| variable | meaning |'; echo '|---|---|'; \
+		sed -n 's/^#= \([A-Z_0-9]*\)  *\(.*\)/| `\1` | \2 |/p' $(firstword $(MAKEFILE_LIST)); \
+	} > docs/variables.md
+
 caffe: ## unpack real Caffe 1.0 (Debian 11's, CPU) into .caffe/, for ENGINE=caffe and for the tests
 	@$(PYTHON) tools/install_caffe.py $(call option,--mirror,DEBIAN_MIRROR) $(force)
 
 parity: $(READY) ## compare torchcaffe with real Caffe (make caffe): writes docs/parity.md (FAST=1: one part, no page)
 	@$(PY) tests/parity/report.py $(if $(filter-out 0 no false,$(FAST)),--fast)
 
-bench: $(READY) ## measure every claim of docs/benchmarks.md beside its rival and write that page (GPU=0: on a GPU)
+bench: $(READY) ## measure every claim of docs/benchmarks.md against its baseline and write that page (GPU=0: on a GPU)
 	@$(PY) -m benchmarks.report $(call option,--gpu,GPU)
 
 fuzz: $(READY) ## feed the readers with broken files, by coverage (needs the extra "fuzz"), and keep what comes through
