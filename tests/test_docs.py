@@ -14,7 +14,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
-PAGES = sorted([*DOCS.glob("*.md"), *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "weights/README.md"))])
+FIRST = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "weights/README.md")]
+PAGES = sorted([*DOCS.glob("*.md"), *FIRST])
 CHECKED = [  # pages whose every command is checked
     *(DOCS / f"{name}.md" for name in ("predict", "data-sets", "training", "engines", "evaluation", "faq", "export")),
     DOCS / "extending.md", ROOT / "CONTRIBUTING.md", ROOT / "README.md",
@@ -132,6 +133,8 @@ fuzz TARGET=--list
 fuzz SECONDS=10
 step2 KEEP=5
 step3 FORCE=1
+step4 VARIANT=alone
+step4 VARIANT=alone START=none
 setup PYTHON=python3.12
 setup TORCH=cpu
 parity FAST=1
@@ -142,8 +145,9 @@ caffe DEBIAN_MIRROR=http://mirror/debian
 @pytest.mark.parametrize("name", VARIABLES)
 def test_each_variable_reaches_its_tool(name: str) -> None:
     """What make -n would run for the variable's example contains its value."""
-    words = next(words for words in map(shlex.split, EXAMPLES.strip().splitlines()) if words[-1].startswith(f"{name}=")
-                 or words[1].startswith(f"{name}="))
+    examples = [shlex.split(line) for line in EXAMPLES.strip().splitlines() if f" {name}=" in line]
+    assert examples, f"EXAMPLES has none of {name}"
+    words = examples[0]
     clean = {key: value for key, value in os.environ.items() if key in ("PATH", "HOME")}
     # PYTHON and TORCH are for a set-up that is still to be made; the others for one that is done.
     state = ["-W", "pyproject.toml"] if name in ("PYTHON", "TORCH") else ["-o", ".venv/ready", "-o", ".venv/dev"]
