@@ -20,7 +20,7 @@
 #= BATCH     training batch size instead of the recipe's
 #= MAX_ITER  iterations instead of the recipe's
 #= BASE_LR   learning rate to start from instead of the recipe's
-#= ENCODE    how images lie in the LMDBs: raw (default), jpg or png
+#= ENCODE    image format in the LMDBs: raw (default), jpg or png
 #= TEST_SPLIT for lmdb, 1: also build the test partitions
 #= CORRECTIONS for lmdb: corrections.csv of FotW's training labels, as the page of make suspects exports it
 #= PHOTOS    for evaluate: score the whole pipeline on this FotW folder's photos instead
@@ -30,12 +30,14 @@
 #= IMAGE     photo for predict, figure3 and crops
 #= PORT      for web: port of the page (default: 8000)
 #= TESTS     for cov: the tests to run (default: all)
-#= TARGET    for fuzz: the readers to feed (default: all, one after the other; make fuzz TARGET=--list)
+#= TARGET    for fuzz: the readers to fuzz (default: all, one after the other; make fuzz TARGET=--list)
 #= SECONDS   for fuzz: how long each (default: 60)
-#= KEEP      newest snapshots that stay while a step trains, beside the best one (default: 2)
+#= KEEP      newest snapshots to keep while a step trains, besides the best one (default: 2)
 #= FORCE     1: do again what is done
 #= PYTHON    interpreter to make .venv with, 3.10 or newer (default: python3)
 #= TORCH     cpu: PyTorch's CPU build (default: what pip finds, on Linux the CUDA build)
+#= FAST      for parity, 1: run one part and write no page
+#= DEBIAN_MIRROR for caffe: where to fetch Debian's packages (default: the mirror of this machine's apt)
 
 PYTHON ?= python3
 PY := .venv/bin/python
@@ -95,10 +97,10 @@ lmdb: $(READY) ## build the LMDBs from CELEBA= and FOTW=, for CROP=
 		$(if $(filter-out 0 no false,$(TEST_SPLIT)),--test) $(call quoted,--corrections,CORRECTIONS) \
 		$(call option,--seed,SEED) $(force)
 
-step1: $(READY) ## adopt VGG-Face
-step2: $(READY) ## learn CelebA's forty attributes, one model a crop scheme
-step3: $(READY) ## learn the net's own attribute on CelebA
-step4: $(READY) ## learn the net's own attribute on FotW
+step1: $(READY) ## check and convert VGG-Face
+step2: $(READY) ## train on CelebA's forty attributes, one model per crop scheme
+step3: $(READY) ## train each net on its own attribute of CelebA
+step4: $(READY) ## train each net on its own attribute of FotW
 step1 step2 step3 step4:
 	@$(PY) -m tools.train --step $(@:step%=%) $(call option,--net,NET) $(profile) $(engine) \
 		$(call option,--gpus,GPUS) $(call option,--processes,PROCESSES) \
@@ -121,14 +123,14 @@ table2 table3:
 suspects: $(READY) ## rank FotW's training labels by how doubtful they are, on a page that exports corrections.csv
 	@$(PY) -m tools.suspects $(profile) $(engine)
 
-report: $(READY) ## write runs/PROFILE/report.html: recipe, data, curves, results beside the paper's, mistakes, sha256
+report: $(READY) ## write runs/PROFILE/report.html: recipe, data, curves, results next to the paper's, mistakes, sha256
 	@$(PY) -m tools.report $(profile)
 
 predict: $(READY) ## gender and smile of the face in IMAGE=
 	$(call need,IMAGE,make predict needs IMAGE=photo.jpg)
 	@$(PY) -m tools.predict $(call quoted,,IMAGE) $(engine)
 
-web: $(READY) ## a page for photos at 127.0.0.1: answers, crops, and where the nets look
+web: $(READY) ## a local web page for photos at 127.0.0.1: answers, crops, heat maps
 	@$(PY) -m tools.web $(engine) $(call option,--port,PORT)
 
 figure3: $(READY) ## draw the face, its landmarks and the five crops of IMAGE= (the paper's Figure 3)
@@ -146,19 +148,27 @@ export: $(READY) ## write the trained nets as ONNX and safetensors, for NET= of 
 prototxt: $(READY) ## write prototxt/ and solvers/ from recipe.py
 	@$(PY) -m tools.make_nets
 
+.PHONY: docs
+docs: ## write docs/variables.md from the variables at the head of this file
+	@{ echo '# Variables'; echo; \
+		echo 'Set them on the command line (`make step2 GPU=0`) or in the environment. `make` lists them too, with the targets.'; \
+		echo 'This page is generated from the Makefile by `make docs`.'; echo; echo '| variable | meaning |'; echo '|---|---|'; \
+		sed -n 's/^#= \([A-Z_0-9]*\)  *\(.*\)/| `\1` | \2 |/p' $(firstword $(MAKEFILE_LIST)); \
+	} > docs/variables.md
+
 caffe: ## unpack real Caffe 1.0 (Debian 11's, CPU) into .caffe/, for ENGINE=caffe and for the tests
 	@$(PYTHON) tools/install_caffe.py $(call option,--mirror,DEBIAN_MIRROR) $(force)
 
 parity: $(READY) ## compare torchcaffe with real Caffe (make caffe): writes docs/parity.md (FAST=1: one part, no page)
 	@$(PY) tests/parity/report.py $(if $(filter-out 0 no false,$(FAST)),--fast)
 
-bench: $(READY) ## measure every claim of docs/benchmarks.md beside its rival and write that page (GPU=0: on a GPU)
+bench: $(READY) ## measure every claim of docs/benchmarks.md against its baseline and write that page (GPU=0: on a GPU)
 	@$(PY) -m benchmarks.report $(call option,--gpu,GPU)
 
-fuzz: $(READY) ## feed the readers with broken files, by coverage (needs the extra "fuzz"), and keep what comes through
+fuzz: $(READY) ## coverage-guided fuzzing of all readers; findings are kept (needs the extra "fuzz")
 	@$(PY) tests/fuzz/run.py $(TARGET) $(call option,--seconds,SECONDS)
 
-lint: .venv/dev ## look for mistakes (ruff) and check types (mypy)
+lint: .venv/dev ## check style and mistakes (ruff) and types (mypy)
 	.venv/bin/ruff check
 	.venv/bin/mypy
 

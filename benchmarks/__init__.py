@@ -1,1 +1,1 @@
-"""The measured claims of the README, one module each: see measuring.py."""
+"""The measurements of docs/benchmarks.md, one module each: see measuring.py."""

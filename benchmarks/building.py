@@ -1,4 +1,4 @@
-"""Building LMDBs from photographs, cropped and aligned, beside Caffe's convert_imageset; and how the cost grows.
+"""Building LMDBs from photographs, cropped and aligned, against Caffe's convert_imageset; and how the cost grows.
 
     python -m benchmarks.building                     # 16,000 images
     python -m benchmarks.building --images 200000     # the growth up to that many, in small crops (3 GB)
@@ -121,20 +121,20 @@ def rows(options):
                 rounds=2, warm_up=0,
             )  # fmt: skip
             title = f"{images} {what} into one scheme of {size} pixels, raw, from start to end"
-            beside = "convert_imageset, which neither crops nor aligns"
-            found.append(rate(title, images / seconds["ours"], images / seconds["caffe"], beside, "images/s", 1.5))
+            baseline = "convert_imageset, which neither crops nor aligns"
+            found.append(rate(title, images / seconds["ours"], images / seconds["caffe"], baseline, "images/s", 1.5))
             spent = stages(dataset, Path(folder))
-            title = "one process and thread, an image: "
+            title = "per image in one process and thread: "
             found += [figure(f"{title}{what}", spent[name], "ms") for name, what in (
-                ("read", "reading, its header checked"), ("crop", "cropping and aligning"), ("write", "writing the record"),
+                ("read", "reading, with the checks of its header"), ("crop", "cropping and aligning"), ("write", "writing the record"),
             )]  # fmt: skip
         few = images // 4
         small, large = build(repeat(celeba, folder, few), next(place), "demo"), build(dataset, next(place), "demo")
-        title, beside = f"{images} images into one scheme of the demo's size", f"{few} images"
-        found.append(cost(f"{title}, time an image", 1e3 * large[0] / images, 1e3 * small[0] / few, beside, "ms", 1.1))
+        title, baseline = f"{images} images into one scheme of the demo's size", f"{few} images"
+        found.append(cost(f"{title}, time per image", 1e3 * large[0] / images, 1e3 * small[0] / few, baseline, "ms", 1.1))
         grown = 1024 * (large[1] - small[1]) / (images - few)
         note = f"rows of the tables, no pixels; {large[1]:.0f} MB in all"
-        found.append(figure(f"{title}, memory of its largest process for an image more", grown, "KB", at_most=4, note=note))
+        found.append(figure(f"{title}, memory of its largest process per additional image", grown, "KB", at_most=4, note=note))
         return found
 
 

@@ -29,7 +29,7 @@ MEBIBYTE = 2**20
 class Child:
     """A process of an engine in which `function` ("module:name") was called with the engine's pycaffe and `arguments`.
 
-    engine: "caffe" (real Caffe) or "torch". environment: variables beside ours; OpenBLAS gets all cores unless told
+    engine: "caffe" (real Caffe) or "torch". environment: variables in addition to ours; OpenBLAS gets all cores unless told
     otherwise. Calling the object lets the child make one call of what `function` returned, and gives its value.
     Raises RuntimeError where the child stops; what it wrote on stderr is then seen above.
     """

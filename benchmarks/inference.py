@@ -1,4 +1,4 @@
-"""Forward passes of the paper's net on the CPU or a GPU: one image and 64, beside real Caffe, OpenCV and plain PyTorch.
+"""Forward passes of the paper's net: one image and 64, against real Caffe, OpenCV and plain PyTorch.
 
     python -m benchmarks.inference
 """
@@ -125,8 +125,8 @@ def rows(options):
                 in one.items() if name in ("ours", "torch")}  # fmt: skip
         batch = {name: MANY / seconds for name, seconds in measured(many, 3).items()}
     found = []
-    beside = {"caffe": ("real Caffe 1.0", 1.9), "opencv": ("OpenCV DNN (Winograd)", 0.9), "torch": ("plain PyTorch", None)}
-    for name, (title, bar) in beside.items():
+    baseline = {"caffe": ("real Caffe 1.0", 1.9), "opencv": ("OpenCV DNN (Winograd)", 0.9), "torch": ("plain PyTorch", None)}
+    for name, (title, bar) in baseline.items():
         if name in single:
             found.append(rate("one image through VGG-16", single["ours"], single[name], title, "images/s", bar))
     found.append(rate(f"{MANY} images", batch["ours"], batch["torch"], "plain PyTorch", "images/s", 0.95))

@@ -1,4 +1,4 @@
-"""Where one image through the paper's net spends its time, in torchcaffe and in OpenCV DNN, by kind of layer.
+"""Time of one image through the paper's net by kind of layer, in torchcaffe and in OpenCV DNN.
 
     python -m benchmarks.layers
 """

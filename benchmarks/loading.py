@@ -1,4 +1,4 @@
-"""Loading a full-size caffemodel (537 MB): time and memory beside real Caffe and OpenCV, and three nets on one file.
+"""Loading a full-size caffemodel (537 MB): time and memory against real Caffe and OpenCV; three nets on one file.
 
     python -m benchmarks.loading
 """
@@ -71,7 +71,7 @@ def rows(options):
                 child.close()
         one, three = peak("torch", weights=weights), peak("torch", weights=weights, count=3)
         bare = peak("torch", weights=None)
-    what = f"caffemodel of {size:.0f} MB into a net, every number looked at once"
+    what = f"caffemodel of {size:.0f} MB into a net, every number read once"
     found = [cost(what, seconds["ours"], seconds["opencv"], "OpenCV's readNetFromCaffe", "s")]
     if "caffe" in seconds:
         found.insert(0, cost(what, seconds["ours"], seconds["caffe"], "real Caffe 1.0", "s", 0.2))

@@ -1,4 +1,4 @@
-"""What every benchmark shares: timing side by side, rows with a bar to reach, and the machine they were measured on.
+"""What every benchmark shares: timing side by side, rows with a target, and the machine they were measured on.
 
 A benchmark is a module of this folder with `rows(options) -> list[Row]` that can be run by itself
 (`python -m benchmarks.NAME`); `make bench` runs all and writes docs/benchmarks.md.
@@ -21,17 +21,17 @@ CAFFE_PYTHON = ROOT / ".caffe" / "python"
 
 @dataclass
 class Row:
-    """One measured figure: `ours` in `unit`, alone or beside `other`, and the bar ("at least", 1.6).
+    """One measured figure: `ours` in `unit`, alone or against a baseline, and the target ("at least", 1.6).
 
-    The bar is for the ratio ours / other, and for `ours` itself where there is nothing beside it.
+    The target is for the ratio ours / other, and for `ours` itself where there is no baseline.
     """
 
     what: str
     ours: float
     other: float | None
-    beside: str  # what `other` is: "real Caffe 1.0", "hand-written torch loop"
+    baseline: str  # what `other` is: "real Caffe 1.0", "hand-written torch loop"
     unit: str
-    bar: tuple[str, float] | None = None  # None: a figure without a bar
+    bar: tuple[str, float] | None = None  # None: a figure without a target
     note: str = ""
 
     @property
@@ -47,18 +47,18 @@ class Row:
         return judged >= limit if side == "at least" else judged <= limit
 
 
-def rate(what, ours, other, beside, unit, at_least=None, note=""):
+def rate(what, ours, other, baseline, unit, at_least=None, note=""):
     """Row of two rates (higher is better)."""
-    return Row(what, ours, other, beside, unit, None if at_least is None else ("at least", at_least), note)
+    return Row(what, ours, other, baseline, unit, None if at_least is None else ("at least", at_least), note)
 
 
-def cost(what, ours, other, beside, unit, at_most=None, note=""):
+def cost(what, ours, other, baseline, unit, at_most=None, note=""):
     """Row of two costs, such as seconds or MB (lower is better)."""
-    return Row(what, ours, other, beside, unit, None if at_most is None else ("at most", at_most), note)
+    return Row(what, ours, other, baseline, unit, None if at_most is None else ("at most", at_most), note)
 
 
 def figure(what, ours, unit, at_least=None, at_most=None, note=""):
-    """Row of a figure with nothing beside it; the bar, if any, is in `unit` too."""
+    """Row of a figure without a baseline; the target, if any, is in `unit` too."""
     bar = ("at least", at_least) if at_least is not None else ("at most", at_most) if at_most is not None else None
     return Row(what, ours, None, "", unit, bar, note)
 
@@ -111,7 +111,7 @@ def get_parser(description):
 
 
 def run(module_doc, rows, options=None):
-    """Body of a benchmark's main(): measure, print the table, write --json. Returns 0; a missed bar is said, no error."""
+    """Body of a benchmark's main(): measure, print the table, write --json. Returns 0; a missed target is printed, not an error."""
     if options is None:
         options = get_parser(module_doc.splitlines()[0]).parse_args()
     found = rows(options)
@@ -127,6 +127,6 @@ def text_table(rows) -> str:
     for row in rows:
         bar = "" if row.bar is None else f"  ({row.bar[0]} {row.bar[1]:g}: {'reached' if row.reached else 'MISSED'})"
         note = f"  {row.note}" if row.note else ""
-        beside = "" if row.other is None else f", {row.beside} {row.other:.4g}: {row.ratio:.3g} x"
-        lines.append(f"{row.what}: ours {row.ours:.4g} {row.unit}{beside}{bar}{note}")
+        baseline = "" if row.other is None else f", {row.baseline} {row.other:.4g}: {row.ratio:.3g} x"
+        lines.append(f"{row.what}: ours {row.ours:.4g} {row.unit}{baseline}{bar}{note}")
     return "\n".join(lines)

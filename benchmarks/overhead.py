@@ -1,4 +1,4 @@
-"""What an iteration costs beside its arithmetic: a deep net of tiny layers, against plain torch modules.
+"""Overhead of an iteration: a deep net of tiny layers against plain torch modules.
 
     python -m benchmarks.overhead
 """

@@ -1,4 +1,4 @@
-"""Photographs to measure on: real ones in the layouts of CelebA and FotW beside the project, else drawn ones."""
+"""Photographs to measure on: real ones in the layouts of CelebA and FotW next to the project, else drawn ones."""
 
 from __future__ import annotations
 

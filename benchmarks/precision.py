@@ -1,4 +1,4 @@
-"""What bf16 does to a training: 200 iterations of the demo's step 4 in float32 and in bf16, on the demo's own faces.
+"""bf16 training against float32: 200 iterations of the demo's step 4, on the demo's own faces.
 
     python -m benchmarks.precision     # after `make demo`; draws docs/images/precision.png
 
@@ -68,7 +68,7 @@ def rows(options):
         }
     draw({name: curve for name, (curve, _) in runs.items()})
     mean = {name: sum(curve) / len(curve) for name, (curve, _) in runs.items()}
-    notes = {name: f"validation accuracy {runs[name][1]:.2%} and {runs['float32'][1]:.2%}" for name in runs}
+    notes = {name: f"validation accuracy {runs[name][1]:.2%}, of float32 {runs['float32'][1]:.2%}" for name in runs}
     what = f"mean training loss of {ITERATIONS} iterations"
     return [
         cost(f"{what}, {name}", mean[name], mean["float32"], "float32", "", None, notes[name])

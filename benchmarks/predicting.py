@@ -1,4 +1,4 @@
-"""tools/predict.py with three full-size nets: one photo from a cold start, beside a bare OpenCV script; and when warm.
+"""tools/predict.py with three full-size nets: one photo from a cold start, against a bare OpenCV script; and warm.
 
     python -m benchmarks.predicting
 """

@@ -1,4 +1,4 @@
-"""Several processes on one training, beside one process with the same total batch.
+"""Several processes on one training, against one process with the same total batch.
 
     python -m benchmarks.ranks            # CPU: two ranks of one thread, a net of two convolutions at 64 pixels
     python -m benchmarks.ranks --gpu 0    # the paper's net, batch 120, on 2, 4, 8 of this machine's GPUs
@@ -128,7 +128,7 @@ def cpu_rows(folder, batch=32, iterations=5):
     return [
         rate(what, speed["two"], speed["one"], "one process of two threads", "images/s", 0.75),
         cost(f"weights after {COMPARED} iterations, largest difference over a blob's largest weight", compared, 1e-5,
-             "asked", "", 1.0, "mirror, crops and dropout on"),
+             "limit", "", 1.0, "mirror, crops and dropout on"),
     ]  # fmt: skip
 
 

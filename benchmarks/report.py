@@ -11,6 +11,7 @@ from pathlib import Path
 from benchmarks.measuring import ROOT, Row, get_parser, machine
 
 PAGE = ROOT / "docs" / "benchmarks.md"
+COSTS = "\n## Costs of the paper's run\n"  # where the part of the page begins that is written by hand
 
 
 def benchmarks() -> list[str]:
@@ -31,15 +32,21 @@ def measure(name, options) -> list[Row]:
 
 
 def section(name, rows) -> str:
-    lines = [f"\n## {title(name)}\n", "| what | ours | beside | ratio | asked |", "|---|---|---|---|---|"]
+    lines = [f"\n## {title(name)}\n", "| measurement | ours | baseline | ratio | target |", "|---|---|---|---|---|"]
     for row in rows:
-        asked = "" if row.bar is None else f"{row.bar[0]} {row.bar[1]:g}{'' if row.reached else ', **missed**'}"
+        target = "" if row.bar is None else f"{row.bar[0]} {row.bar[1]:g}{'' if row.reached else ', **missed**'}"
         what = f"{row.what}; {row.note}" if row.note else row.what
         ours, other, ratio = f"{row.ours:.4g} {row.unit}", "", ""
         if row.other is not None:
-            other, ratio = f"{row.beside}: {row.other:.4g} {row.unit}", f"{row.ratio:.3g}"
-        lines.append(f"| {what} | {ours} | {other} | {ratio} | {asked} |")
+            other, ratio = f"{row.baseline}: {row.other:.4g} {row.unit}", f"{row.ratio:.3g}"
+        lines.append(f"| {what} | {ours} | {other} | {ratio} | {target} |")
     return "\n".join(lines) + f"\n\n`python -m benchmarks.{name}`\n"
+
+
+def written_by_hand(page) -> str:
+    """The end of the page, from COSTS on: not measured here, so it stays as it is; "" where the page has none."""
+    text = page.read_text() if page.exists() else ""
+    return text[text.index(COSTS) :] if COSTS in text else ""
 
 
 def title(name) -> str:
@@ -58,12 +65,13 @@ def main() -> int:
     where = "gpu" if options.gpu is not None else "cpu"
     page = PAGE if where == "cpu" else PAGE.with_name("benchmarks-gpu.md")
     head = (
-        "# Benchmarks\n\nFigures side by side were measured in turns in one run. `make bench` wrote this page.\n"
+        "# Benchmarks\n\nOurs and baseline were measured alternately in one run. `make bench` wrote the tables.\n"
         f"\nMachine: {machine()}.\n"
     )
-    page.write_text(head + "".join(section(name, rows) for name, rows in sections.items() if rows))
+    tables = "".join(section(name, rows) for name, rows in sections.items() if rows)
+    page.write_text(head + tables + written_by_hand(page))
     missed = [row.what for rows in sections.values() for row in rows if not row.reached]
-    print(f"wrote {page.relative_to(ROOT)}; " + (f"missed: {'; '.join(missed)}" if missed else "every bar was reached"))
+    print(f"wrote {page.relative_to(ROOT)}; " + (f"missed: {'; '.join(missed)}" if missed else "every target was reached"))
     return 0
 
 

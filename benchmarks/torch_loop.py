@@ -1,4 +1,4 @@
-"""The hand-written rival: VGG-16 trained in plain PyTorch as a good engineer would write it for this one job.
+"""The hand-written baseline: VGG-16 trained in plain PyTorch as a good engineer would write it for this one job.
 
 Same net, data, losses and update as prototxt/paper/step4_gnet.prototxt, and nothing else: no blobs that anyone could
 look at, no files, no log. channels-last throughout, in-place ReLU, one fused update of all parameters; torch.compile'd

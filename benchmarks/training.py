@@ -1,4 +1,4 @@
-"""Training the paper's net from LMDB, beside real Caffe and a hand-written PyTorch loop.
+"""Training the paper's net from LMDB, against real Caffe and a hand-written PyTorch loop.
 
     python -m benchmarks.training            # CPU, batch 8
     python -m benchmarks.training --gpu 0    # batch 120: tf32 and bf16
@@ -150,8 +150,8 @@ def gpu_rows(folder, gpu, batch=120, iterations=20):
         note = f"{share}{PAPER_IMAGES / speed['ours'] / 3600:.1f} hours for one 110,000-iteration step"
         what = f"VGG-16 at 224 pixels, batch {batch}, {precision}, from LMDB"
         loops = {"loop": "hand-written torch loop", "compiled": "the same under torch.compile"}
-        for other, beside in loops.items():
-            found.append(rate(what, speed["ours"], speed[other], beside, "images/s", 0.95, note))
+        for other, baseline in loops.items():
+            found.append(rate(what, speed["ours"], speed[other], baseline, "images/s", 0.95, note))
         memories = (memory["ours"], memory["loop"])
         found.append(cost(f"peak memory on the GPU, {precision}", *memories, loops["loop"], "MB", 1.1))
     return found

@@ -1,4 +1,4 @@
-# Real Caffe 1.0 for hosts without apt and dpkg: the same packages as tools/install_caffe.py, in a container.
+# Real Caffe 1.0 in a container, for hosts without apt and dpkg; the same packages as tools/install_caffe.py.
 #   docker build -t caffe -f docker/caffe.Dockerfile .
 #   docker run --rm -v "$PWD":/project -w /project caffe python3 -c "import caffe; print(caffe.__version__)"
 FROM debian:11

@@ -143,7 +143,8 @@ def noise_like(heats: "np.ndarray", random: Any) -> "np.ndarray":
 
 def table(rows: Sequence[Sequence[Any]]) -> str:
     """The rows in Markdown."""
-    titles = ["net", "faces", *(name for name, _ in PARTS), "warmest grayed", "by Grad-CAM", "at random"]
+    titles = ["net", "faces", *(name for name, _ in PARTS), "hottest fifth grayed", "Grad-CAM's hottest fifth grayed",
+              "random fifth grayed"]
     lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
     return "\n".join(lines + ["| " + " | ".join(map(str, row)) + " |" for row in rows])
 

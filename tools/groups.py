@@ -227,7 +227,7 @@ def is_gray(photo: "np.ndarray") -> bool:
 
 def table(rows: Sequence[Row]) -> str:
     """Accuracy of both tasks in each of GROUPS, with 95 % intervals, in Markdown."""
-    lines = ["| faces | how many | not found | gender right | smile right |", "|---|---|---|---|---|"]
+    lines = ["| faces | number | not found | gender correct | smile correct |", "|---|---|---|---|---|"]
     for title, belongs in GROUPS.items():
         own = [row for row in rows if belongs(row)]
         missed = sum(row.gender_one is None for row in own)
@@ -238,7 +238,7 @@ def table(rows: Sequence[Row]) -> str:
 
 def certainty_table(rows: Sequence[Row]) -> str:
     """How often answers are right, by the probability that the nets give them, in Markdown."""
-    lines = ["| probability given | gender answers | right | smile answers | right |", "|---|---|---|---|---|"]
+    lines = ["| probability | gender answers | correct | smile answers | correct |", "|---|---|---|---|---|"]
     for low, high in CERTAINTIES:
         cells = []
         for task in recipe.TASKS:

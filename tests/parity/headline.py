@@ -10,10 +10,9 @@ from headline_job import COMMITTED_RATE, ITERATIONS, RATE, RATES, chain_files, s
 from page import table
 
 PICTURE = ROOT / "docs" / "images" / "parity.png"
-FROM_CHAIN = """the weights that step 3 of the demo's own chain left (`weights/demo/step3_gnet.caffemodel`), read by both engines;
-the chain's own LMDB of faces. (`make demo` makes both.)"""
-MADE_UP = """the same random VGG-Face weights of the demo's width, read by both engines; an LMDB of images made up for this. (After
-`make demo`, `make parity` takes the chain's own weights and faces instead.)"""
+FROM_CHAIN = """the demo's own step 3 (`weights/demo/step3_gnet.caffemodel`) and LMDB of faces, which `make demo` makes."""
+MADE_UP = """the same random VGG-Face weights of the demo's width, and an LMDB of synthetic images. (After `make demo`, `make parity`
+uses the demo's weights and faces instead.)"""
 
 
 def along():
@@ -47,26 +46,26 @@ def headline():
     text = f"""
 ## The demo's step 4, {ITERATIONS} iterations
 
-`solvers/demo/step4_gnet.prototxt` with its net, mirror, random crop and dropout on, all drawn from the one seed;
+`solvers/demo/step4_gnet.prototxt` and its net, with mirroring, random crops and dropout from one seed. Both engines read
 {FROM_CHAIN if chain else MADE_UP}
 
-Both engines train from there by themselves, at base_lr {RATE:g}: the largest difference of the two loss curves is
-**{slow.curve:.1e}** (asked: at most 1e-3). The loss goes from {slow.theirs[0]:.3g} to {slow.theirs[-1]:.3g}.
+Trained independently at base_lr {RATE:g}, the loss curves of the two engines differ by at most **{slow.curve:.1e}** (target: at
+most 1e-3). The loss goes from {slow.theirs[0]:.3g} to {slow.theirs[-1]:.3g}.
 
-At the committed base_lr, {COMMITTED_RATE:g}, torchcaffe does each of Caffe's {ITERATIONS} iterations from Caffe's weights and momentum
-before it, the random draws going on as they come: the losses differ by at most **{worst(followed.loss):.1e}**.
+At the solver's own base_lr, {COMMITTED_RATE:g}, torchcaffe repeats each of Caffe's {ITERATIONS} iterations from Caffe's weights and momentum
+before it, with one continuing random stream: the losses differ by at most **{worst(followed.loss):.1e}**.
 
 | of {ITERATIONS} iterations at {COMMITTED_RATE:g} | median difference | largest |
 |---|---|---|
 """ + "".join(f"| {what} | {a:.1e} | {b:.1e} |\n" for what, a, b in rows)
     text += """
-The few large ones are a ReLU or a maximum that falls the other way, where two numbers differ by less than rounding.
+The few large differences come from a ReLU or a maximum that switches because of rounding.
 
 ![Both loss curves](images/parity.png)
 
-Left alone at that rate the two curves part, and so do those of real Caffe and real Caffe with other OpenBLAS kernels
-(`OPENBLAS_CORETYPE`): training makes a difference in the last bit grow, the faster the higher the rate. The largest
-difference within 100 iterations:
+Trained independently at that rate, the curves diverge, as do those of real Caffe with two different OpenBLAS kernels
+(`OPENBLAS_CORETYPE`): training amplifies differences in the last bit, faster at higher learning rates. The largest
+differences within 100 iterations:
 """
     text += table(
         ("base_lr", "loss, torchcaffe", "loss, Caffe with other kernels", "weights, torchcaffe", "weights, Caffe with other kernels"),

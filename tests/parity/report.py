@@ -24,9 +24,9 @@ PAGE = ROOT / "docs" / "parity.md"
 DIFFERS = Path(__file__).with_name("differs.md")
 HEAD = """# torchcaffe against real Caffe 1.0
 
-`make parity` wrote this page: the same prototxts on the same numbers in real Caffe 1.0 (Debian 11's, on the CPU,
-unpacked by `make caffe`) and in torchcaffe (on the CPU), in float32. Differences are relative: of an array's element,
-to the larger of the element and the array's mean size; of a loss, to the iteration's loss.
+`make parity` wrote this page. It runs the same prototxts on the same numbers in real Caffe 1.0 (Debian 11's, installed by
+`make caffe`) and in torchcaffe, both on the CPU in float32. Differences are relative: of an array's element, to the larger
+of its magnitude and the array's mean magnitude; of a loss, to the iteration's loss.
 """
 
 
@@ -42,8 +42,9 @@ def solvers():
     text = f"""
 ## Solvers, {ITERATIONS} iterations each
 
-A small net with random data, xavier fills and dropout from one seed; every learning rate policy
-({", ".join(POLICIES)}), and {", ".join(SETTINGS)} on top.
+A small net with random data, xavier fillers and dropout from one seed; every learning rate policy
+({", ".join(POLICIES)}),
+and cases with {", ".join(name for name in SETTINGS if name != "all")}, and all of these together.
 """
     over = [f"{one.name}: {one.curve:.1e}, {one.weights:.1e}" for one in trained
             if not max(one.curve, one.weights) <= training.LIMIT]  # fmt: skip
@@ -66,11 +67,11 @@ def nets():
     text = f"""
 ## Whole nets, {ITERATIONS} iterations of SGD each
 
-Each written from its paper, with the dropout and the auxiliary heads it trains with: the same weights in both engines,
-then forward and backward (data, diff and gradient of every blob, relative to its root mean square; backward from the
-same activations, since within rounding of a ReLU's kink either gradient is right), then {ITERATIONS} iterations. Rates are the authors', brought to
-the smaller batch; where that alone would let rounding grow, lower ones (`tests/parity/net_jobs.py`: `slower`). VGG-Face
-starts from a file in V1 format, MTCNN's nets from their authors' weights, the others from their fillers' draws.
+Each net is written from its paper, with its dropout and auxiliary heads, and starts from the same weights in both engines.
+Compared are forward and backward (data, diff and gradient of every blob, relative to its root mean square; backward from
+the same activations, because within rounding of a ReLU's kink either gradient is valid), then {ITERATIONS} iterations. Learning
+rates are the authors', scaled to the smaller batch; lower where rounding would otherwise grow (`tests/parity/net_jobs.py`:
+`slower`). VGG-Face starts from a file in V1 format, MTCNN's nets from their authors' weights, the others from fillers.
 """
     names = ("net", "batch", "forward", "backward", "loss curve", "weights")
     return text + table(names, rows), whole_nets.over(compared)
