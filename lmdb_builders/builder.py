@@ -17,7 +17,7 @@ from lmdb_builders import manifest
 from lmdb_builders.crops import crop_face
 from lmdb_builders.detections import OK, Detection, detect, make_detector
 from lmdb_builders.errors import BuildError, ImageError
-from lmdb_builders.images import read_image
+from lmdb_builders.images import read_photo
 from lmdb_builders.lmdb_writer import (
     COMPRESSED_SHARE, LmdbWriter, encode_crop, image_datum, labels_datum, record_key, stored_bytes,
 )
@@ -170,7 +170,8 @@ def crop_photo(folder: str, crops, size: int, encode: str, task) -> Union[List[b
     """Work of one photo: what each scheme's Datum holds, or the reason why there is none."""
     image, landmarks = task
     try:
-        pixels = read_image(os.path.join(folder, image))
+        pixels, orientation = read_photo(os.path.join(folder, image))
+        landmarks = orientation.upright_points(landmarks)
         return [encode_crop(crop_face(pixels, landmarks, recipe.CROPS[crop], size), encode) for crop in crops]
     except ImageError as error:
         return f"unreadable: {error}"

@@ -1,8 +1,9 @@
 """detections.csv: which face of a photo is meant and where its five landmarks lie. Found once, cropped many times.
 
 One row an image: image (relative to the data set's folder), x, y, width, height of the face's box, score, five
-landmarks, status. Pixels as stored in the file (EXIF orientation not applied). Status is "ok" or the reason why there
-is no face. A file that was edited or put there by hand is used as it is and never overwritten; beside a file that this
+landmarks, status. Pixels as stored in the file, as in the data sets' own tables: a photo with an EXIF orientation is
+turned upright for the detector and for cropping, and its numbers with it. Status is "ok" or the reason why there is no
+face. A file that was edited or put there by hand is used as it is and never overwritten; beside a file that this
 module wrote lies <name>.json, by which it knows its own.
 """
 
@@ -13,13 +14,14 @@ import functools
 import itertools
 import json
 import os
-from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 import numpy as np
 
 from lmdb_builders.errors import BuildError, ImageError
 from lmdb_builders.files import write_json
-from lmdb_builders.images import read_image
+from lmdb_builders.images import read_orientation, read_photo
+from lmdb_builders.orientation import Orientation
 from lmdb_builders.pool import ordered_map
 from lmdb_builders.records import DataSet, box_problem, file_sha256
 from torchcaffe.storage import atomic_write
@@ -40,8 +42,8 @@ class Detection(NamedTuple):
 
     @property
     def landmarks(self) -> np.ndarray:
-        """5 x 2 float32, recipe.FACE_TEMPLATE's order. Only where status is OK."""
-        return np.array(self.numbers[5:], dtype=np.float32).reshape(5, 2)
+        """5 x 2 float64, recipe.FACE_TEMPLATE's order, stored pixels. Only where status is OK."""
+        return np.array(self.numbers[5:], dtype=np.float64).reshape(5, 2)
 
 
 def make_detector():
@@ -64,10 +66,13 @@ def detect(
     """
     mark = path + ".json"
     origin = _read_origin(mark)
-    settings = {"landmarks": "dataset" if use_dataset else "detector", "sources": dataset.sources}
+    settings = {"landmarks": "dataset" if use_dataset else "detector", "sources": dataset.sources, "upright": True}
     if os.path.exists(path) and _is_users(path, origin):
         return read_detections(path), f"as they lie in {path}, which this program did not write and leaves alone"
     known = {} if force or not _same_origin(origin, settings) else _kept(path)
+    if known and not use_dataset and not origin.get("upright"):
+        turned = turned_images(dataset.folder, known, workers)
+        known = {image: detection for image, detection in known.items() if image not in turned}
     missing = [record for record in dataset.records if record.image not in known]
     if not missing and origin is not None and origin.get("sha256"):
         return known, f"read from {path}"
@@ -133,16 +138,29 @@ def _parse(row: Dict[str, str], line: int) -> Detection:
     if status != OK:
         return Detection(status or f"broken row: line {line} has no status")
     try:
-        numbers = tuple(float(row[name]) if row[name] or name not in NUMBERS[:5] else None for name in NUMBERS)
+        box = (float(row[name]) if row[name] else None for name in NUMBERS[:5])
+        numbers = (*box, *(_landmark(row[name]) for name in NUMBERS[5:]))
     except (TypeError, ValueError):
         return Detection(f"broken row: line {line} has a value that is not a number")
     return Detection(status, numbers)
 
 
 def _row(image: str, detection: Detection) -> list:
-    # Nine digits bring a float32 back exactly, so that training and prediction cut the very same crop.
-    numbers = ("" if value is None else f"{value:.9g}" for value in detection.numbers)
-    return [image, *numbers, detection.status]
+    return [image, *map(_digits, detection.numbers), detection.status]
+
+
+# Detector and data sets give float32: nine digits and _landmark bring it back exactly, so that training and prediction
+# cut the very same crop. In a photo that is turned, a stored coordinate is a side less a float32, and gets all digits.
+def _digits(value: Optional[float]) -> str:
+    if value is None:
+        return ""
+    short = f"{value:.9g}"
+    return short if float(np.float32(short)) == value else repr(value)
+
+
+def _landmark(text: str) -> float:
+    value = float(text)
+    return float(np.float32(value)) if float(f"{value:.9g}") == value else value
 
 
 def _read_origin(mark: str) -> Optional[dict]:
@@ -177,6 +195,17 @@ def _kept(path: str) -> Dict[str, Detection]:
     }
 
 
+def turned_images(folder: str, images: Iterable[str], workers: int) -> Set[str]:
+    """Those of `images` that are not stored upright, by their headers."""
+    images = list(images)
+    turned = ordered_map(functools.partial(_is_turned, folder), images, workers, chunk=256)
+    return {image for image, is_turned in zip(images, turned) if is_turned}
+
+
+def _is_turned(folder: str, image: str) -> bool:
+    return not read_orientation(os.path.join(folder, image)).is_upright
+
+
 def _annotated(record) -> Detection:
     box = record.box or (None,) * 4
     return Detection(OK, (*box, None, *(float(value) for value in record.landmarks.ravel())))
@@ -191,36 +220,41 @@ def _detector(factory: Callable):
 def _find_faces(folder: str, factory: Callable, tasks: Sequence[tuple]) -> List[Tuple[str, Detection]]:
     """Work of some photos, (image, split, annotated box or None) each. They are read as the detector asks for them."""
     answers: Dict[str, Detection] = {}
-    asked = []  # what the detector was given: image, the box by which one of its faces is chosen, shape
+    asked = []  # what the detector was given: image, the box by which one of its faces is chosen, shape, orientation
 
     def usable() -> Iterator[np.ndarray]:
         for image, split, box in tasks:
             try:
-                pixels = read_image(os.path.join(folder, image))
+                pixels, orientation = read_photo(os.path.join(folder, image))
             except ImageError as error:
                 answers[image] = Detection(f"{UNREADABLE}{error}")
                 continue
             box = box if split != "test" else None
-            problem = box_problem(box, *pixels.shape[:2]) if box is not None else None
+            problem = box_problem(box, orientation.height, orientation.width) if box is not None else None
             if problem:
                 answers[image] = Detection(f"bad box: {problem}")
             else:
-                asked.append((image, box, pixels.shape))
+                asked.append((image, box, pixels.shape, orientation))
                 yield pixels
 
     for number, faces in enumerate(_detector(factory).detect_all(usable())):
-        image, box, shape = asked[number]
-        answers[image] = _chosen(faces, box, shape)
+        image, box, shape, orientation = asked[number]
+        answers[image] = _chosen(faces, box, shape, orientation)
     return [(image, answers[image]) for image, _, _ in tasks]
 
 
-def _chosen(faces: Sequence, box: Optional[tuple], shape: Tuple[int, ...]) -> Detection:
-    """The face nearest the annotated box in training, nearest the center in testing, without `box` (section 4)."""
+def _chosen(faces: Sequence, box: Optional[tuple], shape: Tuple[int, ...], orientation: Orientation) -> Detection:
+    """The face nearest the annotated box in training, nearest the center in testing, without `box` (section 4).
+
+    `faces` and `shape` are of the upright photo; `box` and the answer are in stored pixels.
+    """
     from detector import nearest_to_box, nearest_to_center, overlap
 
+    box = orientation.upright_box(box) if box is not None else None
     face = nearest_to_center(faces, shape) if box is None else nearest_to_box(faces, box)
     if face is None:
         return Detection(NO_FACE)
     if box is not None and overlap(face.box, box) == 0:
         return Detection(NOT_AT_BOX)  # another person: the label does not belong to this face
-    return Detection(OK, tuple(float(value) for value in (*face.box, face.score, *face.landmarks.ravel())))
+    numbers = (*orientation.stored_box(face.box), face.score, *orientation.stored_points(face.landmarks).ravel())
+    return Detection(OK, tuple(float(value) for value in numbers))

@@ -16,7 +16,7 @@ from lmdb_builders.celeba import BOX_COLUMNS, LANDMARK_COLUMNS, read_celeba
 from lmdb_builders.detections import read_detections
 from lmdb_builders.errors import BuildError, ImageError
 from lmdb_builders.fotw import read_fotw
-from lmdb_builders.images import read_image
+from lmdb_builders.images import read_photo
 
 SEPARATOR = b"\n=====\n"  # between the files of a target that reads several
 NAMES = ("000001.jpg", "000002.jpg", "folder/a.jpg")
@@ -144,11 +144,11 @@ def photo_seeds(folder):
 def photo(data, folder):
     path = folder / "photo.jpg"
     path.write_bytes(data)
-    for upright in (False, True):
-        try:
-            image = read_image(path, apply_orientation=upright)
-        except ImageError as refusal:
-            assert "not enough memory" not in str(refusal), refusal
-            raise
-        assert image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8 and image.size
+    try:
+        image, orientation = read_photo(path)
+    except ImageError as refusal:
+        assert "not enough memory" not in str(refusal), refusal
+        raise
+    assert image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8 and image.size
+    assert sorted(image.shape[:2]) == sorted((orientation.height, orientation.width))
 

@@ -15,15 +15,21 @@ import cv2
 import lmdb
 import numpy as np
 import pytest
+from PIL import Image
 
 import recipe
 from fake_detector import LANDMARKS, FakeDetector
 from lmdb_builders import build, builder, detections, lmdb_writer
 from lmdb_builders.crops import crop_face
 from lmdb_builders.images import read_image
+from lmdb_builders.orientation import Orientation
 from lmdb_builders.preprocess import to_blob
 from torchcaffe.proto import caffe_pb2
 
+STORED_BY = {  # EXIF's tag -> the inverse of the turn that it asks for
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_270,
+}
 SCHEMES = ("scheme1", "scheme3", "scheme5")
 
 
@@ -92,6 +98,37 @@ def test_what_lies_in_the_lmdbs(run, tmp_path, celeba):
     assert labels == {f"im_GenFex_{n:05d}.jpg": s for n, s in ((1, 0), (2, 1), (3, 1), (4, 0), (5, 1))}
     labels = {key.split("_", 1)[1]: datum.label for key, datum in records(data / "scheme3/fotw_gender_train")}
     assert labels == {f"im_GenFex_{n:05d}.jpg": s for n, s in ((1, 0), (2, 1), (3, 0), (4, 1), (6, 0))}
+
+
+@pytest.mark.parametrize("tag", range(1, 9))
+@pytest.mark.parametrize("landmarks", ["dataset", "detector"])
+def test_a_photo_that_is_stored_turned_gives_the_same_crops(run, tmp_path, celeba, fotw, tag, landmarks):
+    """Photos, boxes and landmarks as a camera held in another way gives them; all tables count stored pixels."""
+    photos = sorted([*celeba.glob("Img/*/*.jpg"), *fotw.glob("*/*.jpg")])
+    upright = {path: np.random.RandomState(number).randint(0, 256, (48, 48, 3), np.uint8)
+               for number, path in enumerate(photos)}
+    for path, pixels in upright.items():
+        Image.fromarray(pixels).save(path, "PNG")
+    assert run("--landmarks", landmarks)[0] == 0
+    expected = {path.relative_to(tmp_path / "data"): path.read_bytes() for path in tmp_path.glob("data/*/*/data.mdb")}
+    shutil.rmtree(tmp_path / "data")
+
+    exif = Image.Exif()
+    exif[0x0112] = tag
+    for path, pixels in upright.items():
+        Image.fromarray(pixels).transpose(STORED_BY[tag]).save(path, "PNG", exif=exif) if tag > 1 else None
+    turn = Orientation(tag, 48, 48)
+    for path in celeba.glob("Anno/list_landmarks*"):
+        text = " ".join(f"{value:.0f}" for value in turn.stored_points(LANDMARKS).ravel())
+        path.write_text(path.read_text().replace(" ".join(str(value) for value in LANDMARKS.ravel()), text))
+    for path in (*celeba.glob("Anno/list_bbox*"), *fotw.glob("*/*.csv")):
+        for box, separator in (((12, 12, 24, 24), "   "), ((14, 14, 20, 20), ",")):
+            text = separator.join(f"{value:.0f}" for value in turn.stored_box(box))
+            path.write_text(path.read_text().replace(separator.join(map(str, box)), text))
+    assert run("--landmarks", landmarks)[0] == 0
+    assert len(expected) == 24
+    for path, content in expected.items():
+        assert (tmp_path / "data" / path).read_bytes() == content, path
 
 
 def test_pool_of_processes_writes_the_same(run, tmp_path):
