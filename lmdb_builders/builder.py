@@ -8,12 +8,12 @@ import shutil
 import time
 from collections import Counter
 from dataclasses import dataclass
-from typing import Callable, Dict, List, NamedTuple, Tuple, Union
+from typing import Callable, Dict, Iterable, List, NamedTuple, Tuple, Union
 
 import numpy as np
 
 import recipe
-from lmdb_builders import manifest
+from lmdb_builders import adoption, manifest
 from lmdb_builders.crops import crop_face
 from lmdb_builders.detections import OK, Detection, detect, make_detector
 from lmdb_builders.errors import BuildError, ImageError
@@ -61,6 +61,12 @@ def lmdb_names(dataset: DataSet, split: str) -> List[Tuple[str, int]]:
     ]
 
 
+def all_lmdb_names(dataset: DataSet, split: str) -> List[str]:
+    """All LMDBs of a split: those of images, and CelebA's with the forty labels beside them."""
+    images = [name for name, _ in lmdb_names(dataset, split)]
+    return images + ([f"celeba_{split}_labels"] if dataset.name == "celeba" else [])
+
+
 def build_dataset(dataset: DataSet, settings: Settings, staging: str) -> None:
     """Make the LMDBs of all schemes in `settings.crops` that are not there yet.
 
@@ -69,36 +75,50 @@ def build_dataset(dataset: DataSet, settings: Settings, staging: str) -> None:
     started = time.monotonic()
     path = os.path.join(settings.output, "detections", f"{dataset.name}.csv")
     use_dataset = dataset.name == "celeba" and settings.celeba_landmarks == "dataset"
+    if not settings.force:
+        adoption.adopt(dataset, settings, path)
     found, origin = detect(
         dataset, path, use_dataset, settings.workers, settings.detector, settings.force, settings.progress
     )
     settings.say(f"{dataset.name}: {len(dataset.records)} faces listed; landmarks {origin}")
-    facts = manifest.facts(dataset, settings, path)
-    crops = [
-        crop for crop in settings.crops
-        if settings.force or not manifest.is_complete(os.path.join(settings.output, crop), dataset.name, facts[crop])
-    ]
-    for crop in settings.crops:
-        if crop not in crops:
-            folder = os.path.join(settings.output, crop)
-            settings.say(f"{dataset.name}: {folder} is complete for these sources and settings (FORCE=1 builds again)")
-    if not crops:
+    facts = manifest.facts(dataset, settings, found)
+    crops_of = missing_lmdbs(dataset, settings, facts)
+    if not crops_of:
         return
-    lost = list(dataset.skipped) + [
+    lost = [entry for entry in dataset.skipped if entry.split in crops_of] + [
         dataset.skip(record, found[record.image].status if record.image in found else "not in detections.csv")
         for record in dataset.records
-        if record.image not in found or found[record.image].status != OK
+        if record.split in crops_of and (record.image not in found or found[record.image].status != OK)
     ]
-    check_lost(dataset, lost, settings)
-    plan = {split: list_faces(dataset, split, found, settings.seed) for split in settings.splits}
-    check_disk(dataset, plan, crops, settings)
-    counts: Dict[str, Counter] = {crop: Counter() for crop in crops}
-    for split in settings.splits:
+    check_lost(dataset, lost, crops_of, settings.max_lost)
+    plan = {split: list_faces(dataset, split, found, settings.seed) for split in crops_of}
+    check_disk(dataset, plan, crops_of, settings)
+    counts: Dict[str, Counter] = {crop: Counter() for crop in settings.crops}
+    for split, crops in crops_of.items():
         lost += write_split(dataset, split, plan[split], crops, settings, staging, counts)
-    check_lost(dataset, lost, settings)
-    for crop in crops:
-        names = manifest.publish(dataset, crop, settings, staging, counts[crop], lost, facts[crop], started)
-        settings.say(f"{dataset.name}: {os.path.join(settings.output, crop)} " + ", ".join(names))
+    check_lost(dataset, lost, crops_of, settings.max_lost)
+    for crop in settings.crops:
+        built = [split for split, crops in crops_of.items() if crop in crops]
+        if built:
+            own = [entry for entry in lost if entry.split in built]
+            names = manifest.publish(dataset, crop, settings, staging, counts[crop], own, built, facts[crop], started)
+            settings.say(f"{dataset.name}: {os.path.join(settings.output, crop)} " + ", ".join(names))
+
+
+def missing_lmdbs(dataset: DataSet, settings: Settings, facts: Dict[str, manifest.Facts]) -> Dict[str, List[str]]:
+    """Split -> schemes whose LMDBs of it are to be built; says which are complete."""
+    crops_of: Dict[str, List[str]] = {split: [] for split in settings.splits}
+    for crop in settings.crops:
+        folder = os.path.join(settings.output, crop)
+        names = functools.partial(all_lmdb_names, dataset)
+        missing = settings.splits if settings.force else manifest.missing_splits(folder, dataset.name, facts[crop], names)
+        complete = [split for split in settings.splits if split not in missing]
+        if complete:
+            what = folder if not missing else f"{folder} ({', '.join(complete)})"
+            settings.say(f"{dataset.name}: {what} is complete for these sources and settings (FORCE=1 builds again)")
+        for split in missing:
+            crops_of[split].append(crop)
+    return {split: crops for split, crops in crops_of.items() if crops}
 
 
 def list_faces(dataset: DataSet, split: str, found: Dict[str, Detection], seed: int) -> List[Listed]:
@@ -126,8 +146,7 @@ def list_faces(dataset: DataSet, split: str, found: Dict[str, Detection], seed: 
 def write_split(dataset, split, faces, crops, settings, staging, counts) -> List[Skipped]:
     """Write a split's LMDBs of all `crops` below `staging`; returns the faces that could not be cropped."""
     size, encode = settings.profile.stored_size, settings.encode
-    twin = dataset.name == "celeba"
-    names = [name for name, _ in lmdb_names(dataset, split)] + ([f"celeba_{split}_labels"] if twin else [])
+    names = all_lmdb_names(dataset, split)
     writers: Dict[Tuple[str, str], LmdbWriter] = {}
     lost: List[Skipped] = []
     work = functools.partial(crop_photo, dataset.folder, crops, size, encode)
@@ -187,34 +206,37 @@ def reasons(lost: List[Skipped]) -> str:
     )
 
 
-def check_lost(dataset: DataSet, lost: List[Skipped], settings: Settings) -> None:
-    """Raise BuildError where a split lost more than the allowed share of its rows."""
-    for split in settings.splits:
+def check_lost(dataset: DataSet, lost: List[Skipped], splits: Iterable[str], max_lost: float) -> None:
+    """Raise BuildError where one of `splits` lost more than the allowed share of its rows."""
+    for split in splits:
         gone = [entry for entry in lost if entry.split == split]
         skipped = sum(entry.split == split for entry in dataset.skipped)
         rows = skipped + sum(record.split == split for record in dataset.records)
-        if len(gone) > settings.max_lost * rows:
+        if len(gone) > max_lost * rows:
             raise BuildError(
                 f"{dataset.folder}: {len(gone)} of {rows} {split} faces are lost, more than --max-lost "
-                f"{settings.max_lost:g} allows: {reasons(gone)}"
+                f"{max_lost:g} allows: {reasons(gone)}"
             )
 
 
-def needed_bytes(dataset: DataSet, plan: Dict[str, List[Listed]], crops, settings: Settings) -> int:
+def needed_bytes(dataset: DataSet, plan: Dict[str, List[Listed]], crops_of: Dict[str, List[str]], settings) -> int:
     """About how much the LMDBs will take; compressed ones by the share measured on real faces."""
     raw = 3 * settings.profile.stored_size ** 2 + 32
     image = stored_bytes(raw * COMPRESSED_SHARE[settings.encode])
     labels = stored_bytes(5 * len(dataset.label_names)) if dataset.name == "celeba" else 0
-    faces = sum(len(face.keys) for listed in plan.values() for face in listed)
-    return len(crops) * faces * (image + labels)
+    faces = sum(len(face.keys) * len(crops_of[split]) for split, listed in plan.items() for face in listed)
+    return faces * (image + labels)
 
 
-def check_disk(dataset: DataSet, plan, crops, settings: Settings) -> None:
+def check_disk(dataset: DataSet, plan, crops_of: Dict[str, List[str]], settings: Settings) -> None:
     """Say what the build will take, and refuse where the disk has less."""
-    needed = needed_bytes(dataset, plan, crops, settings)
+    needed = needed_bytes(dataset, plan, crops_of, settings)
     free = shutil.disk_usage(settings.output).free
-    images = sum(len(face.keys) for listed in plan.values() for face in listed)
-    text = f"{images} images x {len(crops)} ({', '.join(crops)}), about {needed / 1e9:.2f} GB"
+    parts = [
+        f"{sum(len(face.keys) for face in plan[split])} {split} images x {len(crops)} ({', '.join(crops)})"
+        for split, crops in crops_of.items()
+    ]
+    text = f"{', '.join(parts)}, about {needed / 1e9:.2f} GB"
     settings.say(f"{dataset.name}: writing {text}; {free / 1e9:.1f} GB are free")
     if needed > free:
         raise BuildError(
