@@ -360,6 +360,18 @@ def test_a_split_without_a_usable_face_fails(run, fotw, edit):
     assert status == 1 and "no face for fotw_gender_val" in error
 
 
+def test_the_profile_is_the_environments(celeba, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(recipe, "ROOT", str(tmp_path))
+    monkeypatch.setenv("PROFILE", "demo")
+    assert build.main(["--celeba", str(celeba), "--workers", "1"]) == 0
+    (_, datum), *_ = records(tmp_path / "data/demo/scheme1/celeba_train")
+    assert datum.height == recipe.DEMO.stored_size and os.listdir(tmp_path / "data") == ["demo"]
+    monkeypatch.setenv("PROFILE", "toy")
+    with pytest.raises(SystemExit) as stop:
+        build.main(["--celeba", str(celeba)])
+    assert stop.value.code == 2 and "unknown profile 'toy': paper or demo" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("flags, message", [
     ([], "give --celeba FOLDER, --fotw FOLDER or both"),
     (["--celeba", "x", "--max-lost", "3"], "--max-lost is a share"),
