@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import json
 import os
@@ -12,8 +11,6 @@ from typing import Iterator
 
 from lmdb_builders.errors import BuildError
 from torchcaffe.storage import atomic_write
-
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write_json(path: str, value) -> None:

@@ -19,7 +19,7 @@ from PIL import Image
 
 import recipe
 from fake_detector import LANDMARKS, FakeDetector
-from lmdb_builders import build, builder, detections, lmdb_writer
+from lmdb_builders import build, builder, detections
 from lmdb_builders.crops import crop_face
 from lmdb_builders.images import read_image
 from lmdb_builders.orientation import Orientation
@@ -432,7 +432,7 @@ def test_disk_that_fills_leaves_the_old_build(run, monkeypatch, tmp_path):
         def begin(self, write=False):
             raise lmdb.Error("mdb_txn_commit: No space left on device")
 
-    monkeypatch.setattr(lmdb_writer.lmdb, "open", lambda *a, _open=lmdb.open, **k: FullEnvironment(_open(*a, **k)))
+    monkeypatch.setattr(lmdb, "open", lambda *a, _open=lmdb.open, **k: FullEnvironment(_open(*a, **k)))
     status, _, error = run("--force")
     assert status == 1 and "the disk is full" in error and error.count("\n") == 1
     assert not (tmp_path / "data/.building").exists()
