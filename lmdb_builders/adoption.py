@@ -12,7 +12,8 @@ from typing import Dict, Optional, Sequence
 from lmdb_builders import manifest
 from lmdb_builders.detections import read_detections, turned_images
 from lmdb_builders.files import write_json
-from lmdb_builders.records import DataSet, file_sha256
+from lmdb_builders.records import DataSet
+from tools.fingerprints import sha256_of
 
 OLD_VERSION = 1
 OLD_FACTS = {"version", "sources", "detections_sha256", "splits", "corrections_sha256"}  # that are no common facts now
@@ -24,7 +25,7 @@ def adopt(dataset: DataSet, settings, detections: str) -> None:
     old = {crop: entry for crop, entry in old.items() if entry is not None}
     if not old or not os.path.exists(detections):
         return
-    digest = file_sha256(detections)
+    digest = sha256_of(detections)
     wanted = manifest.facts(dataset, settings, read_detections(detections))
     kept: Dict[str, Sequence[str]] = {
         crop: [split for split in settings.splits if split in entry["facts"].get("splits", ())]

@@ -17,7 +17,7 @@ from lmdb_builders import adoption, manifest
 from lmdb_builders.crops import crop_face
 from lmdb_builders.detections import OK, Detection, detect, make_detector
 from lmdb_builders.errors import BuildError, ImageError
-from lmdb_builders.images import read_photo
+from lmdb_builders.images import read_with_orientation
 from lmdb_builders.lmdb_writer import (
     COMPRESSED_SHARE, LmdbWriter, encode_crop, image_datum, labels_datum, record_key, stored_bytes,
 )
@@ -189,7 +189,7 @@ def crop_photo(folder: str, crops, size: int, encode: str, task) -> Union[List[b
     """Work of one photo: what each scheme's Datum holds, or the reason why there is none."""
     image, landmarks = task
     try:
-        pixels, orientation = read_photo(os.path.join(folder, image))
+        pixels, orientation = read_with_orientation(os.path.join(folder, image))
         landmarks = orientation.upright_points(landmarks)
         return [encode_crop(crop_face(pixels, landmarks, recipe.CROPS[crop], size), encode) for crop in crops]
     except ImageError as error:

@@ -12,7 +12,8 @@ from dataclasses import replace
 from typing import Dict, Tuple
 
 from lmdb_builders.errors import BuildError
-from lmdb_builders.records import UNUSABLE, DataSet, file_sha256, read_cells
+from lmdb_builders.records import UNUSABLE, DataSet, read_cells
+from tools.fingerprints import sha256_of
 
 COLUMNS = ("image", "column", "label", "correction")
 VALUES = {"0": 0, "1": 1, "2": UNUSABLE}
@@ -62,6 +63,6 @@ def apply(dataset: DataSet, path: str) -> None:
         dataset.records[place] = replace(record, labels=bytes(labels))
         if label != correction:
             counts[f"{column} {label} to {correction}"] += 1
-    dataset.corrections = {"sha256": file_sha256(path), "counts": dict(sorted(counts.items()))}
+    dataset.corrections = {"sha256": sha256_of(path), "counts": dict(sorted(counts.items()))}
     dataset.notes.append(f"{sum(counts.values())} training labels corrected by {path}: "
                          + (", ".join(f"{name} {count}" for name, count in sorted(counts.items())) or "none"))

@@ -20,10 +20,11 @@ import numpy as np
 
 from lmdb_builders.errors import BuildError, ImageError
 from lmdb_builders.files import write_json
-from lmdb_builders.images import read_orientation, read_photo
+from lmdb_builders.images import read_orientation, read_with_orientation
 from lmdb_builders.orientation import Orientation
 from lmdb_builders.pool import ordered_map
-from lmdb_builders.records import DataSet, box_problem, file_sha256
+from lmdb_builders.records import DataSet, box_problem
+from tools.fingerprints import sha256_of
 from torchcaffe.storage import atomic_write
 
 OK, NO_FACE, NOT_AT_BOX = "ok", "no-face", "no-face: none of the faces found touches the annotated box"
@@ -101,7 +102,7 @@ def detect(
             known[image] = detection
     rewrite(path, {record.image: known.pop(record.image) for record in dataset.records} | known)
     known = read_detections(path)
-    write_json(mark, {**settings, "sha256": file_sha256(path)})
+    write_json(mark, {**settings, "sha256": sha256_of(path)})
     return known, f"made from {'the data set' if use_dataset else 'the photos'} ({len(missing)} new), kept in {path}"
 
 
@@ -174,7 +175,7 @@ def _read_origin(mark: str) -> Optional[dict]:
 
 def _is_users(path: str, origin: Optional[dict]) -> bool:
     """True for a file without our mark, and for one that was changed after we completed it."""
-    return origin is None or (origin.get("sha256") is not None and origin["sha256"] != file_sha256(path))
+    return origin is None or (origin.get("sha256") is not None and origin["sha256"] != sha256_of(path))
 
 
 def _same_origin(origin: Optional[dict], settings: dict) -> bool:
@@ -225,7 +226,7 @@ def _find_faces(folder: str, factory: Callable, tasks: Sequence[tuple]) -> List[
     def usable() -> Iterator[np.ndarray]:
         for image, split, box in tasks:
             try:
-                pixels, orientation = read_photo(os.path.join(folder, image))
+                pixels, orientation = read_with_orientation(os.path.join(folder, image))
             except ImageError as error:
                 answers[image] = Detection(f"{UNREADABLE}{error}")
                 continue

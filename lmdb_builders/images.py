@@ -30,10 +30,10 @@ def read_image(path) -> np.ndarray:
     Raises ImageError (text: the reason) for anything that is not a whole image of at most
     image_file.MEGAPIXELS_LIMIT megapixels; the size is taken from the header, before any pixel is decoded.
     """
-    return read_photo(path)[0]
+    return read_with_orientation(path)[0]
 
 
-def read_photo(path) -> Tuple[np.ndarray, Orientation]:
+def read_with_orientation(path) -> Tuple[np.ndarray, Orientation]:
     """read_image's pixels, and the turn that annotations in stored pixels need too. Raises ImageError."""
     path = os.fspath(path)
     _check_file(path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import math
 import os
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
 import numpy as np
 
 from lmdb_builders.errors import BuildError
+from tools.fingerprints import sha256_of
 
 UNUSABLE = 2  # a label that is neither 0 nor 1; FotW itself writes 2 for "undetermined"
 SPLITS = ("train", "val", "test")
@@ -57,19 +57,11 @@ class DataSet:
         return os.path.relpath(path, self.folder).replace(os.sep, "/")
 
     def add_source(self, path: str) -> None:
-        self.sources[self.relative(path)] = file_sha256(path)
+        self.sources[self.relative(path)] = sha256_of(path)
 
     def skip(self, record: FaceRecord, reason: str) -> Skipped:
         """The entry for a record that fell out later, in detection or cropping. Does not store it."""
         return Skipped(record.split, record.image, self.tables[record.split], record.line, reason)
-
-
-def file_sha256(path: str) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def read_lines(path: str) -> Iterator[str]:

@@ -16,7 +16,7 @@ from lmdb_builders.celeba import BOX_COLUMNS, LANDMARK_COLUMNS, read_celeba
 from lmdb_builders.detections import read_detections
 from lmdb_builders.errors import BuildError, ImageError
 from lmdb_builders.fotw import read_fotw
-from lmdb_builders.images import read_photo
+from lmdb_builders.images import read_with_orientation
 
 SEPARATOR = b"\n=====\n"  # between the files of a target that reads several
 NAMES = ("000001.jpg", "000002.jpg", "folder/a.jpg")
@@ -149,7 +149,7 @@ def photo(data, folder):
     path = folder / "photo.jpg"
     path.write_bytes(data)
     try:
-        image, orientation = read_photo(path)
+        image, orientation = read_with_orientation(path)
     except ImageError as refusal:
         assert "not enough memory" not in str(refusal), refusal
         raise

@@ -24,8 +24,7 @@ from lmdb_builders.crops import crop_face
 from lmdb_builders.images import read_image
 from lmdb_builders.orientation import Orientation
 from lmdb_builders.preprocess import to_blob
-from lmdb_builders.records import file_sha256
-from tools.fingerprints import database_fingerprint
+from tools.fingerprints import database_fingerprint, sha256_of
 from torchcaffe.proto import caffe_pb2
 
 STORED_BY = {  # EXIF's tag -> the inverse of the turn that it asks for
@@ -244,7 +243,7 @@ def as_version_1(data, celeba, fotw):
             del entry["split_facts"]
             entry["unusable_labels"] = {}
             entry["facts"].update(version=1, sources=entry.pop("sources"), splits=["train", "val"],
-                                  detections_sha256=file_sha256(str(data / f"detections/{name}.csv")))
+                                  detections_sha256=sha256_of(str(data / f"detections/{name}.csv")))
         path.write_text(json.dumps(content))
     for path in data.glob("detections/*.json"):
         path.write_text(path.read_text().replace('"upright": true,', ""))

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from lmdb_builders.errors import ImageError
-from lmdb_builders.images import read_image, read_orientation, read_photo
+from lmdb_builders.images import read_image, read_orientation, read_with_orientation
 from lmdb_builders.orientation import Orientation
 from torchcaffe import memory
 
@@ -121,7 +121,7 @@ def test_pixels_points_and_boxes_are_turned_as_pillow_turns_them(tmp_path, tag, 
     path = tmp_path / "photo"
     options = {"JPEG": {"quality": 95}, "WEBP": {"lossless": True}}.get(form, {})
     Image.fromarray(stored).save(path, form, exif=exif, **options)
-    pixels, orientation = read_photo(path)
+    pixels, orientation = read_with_orientation(path)
     with Image.open(path) as image:
         expected = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     assert np.array_equal(pixels, expected[:, :, ::-1]) and orientation == (tag, 64, 40)
@@ -143,7 +143,7 @@ def test_each_point_goes_where_its_pixel_goes(tmp_path, tag):
         stored = np.zeros((12, 18, 3), np.uint8)
         stored[y, x] = 255
         Image.fromarray(stored).save(tmp_path / "a.png", exif=exif)
-        pixels, orientation = read_photo(tmp_path / "a.png")
+        pixels, orientation = read_with_orientation(tmp_path / "a.png")
         assert orientation == read_orientation(tmp_path / "a.png")
         (row, column), = np.argwhere(pixels[:, :, 0])
         assert orientation.upright_points([[x, y]]).tolist() == [[column, row]]
