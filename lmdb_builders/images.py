@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import warnings
-from typing import Iterator, Tuple
+from typing import Tuple
 
 import numpy as np
 
@@ -14,8 +12,7 @@ from lmdb_builders.errors import ImageError
 from lmdb_builders.orientation import SWAPPED, Orientation
 from torchcaffe import memory
 from torchcaffe.image_file import (
-    BYTES_A_PIXEL, FORMATS, ImageFileError, check_jpeg, check_size, let_pillow_open, megapixels_limit,
-    read_image_file,
+    BYTES_A_PIXEL, FORMATS, ImageFileError, check_jpeg, check_size, open_image, read_image_file,
 )
 
 SIDE_LIMIT = 32_766  # cv2.warpAffine addresses pixels with 16 bits
@@ -37,8 +34,11 @@ def read_with_orientation(path) -> Tuple[np.ndarray, Orientation]:
     """read_image's pixels, and the turn that annotations in stored pixels need too. Raises ImageError."""
     path = os.fspath(path)
     _check_file(path)
-    with _image_errors():
+    try:
         content = read_image_file(path)
+    except (ImageFileError, OSError, ValueError) as error:
+        reason = error if isinstance(error, ImageFileError) else f"cannot be opened: {error}"
+        raise ImageError(str(reason)) from None
     return _decode(content)
 
 
@@ -51,47 +51,27 @@ def read_orientation(path) -> Orientation:
     """Orientation of an image file by its header alone; upright where it is no image. Raises nothing."""
     from PIL import Image
 
+    if not os.path.isfile(path):  # a pipe may never begin
+        return Orientation()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(path, formats=FORMATS) as image:
+                check_size(*image.size)  # a PNG without EXIF is decoded to look for it at its end
                 return _orientation(image)
     except Exception:  # what cannot be opened fails when it is read as a photo, with its reason
         return Orientation()
 
 
 def _decode(content: bytes) -> Tuple[np.ndarray, Orientation]:
-    from PIL import Image
-
-    with _image_errors(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata, and its own, lower, size warning
-        let_pillow_open()
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+    try:
+        with open_image(content) as image:
             _check_before_decoding(image, content)
             orientation = _orientation(image)
             image.load()
             return _to_bgr(_upright(image, orientation)), orientation
-
-
-@contextlib.contextmanager
-def _image_errors() -> Iterator[None]:
-    """Whatever reading or decoding an image raises, as an ImageError of one line."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        yield
-    except ImageError:
-        raise
     except ImageFileError as error:
         raise ImageError(str(error)) from None
-    except UnidentifiedImageError:
-        raise ImageError(f"not an image of a known format ({', '.join(FORMATS)})") from None
-    except Image.DecompressionBombError:
-        raise ImageError(f"more than the limit of {megapixels_limit():g} megapixels") from None
-    except MemoryError:
-        raise ImageError("not enough memory to decode it") from None
-    except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error ... on broken bytes
-        raise ImageError(f"cannot be decoded: {' '.join(str(error).split()) or type(error).__name__}") from None
 
 
 def _check_file(path: str) -> None:
@@ -109,12 +89,11 @@ def _check_file(path: str) -> None:
 
 
 def _check_before_decoding(image, content: bytes) -> None:
-    """Raise ImageError or ImageFileError for an opened image whose pixels would take too much memory or time."""
+    """Raise ImageFileError for an opened image whose pixels would take too much memory or time."""
     width, height = image.size
-    check_size(width, height)
     if max(width, height) > SIDE_LIMIT:
-        raise ImageError(f"{width} x {height} pixels: a side is longer than the limit of {SIDE_LIMIT}")
-    memory.require(BYTES_A_PIXEL * width * height, f"decoding {width} x {height} pixels", ImageError)
+        raise ImageFileError(f"{width} x {height} pixels: a side is longer than the limit of {SIDE_LIMIT}")
+    memory.require(BYTES_A_PIXEL * width * height, f"decoding {width} x {height} pixels", ImageFileError)
     if image.format in ("JPEG", "MPO"):
         check_jpeg(content)
 
@@ -173,5 +152,5 @@ def _to_bgr(image) -> np.ndarray:
 
 def _sixteen_bits_to_eight(gray: np.ndarray, mode: str) -> np.ndarray:
     if mode == "F" or gray.min(initial=0) < 0 or gray.max(initial=0) > 65_535:
-        raise ImageError(f"pixels of type {mode} are outside 0..65535: the brightness scale is unknown")
+        raise ImageFileError(f"pixels of type {mode} are outside 0..65535: the brightness scale is unknown")
     return (gray.astype(np.uint16) >> 8).astype(np.uint8)
