@@ -121,14 +121,14 @@ class Detector:
         outputs = self._forward("det1", canvas)
         probability = outputs["prob1"][0, 1]
         cells, levels, boxes = pyramid.select(probability >= self.thresholds[0])
-        scores, moves = probability[cells], outputs["conv4-2"][0][:, cells[0], cells[1]].T
+        scores, deltas = probability[cells], outputs["conv4-2"][0][:, cells[0], cells[1]].T
         kept = [np.flatnonzero(levels == level) for level in np.unique(levels)]
-        kept = [level[arithmetic.suppress(boxes[level], scores[level], 0.5)] for level in kept]
+        kept = [level[arithmetic.nms(boxes[level], scores[level], 0.5)] for level in kept]
         kept = np.concatenate(kept) if kept else np.empty(0, np.int64)
-        kept = kept[arithmetic.suppress(boxes[kept], scores[kept], 0.7)]
-        boxes, moves = boxes[kept], moves[kept]
+        kept = kept[arithmetic.nms(boxes[kept], scores[kept], 0.7)]
+        boxes, deltas = boxes[kept], deltas[kept]
         # The authors measure a side as last - first in this stage, and as last - first + 1 in the two others.
-        boxes = arithmetic.square(arithmetic.move(boxes, moves, boxes[:, 2:] - boxes[:, :2]))
+        boxes = arithmetic.square(arithmetic.apply_deltas(boxes, deltas, boxes[:, 2:] - boxes[:, :2]))
         return arithmetic.touching(boxes, pixels.shape)
 
     def _refine(self, shape: Sequence[int], boxes: np.ndarray, outputs: Dict[str, np.ndarray]) -> np.ndarray:
@@ -137,9 +137,9 @@ class Detector:
             return boxes
         scores = outputs["prob1"][:, 1]
         passed = np.flatnonzero(scores > self.thresholds[1])
-        kept = passed[arithmetic.suppress(boxes[passed], scores[passed], 0.7)]
+        kept = passed[arithmetic.nms(boxes[passed], scores[passed], 0.7)]
         boxes = boxes[kept]
-        boxes = arithmetic.square(arithmetic.move(boxes, outputs["conv5-2"][kept], arithmetic.sides(boxes)))
+        boxes = arithmetic.square(arithmetic.apply_deltas(boxes, outputs["conv5-2"][kept], arithmetic.sides(boxes)))
         return arithmetic.touching(boxes, shape)
 
     def _finish(self, boxes: np.ndarray, outputs: Dict[str, np.ndarray]) -> List[Face]:
@@ -152,7 +152,7 @@ class Detector:
         sides = arithmetic.sides(boxes)
         landmarks = outputs["conv6-3"][passed].reshape(-1, 2, 5).transpose(0, 2, 1)  # five x, then five y
         landmarks = boxes[:, None, :2] + landmarks * sides[:, None] - 1
-        boxes = arithmetic.move(boxes, outputs["conv6-2"][passed], sides)
+        boxes = arithmetic.apply_deltas(boxes, outputs["conv6-2"][passed], sides)
         sides = arithmetic.sides(boxes)
         return [
             Face(
@@ -160,7 +160,7 @@ class Detector:
                 score=float(scores[index]),
                 landmarks=landmarks[index].astype(np.float32),
             )
-            for index in arithmetic.suppress_nested(boxes, scores, 0.7)
+            for index in arithmetic.nms_by_smaller(boxes, scores, 0.7)
         ]
 
     # ------------------------------------------------------------------------------------------ their parts

@@ -249,13 +249,13 @@ def _chosen(faces: Sequence, box: Optional[tuple], shape: Tuple[int, ...], orien
 
     `faces` and `shape` are of the upright photo; `box` and the answer are in stored pixels.
     """
-    from detector import nearest_to_box, nearest_to_center, overlap
+    from detector import iou, nearest_to_box, nearest_to_center
 
     box = orientation.upright_box(box) if box is not None else None
     face = nearest_to_center(faces, shape) if box is None else nearest_to_box(faces, box)
     if face is None:
         return Detection(NO_FACE)
-    if box is not None and overlap(face.box, box) == 0:
+    if box is not None and iou(face.box, box) == 0:
         return Detection(NOT_AT_BOX)  # another person: the label does not belong to this face
     numbers = (*orientation.stored_box(face.box), face.score, *orientation.stored_points(face.landmarks).ravel())
     return Detection(OK, tuple(float(value) for value in numbers))
