@@ -4,7 +4,7 @@
 
 The package holds the authors' published weights as ONNX files. They are read as files, never imported: the package
 imports a module that Python 3.13 removed. The numbers become those of the authors' Caffe release exactly; the tests
-compare them where that release is at hand. A caffemodel that is there and whole is left alone.
+compare them where that release is at hand. Valid caffemodels that exist already are kept.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ def get_parser() -> argparse.ArgumentParser:
         description=__doc__.split("\n\n")[0],
         epilog="Writes weights/mtcnn/det1.caffemodel, det2.caffemodel and det3.caffemodel.",
     )
-    parser.add_argument("--force", action="store_true", help="write them again even where they are whole")
+    parser.add_argument("--force", action="store_true", help="write them again even if they are valid")
     return parser
 
 
@@ -188,7 +188,7 @@ def main(argv=None) -> int:
         except (DetectorError, OSError) as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
-        print(f"wrote {shown}" if written else f"{shown} is there and whole")
+        print(f"wrote {shown}" if written else f"{shown} exists and is valid")
     return 0
 
 

@@ -40,15 +40,15 @@ class Detector:
     """Finds the faces of a photo.
 
     minimum_face: side in pixels of the smallest face looked for; time falls with its square.
-    thresholds: least score (0..1) that a box needs to pass each of the three stages.
+    thresholds: minimum score (0..1) of a box in each of the three stages.
     factor: ratio of one level of the image pyramid to the level before, between 0 and 1.
     caffe: the engine, a module with pycaffe's names; torchcaffe when None.
     maximum_side: levels of the pyramid that are longer than this many pixels are left out, which bounds time and memory
         on enormous photos: one of 6,000 pixels is then searched for faces of 36 pixels and more instead of 20.
         math.inf lifts the bound.
 
-    The nets are loaded at the first photo, once a process: a Detector may be made before a pool of processes is.
-    Raises ValueError for settings that make no sense.
+    The nets are loaded at the first photo, once per process, so a Detector may be passed to a pool of processes.
+    Raises ValueError for settings out of range.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Detector:
         self._pyramid: Tuple[Optional[tuple], Optional[Pyramid]] = (None, None)
 
     def __getstate__(self) -> dict:
-        """What travels to another process: the settings and the engine's name; nets are loaded anew there."""
+        """For pickling: the settings and the engine's name. Another process loads its own nets."""
         engine = getattr(self._caffe, "__name__", self._caffe)
         return {**self.__dict__, "_caffe": engine, "_nets": {}, "_process": None}
 
@@ -93,9 +93,9 @@ class Detector:
         return next(self.detect_all([image]))
 
     def detect_all(self, images: Iterable[np.ndarray]) -> Iterator[List[Face]]:
-        """What detect() says of each photo, in order, sooner: crops of up to GROUP photos run through a net together.
+        """detect() for many photos, in order and faster: crops of up to GROUP photos run through a net together.
 
-        Photos are taken from `images` as they are needed. Raises what detect() raises.
+        `images` is consumed lazily. Raises what detect() raises.
         """
         group: List[np.ndarray] = []
         for image in images:
@@ -198,7 +198,7 @@ class Detector:
         return net.forward()
 
     def _net(self, name: str):
-        """A net of this process; nets do not survive a fork, for the engine's threads do not."""
+        """A net of this process. Nets are loaded again after a fork, as the engine's threads do not survive it."""
         if self._process != os.getpid():
             self._nets, self._process = {}, os.getpid()
         if name not in self._nets:

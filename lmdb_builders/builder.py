@@ -1,4 +1,4 @@
-"""One data set into the LMDBs of several crops: each photo is decoded once and cropped once a scheme."""
+"""Build the LMDBs of one data set for several crop schemes. Each photo is decoded once and cropped once per scheme."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from lmdb_builders.records import UNUSABLE, DataSet, FaceRecord, Skipped
 
 @dataclass(frozen=True)
 class Settings:
-    """What a build is asked for."""
+    """Options of a build."""
 
     profile: recipe.Profile
     crops: Tuple[str, ...]  # schemes
@@ -53,7 +53,7 @@ class Listed(NamedTuple):
 
 
 def lmdb_names(dataset: DataSet, split: str) -> List[Tuple[str, int]]:
-    """Image LMDBs of a split: (name, position of the label that a face must have to be in it; -1: none is needed)."""
+    """Image LMDBs of a split: (name, index of the label that a face needs to be in it; -1: no label needed)."""
     if dataset.name == "celeba":
         return [(f"celeba_{split}", -1)]
     return [
@@ -68,9 +68,9 @@ def all_lmdb_names(dataset: DataSet, split: str) -> List[str]:
 
 
 def build_dataset(dataset: DataSet, settings: Settings, staging: str) -> None:
-    """Make the LMDBs of all schemes in `settings.crops` that are not there yet.
+    """Build the LMDBs of `settings.crops` that are missing or out of date.
 
-    Raises BuildError where too many faces are lost, a split is empty, or the disk is too small or fills.
+    Raises BuildError when too many faces are lost, a split is empty, or the disk is too small or full.
     """
     started = time.monotonic()
     path = os.path.join(settings.output, "detections", f"{dataset.name}.csv")
@@ -106,7 +106,7 @@ def build_dataset(dataset: DataSet, settings: Settings, staging: str) -> None:
 
 
 def missing_lmdbs(dataset: DataSet, settings: Settings, facts: Dict[str, manifest.Facts]) -> Dict[str, List[str]]:
-    """Split -> schemes whose LMDBs of it are to be built; says which are complete."""
+    """Split -> schemes for which its LMDBs must be built. Prints which are complete."""
     crops_of: Dict[str, List[str]] = {split: [] for split in settings.splits}
     for crop in settings.crops:
         folder = os.path.join(settings.output, crop)
@@ -122,10 +122,10 @@ def missing_lmdbs(dataset: DataSet, settings: Settings, facts: Dict[str, manifes
 
 
 def list_faces(dataset: DataSet, split: str, found: Dict[str, Detection], seed: int) -> List[Listed]:
-    """The split's faces in the order of the LMDBs: shuffled once, the same for every scheme and every rebuild.
+    """The split's faces in LMDB order: shuffled once, the same for every scheme and every rebuild.
 
-    A key's number is the position among the faces that the LMDB is meant for; one that fails later leaves a gap, as
-    with Caffe's converter, and moves no other key.
+    A key's number is the face's position among those listed for the LMDB. A face that fails later leaves a gap, as
+    with Caffe's converter; other keys do not change.
     """
     records = [record for record in dataset.records if record.split == split]
     numbers: Counter = Counter()
@@ -176,7 +176,7 @@ def write_split(dataset, split, faces, crops, settings, staging, counts) -> List
 
 
 def put_face(dataset, face: Listed, data: bytes, size: int, encode: str, writers: Dict[str, LmdbWriter]) -> None:
-    """Put one crop into each LMDB of its split: with its task's label (FotW), or beside its forty labels (CelebA)."""
+    """Put one crop into each LMDB of its split, with its task's label (FotW) or its forty labels in a second LMDB (CelebA)."""
     positions = dict(lmdb_names(dataset, face.record.split))
     for name, key in face.keys:
         label = face.record.labels[positions[name]] if positions[name] >= 0 else 0
@@ -186,7 +186,7 @@ def put_face(dataset, face: Listed, data: bytes, size: int, encode: str, writers
 
 
 def crop_photo(folder: str, crops, size: int, encode: str, task) -> Union[List[bytes], str]:
-    """Work of one photo: what each scheme's Datum holds, or the reason why there is none."""
+    """Crop one photo: the data of each scheme's Datum, or the reason why it failed."""
     image, landmarks = task
     try:
         pixels, orientation = read_with_orientation(os.path.join(folder, image))
@@ -220,7 +220,7 @@ def check_lost(dataset: DataSet, lost: List[Skipped], splits: Iterable[str], max
 
 
 def needed_bytes(dataset: DataSet, plan: Dict[str, List[Listed]], crops_of: Dict[str, List[str]], settings) -> int:
-    """About how much the LMDBs will take; compressed ones by the share measured on real faces."""
+    """Estimated size of the LMDBs; for compressed images, from the ratio measured on real faces."""
     raw = 3 * settings.profile.stored_size ** 2 + 32
     image = stored_bytes(raw * COMPRESSED_SHARE[settings.encode])
     labels = stored_bytes(5 * len(dataset.label_names)) if dataset.name == "celeba" else 0
@@ -229,7 +229,7 @@ def needed_bytes(dataset: DataSet, plan: Dict[str, List[Listed]], crops_of: Dict
 
 
 def check_disk(dataset: DataSet, plan, crops_of: Dict[str, List[str]], settings: Settings) -> None:
-    """Say what the build will take, and refuse where the disk has less."""
+    """Print the size of the build. Raises BuildError when the disk has less free space."""
     needed = needed_bytes(dataset, plan, crops_of, settings)
     free = shutil.disk_usage(settings.output).free
     parts = [

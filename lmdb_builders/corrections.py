@@ -39,7 +39,7 @@ def read(path: str) -> Dict[Tuple[str, str], Tuple[int, int, int]]:
 
 
 def apply(dataset: DataSet, path: str) -> None:
-    """Put the corrections of `path` into the training records of `dataset`, and count them for its manifest.
+    """Apply the corrections of `path` to the training records of `dataset`, and count them for its manifest.
 
     Raises BuildError where a row is of no training face, or the table says another label than the row: it was made for
     another table then.

@@ -1,10 +1,10 @@
-"""detections.csv: which face of a photo is meant and where its five landmarks lie. Found once, cropped many times.
+"""detections.csv: the chosen face of each photo and its five landmarks. Detected once, used for every crop scheme.
 
-One row an image: image (relative to the data set's folder), x, y, width, height of the face's box, score, five
+One row per image: image (relative to the data set's folder), x, y, width, height of the face's box, score, five
 landmarks, status. Pixels as stored in the file, as in the data sets' own tables: a photo with an EXIF orientation is
 turned upright for the detector and for cropping, and its numbers with it. Status is "ok" or the reason why there is no
-face. A file that was edited or put there by hand is used as it is and never overwritten; beside a file that this
-module wrote lies <name>.json, by which it knows its own.
+face. A file that you wrote or edited is used as it is and never overwritten. The module recognizes its own files by
+<name>.json beside them.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Detection(NamedTuple):
 
 
 def make_detector():
-    """The detector that worker processes load when no other is asked for."""
+    """The default detector of worker processes."""
     os.environ.setdefault("GLOG_minloglevel", "1")  # Caffe's report of each layer is for training
     from detector import Detector
 
@@ -59,17 +59,17 @@ def detect(
     dataset: DataSet, path: str, use_dataset: bool, workers: int = 1, factory: Callable = make_detector,
     force: bool = False, progress: Callable = lambda answers, total, title: answers,
 ) -> Tuple[Dict[str, Detection], str]:
-    """Detections of all the data set's records, from the file `path` as far as it has them; the rest is made.
+    """Detections of all records of the data set: read from the file `path`, and computed where it has none.
 
     `use_dataset`: take the data set's own landmarks and boxes instead of running the detector that `factory` makes.
-    A run that was stopped goes on where it was; photos that could not be read are tried again.
-    Returns ({image: Detection}, a sentence on where they came from). Raises BuildError for a file that cannot be used.
+    A stopped run resumes; photos that could not be read are tried again.
+    Returns ({image: Detection}, a phrase that says where they came from). Raises BuildError for an unusable file.
     """
     mark = path + ".json"
     origin = _read_origin(mark)
     settings = {"landmarks": "dataset" if use_dataset else "detector", "sources": dataset.sources, "upright": True}
     if os.path.exists(path) and _is_users(path, origin):
-        return read_detections(path), f"as they lie in {path}, which this program did not write and leaves alone"
+        return read_detections(path), f"from {path}, which you wrote or edited; it is used as it is"
     known = {} if force or not _same_origin(origin, settings) else _kept(path)
     if known and not use_dataset and not origin.get("upright"):
         turned = turned_images(dataset.folder, known, workers)
@@ -107,7 +107,7 @@ def detect(
 
 
 def read_detections(path: str) -> Dict[str, Detection]:
-    """Read a detections.csv; columns by name, in any order. Raises BuildError for a file that is no such table.
+    """Read a detections.csv; columns by name, in any order. Raises BuildError for any other file.
 
     A row whose numbers are broken becomes a Detection whose status names the line.
     """
@@ -117,17 +117,17 @@ def read_detections(path: str) -> Dict[str, Detection]:
             reader = csv.DictReader(file)
             missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
             if missing:
-                raise BuildError(f"{path}: no column {', '.join(missing)}; remove the file and it is made again")
+                raise BuildError(f"{path}: no column {', '.join(missing)}; remove the file to detect again")
             for row in reader:
                 if row["image"]:  # a row that was cut off before it may belong to any photo
                     found[row["image"]] = _parse(row, reader.line_num)
     except (UnicodeDecodeError, csv.Error) as error:
-        raise BuildError(f"{path}: not a CSV file ({error}); remove it and it is made again") from None
+        raise BuildError(f"{path}: not a CSV file ({error}); remove it to detect again") from None
     return found
 
 
 def rewrite(path: str, detections: Dict[str, Detection]) -> None:
-    """Write a whole detections.csv, complete or not at all."""
+    """Write a detections.csv atomically."""
     with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
@@ -174,12 +174,12 @@ def _read_origin(mark: str) -> Optional[dict]:
 
 
 def _is_users(path: str, origin: Optional[dict]) -> bool:
-    """True for a file without our mark, and for one that was changed after we completed it."""
+    """True for a file that this module did not write, or that was edited since."""
     return origin is None or (origin.get("sha256") is not None and origin["sha256"] != sha256_of(path))
 
 
 def _same_origin(origin: Optional[dict], settings: dict) -> bool:
-    """True where what was found before still holds: made the same way, from annotations that have not changed since."""
+    """True when earlier detections are still valid: same kind of landmarks, unchanged annotations."""
     if origin is None or origin.get("landmarks") != settings["landmarks"]:
         return False
     before = origin["sources"]
@@ -187,7 +187,7 @@ def _same_origin(origin: Optional[dict], settings: dict) -> bool:
 
 
 def _kept(path: str) -> Dict[str, Detection]:
-    """Rows of an own, perhaps unfinished file that need not be made again."""
+    """Valid rows of a file of ours, which may be incomplete."""
     if not os.path.exists(path):
         return {}
     return {
@@ -214,14 +214,14 @@ def _annotated(record) -> Detection:
 
 @functools.lru_cache(maxsize=1)
 def _detector(factory: Callable):
-    """One detector a process."""
+    """One detector per process."""
     return factory()
 
 
 def _find_faces(folder: str, factory: Callable, tasks: Sequence[tuple]) -> List[Tuple[str, Detection]]:
-    """Work of some photos, (image, split, annotated box or None) each. They are read as the detector asks for them."""
+    """Detect the faces of some photos, given as (image, split, annotated box or None). Photos are read one at a time."""
     answers: Dict[str, Detection] = {}
-    asked = []  # what the detector was given: image, the box by which one of its faces is chosen, shape, orientation
+    inputs = []  # of the detector: image, the box by which one of its faces is chosen, shape, orientation
 
     def usable() -> Iterator[np.ndarray]:
         for image, split, box in tasks:
@@ -235,11 +235,11 @@ def _find_faces(folder: str, factory: Callable, tasks: Sequence[tuple]) -> List[
             if problem:
                 answers[image] = Detection(f"bad box: {problem}")
             else:
-                asked.append((image, box, pixels.shape, orientation))
+                inputs.append((image, box, pixels.shape, orientation))
                 yield pixels
 
     for number, faces in enumerate(_detector(factory).detect_all(usable())):
-        image, box, shape, orientation = asked[number]
+        image, box, shape, orientation = inputs[number]
         answers[image] = _chosen(faces, box, shape, orientation)
     return [(image, answers[image]) for image, _, _ in tasks]
 

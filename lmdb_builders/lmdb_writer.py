@@ -1,4 +1,4 @@
-"""LMDBs as Caffe's Data layer reads them: Datums under keys `%08d_name`, in the order in which they were put."""
+"""LMDBs for Caffe's Data layer: Datums under keys `%08d_name`, in ascending order."""
 
 from __future__ import annotations
 

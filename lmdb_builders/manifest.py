@@ -24,14 +24,14 @@ VERSION = 2  # raise it when the same sources and settings give other LMDBs; 1: 
 
 
 class Facts(NamedTuple):
-    """What the LMDBs of one scheme are made from."""
+    """What decides the content of one scheme's LMDBs."""
 
     common: dict
     splits: Dict[str, dict]
 
 
 def facts(dataset: DataSet, settings, found: Dict[str, Detection]) -> Dict[str, Facts]:
-    """By scheme, all that decides what its LMDBs hold; compared to tell whether they are still right."""
+    """Facts by scheme. LMDBs are up to date when theirs are equal to these."""
     common = {
         "version": VERSION,
         "crop_size": settings.profile.stored_size,
@@ -109,9 +109,9 @@ def publish(
     dataset: DataSet, crop: str, settings, staging: str, counts: Counter, lost: Sequence[Skipped], built: Sequence[str],
     wanted: Facts, started: float,
 ) -> List[str]:
-    """Move a scheme's finished LMDBs, of the splits `built`, to their place and record them. Returns "name count" of each.
+    """Move the finished LMDBs of one scheme and the splits `built` into place and record them. Returns "name count" of each.
 
-    These splits are taken out of the manifest first and put back last: in between, the next build would start again.
+    These splits leave the manifest first and come back last, so that a build killed in between is repeated.
     """
     folder = os.path.join(settings.output, crop)
     os.makedirs(folder, exist_ok=True)

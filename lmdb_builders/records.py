@@ -1,4 +1,4 @@
-"""What the data sets' readers hand on: one record a face, and the rows that could not become one."""
+"""What the readers of data sets return: one record per face, and the rows that were skipped."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class FaceRecord:
 
 
 class Skipped(NamedTuple):
-    """A row that is not in the LMDBs."""
+    """A row of a table that did not get into the LMDBs, and why."""
 
     split: str
     image: str
@@ -41,7 +41,7 @@ class Skipped(NamedTuple):
 
 @dataclass
 class DataSet:
-    """Everything a reader found."""
+    """All that a reader found in a data set's tables."""
 
     name: str  # "celeba" or "fotw"
     folder: str
@@ -50,7 +50,7 @@ class DataSet:
     skipped: List[Skipped] = field(default_factory=list)
     tables: Dict[str, str] = field(default_factory=dict)  # split -> the file whose lines `FaceRecord.line` counts
     sources: Dict[str, str] = field(default_factory=dict)  # annotation file, relative -> sha256
-    notes: List[str] = field(default_factory=list)  # worth telling, not wrong
+    notes: List[str] = field(default_factory=list)  # remarks for the user; not errors
     corrections: Dict[str, object] = field(default_factory=dict)  # of labels: {"sha256", "counts"} (corrections.py)
 
     def relative(self, path: str) -> str:
@@ -60,7 +60,7 @@ class DataSet:
         self.sources[self.relative(path)] = sha256_of(path)
 
     def skip(self, record: FaceRecord, reason: str) -> Skipped:
-        """The entry for a record that fell out later, in detection or cropping. Does not store it."""
+        """The entry of a record that failed later, in detection or cropping. It is returned, not stored."""
         return Skipped(record.split, record.image, self.tables[record.split], record.line, reason)
 
 
@@ -80,7 +80,7 @@ def read_lines(path: str) -> Iterator[str]:
 def read_cells(path: str) -> Iterator[Tuple[int, List[str]]]:
     """(line number, cells without the space around them) of each line of a CSV file that is not blank.
 
-    A row is one line: an unclosed quote spoils its own row and no other.
+    Each line is one row: an unclosed quote breaks that row only.
     """
     for number, line in enumerate(read_lines(path), 1):
         if line.strip():

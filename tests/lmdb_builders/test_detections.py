@@ -154,7 +154,7 @@ def test_a_users_file_is_left_alone(fotw, tmp_path):
     edited = path.read_text().replace(",0.9,", ",0.8,", 1)
     path.write_text(edited)
     found, origin = detect(dataset, str(path), use_dataset=False, factory=never, force=True)
-    assert "leaves alone" in origin and path.read_text() == edited
+    assert "it is used as it is" in origin and path.read_text() == edited
     assert found["smiles_trset/im_GenFex_00001.jpg"].numbers[4] == 0.8
 
 
