@@ -110,7 +110,9 @@ def layer_blobs(name: str, graph: "GraphProto") -> Dict[str, List[np.ndarray]]:
                 blobs[layer] = [tensors[tensor] for tensor in node.input[1:]]
             if not _fits(blobs[layer], shape):
                 found = [blob.shape for blob in blobs[layer]]
-                raise DetectorError(f"node {node_name!r}, for layer {layer!r}, has shapes {found}, expected {shape}, float32, finite")
+                raise DetectorError(
+                    f"node {node_name!r}, for layer {layer!r}, has shapes {found}, expected {shape}, float32, finite"
+                )
     except (KeyError, IndexError) as error:  # a name that is not there, a node without that input
         raise DetectorError(f"the graph has no {error}") from None
     return blobs

@@ -46,7 +46,7 @@ class InstallError(Exception):
 def get_parser():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--mirror", nargs="+", metavar="URL", dest="mirrors",
-                        help="Debian mirrors to try in order (default: those that this machine's apt uses, then Debian's archive)")
+                        help="Debian mirrors to try in order (default: those of this machine's apt, then Debian's archive)")
     parser.add_argument("--force", action="store_true", help="install again where it is already installed")
     return parser
 
