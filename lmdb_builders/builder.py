@@ -1,4 +1,4 @@
-"""One data set into the LMDBs of several crops: each photo is decoded once and cropped once a scheme."""
+"""Build the LMDBs of one data set for several crop schemes. Each photo is decoded once and cropped once per scheme."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import shutil
 import time
 from collections import Counter
 from dataclasses import dataclass
-from typing import Callable, Dict, List, NamedTuple, Tuple, Union
+from typing import Callable, Dict, Iterable, List, NamedTuple, Tuple, Union
 
 import numpy as np
 
 import recipe
-from lmdb_builders import manifest
+from lmdb_builders import adoption, manifest
 from lmdb_builders.crops import crop_face
 from lmdb_builders.detections import OK, Detection, detect, make_detector
 from lmdb_builders.errors import BuildError, ImageError
-from lmdb_builders.images import read_image
+from lmdb_builders.images import read_with_orientation
 from lmdb_builders.lmdb_writer import (
     COMPRESSED_SHARE, LmdbWriter, encode_crop, image_datum, labels_datum, record_key, stored_bytes,
 )
@@ -27,7 +27,7 @@ from lmdb_builders.records import UNUSABLE, DataSet, FaceRecord, Skipped
 
 @dataclass(frozen=True)
 class Settings:
-    """What a build is asked for."""
+    """Options of a build."""
 
     profile: recipe.Profile
     crops: Tuple[str, ...]  # schemes
@@ -53,7 +53,7 @@ class Listed(NamedTuple):
 
 
 def lmdb_names(dataset: DataSet, split: str) -> List[Tuple[str, int]]:
-    """Image LMDBs of a split: (name, position of the label that a face must have to be in it; -1: none is needed)."""
+    """Image LMDBs of a split: (name, index of the label that a face needs to be in it; -1: no label needed)."""
     if dataset.name == "celeba":
         return [(f"celeba_{split}", -1)]
     return [
@@ -61,51 +61,71 @@ def lmdb_names(dataset: DataSet, split: str) -> List[Tuple[str, int]]:
     ]
 
 
-def build_dataset(dataset: DataSet, settings: Settings, staging: str) -> None:
-    """Make the LMDBs of all schemes in `settings.crops` that are not there yet.
+def all_lmdb_names(dataset: DataSet, split: str) -> List[str]:
+    """All LMDBs of a split: those of images, and CelebA's with the forty labels beside them."""
+    images = [name for name, _ in lmdb_names(dataset, split)]
+    return images + ([f"celeba_{split}_labels"] if dataset.name == "celeba" else [])
 
-    Raises BuildError where too many faces are lost, a split is empty, or the disk is too small or fills.
+
+def build_dataset(dataset: DataSet, settings: Settings, staging: str) -> None:
+    """Build the LMDBs of `settings.crops` that are missing or out of date.
+
+    Raises BuildError when too many faces are lost, a split is empty, or the disk is too small or full.
     """
     started = time.monotonic()
     path = os.path.join(settings.output, "detections", f"{dataset.name}.csv")
     use_dataset = dataset.name == "celeba" and settings.celeba_landmarks == "dataset"
+    if not settings.force:
+        adoption.adopt(dataset, settings, path)
     found, origin = detect(
         dataset, path, use_dataset, settings.workers, settings.detector, settings.force, settings.progress
     )
     settings.say(f"{dataset.name}: {len(dataset.records)} faces listed; landmarks {origin}")
-    facts = manifest.facts(dataset, settings, path)
-    crops = [
-        crop for crop in settings.crops
-        if settings.force or not manifest.is_complete(os.path.join(settings.output, crop), dataset.name, facts[crop])
-    ]
-    for crop in settings.crops:
-        if crop not in crops:
-            folder = os.path.join(settings.output, crop)
-            settings.say(f"{dataset.name}: {folder} is complete for these sources and settings (FORCE=1 builds again)")
-    if not crops:
+    facts = manifest.facts(dataset, settings, found)
+    crops_of = missing_lmdbs(dataset, settings, facts)
+    if not crops_of:
         return
-    lost = list(dataset.skipped) + [
+    lost = [entry for entry in dataset.skipped if entry.split in crops_of] + [
         dataset.skip(record, found[record.image].status if record.image in found else "not in detections.csv")
         for record in dataset.records
-        if record.image not in found or found[record.image].status != OK
+        if record.split in crops_of and (record.image not in found or found[record.image].status != OK)
     ]
-    check_lost(dataset, lost, settings)
-    plan = {split: list_faces(dataset, split, found, settings.seed) for split in settings.splits}
-    check_disk(dataset, plan, crops, settings)
-    counts: Dict[str, Counter] = {crop: Counter() for crop in crops}
-    for split in settings.splits:
+    check_lost(dataset, lost, crops_of, settings.max_lost)
+    plan = {split: list_faces(dataset, split, found, settings.seed) for split in crops_of}
+    check_disk(dataset, plan, crops_of, settings)
+    counts: Dict[str, Counter] = {crop: Counter() for crop in settings.crops}
+    for split, crops in crops_of.items():
         lost += write_split(dataset, split, plan[split], crops, settings, staging, counts)
-    check_lost(dataset, lost, settings)
-    for crop in crops:
-        names = manifest.publish(dataset, crop, settings, staging, counts[crop], lost, facts[crop], started)
-        settings.say(f"{dataset.name}: {os.path.join(settings.output, crop)} " + ", ".join(names))
+    check_lost(dataset, lost, crops_of, settings.max_lost)
+    for crop in settings.crops:
+        built = [split for split, crops in crops_of.items() if crop in crops]
+        if built:
+            own = [entry for entry in lost if entry.split in built]
+            names = manifest.publish(dataset, crop, settings, staging, counts[crop], own, built, facts[crop], started)
+            settings.say(f"{dataset.name}: {os.path.join(settings.output, crop)} " + ", ".join(names))
+
+
+def missing_lmdbs(dataset: DataSet, settings: Settings, facts: Dict[str, manifest.Facts]) -> Dict[str, List[str]]:
+    """Split -> schemes for which its LMDBs must be built. Prints which are complete."""
+    crops_of: Dict[str, List[str]] = {split: [] for split in settings.splits}
+    for crop in settings.crops:
+        folder = os.path.join(settings.output, crop)
+        names = functools.partial(all_lmdb_names, dataset)
+        missing = settings.splits if settings.force else manifest.missing_splits(folder, dataset.name, facts[crop], names)
+        complete = [split for split in settings.splits if split not in missing]
+        if complete:
+            what = folder if not missing else f"{folder} ({', '.join(complete)})"
+            settings.say(f"{dataset.name}: {what} is complete for these sources and settings (FORCE=1 builds again)")
+        for split in missing:
+            crops_of[split].append(crop)
+    return {split: crops for split, crops in crops_of.items() if crops}
 
 
 def list_faces(dataset: DataSet, split: str, found: Dict[str, Detection], seed: int) -> List[Listed]:
-    """The split's faces in the order of the LMDBs: shuffled once, the same for every scheme and every rebuild.
+    """The split's faces in LMDB order: shuffled once, the same for every scheme and every rebuild.
 
-    A key's number is the position among the faces that the LMDB is meant for; one that fails later leaves a gap, as
-    with Caffe's converter, and moves no other key.
+    A key's number is the face's position among those listed for the LMDB. A face that fails later leaves a gap, as
+    with Caffe's converter; other keys do not change.
     """
     records = [record for record in dataset.records if record.split == split]
     numbers: Counter = Counter()
@@ -126,8 +146,7 @@ def list_faces(dataset: DataSet, split: str, found: Dict[str, Detection], seed: 
 def write_split(dataset, split, faces, crops, settings, staging, counts) -> List[Skipped]:
     """Write a split's LMDBs of all `crops` below `staging`; returns the faces that could not be cropped."""
     size, encode = settings.profile.stored_size, settings.encode
-    twin = dataset.name == "celeba"
-    names = [name for name, _ in lmdb_names(dataset, split)] + ([f"celeba_{split}_labels"] if twin else [])
+    names = all_lmdb_names(dataset, split)
     writers: Dict[Tuple[str, str], LmdbWriter] = {}
     lost: List[Skipped] = []
     work = functools.partial(crop_photo, dataset.folder, crops, size, encode)
@@ -157,7 +176,7 @@ def write_split(dataset, split, faces, crops, settings, staging, counts) -> List
 
 
 def put_face(dataset, face: Listed, data: bytes, size: int, encode: str, writers: Dict[str, LmdbWriter]) -> None:
-    """Put one crop into each LMDB of its split: with its task's label (FotW), or beside its forty labels (CelebA)."""
+    """Put one crop into each LMDB of its split, with its task's label (FotW) or its forty labels in a second LMDB (CelebA)."""
     positions = dict(lmdb_names(dataset, face.record.split))
     for name, key in face.keys:
         label = face.record.labels[positions[name]] if positions[name] >= 0 else 0
@@ -167,10 +186,11 @@ def put_face(dataset, face: Listed, data: bytes, size: int, encode: str, writers
 
 
 def crop_photo(folder: str, crops, size: int, encode: str, task) -> Union[List[bytes], str]:
-    """Work of one photo: what each scheme's Datum holds, or the reason why there is none."""
+    """Crop one photo: the data of each scheme's Datum, or the reason why it failed."""
     image, landmarks = task
     try:
-        pixels = read_image(os.path.join(folder, image))
+        pixels, orientation = read_with_orientation(os.path.join(folder, image))
+        landmarks = orientation.upright_points(landmarks)
         return [encode_crop(crop_face(pixels, landmarks, recipe.CROPS[crop], size), encode) for crop in crops]
     except ImageError as error:
         return f"unreadable: {error}"
@@ -186,34 +206,37 @@ def reasons(lost: List[Skipped]) -> str:
     )
 
 
-def check_lost(dataset: DataSet, lost: List[Skipped], settings: Settings) -> None:
-    """Raise BuildError where a split lost more than the allowed share of its rows."""
-    for split in settings.splits:
+def check_lost(dataset: DataSet, lost: List[Skipped], splits: Iterable[str], max_lost: float) -> None:
+    """Raise BuildError where one of `splits` lost more than the allowed share of its rows."""
+    for split in splits:
         gone = [entry for entry in lost if entry.split == split]
         skipped = sum(entry.split == split for entry in dataset.skipped)
         rows = skipped + sum(record.split == split for record in dataset.records)
-        if len(gone) > settings.max_lost * rows:
+        if len(gone) > max_lost * rows:
             raise BuildError(
                 f"{dataset.folder}: {len(gone)} of {rows} {split} faces are lost, more than --max-lost "
-                f"{settings.max_lost:g} allows: {reasons(gone)}"
+                f"{max_lost:g} allows: {reasons(gone)}"
             )
 
 
-def needed_bytes(dataset: DataSet, plan: Dict[str, List[Listed]], crops, settings: Settings) -> int:
-    """About how much the LMDBs will take; compressed ones by the share measured on real faces."""
+def needed_bytes(dataset: DataSet, plan: Dict[str, List[Listed]], crops_of: Dict[str, List[str]], settings) -> int:
+    """Estimated size of the LMDBs; for compressed images, from the ratio measured on real faces."""
     raw = 3 * settings.profile.stored_size ** 2 + 32
     image = stored_bytes(raw * COMPRESSED_SHARE[settings.encode])
     labels = stored_bytes(5 * len(dataset.label_names)) if dataset.name == "celeba" else 0
-    faces = sum(len(face.keys) for listed in plan.values() for face in listed)
-    return len(crops) * faces * (image + labels)
+    faces = sum(len(face.keys) * len(crops_of[split]) for split, listed in plan.items() for face in listed)
+    return faces * (image + labels)
 
 
-def check_disk(dataset: DataSet, plan, crops, settings: Settings) -> None:
-    """Say what the build will take, and refuse where the disk has less."""
-    needed = needed_bytes(dataset, plan, crops, settings)
+def check_disk(dataset: DataSet, plan, crops_of: Dict[str, List[str]], settings: Settings) -> None:
+    """Print the size of the build. Raises BuildError when the disk has less free space."""
+    needed = needed_bytes(dataset, plan, crops_of, settings)
     free = shutil.disk_usage(settings.output).free
-    images = sum(len(face.keys) for listed in plan.values() for face in listed)
-    text = f"{images} images x {len(crops)} ({', '.join(crops)}), about {needed / 1e9:.2f} GB"
+    parts = [
+        f"{sum(len(face.keys) for face in plan[split])} {split} images x {len(crops)} ({', '.join(crops)})"
+        for split, crops in crops_of.items()
+    ]
+    text = f"{', '.join(parts)}, about {needed / 1e9:.2f} GB"
     settings.say(f"{dataset.name}: writing {text}; {free / 1e9:.1f} GB are free")
     if needed > free:
         raise BuildError(

@@ -12,7 +12,8 @@ from dataclasses import replace
 from typing import Dict, Tuple
 
 from lmdb_builders.errors import BuildError
-from lmdb_builders.records import UNUSABLE, DataSet, file_sha256, read_cells
+from lmdb_builders.records import UNUSABLE, DataSet, read_cells
+from tools.fingerprints import sha256_of
 
 COLUMNS = ("image", "column", "label", "correction")
 VALUES = {"0": 0, "1": 1, "2": UNUSABLE}
@@ -38,7 +39,7 @@ def read(path: str) -> Dict[Tuple[str, str], Tuple[int, int, int]]:
 
 
 def apply(dataset: DataSet, path: str) -> None:
-    """Put the corrections of `path` into the training records of `dataset`, and count them for its manifest.
+    """Apply the corrections of `path` to the training records of `dataset`, and count them for its manifest.
 
     Raises BuildError where a row is of no training face, or the table says another label than the row: it was made for
     another table then.
@@ -62,6 +63,6 @@ def apply(dataset: DataSet, path: str) -> None:
         dataset.records[place] = replace(record, labels=bytes(labels))
         if label != correction:
             counts[f"{column} {label} to {correction}"] += 1
-    dataset.corrections = {"sha256": file_sha256(path), "counts": dict(sorted(counts.items()))}
+    dataset.corrections = {"sha256": sha256_of(path), "counts": dict(sorted(counts.items()))}
     dataset.notes.append(f"{sum(counts.values())} training labels corrected by {path}: "
                          + (", ".join(f"{name} {count}" for name, count in sorted(counts.items())) or "none"))

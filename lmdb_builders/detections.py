@@ -1,9 +1,10 @@
-"""detections.csv: which face of a photo is meant and where its five landmarks lie. Found once, cropped many times.
+"""detections.csv: the chosen face of each photo and its five landmarks. Detected once, used for every crop scheme.
 
-One row an image: image (relative to the data set's folder), x, y, width, height of the face's box, score, five
-landmarks, status. Pixels as stored in the file (EXIF orientation not applied). Status is "ok" or the reason why there
-is no face. A file that was edited or put there by hand is used as it is and never overwritten; beside a file that this
-module wrote lies <name>.json, by which it knows its own.
+One row per image: image (relative to the data set's folder), x, y, width, height of the face's box, score, five
+landmarks, status. Pixels as stored in the file, as in the data sets' own tables: a photo with an EXIF orientation is
+turned upright for the detector and for cropping, and its numbers with it. Status is "ok" or the reason why there is no
+face. A file that you wrote or edited is used as it is and never overwritten. The module recognizes its own files by
+<name>.json beside them.
 """
 
 from __future__ import annotations
@@ -13,15 +14,17 @@ import functools
 import itertools
 import json
 import os
-from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 import numpy as np
 
 from lmdb_builders.errors import BuildError, ImageError
 from lmdb_builders.files import write_json
-from lmdb_builders.images import read_image
+from lmdb_builders.images import read_orientation, read_with_orientation
+from lmdb_builders.orientation import Orientation
 from lmdb_builders.pool import ordered_map
-from lmdb_builders.records import DataSet, box_problem, file_sha256
+from lmdb_builders.records import DataSet, box_problem
+from tools.fingerprints import sha256_of
 from torchcaffe.storage import atomic_write
 
 OK, NO_FACE, NOT_AT_BOX = "ok", "no-face", "no-face: none of the faces found touches the annotated box"
@@ -40,12 +43,12 @@ class Detection(NamedTuple):
 
     @property
     def landmarks(self) -> np.ndarray:
-        """5 x 2 float32, recipe.FACE_TEMPLATE's order. Only where status is OK."""
-        return np.array(self.numbers[5:], dtype=np.float32).reshape(5, 2)
+        """5 x 2 float64, recipe.FACE_TEMPLATE's order, stored pixels. Only where status is OK."""
+        return np.array(self.numbers[5:], dtype=np.float64).reshape(5, 2)
 
 
 def make_detector():
-    """The detector that worker processes load when no other is asked for."""
+    """The default detector of worker processes."""
     os.environ.setdefault("GLOG_minloglevel", "1")  # Caffe's report of each layer is for training
     from detector import Detector
 
@@ -56,18 +59,21 @@ def detect(
     dataset: DataSet, path: str, use_dataset: bool, workers: int = 1, factory: Callable = make_detector,
     force: bool = False, progress: Callable = lambda answers, total, title: answers,
 ) -> Tuple[Dict[str, Detection], str]:
-    """Detections of all the data set's records, from the file `path` as far as it has them; the rest is made.
+    """Detections of all records of the data set: read from the file `path`, and computed where it has none.
 
     `use_dataset`: take the data set's own landmarks and boxes instead of running the detector that `factory` makes.
-    A run that was stopped goes on where it was; photos that could not be read are tried again.
-    Returns ({image: Detection}, a sentence on where they came from). Raises BuildError for a file that cannot be used.
+    A stopped run resumes; photos that could not be read are tried again.
+    Returns ({image: Detection}, a phrase that says where they came from). Raises BuildError for an unusable file.
     """
     mark = path + ".json"
     origin = _read_origin(mark)
-    settings = {"landmarks": "dataset" if use_dataset else "detector", "sources": dataset.sources}
+    settings = {"landmarks": "dataset" if use_dataset else "detector", "sources": dataset.sources, "upright": True}
     if os.path.exists(path) and _is_users(path, origin):
-        return read_detections(path), f"as they lie in {path}, which this program did not write and leaves alone"
+        return read_detections(path), f"from {path}, which you wrote or edited; it is used as it is"
     known = {} if force or not _same_origin(origin, settings) else _kept(path)
+    if known and not use_dataset and not origin.get("upright"):
+        turned = turned_images(dataset.folder, known, workers)
+        known = {image: detection for image, detection in known.items() if image not in turned}
     missing = [record for record in dataset.records if record.image not in known]
     if not missing and origin is not None and origin.get("sha256"):
         return known, f"read from {path}"
@@ -96,12 +102,12 @@ def detect(
             known[image] = detection
     rewrite(path, {record.image: known.pop(record.image) for record in dataset.records} | known)
     known = read_detections(path)
-    write_json(mark, {**settings, "sha256": file_sha256(path)})
+    write_json(mark, {**settings, "sha256": sha256_of(path)})
     return known, f"made from {'the data set' if use_dataset else 'the photos'} ({len(missing)} new), kept in {path}"
 
 
 def read_detections(path: str) -> Dict[str, Detection]:
-    """Read a detections.csv; columns by name, in any order. Raises BuildError for a file that is no such table.
+    """Read a detections.csv; columns by name, in any order. Raises BuildError for any other file.
 
     A row whose numbers are broken becomes a Detection whose status names the line.
     """
@@ -111,17 +117,17 @@ def read_detections(path: str) -> Dict[str, Detection]:
             reader = csv.DictReader(file)
             missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
             if missing:
-                raise BuildError(f"{path}: no column {', '.join(missing)}; remove the file and it is made again")
+                raise BuildError(f"{path}: no column {', '.join(missing)}; remove the file to detect again")
             for row in reader:
                 if row["image"]:  # a row that was cut off before it may belong to any photo
                     found[row["image"]] = _parse(row, reader.line_num)
     except (UnicodeDecodeError, csv.Error) as error:
-        raise BuildError(f"{path}: not a CSV file ({error}); remove it and it is made again") from None
+        raise BuildError(f"{path}: not a CSV file ({error}); remove it to detect again") from None
     return found
 
 
 def rewrite(path: str, detections: Dict[str, Detection]) -> None:
-    """Write a whole detections.csv, complete or not at all."""
+    """Write a detections.csv atomically."""
     with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
@@ -133,16 +139,29 @@ def _parse(row: Dict[str, str], line: int) -> Detection:
     if status != OK:
         return Detection(status or f"broken row: line {line} has no status")
     try:
-        numbers = tuple(float(row[name]) if row[name] or name not in NUMBERS[:5] else None for name in NUMBERS)
+        box = (float(row[name]) if row[name] else None for name in NUMBERS[:5])
+        numbers = (*box, *(_landmark(row[name]) for name in NUMBERS[5:]))
     except (TypeError, ValueError):
         return Detection(f"broken row: line {line} has a value that is not a number")
     return Detection(status, numbers)
 
 
 def _row(image: str, detection: Detection) -> list:
-    # Nine digits bring a float32 back exactly, so that training and prediction cut the very same crop.
-    numbers = ("" if value is None else f"{value:.9g}" for value in detection.numbers)
-    return [image, *numbers, detection.status]
+    return [image, *map(_digits, detection.numbers), detection.status]
+
+
+# Detector and data sets give float32: nine digits and _landmark bring it back exactly, so that training and prediction
+# cut the very same crop. In a photo that is turned, a stored coordinate is a side less a float32, and gets all digits.
+def _digits(value: Optional[float]) -> str:
+    if value is None:
+        return ""
+    short = f"{value:.9g}"
+    return short if float(np.float32(short)) == value else repr(value)
+
+
+def _landmark(text: str) -> float:
+    value = float(text)
+    return float(np.float32(value)) if float(f"{value:.9g}") == value else value
 
 
 def _read_origin(mark: str) -> Optional[dict]:
@@ -155,12 +174,12 @@ def _read_origin(mark: str) -> Optional[dict]:
 
 
 def _is_users(path: str, origin: Optional[dict]) -> bool:
-    """True for a file without our mark, and for one that was changed after we completed it."""
-    return origin is None or (origin.get("sha256") is not None and origin["sha256"] != file_sha256(path))
+    """True for a file that this module did not write, or that was edited since."""
+    return origin is None or (origin.get("sha256") is not None and origin["sha256"] != sha256_of(path))
 
 
 def _same_origin(origin: Optional[dict], settings: dict) -> bool:
-    """True where what was found before still holds: made the same way, from annotations that have not changed since."""
+    """True when earlier detections are still valid: same kind of landmarks, unchanged annotations."""
     if origin is None or origin.get("landmarks") != settings["landmarks"]:
         return False
     before = origin["sources"]
@@ -168,13 +187,24 @@ def _same_origin(origin: Optional[dict], settings: dict) -> bool:
 
 
 def _kept(path: str) -> Dict[str, Detection]:
-    """Rows of an own, perhaps unfinished file that need not be made again."""
+    """Valid rows of a file of ours, which may be incomplete."""
     if not os.path.exists(path):
         return {}
     return {
         image: detection for image, detection in read_detections(path).items()
         if not detection.status.startswith((UNREADABLE, "broken row"))
     }
+
+
+def turned_images(folder: str, images: Iterable[str], workers: int) -> Set[str]:
+    """Those of `images` that are not stored upright, by their headers."""
+    images = list(images)
+    turned = ordered_map(functools.partial(_is_turned, folder), images, workers, chunk=256)
+    return {image for image, is_turned in zip(images, turned) if is_turned}
+
+
+def _is_turned(folder: str, image: str) -> bool:
+    return not read_orientation(os.path.join(folder, image)).is_upright
 
 
 def _annotated(record) -> Detection:
@@ -184,43 +214,48 @@ def _annotated(record) -> Detection:
 
 @functools.lru_cache(maxsize=1)
 def _detector(factory: Callable):
-    """One detector a process."""
+    """One detector per process."""
     return factory()
 
 
 def _find_faces(folder: str, factory: Callable, tasks: Sequence[tuple]) -> List[Tuple[str, Detection]]:
-    """Work of some photos, (image, split, annotated box or None) each. They are read as the detector asks for them."""
+    """Detect the faces of some photos, given as (image, split, annotated box or None). Photos are read one at a time."""
     answers: Dict[str, Detection] = {}
-    asked = []  # what the detector was given: image, the box by which one of its faces is chosen, shape
+    inputs = []  # of the detector: image, the box by which one of its faces is chosen, shape, orientation
 
     def usable() -> Iterator[np.ndarray]:
         for image, split, box in tasks:
             try:
-                pixels = read_image(os.path.join(folder, image))
+                pixels, orientation = read_with_orientation(os.path.join(folder, image))
             except ImageError as error:
                 answers[image] = Detection(f"{UNREADABLE}{error}")
                 continue
             box = box if split != "test" else None
-            problem = box_problem(box, *pixels.shape[:2]) if box is not None else None
+            problem = box_problem(box, orientation.height, orientation.width) if box is not None else None
             if problem:
                 answers[image] = Detection(f"bad box: {problem}")
             else:
-                asked.append((image, box, pixels.shape))
+                inputs.append((image, box, pixels.shape, orientation))
                 yield pixels
 
     for number, faces in enumerate(_detector(factory).detect_all(usable())):
-        image, box, shape = asked[number]
-        answers[image] = _chosen(faces, box, shape)
+        image, box, shape, orientation = inputs[number]
+        answers[image] = _chosen(faces, box, shape, orientation)
     return [(image, answers[image]) for image, _, _ in tasks]
 
 
-def _chosen(faces: Sequence, box: Optional[tuple], shape: Tuple[int, ...]) -> Detection:
-    """The face nearest the annotated box in training, nearest the center in testing, without `box` (section 4)."""
-    from detector import nearest_to_box, nearest_to_center, overlap
+def _chosen(faces: Sequence, box: Optional[tuple], shape: Tuple[int, ...], orientation: Orientation) -> Detection:
+    """The face nearest the annotated box in training, nearest the center in testing, without `box` (section 4).
 
+    `faces` and `shape` are of the upright photo; `box` and the answer are in stored pixels.
+    """
+    from detector import iou, nearest_to_box, nearest_to_center
+
+    box = orientation.upright_box(box) if box is not None else None
     face = nearest_to_center(faces, shape) if box is None else nearest_to_box(faces, box)
     if face is None:
         return Detection(NO_FACE)
-    if box is not None and overlap(face.box, box) == 0:
+    if box is not None and iou(face.box, box) == 0:
         return Detection(NOT_AT_BOX)  # another person: the label does not belong to this face
-    return Detection(OK, tuple(float(value) for value in (*face.box, face.score, *face.landmarks.ravel())))
+    numbers = (*orientation.stored_box(face.box), face.score, *orientation.stored_points(face.landmarks).ravel())
+    return Detection(OK, tuple(float(value) for value in numbers))

@@ -1,8 +1,8 @@
-"""What can be wrong with the data. Each message is one line that names the file and, where there is one, the remedy."""
+"""Errors in the data. Each message is one line that names the file and, if there is one, the remedy."""
 
 
 class BuildError(Exception):
-    """The build cannot go on: a missing file or column, a full disk, too many faces lost."""
+    """The build cannot continue: a missing file or column, a full disk, too many faces lost."""
 
 
 class ImageError(Exception):

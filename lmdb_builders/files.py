@@ -1,9 +1,8 @@
-"""Files and folders that are complete or not there."""
+"""Atomic writes of files and folders, and the lock of a build."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import json
 import os
@@ -13,8 +12,6 @@ from typing import Iterator
 from lmdb_builders.errors import BuildError
 from torchcaffe.storage import atomic_write
 
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
 
 def write_json(path: str, value) -> None:
     with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
@@ -23,7 +20,7 @@ def write_json(path: str, value) -> None:
 
 
 def replace_folder(source: str, target: str) -> None:
-    """Move the folder `source` to `target`; an older `target` goes only after the new one is complete."""
+    """Move the folder `source` to `target`. An existing `target` is removed after the move, not before."""
     old = f"{source}.old"
     if os.path.isdir(target):
         os.rename(target, old)
@@ -33,9 +30,9 @@ def replace_folder(source: str, target: str) -> None:
 
 @contextlib.contextmanager
 def sole_builder(folder: str) -> Iterator[str]:
-    """Hold `folder` for one build at a time and yield an empty staging folder in it, which is removed at the end.
+    """Lock `folder` for one build and yield an empty staging folder in it, which is removed at the end.
 
-    One that a killed build left is removed first. Raises BuildError where another build holds `folder`.
+    What a killed build left there is removed first. Raises BuildError when another build holds the lock.
     """
     os.makedirs(folder, exist_ok=True)
     staging = os.path.join(folder, ".building")
@@ -56,6 +53,6 @@ def disk_full(path: str, error: Exception) -> BuildError:
     """The one-line error for a disk that filled while `path` was written."""
     free = shutil.disk_usage(os.path.dirname(os.path.abspath(path))).free
     return BuildError(
-        f"{path}: the disk is full ({free / 1e9:.1f} GB free; {error}). Nothing half-written is left; "
+        f"{path}: the disk is full ({free / 1e9:.1f} GB free; {error}). Incomplete files were removed; "
         "free space, or build one scheme at a time (CROP=scheme1) or compressed (ENCODE=jpg)"
     )

@@ -1,76 +1,77 @@
-"""Reading a photo safely: one function for builders and prediction, so that both see the same pixels."""
+"""Reading a photo safely and upright: one function for builders and prediction, so that both see the same pixels."""
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import warnings
-from typing import Iterator
+from typing import Tuple
 
 import numpy as np
 
 from lmdb_builders.errors import ImageError
+from lmdb_builders.orientation import SWAPPED, Orientation
 from torchcaffe import memory
 from torchcaffe.image_file import (
-    BYTES_A_PIXEL, FORMATS, ImageFileError, check_jpeg, check_size, let_pillow_open, megapixels_limit,
-    read_image_file,
+    BYTES_A_PIXEL, FORMATS, ImageFileError, check_jpeg, check_size, open_image, read_image_file,
 )
 
 SIDE_LIMIT = 32_766  # cv2.warpAffine addresses pixels with 16 bits
 
 
-def read_image(path, apply_orientation: bool = False) -> np.ndarray:
-    """Read an image file as H x W x 3 uint8, BGR, 0..255.
+def read_image(path) -> np.ndarray:
+    """Read an image file as H x W x 3 uint8, BGR, 0..255, turned upright by its EXIF orientation.
 
     Gray, palette, CMYK and 16-bit images become 8-bit color (16 bits keep their high byte, as in OpenCV); an alpha
     channel is dropped, as OpenCV and Caffe do. Of an animation, the first frame is read.
 
-    `apply_orientation`: turn the photo upright by its EXIF tag. Prediction does; the builders do not, because the
-    data sets' boxes and landmarks count pixels as they are stored.
-
     Raises ImageError (text: the reason) for anything that is not a whole image of at most
     image_file.MEGAPIXELS_LIMIT megapixels; the size is taken from the header, before any pixel is decoded.
     """
+    return read_with_orientation(path)[0]
+
+
+def read_with_orientation(path) -> Tuple[np.ndarray, Orientation]:
+    """read_image's pixels, and the turn that annotations in stored pixels need too. Raises ImageError."""
     path = os.fspath(path)
     _check_file(path)
-    with _image_errors():
+    try:
         content = read_image_file(path)
-    return decode_image(content, apply_orientation)
+    except (ImageFileError, OSError, ValueError) as error:
+        reason = error if isinstance(error, ImageFileError) else f"cannot be opened: {error}"
+        raise ImageError(str(reason)) from None
+    return _decode(content)
 
 
-def decode_image(content: bytes, apply_orientation: bool = False) -> np.ndarray:
-    """The same from the bytes of an image file."""
+def decode_image(content: bytes) -> np.ndarray:
+    """read_image from the bytes of an image file."""
+    return _decode(content)[0]
+
+
+def read_orientation(path) -> Orientation:
+    """Orientation of an image file by its header alone; upright where it is no image. Raises nothing."""
     from PIL import Image
 
-    with _image_errors(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata, and its own, lower, size warning
-        let_pillow_open()
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            _check_before_decoding(image, content)
-            image.load()
-            return _to_bgr(_upright(image) if apply_orientation else image)
-
-
-@contextlib.contextmanager
-def _image_errors() -> Iterator[None]:
-    """Whatever reading or decoding an image raises, as an ImageError of one line."""
-    from PIL import Image, UnidentifiedImageError
-
+    if not os.path.isfile(path):  # a pipe may never begin
+        return Orientation()
     try:
-        yield
-    except ImageError:
-        raise
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=FORMATS) as image:
+                check_size(*image.size)  # a PNG without EXIF is decoded to look for it at its end
+                return _orientation(image)
+    except Exception:  # what cannot be opened fails when it is read as a photo, with its reason
+        return Orientation()
+
+
+def _decode(content: bytes) -> Tuple[np.ndarray, Orientation]:
+    try:
+        with open_image(content) as image:
+            _check_before_decoding(image, content)
+            orientation = _orientation(image)
+            image.load()
+            return _to_bgr(_upright(image, orientation)), orientation
     except ImageFileError as error:
         raise ImageError(str(error)) from None
-    except UnidentifiedImageError:
-        raise ImageError(f"not an image of a known format ({', '.join(FORMATS)})") from None
-    except Image.DecompressionBombError:
-        raise ImageError(f"more than the limit of {megapixels_limit():g} megapixels") from None
-    except MemoryError:
-        raise ImageError("not enough memory to decode it") from None
-    except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error ... on broken bytes
-        raise ImageError(f"cannot be decoded: {' '.join(str(error).split()) or type(error).__name__}") from None
 
 
 def _check_file(path: str) -> None:
@@ -88,31 +89,49 @@ def _check_file(path: str) -> None:
 
 
 def _check_before_decoding(image, content: bytes) -> None:
-    """Raise ImageError or ImageFileError for an opened image whose pixels would take too much memory or time."""
+    """Raise ImageFileError for an opened image whose pixels would take too much memory or time."""
     width, height = image.size
-    check_size(width, height)
     if max(width, height) > SIDE_LIMIT:
-        raise ImageError(f"{width} x {height} pixels: a side is longer than the limit of {SIDE_LIMIT}")
-    memory.require(BYTES_A_PIXEL * width * height, f"decoding {width} x {height} pixels", ImageError)
+        raise ImageFileError(f"{width} x {height} pixels: a side is longer than the limit of {SIDE_LIMIT}")
+    memory.require(BYTES_A_PIXEL * width * height, f"decoding {width} x {height} pixels", ImageFileError)
     if image.format in ("JPEG", "MPO"):
         check_jpeg(content)
 
 
-def _upright(image):
-    """A loaded Pillow image turned as its EXIF tag says; as it is where its EXIF is damaged.
+def _orientation(image) -> Orientation:
+    """Orientation of an opened Pillow image that is not loaded yet; upright where its EXIF is damaged.
 
-    ImageOps.exif_transpose also writes the other tags anew, and refuses a whole photo for a date that is a number.
+    Only this tag is looked at: ImageOps.exif_transpose refuses a whole photo for a date that is a number.
     """
-    from PIL import ExifTags, Image
+    from PIL import ExifTags
+
+    width, height = image.size
+    try:
+        tag = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # whatever Pillow's reader stumbles over
+        tag = None
+    if tag not in range(2, 9):
+        return Orientation(1, width, height)
+    if _turns_itself(image) and tag in SWAPPED:
+        width, height = height, width  # Pillow states the size of the turned picture
+    return Orientation(int(tag), width, height)
+
+
+def _turns_itself(image) -> bool:
+    """True where Pillow turns the picture when it is loaded: in TIFF, orientation is a part of the format."""
+    return image.format == "TIFF"
+
+
+def _upright(image, orientation: Orientation):
+    """A loaded Pillow image turned upright."""
+    from PIL import Image
 
     turns = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
              5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
              8: Image.Transpose.ROTATE_90}  # fmt: skip
-    try:
-        turn = turns.get(image.getexif().get(ExifTags.Base.Orientation))
-    except Exception:  # whatever Pillow's reader stumbles over
-        turn = None
-    return image if turn is None else image.transpose(turn)
+    if orientation.is_upright or _turns_itself(image):
+        return image
+    return image.transpose(turns[orientation.tag])
 
 
 def _to_bgr(image) -> np.ndarray:
@@ -133,5 +152,5 @@ def _to_bgr(image) -> np.ndarray:
 
 def _sixteen_bits_to_eight(gray: np.ndarray, mode: str) -> np.ndarray:
     if mode == "F" or gray.min(initial=0) < 0 or gray.max(initial=0) > 65_535:
-        raise ImageError(f"pixels of type {mode} are outside 0..65535: the brightness scale is unknown")
+        raise ImageFileError(f"pixels of type {mode} are outside 0..65535: the brightness scale is unknown")
     return (gray.astype(np.uint16) >> 8).astype(np.uint8)

@@ -1,22 +1,19 @@
-"""LMDBs as Caffe's Data layer reads them: Datums under keys `%08d_name`, in the order in which they were put."""
+"""LMDBs for Caffe's Data layer: Datums under keys `%08d_name`, in ascending order."""
 
 from __future__ import annotations
 
-import errno
 import os
-from typing import List, Optional, Tuple
 
-import lmdb
 import numpy as np
 
 from lmdb_builders.errors import BuildError
-from lmdb_builders.files import DISK_FULL, disk_full
+from lmdb_builders.files import disk_full
 from lmdb_builders.preprocess import to_planes
+from torchcaffe.database import DiskFullError, Writer
 
 ENCODINGS = ("raw", "jpg", "png")
 JPEG_QUALITY = 95  # OpenCV's default, which Caffe's converter uses
-FIRST_MAP_SIZE = 64 << 20  # bytes; doubled whenever it is full
-COMMIT_BYTES = 1 << 20  # small: memory for more is asked of the system anew each time, which takes three times as long
+FIRST_MAP_SIZE = 64 << 20  # bytes
 PAGE = 4096  # of LMDB's file
 # Bytes of an image as a share of its raw bytes, above what crops of real faces took: at 64 pixels jpg 0.23 and png
 # 0.71 in the largest scheme, less at 224 pixels (0.11 and 0.5).
@@ -68,61 +65,15 @@ def stored_bytes(value_bytes: float) -> int:
     return -(-(int(value_bytes) + 16) // PAGE) * PAGE + overhead
 
 
-class LmdbWriter:
-    """Writes a new LMDB folder, records in ascending order of keys.
+class LmdbWriter(Writer):
+    """Writes a new LMDB folder, and the folders it lies in, records in ascending order of keys. Raises BuildError."""
 
-    The map grows when full. Raises BuildError where the disk is full; then, as always, who owns the folder removes it.
-    """
+    ascending = True
 
     def __init__(self, folder: str, map_size: int = FIRST_MAP_SIZE):
-        os.makedirs(folder)
-        self.folder = folder
-        self.count = 0
-        self._pending: List[Tuple[bytes, bytes]] = []
-        self._pending_bytes = 0
-        # Nothing reads the LMDB before it is complete, so it is synced once, in close().
-        self._environment: Optional[lmdb.Environment] = lmdb.open(folder, map_size=map_size, sync=False, mode=0o644)
+        os.makedirs(os.path.dirname(os.path.abspath(folder)), exist_ok=True)
+        self._open(folder, 0o777, map_size, mode=0o644)
 
-    def put(self, key: bytes, value: bytes) -> None:
-        self._pending.append((key, value))
-        self._pending_bytes += len(value)
-        self.count += 1
-        if self._pending_bytes >= COMMIT_BYTES:
-            self._commit()
-
-    def close(self) -> None:
-        """Write what is pending, and wait until the disk has it."""
-        try:
-            self._commit()
-            self._environment.sync(True)
-        except lmdb.Error as error:
-            raise disk_full(self.folder, error) if _is_disk_full(error) else error
-        finally:
-            self.abandon()
-
-    def abandon(self) -> None:
-        """Let go of the files without writing what is pending."""
-        if self._environment is not None:
-            self._environment.close()
-            self._environment = None
-
-    def _commit(self) -> None:
-        while True:
-            try:
-                with self._environment.begin(write=True) as transaction:
-                    for key, value in self._pending:
-                        if not transaction.put(key, value, append=True):
-                            raise BuildError(f"{self.folder}: key {key!r} is not greater than the one before it")
-                break
-            except lmdb.MapFullError:
-                self._environment.set_mapsize(2 * self._environment.info()["map_size"])
-            except lmdb.Error as error:
-                raise disk_full(self.folder, error) if _is_disk_full(error) else error
-        self._pending.clear()
-        self._pending_bytes = 0
-
-
-def _is_disk_full(error: lmdb.Error) -> bool:
-    """True for the system's "disk full", which LMDB passes on as text, and for the EIO that it makes of a cut write."""
-    text = str(error)
-    return any(os.strerror(number) in text for number in (*DISK_FULL, errno.EIO))
+    def _error(self, problem):
+        error = super()._error(problem)
+        return disk_full(self.path, problem) if isinstance(error, DiskFullError) else error

@@ -1,40 +1,73 @@
-"""manifest.json of a scheme: what lies in its LMDBs, from which sources, and what was left out and why."""
+"""manifest.json of a scheme: what lies in its LMDBs, from which sources, and what was left out and why.
+
+Per data set: "facts" decide the LMDBs of all splits, "split_facts" those of one split. A split's LMDBs are built again
+when one of the two differs, whatever happens to the other splits.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
 from collections import Counter
 from dataclasses import asdict
-from typing import Dict, List
+from typing import Callable, Dict, Iterable, List, NamedTuple, Sequence
 
 import recipe
+from lmdb_builders.detections import OK, Detection
 from lmdb_builders.files import replace_folder, write_json
-from lmdb_builders.records import UNUSABLE, DataSet, Skipped, file_sha256
+from lmdb_builders.records import SPLITS, UNUSABLE, DataSet, Skipped
 
 FILE = "manifest.json"
-VERSION = 1  # raise it when the same sources and settings give other LMDBs
+VERSION = 2  # raise it when the same sources and settings give other LMDBs; 1: photos not turned upright
 
 
-def facts(dataset: DataSet, settings, detections: str) -> Dict[str, dict]:
-    """By scheme, all that decides what its LMDBs hold; compared to tell whether they are still right."""
+class Facts(NamedTuple):
+    """What decides the content of one scheme's LMDBs."""
+
+    common: dict
+    splits: Dict[str, dict]
+
+
+def facts(dataset: DataSet, settings, found: Dict[str, Detection]) -> Dict[str, Facts]:
+    """Facts by scheme. LMDBs are up to date when theirs are equal to these."""
     common = {
         "version": VERSION,
-        "sources": dataset.sources,
-        "detections_sha256": file_sha256(detections),
-        "splits": list(settings.splits),
         "crop_size": settings.profile.stored_size,
         "face_template": [list(point) for point in recipe.FACE_TEMPLATE],
         "encode": settings.encode,
         "seed": settings.seed,
         "labels": list(dataset.label_names),
     }
-    if dataset.corrections:
-        common["corrections_sha256"] = dataset.corrections["sha256"]
+    splits = {split: _split_facts(dataset, split, found) for split in settings.splits}
     return {
-        crop: {**common, "geometry": json.loads(json.dumps(asdict(recipe.CROPS[crop])))} for crop in settings.crops
+        crop: Facts({**common, "geometry": json.loads(json.dumps(asdict(recipe.CROPS[crop])))}, splits)
+        for crop in settings.crops
     }
+
+
+def _split_facts(dataset: DataSet, split: str, found: Dict[str, Detection]) -> dict:
+    """Facts of a split: its rows (image, labels, landmarks) and the rows left out, in order, as one hash."""
+    digest, rows = hashlib.sha256(), 0
+    for record in dataset.records:
+        if record.split == split:
+            detection = found.get(record.image)
+            usable = detection is not None and detection.status == OK
+            digest.update(json.dumps([record.image, list(record.labels), usable]).encode())
+            digest.update(detection.landmarks.astype("<f8").tobytes() if usable else b"")
+            rows += 1
+    skipped = [list(entry) for entry in dataset.skipped if entry.split == split]
+    digest.update(json.dumps(skipped).encode())
+    found_facts = {"rows": rows + len(skipped), "rows_sha256": digest.hexdigest()}
+    if split == "train" and dataset.corrections:
+        found_facts["corrections_sha256"] = dataset.corrections["sha256"]
+    return found_facts
+
+
+def split_of(lmdb_name: str) -> str:
+    """Split of an LMDB by its name: val of fotw_gender_val, train of celeba_train_labels; empty where it names none."""
+    return next((part for part in lmdb_name.split("_") if part in SPLITS), "")
 
 
 def read(folder: str) -> dict:
@@ -47,52 +80,105 @@ def read(folder: str) -> dict:
         return {}
 
 
-def is_complete(folder: str, dataset: str, wanted: dict) -> bool:
-    """True where the data set's LMDBs lie in `folder`, made from the same sources by the same settings."""
+def read_entry(folder: str, dataset: str) -> dict:
+    """The data set's entry in a manifest of this version's form; empty where there is none."""
     entry = read(folder).get(dataset)
-    images = entry.get("images") if isinstance(entry, dict) else None
-    return isinstance(images, dict) and entry.get("facts") == wanted and all(
-        os.path.isfile(os.path.join(folder, name, "data.mdb")) for name in images
-    )
+    sound = isinstance(entry, dict) and all(
+        isinstance(entry.get(key), dict) for key in ("facts", "split_facts", "images", "rows", "unusable_labels")
+    ) and isinstance(entry.get("skipped"), list)
+    return entry if sound and all(isinstance(row, dict) for row in entry["skipped"]) else {}
 
 
-def publish(dataset: DataSet, crop: str, settings, staging: str, counts: Counter, lost, wanted, started) -> List[str]:
-    """Move a scheme's finished LMDBs to their place and record them. Returns "name count" of each.
+def missing_splits(folder: str, dataset: str, wanted: Facts, names: Callable[[str], Iterable[str]]) -> List[str]:
+    """Splits of `wanted` whose LMDBs, `names(split)`, are not in `folder`, or not made from these facts."""
+    entry = read_entry(folder, dataset)
+    if not entry or entry["facts"] != wanted.common:
+        return list(wanted.splits)
+    return [
+        split for split, split_facts in wanted.splits.items()
+        if entry["split_facts"].get(split) != split_facts
+        or not all(name in entry["images"] and _has_lmdb(folder, name) for name in names(split))
+    ]
 
-    The entry is taken out of the manifest first and put back last: in between, the next build would start again.
+
+def _has_lmdb(folder: str, name: str) -> bool:
+    return os.path.isfile(os.path.join(folder, name, "data.mdb"))
+
+
+def publish(
+    dataset: DataSet, crop: str, settings, staging: str, counts: Counter, lost: Sequence[Skipped], built: Sequence[str],
+    wanted: Facts, started: float,
+) -> List[str]:
+    """Move the finished LMDBs of one scheme and the splits `built` into place and record them. Returns "name count" of each.
+
+    These splits leave the manifest first and come back last, so that a build killed in between is repeated.
     """
     folder = os.path.join(settings.output, crop)
     os.makedirs(folder, exist_ok=True)
+    before = read_entry(folder, dataset.name)
+    kept = [split for split in before["split_facts"] if split not in built] if before.get("facts") == wanted.common else []
     content = read(folder)
     if content.pop(dataset.name, None) is not None:
-        write_json(os.path.join(folder, FILE), content)
+        write_json(os.path.join(folder, FILE), {**content, **({dataset.name: only(before, kept)} if kept else {})})
     for name in counts:
         replace_folder(os.path.join(staging, crop, name), os.path.join(folder, name))
     content = {"scheme": crop, "profile": settings.profile.name, **content}
-    content[dataset.name] = _entry(dataset, settings, counts, lost, wanted, started)
+    entry = _entry(dataset, settings, counts, lost, built, wanted, started)
+    content[dataset.name] = _merged(only(before, kept), entry) if kept else entry
     write_json(os.path.join(folder, FILE), content)
     return [f"{name} {count}" for name, count in counts.items()]
 
 
-def _entry(dataset: DataSet, settings, counts: Counter, lost: List[Skipped], wanted: dict, started: float) -> dict:
-    unusable = {
-        name: sum(record.labels[position] == UNUSABLE for record in dataset.records)
-        for position, name in enumerate(dataset.label_names)
-    }
+def _entry(dataset: DataSet, settings, counts: Counter, lost, built: Sequence[str], wanted: Facts, started: float) -> dict:
+    """What is recorded of the splits `built`."""
     return {
         "folder": os.path.abspath(dataset.folder),
         "images": dict(counts),
-        "rows": {
-            split: sum(record.split == split for record in dataset.records)
-            + sum(entry.split == split for entry in dataset.skipped)
-            for split in settings.splits
-        },
-        "skipped_reasons": dict(Counter(entry.reason for entry in lost).most_common()),
+        "rows": {split: wanted.splits[split]["rows"] for split in built},
+        "skipped_reasons": _reasons(entry.reason for entry in lost),
         "skipped": [entry._asdict() for entry in lost],
-        "unusable_labels": {name: count for name, count in unusable.items() if count},
+        "unusable_labels": {split: unusable_labels(dataset, split) for split in built},
         "corrected_labels": dataset.corrections.get("counts", {}),
         "notes": dataset.notes,
         "seconds": round(time.monotonic() - started, 1),
         "built": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "facts": wanted,
+        "sources": dataset.sources,
+        "facts": wanted.common,
+        "split_facts": {split: wanted.splits[split] for split in built},
     }
+
+
+def unusable_labels(dataset: DataSet, split: str) -> Dict[str, int]:
+    """Label -> how many of the split's faces have none that can be used, where there are any."""
+    counts = Counter(
+        name for record in dataset.records if record.split == split
+        for name, label in zip(dataset.label_names, record.labels) if label == UNUSABLE
+    )
+    return dict(sorted(counts.items()))
+
+
+def only(entry: dict, splits: Sequence[str]) -> dict:
+    """An entry without the splits that are not among `splits`."""
+    skipped = [row for row in entry["skipped"] if row.get("split") in splits]
+    return {
+        **entry,
+        "images": {name: count for name, count in entry["images"].items() if split_of(name) in splits},
+        "skipped_reasons": _reasons(row.get("reason") for row in skipped),
+        "skipped": skipped,
+        **{key: {split: value for split, value in entry[key].items() if split in splits}
+           for key in ("rows", "unusable_labels", "split_facts")},
+    }
+
+
+def _merged(kept: dict, built: dict) -> dict:
+    """The entry of the splits built now and of those that are kept."""
+    skipped = kept["skipped"] + built["skipped"]
+    return {
+        **built, "skipped_reasons": _reasons(row.get("reason") for row in skipped), "skipped": skipped,
+        **{key: {**kept[key], **built[key]} for key in ("images", "rows", "unusable_labels", "split_facts")},
+        "sources": {**kept.get("sources", {}), **built["sources"]},
+    }
+
+
+def _reasons(reasons: Iterable[str]) -> Dict[str, int]:
+    return dict(Counter(map(str, reasons)).most_common())

@@ -1,4 +1,4 @@
-"""From crops to a net's input: the one definition that LMDBs, prediction and evaluation share."""
+"""From crops to a net's input: one definition for LMDBs, prediction and evaluation."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
-"""What the data sets' readers hand on: one record a face, and the rows that could not become one."""
+"""What the readers of data sets return: one record per face, and the rows that were skipped."""
 
 from __future__ import annotations
 
 import csv
-import hashlib
 import math
 import os
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
 import numpy as np
 
 from lmdb_builders.errors import BuildError
+from tools.fingerprints import sha256_of
 
 UNUSABLE = 2  # a label that is neither 0 nor 1; FotW itself writes 2 for "undetermined"
 SPLITS = ("train", "val", "test")
@@ -30,7 +30,7 @@ class FaceRecord:
 
 
 class Skipped(NamedTuple):
-    """A row that is not in the LMDBs."""
+    """A row of a table that did not get into the LMDBs, and why."""
 
     split: str
     image: str
@@ -41,7 +41,7 @@ class Skipped(NamedTuple):
 
 @dataclass
 class DataSet:
-    """Everything a reader found."""
+    """All that a reader found in a data set's tables."""
 
     name: str  # "celeba" or "fotw"
     folder: str
@@ -50,26 +50,18 @@ class DataSet:
     skipped: List[Skipped] = field(default_factory=list)
     tables: Dict[str, str] = field(default_factory=dict)  # split -> the file whose lines `FaceRecord.line` counts
     sources: Dict[str, str] = field(default_factory=dict)  # annotation file, relative -> sha256
-    notes: List[str] = field(default_factory=list)  # worth telling, not wrong
+    notes: List[str] = field(default_factory=list)  # remarks for the user; not errors
     corrections: Dict[str, object] = field(default_factory=dict)  # of labels: {"sha256", "counts"} (corrections.py)
 
     def relative(self, path: str) -> str:
         return os.path.relpath(path, self.folder).replace(os.sep, "/")
 
     def add_source(self, path: str) -> None:
-        self.sources[self.relative(path)] = file_sha256(path)
+        self.sources[self.relative(path)] = sha256_of(path)
 
     def skip(self, record: FaceRecord, reason: str) -> Skipped:
-        """The entry for a record that fell out later, in detection or cropping. Does not store it."""
+        """The entry of a record that failed later, in detection or cropping. It is returned, not stored."""
         return Skipped(record.split, record.image, self.tables[record.split], record.line, reason)
-
-
-def file_sha256(path: str) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def read_lines(path: str) -> Iterator[str]:
@@ -88,7 +80,7 @@ def read_lines(path: str) -> Iterator[str]:
 def read_cells(path: str) -> Iterator[Tuple[int, List[str]]]:
     """(line number, cells without the space around them) of each line of a CSV file that is not blank.
 
-    A row is one line: an unclosed quote spoils its own row and no other.
+    Each line is one row: an unclosed quote breaks that row only.
     """
     for number, line in enumerate(read_lines(path), 1):
         if line.strip():

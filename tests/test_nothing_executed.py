@@ -32,6 +32,7 @@ ALLOWED = {  # (file, call): why
     ("tools/solve.py", "import_module"): "the engine's name, from tools/child.py and tools/ranks.py",
     ("torchcaffe/export.py", "import_module"): "onnx or safetensors, named by the program",
     ("tools/vgg_face_ports.py", "load"): "onnx's, a protobuf message and numbers",
+    ("detector/convert.py", "load"): "onnx's, the same, without external data",
     ("benchmarks/ranks.py", "load"): "numpy's, of its own arrays; it unpickles nothing unless told to",
     ("benchmarks/child.py", "import_module"): "modules of benchmarks, named by them",
 }

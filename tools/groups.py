@@ -167,7 +167,7 @@ def answer(
     """A Row for each face of photos that are made `gray` and `shrink` times smaller first, with a progress bar."""
     from tqdm import tqdm
 
-    from detector import nearest_to_box, overlap
+    from detector import iou, nearest_to_box
     from tools.photos import read
 
     photos = pipeline.predict_photos((changed(read(path), gray, shrink) for path, _, _ in faces), all_faces=True)
@@ -180,7 +180,7 @@ def answer(
         x, y, width, height = (value / shrink for value in record.box or (0.0, 0.0, 0.0, 0.0))
         box = (x, y, width, height)
         face = nearest_to_box([one.face for one in by_face.values() if one.face is not None], box)
-        if face is None or photo.pixels is None or overlap(face.box, box) == 0:  # another face of the photo
+        if face is None or photo.pixels is None or iou(face.box, box) == 0:  # another face of the photo
             yield Row(**known)
             continue
         ones = by_face[id(face)].ones

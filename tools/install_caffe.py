@@ -2,8 +2,9 @@
 
     make caffe                                  # or: python tools/install_caffe.py [--mirror http://...]
 
-Needs apt-get and dpkg-deb, which every Debian and Ubuntu has. Elsewhere: docker build -f docker/caffe.Dockerfile .
-The packages are fetched from the mirror that this machine's apt uses and are checked by apt against Debian's keys.
+Needs apt and dpkg-deb, which every Debian and Ubuntu has. Elsewhere: docker build -f docker/caffe.Dockerfile .
+The packages are fetched from the mirror that this machine's apt uses, then from Debian's archive, where releases go
+after the end of their support. tools/caffe_packages.lock holds the SHA-256 of each; any mirror will do.
 `.caffe/python` then starts Debian's Python 3.9 with pycaffe, `.caffe/caffe` Caffe's command line.
 """
 
@@ -16,20 +17,16 @@ import re
 import shutil
 import subprocess
 import sys
+import urllib.parse
+from typing import List, Optional, Sequence, Tuple
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TARGET = os.path.join(ROOT, ".caffe")
-PACKAGES = (
-    "python3-caffe",
-    "caffe",
-    "libopenblas0-pthread",
-    "python3-lmdb",
-    "python3-opencv",
-    "python3-skimage",
-    "python3-pytest",
-)
-SUITE = "bullseye"
-KEYS = "/usr/share/keyrings/debian-archive-*.gpg"
+# python3-caffe, caffe, libopenblas0-pthread, python3-lmdb, python3-opencv, python3-skimage, python3-pytest and all that
+# they need: "SHA-256  path below a mirror", a line each. Debian 11 gets no more point releases.
+LOCK = os.path.join(ROOT, "tools", "caffe_packages.lock")
+ARCHIVE = "http://archive.debian.org/debian"
+APT_HELPER = "/usr/lib/apt/apt-helper"  # fetches as apt does, with its proxies, and checks the hash
 
 LAUNCHER = """#!/bin/sh
 # {what} of Debian 11 in the user's own file system: Debian's loader over Debian's libraries.
@@ -48,44 +45,52 @@ class InstallError(Exception):
 
 def get_parser():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--mirror", help="Debian mirror (default: the one this machine's apt uses)")
+    parser.add_argument("--mirror", nargs="+", metavar="URL", dest="mirrors",
+                        help="Debian mirrors to try in order (default: those of this machine's apt, then Debian's archive)")
     parser.add_argument("--force", action="store_true", help="install again where it is already installed")
     return parser
 
 
-def find_mirror() -> str:
-    """Address of a Debian archive in this machine's apt sources."""
+def find_mirrors() -> List[str]:
+    """Addresses to try in order: Debian mirrors of this machine's apt sources, then Debian's archive."""
+    mirrors = []
     for path in ["/etc/apt/sources.list", *sorted(glob.glob("/etc/apt/sources.list.d/*"))]:
         if not os.path.isfile(path) or not path.endswith((".list", ".sources")):
             continue
         with open(path, encoding="utf-8") as file:
             for address in re.findall(r"^(?:URIs:|deb(?:\s+\[[^]]*\])?)\s+(\S+)", file.read(), re.MULTILINE):
                 if address.rstrip("/").endswith("/debian"):
-                    return address
+                    mirrors.append(address.rstrip("/"))
+    return list(dict.fromkeys([*mirrors, ARCHIVE]))
+
+
+def read_lock() -> List[Tuple[str, str]]:
+    """(SHA-256, path below a mirror) of each package."""
+    with open(LOCK, encoding="utf-8") as file:
+        return [tuple(line.split()) for line in file if line.strip() and not line.startswith("#")]
+
+
+def fetch(folder: str, mirrors: Sequence[str]) -> None:
+    """Fetch all packages into `folder` from the first of `mirrors` that has them. Raises InstallError."""
+    problems = []
+    for mirror in mirrors:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.makedirs(folder)
+        print(f"fetching Debian 11's packages from {mirror} ...", flush=True)
+        arguments = []
+        for digest, path in read_lock():
+            url = f"{mirror.rstrip('/')}/{urllib.parse.quote(path)}"
+            arguments += [url, os.path.join(folder, os.path.basename(path)), f"SHA256:{digest}"]
+        command = [APT_HELPER, "-qq", "-oAPT::Sandbox::User=", "-oAcquire::Retries=2", "download-file", *arguments]
+        result = subprocess.run(command, capture_output=True, text=True)
+        if result.returncode == 0:
+            return
+        lines = [line[3:] for line in result.stderr.splitlines() if line.startswith("E: ")] or [result.stderr.strip()]
+        problems.append(f"{mirror}: {lines[0]}")
     raise InstallError(
-        "no Debian mirror in this machine's apt sources; name one: make caffe DEBIAN_MIRROR=http://.../debian"
+        f"no mirror gave all packages of Debian 11 ({'; '.join(problems)}). Name one that has them: "
+        "make caffe DEBIAN_MIRROR=http://HOST/debian"
     )
-
-
-def apt_options(folder, mirror):
-    """apt-get options for a world of its own below `folder`: nothing installed, one suite, no root."""
-    os.makedirs(os.path.join(folder, "lists/partial"), exist_ok=True)
-    os.makedirs(os.path.join(folder, "archives/partial"), exist_ok=True)
-    keys = " ".join(glob.glob(KEYS))
-    with open(os.path.join(folder, "sources.list"), "w", encoding="utf-8") as file:
-        signed = f" signed-by={','.join(keys.split())}" if keys else ""
-        file.write(f"deb [arch=amd64{signed}] {mirror} {SUITE} main\n")
-    open(os.path.join(folder, "status"), "w").close()
-    settings = {
-        "Dir::Etc::sourcelist": "sources.list",
-        "Dir::Etc::sourceparts": "none",
-        "Dir::State::lists": "lists",
-        "Dir::State::status": "status",
-        "Dir::Cache": "",
-        "Dir::Cache::archives": "archives",
-    }
-    options = [f"-o{name}={os.path.join(folder, value)}" for name, value in settings.items()]
-    return options + ["-oAPT::Architecture=amd64", "-oAPT::Install-Recommends=0", "-oAPT::Sandbox::User=", "-qq", "-y"]
 
 
 def run(command, what):
@@ -95,24 +100,20 @@ def run(command, what):
     return result.stdout
 
 
-def install(mirror=None):
+def install(mirrors: Optional[Sequence[str]] = None) -> None:
     """Fetch and unpack into .caffe/, replacing what is there only when all is complete. Raises InstallError."""
-    for program in ("apt-get", "dpkg-deb"):
+    for program in (APT_HELPER, "dpkg-deb"):
         if not shutil.which(program):
             raise InstallError(f"{program} is not here; use the container: docker build -f docker/caffe.Dockerfile .")
     building = TARGET + ".partial"
     shutil.rmtree(building, ignore_errors=True)
-    apt = os.path.join(building, "apt")
-    options = apt_options(apt, mirror or find_mirror())
-    print(f"reading {SUITE}'s package list ...", flush=True)
-    run(["apt-get", *options, "update"], "apt-get update")
-    print(f"fetching {', '.join(PACKAGES)} ...", flush=True)
-    run(["apt-get", *options, "--download-only", "install", *PACKAGES], "apt-get install --download-only")
-    archives = sorted(glob.glob(os.path.join(apt, "archives", "*.deb")))
-    print(f"unpacking {len(archives)} packages ...", flush=True)
-    for archive in archives:
-        run(["dpkg-deb", "-x", archive, building], f"unpacking {os.path.basename(archive)}")
-    shutil.rmtree(apt)
+    archives = os.path.join(building, "archives")
+    fetch(archives, mirrors or find_mirrors())
+    packages = sorted(glob.glob(os.path.join(archives, "*.deb")))
+    print(f"unpacking {len(packages)} packages ...", flush=True)
+    for package in packages:
+        run(["dpkg-deb", "-x", package, building], f"unpacking {os.path.basename(package)}")
+    shutil.rmtree(archives)
     write_launchers(building)
     shutil.rmtree(TARGET, ignore_errors=True)
     os.rename(building, TARGET)
@@ -139,7 +140,7 @@ def main(argv=None) -> int:
         if os.path.exists(os.path.join(TARGET, "python")) and not args.force:
             print(f"real Caffe is already in .caffe/ (version, layer types: {check()}); FORCE=1 installs it again")
             return 0
-        install(args.mirror)
+        install(args.mirrors)
         print(f"real Caffe is in .caffe/ (version, layer types: {check()}); use it with ENGINE=caffe")
         return 0
     except InstallError as error:

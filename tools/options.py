@@ -73,10 +73,17 @@ def share(text: str) -> float:
     return value
 
 
+def profile_name(text: str) -> str:
+    """A profile of recipe.py, as an argument's type: unlike `choices`, a type is asked about defaults too."""
+    if text not in recipe.PROFILES:
+        raise argparse.ArgumentTypeError(f"unknown profile {text!r}: {' or '.join(recipe.PROFILES)}")
+    return text
+
+
 def add_profile(parser: argparse.ArgumentParser) -> None:
     """--profile: the environment's PROFILE, else the paper's."""
-    parser.add_argument("--profile", default=os.environ.get("PROFILE") or recipe.PAPER.name, choices=sorted(recipe.PROFILES),
-                        help="default: %(default)s")
+    parser.add_argument("--profile", default=os.environ.get("PROFILE") or recipe.PAPER.name, type=profile_name,
+                        metavar=f"{{{','.join(sorted(recipe.PROFILES))}}}", help="default: %(default)s")
 
 
 def add_trained_profile(parser: argparse.ArgumentParser) -> None:

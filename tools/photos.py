@@ -57,7 +57,7 @@ def read_photo(path: str) -> "np.ndarray":
     """A photo as the pipeline sees it, upright by its EXIF tag: height x width x 3 uint8, BGR. Raises ImageError."""
     from lmdb_builders.images import read_image
 
-    return read_image(path, apply_orientation=True)
+    return read_image(path)
 
 
 def expand(inputs: Sequence[str]) -> List[Source]:
@@ -134,7 +134,7 @@ def _standard_input() -> "np.ndarray":
         raise ImageError("standard input is empty (0 bytes)")
     if len(content) > most:
         raise ImageError(f"more than {most:,} bytes on standard input")
-    return decode_image(content, apply_orientation=True)
+    return decode_image(content)
 
 
 # ------------------------------------------------------------------------------------------ videos and cameras

@@ -162,7 +162,7 @@ class Predictions:
         from tools.pipeline import PipelineError
 
         try:
-            photo = decode_image(content, apply_orientation=True)
+            photo = decode_image(content)
         except ImageError as error:
             reason = "the file is empty" if not content else str(error)
             raise Refusal(400, f"This cannot be shown as a photo: {reason}.") from None

@@ -5,6 +5,7 @@ A JPEG of 700 bytes can ask for 5 GB: OpenCV decodes up to a gigapixel, Pillow w
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import re
@@ -76,6 +77,16 @@ def check_image(data: bytes) -> None:
     if data[:2] == b"\xff\xd8":
         check_jpeg(data)  # much faster than Pillow, and the format of most databases
         return
+    with open_image(data):
+        pass
+
+
+@contextlib.contextmanager
+def open_image(data: bytes):
+    """The image file `data` as Pillow opens it: size known and within the limit, pixels not decoded yet.
+
+    Raises ImageFileError, also for whatever decoding raises inside the block.
+    """
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -84,14 +95,17 @@ def check_image(data: bytes) -> None:
             let_pillow_open()
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 check_size(*image.size)
+                yield image
     except ImageFileError:
         raise
     except UnidentifiedImageError:
         raise ImageFileError(f"not an image of a known format ({', '.join(FORMATS)})") from None
     except Image.DecompressionBombError:
         raise ImageFileError(f"more than the limit of {megapixels_limit():g} megapixels") from None
-    except Exception as error:  # Pillow's readers raise OSError, SyntaxError, struct.error ... on broken bytes
-        raise ImageFileError(f"its header cannot be read: {error or type(error).__name__}") from None
+    except MemoryError:
+        raise ImageFileError("not enough memory to decode it") from None
+    except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error ... on broken bytes
+        raise ImageFileError(f"cannot be decoded: {' '.join(str(error).split()) or type(error).__name__}") from None
 
 
 def check_jpeg(data) -> None:

@@ -34,24 +34,24 @@ def suppress_one_by_one(boxes, scores, threshold, by_smaller):
 def test_suppression_is_the_greedy_loop(count, threshold):
     boxes, scores = random_boxes(count, seed=count)
     expected = suppress_one_by_one(boxes, scores, threshold, by_smaller=False)
-    assert arithmetic.suppress(boxes, scores, threshold).tolist() == expected
+    assert arithmetic.nms(boxes, scores, threshold).tolist() == expected
 
 
 @pytest.mark.parametrize("count, threshold", ((1, 0.5), (2, 0.1), (30, 0.7), (100, 0.3)))
 def test_nested_suppression_is_the_greedy_loop(count, threshold):
     boxes, scores = random_boxes(count, seed=count)
     expected = suppress_one_by_one(boxes, scores, threshold, by_smaller=True)
-    assert arithmetic.suppress_nested(boxes, scores, threshold).tolist() == expected
+    assert arithmetic.nms_by_smaller(boxes, scores, threshold).tolist() == expected
 
 
 def test_a_share_that_equals_the_threshold_stays():
     # 7 of 10 pixels: exactly 0.7, which as float32 is a little less.
     boxes = np.array([[1, 1, 10, 1], [1, 1, 7, 1]], float)
-    assert arithmetic.suppress(boxes, np.array([0.9, 0.8]), 0.7).tolist() == [0, 1]
-    assert arithmetic.suppress(boxes, np.array([0.9, 0.8]), 0.69).tolist() == [0]
+    assert arithmetic.nms(boxes, np.array([0.9, 0.8]), 0.7).tolist() == [0, 1]
+    assert arithmetic.nms(boxes, np.array([0.9, 0.8]), 0.69).tolist() == [0]
 
 
-@pytest.mark.parametrize("function", (arithmetic.suppress, arithmetic.suppress_nested))
+@pytest.mark.parametrize("function", (arithmetic.nms, arithmetic.nms_by_smaller))
 def test_suppression_of_nothing_and_of_equals(function):
     assert function(np.empty((0, 4)), np.empty(0), 0.5).tolist() == []
     twins = np.array([[1, 1, 10, 10], [1, 1, 10, 10]], float)
@@ -61,8 +61,8 @@ def test_suppression_of_nothing_and_of_equals(function):
 def test_a_face_inside_a_face_goes_only_by_the_smaller():
     boxes = np.array([[1, 1, 100, 100], [30, 30, 60, 60]], float)
     scores = np.array([0.9, 0.8])
-    assert arithmetic.suppress(boxes, scores, 0.7).tolist() == [0, 1]
-    assert arithmetic.suppress_nested(boxes, scores, 0.7).tolist() == [0]
+    assert arithmetic.nms(boxes, scores, 0.7).tolist() == [0, 1]
+    assert arithmetic.nms_by_smaller(boxes, scores, 0.7).tolist() == [0]
 
 
 def test_squares_keep_the_center_and_the_longer_side():
@@ -71,7 +71,7 @@ def test_squares_keep_the_center_and_the_longer_side():
 
 
 def test_moves_are_in_units_of_the_sides():
-    moved = arithmetic.move(np.array([[1.0, 1, 10, 20]]), np.array([[0.1, 0.2, -0.1, 0.5]]), np.array([[10.0, 20.0]]))
+    moved = arithmetic.apply_deltas(np.array([[1.0, 1, 10, 20]]), np.array([[0.1, 0.2, -0.1, 0.5]]), np.array([[10.0, 20.0]]))
     assert moved.tolist() == [[2, 5, 9, 30]]
 
 

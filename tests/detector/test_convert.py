@@ -7,7 +7,7 @@ import pytest
 
 from detector import DetectorError, convert
 from detector.mtcnn import NETS, definition_path
-from detector.onnx_reader import read_onnx
+from detector.convert import read_onnx
 from torchcaffe.files import read_weights
 
 
@@ -74,6 +74,16 @@ def test_a_file_that_is_no_onnx_is_refused(tmp_path):
     path.write_bytes(b"\xff" * 40)
     with pytest.raises(ValueError, match="not an ONNX file"):
         read_onnx(str(path))
+
+
+def test_numbers_of_another_type_are_refused():
+    graph = read_onnx(onnx_path("det1"))
+    for tensor in graph.initializer:
+        if tensor.raw_data:
+            tensor.raw_data = np.frombuffer(tensor.raw_data, "<f4").astype("<f8").tobytes()
+            tensor.data_type = 11  # TensorProto.DOUBLE
+    with pytest.raises(DetectorError, match="expected .* float32"):
+        convert.layer_blobs("det1", graph)
 
 
 def test_a_missing_package_is_one_line(monkeypatch, capsys, tmp_path):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from detector import Face, nearest_to_box, nearest_to_center, overlap
+from detector import Face, iou, nearest_to_box, nearest_to_center
 
 
 def face(x, y, side):
@@ -9,9 +9,9 @@ def face(x, y, side):
 
 
 def test_overlap_is_intersection_over_union():
-    assert overlap((0, 0, 10, 10), (0, 0, 10, 10)) == 1
-    assert overlap((0, 0, 10, 10), (5, 0, 10, 10)) == pytest.approx(50 / 150)
-    assert overlap((0, 0, 10, 10), (10, 0, 10, 10)) == 0
+    assert iou((0, 0, 10, 10), (0, 0, 10, 10)) == 1
+    assert iou((0, 0, 10, 10), (5, 0, 10, 10)) == pytest.approx(50 / 150)
+    assert iou((0, 0, 10, 10), (10, 0, 10, 10)) == 0
 
 
 def test_nearest_to_a_box_is_the_one_that_covers_it():

@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 
-from detector import Detector, DetectorError, mtcnn, overlap
+from detector import Detector, DetectorError, iou, mtcnn
 
 ASTRONAUT_LANDMARKS = np.array([[205, 101], [247, 103], [225, 127], [203, 140], [245, 141]])  # read off the photo
 
@@ -26,7 +26,7 @@ def test_the_astronaut_is_found_with_her_landmarks(detector, astronaut):
     faces = detector.detect(astronaut)
     best = faces[0]
     assert best.score > 0.99
-    assert overlap(best.box, (175, 62, 90, 120)) > 0.6
+    assert iou(best.box, (175, 62, 90, 120)) > 0.6
     assert best.landmarks.shape == (5, 2) and best.landmarks.dtype == np.float32
     assert np.abs(best.landmarks - ASTRONAUT_LANDMARKS).max() < 5
     assert all(first.score >= second.score for first, second in zip(faces, faces[1:]))
@@ -60,7 +60,7 @@ def test_a_widely_used_port_finds_the_same_faces(detector, real_celeba, real_fot
         ours = detector.detect(image)
         for face in port.detect_faces(image[:, :, ::-1]):
             total += 1
-            found += any(overlap(clipped(each.box, image), clipped(face["box"], image)) > 0.85 for each in ours)
+            found += any(iou(clipped(each.box, image), clipped(face["box"], image)) > 0.85 for each in ours)
     assert total >= 14 and found >= total - 1
 
 

@@ -11,12 +11,12 @@ from fuzz_target import target
 from PIL import Image
 
 import recipe
-from lmdb_builders import detections, manifest
+from lmdb_builders import adoption, detections, manifest
 from lmdb_builders.celeba import BOX_COLUMNS, LANDMARK_COLUMNS, read_celeba
 from lmdb_builders.detections import read_detections
 from lmdb_builders.errors import BuildError, ImageError
 from lmdb_builders.fotw import read_fotw
-from lmdb_builders.images import read_image
+from lmdb_builders.images import read_with_orientation
 
 SEPARATOR = b"\n=====\n"  # between the files of a target that reads several
 NAMES = ("000001.jpg", "000002.jpg", "folder/a.jpg")
@@ -108,7 +108,9 @@ def detection_mark(data, folder):
 
 
 MANIFESTS = [
-    b'{"fotw": {"facts": {"a": 1}, "images": {"x": 3}}, "scheme": "scheme1"}',
+    b'{"fotw": {"facts": {"a": 1}, "split_facts": {"val": {"b": 2}}, "images": {"x": 3}, "rows": {"val": 3}, '
+    b'"unusable_labels": {}, "skipped": []}, "scheme": "scheme1"}',
+    b'{"fotw": {"facts": {"a": 1}, "images": {"x": 3}, "rows": {}, "skipped": []}, "scheme": "scheme1"}',
     b'{"fotw": {"facts": {"a": 1}, "images": 3}}',
     b'{"fotw": 1}',
     b"[]",
@@ -118,7 +120,9 @@ MANIFESTS = [
 @target(lambda folder: MANIFESTS, [BuildError])
 def build_manifest(data, folder):
     (folder / manifest.FILE).write_bytes(data)
-    assert manifest.is_complete(str(folder), "fotw", {"a": 1}) in (True, False)
+    wanted = manifest.Facts({"a": 1}, {"val": {"b": 2}})
+    assert manifest.missing_splits(str(folder), "fotw", wanted, lambda split: ["x"]) in ([], ["val"])
+    adoption._old_entry(str(folder), "fotw")
 
 
 def photo_seeds(folder):
@@ -144,11 +148,11 @@ def photo_seeds(folder):
 def photo(data, folder):
     path = folder / "photo.jpg"
     path.write_bytes(data)
-    for upright in (False, True):
-        try:
-            image = read_image(path, apply_orientation=upright)
-        except ImageError as refusal:
-            assert "not enough memory" not in str(refusal), refusal
-            raise
-        assert image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8 and image.size
+    try:
+        image, orientation = read_with_orientation(path)
+    except ImageError as refusal:
+        assert "not enough memory" not in str(refusal), refusal
+        raise
+    assert image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8 and image.size
+    assert sorted(image.shape[:2]) == sorted((orientation.height, orientation.width))
 

@@ -46,15 +46,14 @@ def test_what_does_not_fit_is_refused(fotw, tmp_path, text, message):
     assert message in str(error.value)
 
 
-def test_facts_without_corrections_are_what_they_were(fotw, tmp_path):
-    """LMDBs that were built before stay complete; with corrections they are built again."""
+def test_corrections_change_the_facts_of_the_training_split_only(fotw, tmp_path):
     from lmdb_builders.builder import Settings
     import recipe
 
-    detections = tmp_path / "detections.csv"
-    detections.write_text("")
     settings = Settings(profile=recipe.DEMO, crops=("scheme1",), output=str(tmp_path), splits=("train", "val"))
-    plain = manifest.facts(read_fotw(str(fotw)), settings, str(detections))["scheme1"]
+    plain = manifest.facts(read_fotw(str(fotw)), settings, {})["scheme1"]
     dataset = apply(fotw, tmp_path, HEADER + "im_GenFex_00001.jpg,Gender,0,1\n")
-    corrected = manifest.facts(dataset, settings, str(detections))["scheme1"]
-    assert "corrections_sha256" not in plain and set(corrected) - set(plain) == {"corrections_sha256"}
+    corrected = manifest.facts(dataset, settings, {})["scheme1"]
+    assert corrected.common == plain.common and corrected.splits["val"] == plain.splits["val"]
+    assert corrected.splits["train"]["rows_sha256"] != plain.splits["train"]["rows_sha256"]
+    assert set(corrected.splits["train"]) - set(plain.splits["train"]) == {"corrections_sha256"}

@@ -15,15 +15,22 @@ import cv2
 import lmdb
 import numpy as np
 import pytest
+from PIL import Image
 
 import recipe
 from fake_detector import LANDMARKS, FakeDetector
-from lmdb_builders import build, builder, detections, lmdb_writer
+from lmdb_builders import build, builder, detections
 from lmdb_builders.crops import crop_face
 from lmdb_builders.images import read_image
+from lmdb_builders.orientation import Orientation
 from lmdb_builders.preprocess import to_blob
+from tools.fingerprints import database_fingerprint, sha256_of
 from torchcaffe.proto import caffe_pb2
 
+STORED_BY = {  # EXIF's tag -> the inverse of the turn that it asks for
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_270,
+}
 SCHEMES = ("scheme1", "scheme3", "scheme5")
 
 
@@ -94,6 +101,37 @@ def test_what_lies_in_the_lmdbs(run, tmp_path, celeba):
     assert labels == {f"im_GenFex_{n:05d}.jpg": s for n, s in ((1, 0), (2, 1), (3, 0), (4, 1), (6, 0))}
 
 
+@pytest.mark.parametrize("tag", range(1, 9))
+@pytest.mark.parametrize("landmarks", ["dataset", "detector"])
+def test_a_photo_that_is_stored_turned_gives_the_same_crops(run, tmp_path, celeba, fotw, tag, landmarks):
+    """Photos, boxes and landmarks as a camera held in another way gives them; all tables count stored pixels."""
+    photos = sorted([*celeba.glob("Img/*/*.jpg"), *fotw.glob("*/*.jpg")])
+    upright = {path: np.random.RandomState(number).randint(0, 256, (48, 48, 3), np.uint8)
+               for number, path in enumerate(photos)}
+    for path, pixels in upright.items():
+        Image.fromarray(pixels).save(path, "PNG")
+    assert run("--landmarks", landmarks)[0] == 0
+    expected = {path.relative_to(tmp_path / "data"): path.read_bytes() for path in tmp_path.glob("data/*/*/data.mdb")}
+    shutil.rmtree(tmp_path / "data")
+
+    exif = Image.Exif()
+    exif[0x0112] = tag
+    for path, pixels in upright.items():
+        Image.fromarray(pixels).transpose(STORED_BY[tag]).save(path, "PNG", exif=exif) if tag > 1 else None
+    turn = Orientation(tag, 48, 48)
+    for path in celeba.glob("Anno/list_landmarks*"):
+        text = " ".join(f"{value:.0f}" for value in turn.stored_points(LANDMARKS).ravel())
+        path.write_text(path.read_text().replace(" ".join(str(value) for value in LANDMARKS.ravel()), text))
+    for path in (*celeba.glob("Anno/list_bbox*"), *fotw.glob("*/*.csv")):
+        for box, separator in (((12, 12, 24, 24), "   "), ((14, 14, 20, 20), ",")):
+            text = separator.join(f"{value:.0f}" for value in turn.stored_box(box))
+            path.write_text(path.read_text().replace(separator.join(map(str, box)), text))
+    assert run("--landmarks", landmarks)[0] == 0
+    assert len(expected) == 24
+    for path, content in expected.items():
+        assert (tmp_path / "data" / path).read_bytes() == content, path
+
+
 def test_pool_of_processes_writes_the_same(run, tmp_path):
     run()
     before = {path: path.read_bytes() for path in (tmp_path / "data").glob("*/*/data.mdb")}
@@ -121,11 +159,128 @@ def test_changed_builds_are_built_again(run, tmp_path, fotw, edit, change):
         shutil.rmtree(tmp_path / "data/scheme1/fotw_gender_val")
     status, out, _ = run(*flags)
     assert status == 0
-    assert "fotw: " + str(tmp_path / "data/scheme1") + " fotw_gender_train" in out
+    first_built = "fotw_gender_val" if change == "lmdb" else "fotw_gender_train"
+    assert f"fotw: {tmp_path / 'data/scheme1'} {first_built}" in out
     assert ("celeba: " + str(tmp_path / "data/scheme1") + " celeba_train" in out) == (change not in ("source", "lmdb"))
     assert len(records(tmp_path / "data/scheme1/fotw_gender_val")) == 3
     if change in ("encode", "seed"):
         assert manifest(tmp_path / "data")["celeba"]["facts"] != first["celeba"]["facts"]
+
+
+@pytest.fixture
+def with_test_split(fotw):
+    """FotW's test partition beside the others: two photos."""
+    folder = fotw / "track3_testing/track3_all"
+    folder.mkdir(parents=True)
+    for number in (21, 22):
+        shutil.copy(fotw / "smiles_valset/im_GenFex_00007.jpg", folder / f"im_GenFex_{number:05d}.jpg")
+    rows = [f"im_GenFex_{number:05d}.jpg,14,14,20,20,1,1" for number in (21, 22)]
+    (folder / "test_gt.csv").write_text(
+        "\r\n".join(["image_name, bbox_x, bbox_y, bbox_width, bbox_height, Gender, Smile", *rows, ""])
+    )
+
+
+def state(data):
+    """LMDB file -> (bytes, time of writing), of all that lie below `data`."""
+    return {str(path.relative_to(data)): (path.read_bytes(), path.stat().st_mtime_ns) for path in data.rglob("data.mdb")}
+
+
+def step_inputs(data):
+    """The fingerprints of the LMDBs that trainings read."""
+    return {str(path): database_fingerprint(str(path)) for path in data.glob("*/*_*")
+            if "test" not in path.name and path.is_dir()}
+
+
+def test_the_test_split_later_leaves_the_other_splits_alone(run, tmp_path, with_test_split):
+    data = tmp_path / "data"
+    run()
+    before, inputs = state(data), step_inputs(data)
+    status, out, _ = run("--test")
+    assert status == 0 and {name: after for name, after in state(data).items() if "_test" not in name} == before
+    assert sum("_test" in name for name in state(data)) == 3 * 4 and step_inputs(data) == inputs
+    entry = manifest(data)["fotw"]
+    assert entry["rows"] == {"train": 6, "val": 3, "test": 2} and set(entry["split_facts"]) == {"train", "val", "test"}
+    assert entry["images"]["fotw_gender_test"] == 2 and entry["images"]["fotw_gender_train"] == 5
+    everything = state(data)
+    assert run()[0] == run("--test")[0] == 0  # both orders: nothing is left to do
+    assert state(data) == everything and step_inputs(data) == inputs
+    assert manifest(data)["fotw"] == entry
+
+
+def test_a_validation_row_edited_in_detections_builds_the_validation_split_only(run, tmp_path):
+    data = tmp_path / "data"
+    run()
+    before, facts = state(data), manifest(data)["fotw"]["split_facts"]
+    table = data / "detections/fotw.csv"
+    lines = table.read_text().splitlines(keepends=True)
+    row, = (number for number, line in enumerate(lines) if "00008.jpg" in line)
+    cells = lines[row].split(",")
+    cells[6] = str(float(cells[6]) + 1.5)  # the left eye
+    lines[row] = ",".join(cells)
+    table.write_text("".join(lines))
+    assert run()[0] == 0
+    changed = {name for name, now in state(data).items() if now != before[name]}
+    assert changed == {f"{scheme}/fotw_{task}_val/data.mdb" for scheme in SCHEMES for task in ("gender", "smile")}
+    assert manifest(data)["fotw"]["split_facts"]["train"] == facts["train"]
+    assert manifest(data)["fotw"]["split_facts"]["val"] != facts["val"]
+
+
+def test_other_settings_forget_a_split_that_is_not_built_with_them(run, tmp_path, with_test_split):
+    run("--test")
+    run("--encode", "png")
+    entry = manifest(tmp_path / "data")["fotw"]
+    assert set(entry["split_facts"]) == {"train", "val"} and not any("test" in name for name in entry["images"])
+    assert entry["facts"]["encode"] == "png"
+
+
+def as_version_1(data, celeba, fotw):
+    """Write the manifests as version 1 did, and the detections' marks."""
+    for scheme in SCHEMES:
+        path = data / scheme / "manifest.json"
+        content = json.loads(path.read_text())
+        for name in ("celeba", "fotw"):
+            entry = content[name]
+            del entry["split_facts"]
+            entry["unusable_labels"] = {}
+            entry["facts"].update(version=1, sources=entry.pop("sources"), splits=["train", "val"],
+                                  detections_sha256=sha256_of(str(data / f"detections/{name}.csv")))
+        path.write_text(json.dumps(content))
+    for path in data.glob("detections/*.json"):
+        path.write_text(path.read_text().replace('"upright": true,', ""))
+
+
+def test_a_build_of_version_1_is_kept_and_the_test_split_added(run, tmp_path, celeba, fotw, with_test_split):
+    data = tmp_path / "data"
+    run()
+    before, entry = state(data), manifest(data)["fotw"]
+    as_version_1(data, celeba, fotw)
+    status, out, _ = run("--test")
+    assert status == 0 and {name: after for name, after in state(data).items() if "_test" not in name} == before
+    now = manifest(data)["fotw"]
+    assert {split: now["split_facts"][split] for split in ("train", "val")} == entry["split_facts"]
+    assert now["facts"] == entry["facts"] and now["unusable_labels"]["train"] == entry["unusable_labels"]["train"]
+
+
+@pytest.mark.parametrize("change", ["orientation", "table", "detections", "seed"])
+def test_a_build_of_version_1_that_may_differ_is_built_again(run, tmp_path, celeba, fotw, edit, change):
+    data = tmp_path / "data"
+    run()
+    before = state(data)
+    as_version_1(data, celeba, fotw)
+    if change == "orientation":
+        exif = Image.Exif()
+        exif[0x0112] = 3
+        with Image.open(fotw / "smiles_valset/im_GenFex_00008.jpg") as image:
+            image.save(fotw / "smiles_valset/im_GenFex_00008.jpg", exif=exif)
+    if change == "table":
+        edit(fotw / "smiles_trset/gender_fex_trset.csv", "20,20,0,0", "20,20,1,0")
+    if change == "detections":
+        (data / "detections/fotw.csv").write_text((data / "detections/fotw.csv").read_text().replace("0.9", "0.8"))
+    assert run(*(["--seed", "5"] if change == "seed" else []))[0] == 0
+    built = {name.split("/")[1] for name, now in state(data).items() if now[1] != before[name][1]}
+    fotw_lmdbs = {"fotw_gender_train", "fotw_smile_train", "fotw_gender_val", "fotw_smile_val"}
+    assert built == {"orientation": {"fotw_gender_val", "fotw_smile_val"}, "table": fotw_lmdbs, "detections": fotw_lmdbs,
+                     "seed": {name.split("/")[1] for name in before}}[change]
 
 
 def test_one_data_set_after_the_other(run, tmp_path):
@@ -168,7 +323,8 @@ def test_bad_images_are_counted_and_named(run, tmp_path, celeba, fotw, edit):
     assert entry["skipped_reasons"] == {
         "image file is missing": 1, "no-face": 1, "bad box: box is empty (0 x 0)": 1,
     }
-    assert entry["rows"] == {"train": 6, "val": 3} and entry["unusable_labels"] == {"Gender": 1, "Smile": 1}
+    assert entry["rows"] == {"train": 6, "val": 3} and entry["unusable_labels"] == {
+        "train": {"Gender": 1, "Smile": 1}, "val": {}}
     assert entry["images"]["fotw_gender_train"] == 3 and entry["images"]["fotw_gender_val"] == 2
 
 
@@ -201,6 +357,18 @@ def test_a_split_without_a_usable_face_fails(run, fotw, edit):
     table.write_text(table.read_text().replace("20,20,0", "20,20,2").replace("20,20,1", "20,20,2"))
     status, _, error = run()
     assert status == 1 and "no face for fotw_gender_val" in error
+
+
+def test_the_profile_is_the_environments(celeba, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(recipe, "ROOT", str(tmp_path))
+    monkeypatch.setenv("PROFILE", "demo")
+    assert build.main(["--celeba", str(celeba), "--workers", "1"]) == 0
+    (_, datum), *_ = records(tmp_path / "data/demo/scheme1/celeba_train")
+    assert datum.height == recipe.DEMO.stored_size and os.listdir(tmp_path / "data") == ["demo"]
+    monkeypatch.setenv("PROFILE", "toy")
+    with pytest.raises(SystemExit) as stop:
+        build.main(["--celeba", str(celeba)])
+    assert stop.value.code == 2 and "unknown profile 'toy': paper or demo" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("flags, message", [
@@ -263,7 +431,7 @@ def test_disk_that_fills_leaves_the_old_build(run, monkeypatch, tmp_path):
         def begin(self, write=False):
             raise lmdb.Error("mdb_txn_commit: No space left on device")
 
-    monkeypatch.setattr(lmdb_writer.lmdb, "open", lambda *a, _open=lmdb.open, **k: FullEnvironment(_open(*a, **k)))
+    monkeypatch.setattr(lmdb, "open", lambda *a, _open=lmdb.open, **k: FullEnvironment(_open(*a, **k)))
     status, _, error = run("--force")
     assert status == 1 and "the disk is full" in error and error.count("\n") == 1
     assert not (tmp_path / "data/.building").exists()

@@ -7,9 +7,10 @@ import lmdb
 import numpy as np
 import pytest
 
-from lmdb_builders import lmdb_writer
 from lmdb_builders.errors import BuildError
 from lmdb_builders.lmdb_writer import LmdbWriter, encode_crop, image_datum, labels_datum, record_key, stored_bytes
+from torchcaffe import database
+from torchcaffe.errors import DataError
 from torchcaffe.proto import caffe_pb2
 
 CROP = np.random.RandomState(1).randint(0, 256, (8, 8, 3), np.uint8)
@@ -46,7 +47,7 @@ def test_keys_sort_as_they_are_numbered():
 
 @pytest.mark.parametrize("size", [100, 5_000])
 def test_map_grows_and_order_is_kept(tmp_path, size, monkeypatch):
-    monkeypatch.setattr(lmdb_writer, "COMMIT_BYTES", 20_000)
+    monkeypatch.setattr(database, "COMMIT_BYTES", 20_000)
     writer = LmdbWriter(str(tmp_path / "db"), map_size=32 << 10)
     values = [bytes([number % 256]) * size for number in range(600)]
     for number, value in enumerate(values):
@@ -64,7 +65,7 @@ def test_key_out_of_order_is_refused(tmp_path):
     writer = LmdbWriter(str(tmp_path / "db"))
     writer.put(b"2", b"")
     writer.put(b"1", b"")
-    with pytest.raises(BuildError, match="not greater"):
+    with pytest.raises(DataError, match="not greater"):
         writer.close()
 
 
@@ -85,4 +86,4 @@ def test_full_disk_is_one_line(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, ignored)
-    assert writer._environment is None
+    assert writer._lmdb is None

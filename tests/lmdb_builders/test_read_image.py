@@ -8,10 +8,11 @@ import bombs
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from lmdb_builders.errors import ImageError
-from lmdb_builders.images import read_image
+from lmdb_builders.images import read_image, read_orientation, read_with_orientation
+from lmdb_builders.orientation import Orientation
 from torchcaffe import memory
 
 
@@ -97,7 +98,7 @@ def test_photos_are_turned_as_opencv_turns_them(tmp_path, colors, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     save(colors[:, :, ::-1].copy(), tmp_path / "a.jpg", quality=95, exif=exif)
-    assert np.array_equal(read_image(tmp_path / "a.jpg", apply_orientation=True), cv2.imread(str(tmp_path / "a.jpg")))
+    assert np.array_equal(read_image(tmp_path / "a.jpg"), cv2.imread(str(tmp_path / "a.jpg")))
 
 
 @pytest.mark.parametrize("tag, kind", [(0x0132, 5), (0x0132, 12), (0x0100, 11), (0x011A, 2)])
@@ -106,16 +107,54 @@ def test_other_tags_may_be_damaged(tmp_path, colors, tag, kind):
     entries = sorted([struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0), struct.pack("<HHII", tag, kind, 1, 38)])
     exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(entries)) + b"".join(entries) + bytes(4) + b"\xff" * 64
     save(colors[:, :, ::-1].copy(), tmp_path / "a.jpg", quality=95, exif=exif)
-    assert read_image(tmp_path / "a.jpg", apply_orientation=True).shape == (60, 40, 3)
+    assert read_image(tmp_path / "a.jpg").shape == (60, 40, 3)
 
 
-def test_orientation_is_applied_only_on_request(tmp_path, colors):
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("tag", range(1, 9))
+def test_pixels_points_and_boxes_are_turned_as_pillow_turns_them(tmp_path, tag, form):
+    """A white block's box, and the pixel in its first corner, before and after ImageOps.exif_transpose."""
     exif = Image.Exif()
-    exif[0x0112] = 6  # "turn a quarter clockwise to see it upright"
-    picture = Image.fromarray(colors[:, :, ::-1].copy())
-    picture.save(tmp_path / "a.png", exif=exif)
-    assert np.array_equal(read_image(tmp_path / "a.png"), colors)
-    assert np.array_equal(read_image(tmp_path / "a.png", apply_orientation=True), np.rot90(colors, -1))
+    exif[0x0112] = tag
+    stored = np.zeros((40, 64, 3), np.uint8)
+    stored[8:16, 24:40] = 255  # on JPEG's blocks: not blurred
+    path = tmp_path / "photo"
+    options = {"JPEG": {"quality": 95}, "WEBP": {"lossless": True}}.get(form, {})
+    Image.fromarray(stored).save(path, form, exif=exif, **options)
+    pixels, orientation = read_with_orientation(path)
+    with Image.open(path) as image:
+        expected = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    assert np.array_equal(pixels, expected[:, :, ::-1]) and orientation == (tag, 64, 40)
+    rows, columns = np.nonzero(pixels[:, :, 0] > 128)
+    box = (columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1)
+    assert orientation.upright_box((24, 8, 16, 8)) == box and orientation.stored_box(box) == (24, 8, 16, 8)
+    corners = [[24, 8], [39, 8], [39, 15], [24, 15]]
+    turned = orientation.upright_points(corners)
+    assert {tuple(corner) for corner in turned} == {(x, y) for x in (box[0], box[0] + box[2] - 1)
+                                                  for y in (box[1], box[1] + box[3] - 1)}
+    assert np.array_equal(orientation.stored_points(turned), corners)
+
+
+@pytest.mark.parametrize("tag", range(1, 9))
+def test_each_point_goes_where_its_pixel_goes(tmp_path, tag):
+    exif = Image.Exif()
+    exif[0x0112] = tag
+    for x, y in ((3, 5), (17, 0), (0, 11)):
+        stored = np.zeros((12, 18, 3), np.uint8)
+        stored[y, x] = 255
+        Image.fromarray(stored).save(tmp_path / "a.png", exif=exif)
+        pixels, orientation = read_with_orientation(tmp_path / "a.png")
+        assert orientation == read_orientation(tmp_path / "a.png")
+        (row, column), = np.argwhere(pixels[:, :, 0])
+        assert orientation.upright_points([[x, y]]).tolist() == [[column, row]]
+
+
+def test_stored_points_come_back_exactly():
+    """Also those of a float32 near the border, whose difference from the side no float32 holds."""
+    points = np.array([[0.0012345678, 3.1415927], [1234.5678, 0.1]], np.float32)
+    for tag in range(1, 9):
+        turn = Orientation(tag, 4000, 3000)
+        assert np.array_equal(turn.upright_points(turn.stored_points(points)), points.astype(np.float64))
 
 
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.95])

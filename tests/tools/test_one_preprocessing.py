@@ -93,9 +93,12 @@ def check_same(project, photo: str) -> None:
         np.testing.assert_array_equal(predicted[0], expected, err_msg=net)
 
 
-def test_a_drawn_photo(project, monkeypatch):
+@pytest.mark.parametrize("orientation", [1, 6, 7])  # EXIF's; test_read_image.py has all eight
+def test_a_drawn_photo(project, monkeypatch, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
     noise = np.random.RandomState(2).randint(0, 256, (12, 12, 3)).astype(np.uint8)
-    Image.fromarray(noise).resize((220, 240), Image.BICUBIC).save(project / "drawn.jpg", quality=90)
+    Image.fromarray(noise).resize((220, 240), Image.BICUBIC).save(project / "drawn.jpg", quality=90, exif=exif)
     monkeypatch.setattr("detector.Detector", DrawnDetector)
     check_same(project, build_lmdbs(project, str(project / "drawn.jpg"), DrawnDetector))
 

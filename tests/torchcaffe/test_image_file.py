@@ -80,7 +80,7 @@ def test_damaged_jpegs_are_left_to_the_decoder():
     [
         (b"", "not an image of a known format"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "not an image of a known format"),
-        (bytes(bombs.picture("PNG"))[:20], "header cannot be read|cannot decode|not an image"),
+        (bytes(bombs.picture("PNG"))[:20], "cannot be decoded"),
         (bytes(bombs.picture("JPEG"))[:30], "not an image that OpenCV can decode"),
         (cv2.imencode(".png", COLORS.astype(np.uint16))[1].tobytes(), "uint16, not of 8 bits"),
     ],

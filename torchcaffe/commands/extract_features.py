@@ -34,12 +34,12 @@ def extract_features(flags, weights, model, blobs, databases, batches, kind, dev
             for name, writer in zip(names, writers):
                 _store(net.blobs[name], name, writer)
         for name, writer in zip(names, writers):
-            writer.commit()
+            writer.close()
             if writer.count % 1000:
                 log.error(f"Extracted features of {writer.count} query images for feature blob {name}")
     finally:
         for writer in writers:
-            writer.lmdb.close()
+            writer.abandon()
     log.error("Successfully extracted the features!")
 
 
