@@ -49,9 +49,6 @@ def forward(caffe, weights, count=1, gpu=None):
         net.blobs["data"].data[...] = images
         return float(net.forward()["prob"].sum())
 
-    for _ in range(20 if count == 1 else 0):  # an engine may prepare what pays for more than one image
-        call()
-
     return call
 
 

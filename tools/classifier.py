@@ -10,7 +10,9 @@ import recipe
 if TYPE_CHECKING:
     import numpy as np
 
-BATCH = 16  # crops that go through a net at a time: VGG-Face at 224 pixels needs about 60 MB for each
+# Crops that go through a net at a time. Matrix products round otherwise for other batch sizes, in every engine and on every
+# device: one at a time, a face gets the same digits alone and among others.
+BATCH = 1
 
 
 class PipelineError(RuntimeError):
@@ -62,8 +64,8 @@ def set_device(caffe: Any, gpu: Optional[int]) -> None:
 class Classifier:
     """One trained net (GNet, SNet1, ...) in its deploy form: crops in, probabilities out.
 
-    caffe: a module that speaks pycaffe; weights: another file than the chain's. Raises PipelineError where a file is
-    missing.
+    caffe: a module that speaks pycaffe; weights: another file than the chain's; batch: crops a forward, more than 1 only
+    where the last digits may depend on which crops come together. Raises PipelineError where a file is missing.
     """
 
     def __init__(self, caffe: Any, profile: str, net: str, batch: int = BATCH, weights: Optional[str] = None):

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Dict, Iterable, Iterator, List, Mapping, 
 import recipe
 from lmdb_builders.errors import ImageError
 from tools.classifier import (
-    BATCH, Classifier, PipelineError, choose_profile, load_engine, set_device, weights_path,
+    Classifier, PipelineError, choose_profile, load_engine, set_device, weights_path,
 )
 from tools.photos import Photo, read, read_photo
 from tools.prediction import Answer, Prediction
@@ -32,10 +32,11 @@ if TYPE_CHECKING:
 
     from detector import Detector, Face
 
-__all__ = ["BATCH", "Answer", "Classifier", "Photo", "Pipeline", "PipelineError", "Prediction", "choose_profile",
+__all__ = ["Answer", "Classifier", "Photo", "Pipeline", "PipelineError", "Prediction", "choose_profile",
            "load_engine", "read_photo", "weights_path"]
 
 Image = Union[str, "os.PathLike[str]", "np.ndarray"]  # a photo's path, or height x width x 3 uint8, BGR
+GROUP = 16  # photos whose stages run together, at most
 GROUP_PIXELS = 2**24  # photos whose stages run together hold at most about this many pixels: bounds the memory
 NO_FACE = "no face found"
 
@@ -87,7 +88,7 @@ class Pipeline:
         self, images: Iterable[Image], names: Optional[Iterable[str]] = None, *, crops: bool = False,
         explain: bool = False,
     ) -> List[Prediction]:
-        """predict() of each image, in order, sooner: they go through the nets together.
+        """predict() of each image, in order.
 
         A generator is drawn from a few images at a time, so that only those are in memory. Raises ValueError where
         there are more or fewer names than images.
@@ -105,7 +106,7 @@ class Pipeline:
     ) -> Iterator[Tuple[Photo, List[Prediction]]]:
         """Each photo with its predictions: of its central face or of all; never none, for a failure is one with an error.
 
-        Photos are drawn as they are needed: up to BATCH, or GROUP_PIXELS, or to one that is live, go through together.
+        Photos are drawn as they are needed: up to GROUP, or GROUP_PIXELS, or to one that is live, go through together.
         """
         for group in _groups(photos):
             yield from zip(group, self._predict_group(group, None if all_faces else 1, crops or explain, explain))
@@ -220,7 +221,7 @@ def _groups(photos: Iterable[Photo]) -> Iterator[List[Photo]]:
     for photo in photos:
         group.append(photo)
         pixels += 0 if photo.pixels is None else getattr(photo.pixels, "size", 0) // 3
-        if photo.live or len(group) == BATCH or pixels >= GROUP_PIXELS:
+        if photo.live or len(group) == GROUP or pixels >= GROUP_PIXELS:
             yield group
             group, pixels = [], 0
     if group:

@@ -21,17 +21,22 @@ _environments_lock = threading.Lock()
 
 
 class Environment:
-    """A read-only LMDB, opened once a process however many layers read it. Raises DataError, also where it is damaged."""
+    """A read-only LMDB, opened once a process however many layers read it. Raises DataError, also where it is damaged.
+
+    It is the file that was there when it was opened; one that is put in its place later is another Environment.
+    """
 
     def __init__(self, path: str):
         import lmdb
 
-        if not os.path.isfile(os.path.join(path, "data.mdb")):
-            raise DataError(f"{path}: no LMDB there (expected {os.path.join(path, 'data.mdb')}); build it first")
         self.path = path
         try:
-            Pages(path).close()
+            self.file = os.open(os.path.join(path, "data.mdb"), os.O_RDONLY)  # the pages that are checked are its
+            weakref.finalize(self, os.close, self.file)
+            Pages(self.file).close()
             self.lmdb = lmdb.open(path, readonly=True, lock=False, readahead=True, meminit=False, max_spare_txns=4)
+            if _identity(path) != _identity(self.file):
+                raise PageError("it was replaced while it was being opened")
             empty = not self.lmdb.stat()["entries"]
         except (lmdb.Error, PageError, OSError) as error:
             raise DataError(f"{path}: not a readable LMDB ({error}); build or copy it again") from error
@@ -41,9 +46,10 @@ class Environment:
     @staticmethod
     def open(path: str) -> "Environment":
         try:
-            key = os.path.realpath(path)
-        except ValueError as error:
-            raise DataError(f"{path}: no LMDB there ({error})") from None
+            key = _identity(path)
+        except (OSError, ValueError):  # ValueError: a path with a zero byte
+            file = os.path.join(path, "data.mdb")
+            raise DataError(f"{path}: no LMDB there (expected {file}); build it first") from None
         with _environments_lock:
             found = _environments.get(key)
             if found is None:
@@ -60,7 +66,7 @@ class Environment:
         import lmdb
 
         try:
-            with Pages(self.path) as pages, self.lmdb.begin(buffers=True) as transaction, transaction.cursor() as cursor:
+            with Pages(self.file) as pages, self.lmdb.begin(buffers=True) as transaction, transaction.cursor() as cursor:
                 keys = _checked_keys(cursor, pages.leaves(transaction.id()))
                 keys = itertools.islice(keys, position % max(1, transaction.stat()["entries"]), None)
                 while True:
@@ -90,6 +96,12 @@ class Environment:
     def where(self, key):
         """A record's name in an error."""
         return f"{self.path}: record {bytes(key).decode(errors='replace')}"
+
+
+def _identity(opened):
+    """(device, inode) of the file of an LMDB: of a folder's path, or of the file's own descriptor."""
+    found = os.stat(opened if isinstance(opened, int) else os.path.join(opened, "data.mdb"))
+    return found.st_dev, found.st_ino
 
 
 def _checked_keys(cursor, leaves):

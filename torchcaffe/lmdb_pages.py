@@ -29,14 +29,16 @@ class PageError(ValueError):
 
 
 class Pages:
-    """The file data.mdb of an LMDB's folder, mapped; a context manager. Raises PageError, OSError."""
+    """The file of an LMDB, data.mdb, as it is now, mapped; a context manager. Raises PageError, OSError.
 
-    def __init__(self, folder: str):
-        with open(os.path.join(folder, "data.mdb"), "rb") as file:
-            self.size = os.fstat(file.fileno()).st_size
-            if self.size < 2 * 256:
-                raise PageError(f"its file has {self.size:,} bytes: truncated, or no LMDB")
-            self.map = mmap.mmap(file.fileno(), self.size, access=mmap.ACCESS_READ)
+    descriptor: of the open file, not its path: what lies there may have been replaced since LMDB opened it.
+    """
+
+    def __init__(self, descriptor: int):
+        self.size = os.fstat(descriptor).st_size
+        if self.size < 2 * 256:
+            raise PageError(f"its file has {self.size:,} bytes: truncated, or no LMDB")
+        self.map = mmap.mmap(descriptor, self.size, access=mmap.ACCESS_READ)
         try:
             self.page_size = self._read_meta(0)[4]
             if self.page_size not in (1 << shift for shift in range(8, 17)) or self.size < 2 * self.page_size:

@@ -23,8 +23,9 @@ def apply(net, training=False):
         return
     wanted = "ieee" if net.precision == "float32" else "tf32"
     torch.backends.cuda.matmul.fp32_precision = torch.backends.cudnn.conv.fp32_precision = wanted
-    if training:
-        torch.backends.cudnn.benchmark = True  # batches keep their shape: trying cuDNN's algorithms once pays
+    # Trying cuDNN's algorithms pays where batches keep their shape, but what it picks depends on the moment: only where no
+    # answer is given, for an answer must not depend on what ran before.
+    torch.backends.cudnn.benchmark = training
 
 
 def widened(layer, tensors):

@@ -259,11 +259,11 @@ def test_a_camera(monkeypatch):
 
 
 def test_groups_wait_for_no_live_picture():
-    from tools.pipeline import BATCH, _groups
+    from tools.pipeline import GROUP, _groups
 
     small = Photo("a", np.zeros((4, 4, 3), np.uint8))
     live = Photo("camera 0", small.pixels, live=True)
-    assert [len(group) for group in _groups([small] * (BATCH + 1))] == [BATCH, 1]
+    assert [len(group) for group in _groups([small] * (GROUP + 1))] == [GROUP, 1]
     assert [len(group) for group in _groups([small, live, live])] == [2, 1]
     large = Photo("a", np.broadcast_to(np.uint8(0), (3000, 3000, 3)))
     assert [len(group) for group in _groups([large] * 5)] == [2, 2, 1]

@@ -57,7 +57,7 @@ def test_read_as_lmdb_reads(tmp_path, sizes):
     with lmdb.open(str(path), readonly=True) as environment, environment.begin() as transaction:
         expected = list(transaction.cursor())
     assert read(path) == expected
-    with Pages(str(path)) as pages:
+    with open(path / "data.mdb", "rb") as file, Pages(file.fileno()) as pages:
         assert sum(pages.leaves(max(meta[5] for meta in pages.metas))) == len(sizes)
 
 
@@ -164,3 +164,21 @@ def test_random_damage_gives_records_or_an_error(tmp_path):
         except DataError:
             refused += 1
     assert refused > 20
+
+
+def test_a_database_that_is_rebuilt_while_it_is_open_is_another(tmp_path):
+    """Who opened the old one reads it to its end; who opens the path afterwards gets the new one."""
+    path = tmp_path / "lmdb"
+    write(path, [3] * 700)
+    old = Environment.open(str(path))
+    assert Environment.open(str(path)) is old
+    records = old.records_from(0, False, endless=False)
+    next(records)
+    write(tmp_path / "other", [5] * 40)
+    path.rename(tmp_path / "away")
+    (tmp_path / "other").rename(path)
+    new = Environment.open(str(path))
+    assert sum(1 for _ in new.records_from(0, False, endless=False)) == 40
+    assert 1 + sum(1 for _ in records) == 700
+    assert sum(1 for _ in old.records_from(0, False, endless=False)) == 700
+    assert Environment.open(str(path)) is new and Environment.open(str(tmp_path / "away")) is old

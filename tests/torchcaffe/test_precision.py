@@ -1,10 +1,13 @@
 """Precisions: what bf16 changes, and that float32 stays what it is."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 import torchcaffe as caffe
+from torchcaffe import precision
 
 NET = """name: "small"
 layer { name: "data" type: "DummyData" top: "data" top: "label" dummy_data_param {
@@ -106,3 +109,13 @@ def test_what_is_refused(solver):
         caffe.set_precision("half")
     with pytest.raises(RuntimeError, match="tf32 is a GPU's"):
         solver("tf32")
+
+
+def test_cudnn_tries_its_algorithms_in_training_only(monkeypatch):
+    """What it picks depends on the moment, and an answer must not depend on what ran before it in the process."""
+    cudnn = SimpleNamespace(conv=SimpleNamespace(), benchmark=None)
+    monkeypatch.setattr(torch, "backends", SimpleNamespace(cuda=SimpleNamespace(matmul=SimpleNamespace()), cudnn=cudnn))
+    net = SimpleNamespace(device=torch.device("cuda"), precision="float32")
+    for training in (False, True, False):
+        precision.apply(net, training=training)
+        assert cudnn.benchmark is training

@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torchcaffe.derived import Derived
 
 CHANNELS, SIDE = 64, 12  # of the smallest input and output that are worth it
-WORTH = 16  # images through a layer from which on it is used: to transform the filters takes as long as it saves on ten
 TILES = 224  # transformed at a time: they stay in the processor's cache
 POINTS = 36
 ONE = 7  # the point (1, 1), whose transform back adds the same to all pixels of a tile: the bias
@@ -35,7 +34,11 @@ OUTPUT = _both_axes([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0
 
 
 def suits(layer, x) -> bool:
-    """True where this saves time and nobody wants a gradient: 3×3, stride 1, many channels, not too small, CPU."""
+    """True where this saves time and nobody wants a gradient: 3×3, stride 1, many channels, not too small, CPU.
+
+    It looks at nothing that changes from one image to the next: an image's digits must not depend on those before it.
+    The first image pays for the transform of the filters, about as much as ten images then save.
+    """
     return bool(
         not layer.training
         and not torch.is_grad_enabled()
@@ -56,13 +59,7 @@ class Winograd:
 
     def __init__(self, layer):
         self.layer = layer
-        self.images = 0  # that the layer has seen
         self.filters = Derived(transform_filters)
-
-    def pays(self, x) -> bool:
-        """True for a layer that has seen many images, this batch included; one photo is answered sooner without."""
-        self.images += len(x)
-        return self.images >= WORTH
 
     def __call__(self, x, bias, rectify=False):
         """Convolution of x, N×C×H×W in any memory order; the result is channels-last. bias: a tensor or None; rectify:
