@@ -1,4 +1,4 @@
-"""Tell whether an input is still what it was: fingerprints of files and LMDBs."""
+"""Content hashes that detect stale results: of nets, solvers, files and LMDBs."""
 
 from __future__ import annotations
 
@@ -6,23 +6,90 @@ import contextlib
 import hashlib
 import json
 import os
-from typing import Dict, List, Optional
+import struct
+from typing import Dict, List, Optional, Tuple
 
 CHUNK = 1 << 20  # bytes read at a time
+FORM = "form"  # names the way in which fingerprints are made; earlier versions of the project had none
 
 
 def differences(old: Dict[str, str], new: Dict[str, str]) -> List[str]:
-    """Sentences on what is not the same in two results of `fingerprints`."""
+    """Sentences on what is not the same in two results of chain.fingerprints, with both values where they are short.
+
+    What an earlier version of this project recorded in another way is not compared (see `compared`).
+    """
     found = []
-    for name in sorted(set(old) | set(new)):
+    for name in sorted((set(old) | set(new)) - {FORM}):
         before, now = old.get(name), new.get(name)
-        if before == now:
+        if before == now or (FORM not in old and not _surely_differ(name, before, now)):
             continue
-        if name.startswith("solver's "):
+        if not _is_digest(before) and not _is_digest(now):
             found.append(f"{name} was {before or 'not set'}, is {now or 'not set'}")
         else:
             found.append(f"{name} has changed" if before and now else f"{name} is {'new' if now else 'no longer used'}")
     return found
+
+
+def _surely_differ(name: str, before: Optional[str], now: Optional[str]) -> bool:
+    """True where `before`, a value of the first form, is not what `now` is.
+
+    That form had numbers as a protobuf release prints them, the whole net's text with the batch sizes and the test phase,
+    and the facts of all splits of an LMDB: of these only the numbers can be compared, and files of weights.
+    """
+    if name.endswith(".caffemodel") or name == "solver's precision":
+        return True
+    if not name.startswith("solver's ") or before is None or now is None:
+        return False
+    try:
+        return struct.pack("<f", float(before)) != struct.pack("<f", float(now))
+    except ValueError:
+        return True
+
+
+def _is_digest(value: Optional[str]) -> bool:
+    return value is not None and len(value) == 64 and set(value) <= set("0123456789abcdef")
+
+
+def shortest(value: float) -> str:
+    """The shortest decimal text of a float32."""
+    texts = (f"{value:.{digits}g}" for digits in range(1, 10))
+    as_float32 = struct.pack("<f", value)
+    return next((text for text in texts if struct.pack("<f", float(text)) == as_float32), repr(value))
+
+
+def field_text(field, value) -> str:
+    """A solver field's value as text that does not depend on protobuf's release; a message as a digest of its bytes."""
+    if not isinstance(value, (str, bytes)) and hasattr(value, "__len__"):
+        return " ".join(field_text(field, single) for single in value)
+    if hasattr(value, "SerializeToString"):
+        return hashlib.sha256(value.SerializeToString(deterministic=True)).hexdigest()
+    if field.type == field.TYPE_FLOAT:
+        return shortest(value)
+    return field.enum_type.values_by_number[value].name if field.enum_type is not None else str(value)
+
+
+def training_net(net) -> Tuple[str, int]:
+    """(SHA-256, batch size) of what a net computes in training: without the layers of the test phase, its own name, the
+    batch size, and how data is fetched."""
+    from torchcaffe.proto import caffe_pb2
+
+    kept = caffe_pb2.NetParameter()
+    kept.CopyFrom(net)
+    kept.ClearField("name")
+    kept.ClearField("debug_info")
+    del kept.layer[:]
+    batch = 0
+    for layer in net.layer:
+        phases = {rule.phase for rule in layer.include if rule.HasField("phase")}
+        if phases == {caffe_pb2.TEST} or caffe_pb2.TRAIN in {rule.phase for rule in layer.exclude if rule.HasField("phase")}:
+            continue
+        copy = kept.layer.add()
+        copy.CopyFrom(layer)
+        if layer.type == "Data":
+            batch = batch or layer.data_param.batch_size
+            copy.data_param.ClearField("batch_size")
+            copy.data_param.ClearField("prefetch")
+    return hashlib.sha256(kept.SerializeToString(deterministic=True)).hexdigest(), batch
 
 
 def sha256_of(path: str) -> str:
@@ -39,16 +106,20 @@ def digest_of(path: str, digest) -> str:
 
 
 def database_fingerprint(path: str) -> str:
-    """Fingerprint of an LMDB folder: of its builder's notes, or else of its size and its records' names.
+    """Fingerprint of an LMDB folder: of what its builder's manifest says of it, or else of its size and its records' names.
 
-    Raises torchcaffe's DataError for a damaged LMDB.
+    Of the manifest count the data set's facts, those of the LMDB's own split, and its own number of images. A manifest of
+    earlier versions has all splits' facts together. Raises torchcaffe's DataError for a damaged LMDB.
     """
     name = os.path.basename(path)
     manifest = read_json(os.path.join(os.path.dirname(path), "manifest.json")) or {}
-    entry = manifest.get(name.split("_")[0], {})
+    entry = manifest.get(name.split("_")[0])
+    entry = entry if isinstance(entry, dict) else {}
     digest = hashlib.sha256()
-    if "facts" in entry and name in entry.get("images", {}):
+    if isinstance(entry.get("facts"), dict) and name in entry.get("images", {}):
         facts = {key: value for key, value in entry["facts"].items() if key != "splits"}  # not of this LMDB
+        split = name.removesuffix("_labels").rsplit("_", 1)[1]
+        facts.update((entry.get("split_facts") or {}).get(split, {}))
         digest.update(json.dumps([facts, name, entry["images"][name]], sort_keys=True).encode())
         return digest.hexdigest()
     for key, _ in _records(path):
