@@ -179,7 +179,7 @@ def _rows(options) -> list:
     overrides = {"batch": options.batch, "max_iter": options.max_iter, "base_lr": options.base_lr,
                  "precision": options.precision, "seed": options.seed}
     variant = chain.variant_of(profile, **overrides) if options.variant is None else options.variant
-    return chain.rows(profile, options.net, options.step, start=_start(options), variant=variant, **overrides)
+    return chain.rows(profile, options.net, options.step, root=recipe.ROOT, start=_start(options), variant=variant, **overrides)
 
 
 def _start(options):
