@@ -258,18 +258,29 @@ def check_inputs(row: Row):
 
 
 def check_start(row: Row):
-    """Raise ChainError where the step would start, unasked, from weights that are not the whole training's it expects."""
+    """Raise ChainError where the step would start, unasked, from weights that were not trained as long as they should be.
+
+    Those of a variant were asked for by its name; the chain's own have the solver's iterations, or this command's.
+    """
     if row.step < 3 or row.start is not None:
         return
     record = read_json(row.path(row.weights_in + ".json")) or {}
     iteration, variant = record.get("iteration"), record.get("variant", row.after)
-    expected = max(record.get("max_iter") or 0, row.before.max_iter or row.profile.max_iter[row.step - 1])
-    wrong = f"of the variant {variant or NO_VARIANT!r}" if variant != row.after else (
-        f"of {iteration:,} of {expected:,} iterations" if iteration is not None and iteration < expected else "")
+    expected = max(record.get("max_iter") or 0, 0 if row.after else row.before.max_iter or _own_max_iter(row.before))
+    wrong = f"which are of variant {variant or NO_VARIANT}" if variant != row.after else (
+        f"which have {iteration:,} of {expected:,} iterations" if iteration is not None and iteration < expected else "")
     if wrong:
         raise ChainError(
-            f"{row.title} would start from {row.weights_in}, which is {wrong}: finish that first ({row.before.command} "
+            f"{row.title} would start from {row.weights_in}, {wrong}: train those first ({row.before.command} "
             f"FORCE=1), or start from it on purpose: START={row.weights_in} VARIANT={row.variant or NO_VARIANT}")
+
+
+def _own_max_iter(row: Row) -> int:
+    """Iterations of a row's solver."""
+    from torchcaffe import files
+
+    there = os.path.exists(row.path(row.solver))
+    return files.read_solver(row.path(row.solver)).max_iter if there else row.profile.max_iter[row.step]
 
 
 def started_from(row: Row) -> Optional[dict]:

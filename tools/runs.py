@@ -88,9 +88,9 @@ def refusal(row: chain.Row, state: chain.State) -> str:
     """Why a finished step is not trained with other settings, and what to type."""
     changes = [change + (f" (compare {row.place}/net.prototxt with {row.definition})" if change.startswith("net has") else "")
                for change in state.changes]
-    return (f"{row.title}: {row.weights_out} is finished, with other settings: {'; '.join(changes)}. Keep it and train "
-            f"beside it: VARIANT=name (--variant); or replace it: FORCE=1 (--force), which keeps it until the new one "
-            "is complete")
+    return (f"{row.title}: {row.weights_out} is finished, with other settings: {'; '.join(changes)}. To keep it, train under "
+            f"another name: VARIANT=name (--variant). To replace it once the new one is complete: {row.command} FORCE=1 "
+            "(--force)")
 
 
 def _remarks(row: chain.Row, record: Optional[dict]) -> Iterator[str]:

@@ -91,7 +91,7 @@ def test_two_steps_by_two_ranks_give_the_numbers_of_one(project):
         assert fingerprints.read_json(row.path(row.weights_out) + ".json")["ranks"] == 2
         with open(row.path(f"{row.folder}/train.log")) as stream:
             assert stream.read().count("Solving step") == 1  # rank 0's, and no other's
-    alone = row_of(project, 3, 4, variant="alone")  # from what the ranks have made of step 2
+    alone = row_of(project, 3, 4, variant="alone", start=row_of(project, 2, 4).weights_out)  # from what the ranks have made of step 2
     train.run([alone], engine.interpreter("torch"), say=lambda line: None)
     for name, rows in (("train_loss", 4), ("val_loss", 3)):
         expected, found = ([line[name] for line in metrics.read(each.path(f"{each.folder}/metrics.csv"))

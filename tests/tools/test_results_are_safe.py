@@ -155,7 +155,7 @@ def test_weights_of_fewer_iterations_are_no_start_unless_they_are_asked_for(proj
     assert command(2, "--max-iter", "2", "--variant", "none") == 0
     assert command(3) == 1
     told = capsys.readouterr().err
-    assert "of 2 of 6 iterations" in told and "START=weights/tiny/step2_scheme3.caffemodel VARIANT=none" in told
+    assert "have 2 of 6 iterations" in told and "START=weights/tiny/step2_scheme3.caffemodel VARIANT=none" in told
     assert command(3, "--seed", "5") == 1  # nor for a variant, which would fall back to it
     assert command(3, "--weights", os.path.join(project, "weights/tiny/step2_scheme3.caffemodel"), "--variant", "none") == 0
     assert command(3, "--max-iter", "2", "--variant", "none", "--force") == 0  # the demo's way: all of it shorter
@@ -165,7 +165,7 @@ def test_a_start_of_another_variant_is_refused(project, command, capsys):
     run(project, [2])
     path = os.path.join(project, "weights/tiny/step2_scheme3.caffemodel.json")
     outputs.write_json(path, {**fingerprints.read_json(path), "variant": "seed9"})  # copied here by hand
-    assert command(3) == 1 and "of the variant 'seed9'" in capsys.readouterr().err
+    assert command(3) == 1 and "which are of variant seed9" in capsys.readouterr().err
 
 
 def test_an_interrupted_start_is_named_with_the_command_that_resumes_it(project, monkeypatch):
