@@ -144,7 +144,7 @@ crops: $(READY) ## the same for IMAGE=, or a sheet of faces drawn at random from
 		quoted,--folder,FOTW),$(call quoted,--folder,CELEBA)))
 
 export: $(READY) ## write the trained nets as ONNX and safetensors, for NET= of PROFILE=
-	@$(PY) -m tools.export $(call option,--net,NET) $(profile)
+	@$(PY) -m tools.export $(call option,--net,NET) $(profile) $(call quoted,--variant,VARIANT)
 
 prototxt: $(READY) ## write prototxt/ and solvers/ from recipe.py
 	@$(PY) -m tools.make_nets

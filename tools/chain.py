@@ -20,7 +20,7 @@ from typing import Dict, List, Optional, Sequence
 
 import recipe
 from tools.fingerprints import (
-    FORM, database_fingerprint, differences, field_text, read_json, sha256_of, shortest, stored_size, training_net)
+    FORM, converted, database_fingerprint, differences, field_text, read_json, sha256_of, shortest, stored_size, training_net)
 
 # Solver fields that change what is shown and kept, not what is learned.
 INDIFFERENT = {"net", "snapshot_prefix", "snapshot", "display", "test_iter", "test_interval", "test_initialization",
@@ -311,6 +311,10 @@ class Interrupted:
     inputs: dict
     command: str  # that resumes it
 
+    def changes(self, inputs: dict) -> List[str]:
+        """What is not the same in `inputs`, as sentences."""
+        return changes(self.row, self.row.folder, self.inputs, inputs)
+
 
 def state(row: Row, inputs: Optional[dict] = None) -> State:
     """What is there of a row. `inputs` (see `fingerprints`) tells "changed" from "done"; without it nothing is read.
@@ -320,14 +324,33 @@ def state(row: Row, inputs: Optional[dict] = None) -> State:
     record = read_json(row.path(row.weights_out + ".json"))
     run = interrupted_run(row)
     there = os.path.exists(row.path(row.weights_out))
-    if run and (inputs is None or not differences(run.inputs, inputs) or not there):
-        return State("interrupted", run.iteration, tuple(differences(run.inputs, inputs or run.inputs)), record)
+    if run and (inputs is None or not there or not run.changes(inputs)):
+        return State("interrupted", run.iteration, tuple(run.changes(inputs) if inputs is not None else ()), record)
     if not there:
         return State("to do")
     if record is None or not isinstance(record.get("inputs"), dict) or "iteration" not in record:
         return State("done")  # put there by hand: not ours to replace
-    changes = tuple(differences(record["inputs"], inputs)) if inputs is not None else ()
-    return State("changed" if changes else "done", record["iteration"], changes, record)
+    found = tuple(changes(row, row.place, record["inputs"], inputs)) if inputs is not None else ()
+    return State("changed" if found else "done", record["iteration"], found, record)
+
+
+def changes(row: Row, folder: str, old: dict, inputs: dict) -> List[str]:
+    """Sentences on what differs between fingerprints `old` and `inputs`; the run of `old` was in `folder`, perhaps."""
+    net = None
+    if FORM not in old and (read_json(row.path(os.path.join(folder, "run.json"))) or {}).get("inputs") == old:
+        net = _trained_net(row, folder)
+    return differences(converted(old, inputs, net), inputs)
+
+
+def _trained_net(row: Row, folder: str):
+    """The net that a run in `folder` trains or has trained; None where it cannot be read."""
+    from torchcaffe import files
+    from torchcaffe.errors import CaffeError
+
+    try:
+        return files.read_net(row.path(os.path.join(folder, "net.prototxt")))
+    except (CaffeError, OSError):
+        return None
 
 
 def workplace(row: Row) -> Row:
@@ -348,11 +371,11 @@ def unfinished(row: Row) -> Optional[Row]:
 def interrupted_run(row: Row) -> Optional[Interrupted]:
     """The run of a row that is not finished and has a whole snapshot; None where there is none."""
     place = unfinished(row)
-    snapshot = newest_snapshot(place, None) if place else None
+    snapshot = newest_snapshot(place) if place else None
     if place is None or snapshot is None:
         return None
     job = read_json(row.path(os.path.join(place.folder, "run.json"))) or {}
-    begun = row_of(row.profile, row.root, job.get("options") or _old_options(row, job))
+    begun = row_of(row.profile, row.root, job.get("options") or _old_options(place, job))
     command = " ".join([resuming(begun), *job.get("machine", ())]) if begun else row.command
     inputs = job.get("inputs") if isinstance(job.get("inputs"), dict) else {}
     return Interrupted(replace(begun or row, fresh=place.fresh), snapshot["iteration"], job.get("max_iter"), inputs, command)
@@ -365,13 +388,15 @@ def resuming(row: Row) -> str:
 
 
 def _old_options(row: Row, job: dict) -> dict:
-    """Row.options of a run of an earlier version, whose record has no more than its inputs: without the batch size."""
+    """Row.options of a run of an earlier version, from its record's inputs and its net."""
     def number(name, kind):
         with contextlib.suppress(KeyError, TypeError, ValueError):
             return kind(job["inputs"]["solver's " + name])
 
     profile, seed = row.profile, number("random_seed", int)
-    options = {**row.options, "max_iter": job.get("max_iter"), "base_lr": number("base_lr", float), "seed": seed}
+    net = _trained_net(row, row.folder)
+    batch = training_net(net)[1] if net is not None else profile.batch_size
+    options = {**row.options, "batch": batch if batch != profile.batch_size else None, "max_iter": job.get("max_iter"), "base_lr": number("base_lr", float), "seed": seed}
     if options["max_iter"] == profile.max_iter.get(row.step):
         options["max_iter"] = None
     if options["base_lr"] is None or shortest(options["base_lr"]) == shortest(profile.base_lr.get(row.step, 0)):
@@ -381,14 +406,14 @@ def _old_options(row: Row, job: dict) -> dict:
     return options
 
 
-def newest_snapshot(row: Row, inputs: Optional[dict], say=None) -> Optional[dict]:
+def newest_snapshot(row: Row, say=None) -> Optional[dict]:
     """Newest whole snapshot of the run that is not finished: {"iteration", "state"}; None where none is.
 
     Whole: both files have the sizes that were recorded when they were complete and, where `say` is given, the SHA-256;
-    say(sentence) is told of each that has not. With `inputs`, only of a run from these.
+    say(sentence) is told of each that has not.
     """
     job = read_json(row.path(os.path.join(row.folder, "run.json")))
-    if not job or job.get("finished") or (inputs is not None and differences(job.get("inputs", {}), inputs)):
+    if not job or job.get("finished"):
         return None
     for iteration, path in reversed(snapshots(row)):
         record = read_json(path)

@@ -14,14 +14,11 @@ FORM = "form"  # names the way in which fingerprints are made; earlier versions 
 
 
 def differences(old: Dict[str, str], new: Dict[str, str]) -> List[str]:
-    """Sentences on what is not the same in two results of chain.fingerprints, with both values where they are short.
-
-    What an earlier version of this project recorded in another way is not compared (see `compared`).
-    """
+    """Sentences on what is not the same in two results of chain.fingerprints, with both values where they are short."""
     found = []
     for name in sorted((set(old) | set(new)) - {FORM}):
         before, now = old.get(name), new.get(name)
-        if before == now or (FORM not in old and not _surely_differ(name, before, now)):
+        if before == now:
             continue
         if not _is_digest(before) and not _is_digest(now):
             found.append(f"{name} was {before or 'not set'}, is {now or 'not set'}")
@@ -30,20 +27,32 @@ def differences(old: Dict[str, str], new: Dict[str, str]) -> List[str]:
     return found
 
 
-def _surely_differ(name: str, before: Optional[str], now: Optional[str]) -> bool:
-    """True where `before`, a value of the first form, is not what `now` is.
+def converted(old: Dict[str, str], now: Dict[str, str], net=None) -> Dict[str, str]:
+    """`old` in today's form, where an earlier version of this project made it: numbers were as protobuf printed them.
 
-    That form had numbers as a protobuf release prints them, the whole net's text with the batch sizes and the test phase,
-    and the facts of all splits of an LMDB: of these only the numbers can be compared, and files of weights.
+    net: the NetParameter that was trained. What cannot be converted exactly is taken from `now`, so that it does not
+    count as a difference: LMDBs, and the net where it is not given.
     """
-    if name.endswith(".caffemodel") or name == "solver's precision":
-        return True
-    if not name.startswith("solver's ") or before is None or now is None:
-        return False
+    if FORM in old:
+        return old
+    found = {name: value for name, value in now.items() if not name.startswith("solver's ") and not name.endswith(".caffemodel")}
+    for name, value in old.items():
+        if name.startswith("solver's "):
+            found[name] = _number(value)
+        elif name.endswith(".caffemodel"):
+            found[name] = value
+    if net is not None:
+        found["net"], batch = training_net(net)
+        found["batch size"] = str(batch)
+    return found
+
+
+def _number(text: str) -> str:
+    """A float as `shortest` has it; other text as it is."""
     try:
-        return struct.pack("<f", float(before)) != struct.pack("<f", float(now))
+        return text if text.isdecimal() else shortest(float(text))
     except ValueError:
-        return True
+        return text
 
 
 def _is_digest(value: Optional[str]) -> bool:

@@ -67,7 +67,7 @@ def _stands(row: chain.Row, inputs: dict, say) -> bool:
     Raises chain.ChainError where that would cost a result of other inputs, or a run from others that was interrupted.
     """
     state, run = chain.state(row, inputs), chain.interrupted_run(row)
-    other = chain.differences(run.inputs, inputs) if run else ()
+    other = run.changes(inputs) if run else ()
     if run and other:
         say(f"{row.title}: a run of other settings was interrupted at iteration {run.iteration:,} ({run.row.folder}: "
             f"{'; '.join(other)}); it goes on with: {run.command}")
@@ -96,7 +96,7 @@ def refusal(row: chain.Row, state: chain.State) -> str:
 def _remarks(row: chain.Row, record: Optional[dict]) -> Iterator[str]:
     """What to know of a result that stands."""
     if record and chain.FORM not in record.get("inputs", {}):
-        yield "made by an earlier version of this project: net, batch size and LMDBs are not compared"
+        yield "made by an earlier version of this project, which recorded LMDBs in another way: they are not compared"
     elif record and "validation" in record and record["validation"] != chain.validation(row):
         yield "the validation faces have changed since; loss and accuracy are those of the former ones"
 
@@ -104,9 +104,9 @@ def _remarks(row: chain.Row, record: Optional[dict]) -> Iterator[str]:
 def _make_room(row: chain.Row, inputs: dict, force: bool, say) -> Tuple[chain.Row, Optional[dict]]:
     """(the row as it trains, the snapshot to resume from or None), with its folder ready."""
     place, run = chain.unfinished(row), chain.interrupted_run(row)
-    other = force or (run is not None and chain.differences(run.inputs, inputs))
+    other = force or (run is not None and bool(run.changes(inputs)))
     if place and not other:
-        resume = chain.newest_snapshot(place, inputs, say)
+        resume = chain.newest_snapshot(place, say)
         if resume:
             say(f"{row.title}: resumes from iteration {resume['iteration']} ({resume['state']})")
             _remove_leftovers(place)

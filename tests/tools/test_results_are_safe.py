@@ -288,13 +288,13 @@ def test_a_finished_step_stays_done_beside_an_interrupted_run_of_other_settings(
 
 
 def test_a_run_of_an_earlier_version_is_resumed_by_what_status_prints(project, command, monkeypatch, capsys):
-    interrupt(project, monkeypatch, [2], max_iter=9, seed=7)
+    interrupt(project, monkeypatch, [2], max_iter=9, seed=7, batch=4)
     path = os.path.join(project, "runs/tiny/step2_scheme3/run.json")
     old = fingerprints.read_json(path)
     inputs = {**old_form(old["inputs"]), "solver's max_iter": "9"}
     outputs.write_json(path, {"inputs": inputs, "max_iter": 9, "finished": False})
     entry = next(entry for entry in status.collect(TINY, root=project) if entry["net"] == "gnet" and entry["step"] == 2)
-    assert entry["command"] == "make step2 NET=gnet PROFILE=tiny MAX_ITER=9 SEED=7 VARIANT=none"
+    assert entry["command"] == "make step2 NET=gnet PROFILE=tiny BATCH=4 MAX_ITER=9 SEED=7 VARIANT=none"
     assert train.main(typed(entry["command"])) == 0 and "resumes from iteration 4" in capsys.readouterr().out
 
 
@@ -382,14 +382,19 @@ def old_form(inputs):
             "data/tiny/scheme3/celeba_train": "1" * 64, "data/tiny/scheme3/celeba_val": "2" * 64}
 
 
-def test_a_result_of_an_earlier_version_is_done_with_a_remark_and_numbers_are_compared(project):
+def test_a_result_of_an_earlier_version_is_done_with_a_remark_and_compared_where_that_is_exact(project):
     _, row = run(project, [2])
-    path = row.path(row.weights_out) + ".json"
-    outputs.write_json(path, {**record(row), "inputs": old_form(record(row)["inputs"])})
+    old = old_form(record(row)["inputs"])
+    outputs.write_json(row.path(row.weights_out) + ".json", {**record(row), "inputs": old})
+    outputs.write_json(row.path(f"{row.place}/run.json"), {"inputs": old, "max_iter": 6, "finished": True})
     said, _ = run(project, [2])
     assert "done" in said[0] and "earlier version" in said[1]
-    with pytest.raises(chain.ChainError, match="finished, with other settings: solver's max_iter was 6, is 2. To keep"):
-        run(project, [2], max_iter=2)
+    for options, sentence in (({"max_iter": 2}, "solver's max_iter was 6, is 2"), ({"batch": 4}, "batch size was 8, is 4"),
+                              ({"base_lr": 0.0002}, "solver's base_lr was 0.0001, is 0.0002")):
+        with pytest.raises(chain.ChainError, match=f"finished, with other settings: {sentence}. To keep"):
+            run(project, [2], **options)
+    os.remove(row.path(f"{row.place}/net.prototxt"))  # nothing tells its batch any more
+    assert "done" in run(project, [2], batch=4)[0][0]
 
 
 # ------------------------------------------------------------------------------------------ the lock, and status
