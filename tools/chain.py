@@ -303,7 +303,7 @@ def _check_crops(row: Row, path: str):
 
 @dataclass(frozen=True)
 class Interrupted:
-    """A run that is not finished: the row as it was begun (None: the record does not tell), and its newest snapshot."""
+    """A run that is not finished and has a whole snapshot, the newest of `iteration`."""
 
     row: Row  # where it trains; its overrides are the run's own where these are recorded
     iteration: int

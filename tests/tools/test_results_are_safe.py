@@ -398,19 +398,25 @@ def test_a_result_of_an_earlier_version_is_done_with_a_remark_and_compared_where
 
 
 # ------------------------------------------------------------------------------------------ the lock, and status
-def test_whoever_looks_makes_no_trainer_fail(project):
+@pytest.fixture
+def before_the_lock(monkeypatch):
+    """Call what is given, 0.3 seconds after a trainer has begun to look at its inputs."""
+    def set_up(call):
+        monkeypatch.setattr(chain, "check_start", lambda row: threading.Timer(0.3, call).start())
+    return set_up
+
+
+def test_whoever_looks_makes_no_trainer_fail(project, before_the_lock):
     row, = chain.rows(TINY, ["gnet"], [2], root=project)
     os.makedirs(row.path("runs/tiny"), exist_ok=True)
     with open(row.path(row.place) + ".lock", "w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_SH)
-        looking = threading.Timer(0.3, lambda: fcntl.flock(stream, fcntl.LOCK_UN))
-        looking.start()
+        fcntl.flock(stream, fcntl.LOCK_SH)  # as make status has for an instant
+        before_the_lock(lambda: fcntl.flock(stream, fcntl.LOCK_UN))
         run(project, [2])
-        looking.join()
     assert record(row)["iteration"] == 6
 
 
-def test_a_run_that_ends_meanwhile_is_not_trained_again(project, made, tmp_path):
+def test_a_run_that_ends_meanwhile_is_not_trained_again(project, made, tmp_path, before_the_lock):
     """The state is read once no other trains: here another ends between the start of the command and the lock."""
     other = shutil.copytree(made, tmp_path / "other", symlinks=True).__str__()
     _, row = run(other, [2])
@@ -424,11 +430,18 @@ def test_a_run_that_ends_meanwhile_is_not_trained_again(project, made, tmp_path)
 
     with open(lock, "w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
-        ending = threading.Timer(0.3, end)
-        ending.start()
+        before_the_lock(end)
         said, _ = run(project, [2])
-        ending.join()
     assert len(said) == 1 and "done" in said[0]
+
+
+def test_the_command_that_resumes_names_the_gpu(project, monkeypatch):
+    """The fake engine has none: what a run with GPU=1 notes is put into another run's record."""
+    interrupt(project, monkeypatch, [2])
+    row, = chain.rows(TINY, ["gnet"], [2], root=project)
+    path = row.path(f"{row.folder}/run.json")
+    outputs.write_json(path, {**fingerprints.read_json(path), "machine": jobs._machine(1, None)})
+    assert chain.interrupted_run(row).command == "make step2 NET=gnet PROFILE=tiny GPU=1"
 
 
 def test_status_shows_variants(project, monkeypatch):
