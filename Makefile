@@ -20,6 +20,8 @@
 #= BATCH     training batch size instead of the recipe's
 #= MAX_ITER  iterations instead of the recipe's
 #= BASE_LR   learning rate to start from instead of the recipe's
+#= VARIANT   for step2 to step4, evaluate and export: name of a training kept apart from the chain's own (none: the chain's own)
+#= START     for step2 to step4 with VARIANT: weights to start from instead of the previous step's (none: random numbers)
 #= ENCODE    image format in the LMDBs: raw (default), jpg or png
 #= TEST_SPLIT for lmdb, 1: also build the test partitions
 #= CORRECTIONS for lmdb: corrections.csv of FotW's training labels, as the page of make suspects exports it
@@ -105,14 +107,15 @@ step1 step2 step3 step4:
 	@$(PY) -m tools.train --step $(@:step%=%) $(call option,--net,NET) $(profile) $(engine) \
 		$(call option,--gpus,GPUS) $(call option,--processes,PROCESSES) \
 		$(call option,--precision,PRECISION) $(call option,--batch,BATCH) $(call option,--max-iter,MAX_ITER) \
-		$(call option,--base-lr,BASE_LR) $(call option,--seed,SEED) $(call option,--keep,KEEP) $(force)
+		$(call option,--base-lr,BASE_LR) $(call option,--seed,SEED) $(call option,--keep,KEEP) \
+		$(call quoted,--weights,START) $(call quoted,--variant,VARIANT) $(force)
 
 status: $(READY) ## show each net's steps: done, iteration, loss, accuracy, file
 	@$(PY) -m tools.status $(profile)
 
 evaluate: $(READY) ## accuracy on FotW's validation faces, into runs/PROFILE/results.json
 	@$(PY) -m tools.evaluate $(profile) $(engine) $(call option,--batch,BATCH) $(call quoted,--photos,PHOTOS) \
-		$(call quoted,--submission,SUBMISSION) $(call quoted,--score,SCORE) $(if $(on_attributes),--attributes $(CROP))
+		$(call quoted,--submission,SUBMISSION) $(call quoted,--score,SCORE) $(call quoted,--variant,VARIANT) $(if $(on_attributes),--attributes $(CROP))
 
 table2: $(READY) ## train and compare the paper's training schemes (Table 2), for SEEDS=
 table3: $(READY) ## train and compare the paper's cropping schemes (Table 3), for SEEDS=
@@ -143,7 +146,7 @@ crops: $(READY) ## the same for IMAGE=, or a sheet of faces drawn at random from
 		quoted,--folder,FOTW),$(call quoted,--folder,CELEBA)))
 
 export: $(READY) ## write the trained nets as ONNX and safetensors, for NET= of PROFILE=
-	@$(PY) -m tools.export $(call option,--net,NET) $(profile)
+	@$(PY) -m tools.export $(call option,--net,NET) $(profile) $(call quoted,--variant,VARIANT)
 
 prototxt: $(READY) ## write prototxt/ and solvers/ from recipe.py
 	@$(PY) -m tools.make_nets

@@ -12,28 +12,33 @@ from tools import chain, child, fingerprints, outputs, runs
 
 
 def adopt(row: chain.Row, interpreter, force: bool = False, header=(), say=print) -> bool:
-    """Do step 1 unless its result stands; True when done. Raises chain.ChainError, child.Stopped and WeightsError."""
-    from tools.vgg_face import check_vgg_face, verify_vgg_face
-
+    """Do step 1 unless its result stands; True when done. A result of another file is replaced with `force` only. Raises chain.ChainError, child.Stopped and WeightsError."""
     chain.check_inputs(row)
-    profile, source = row.profile, row.path(row.weights_in)
-    if row.start is None and not chain.is_full_size(profile):
-        _make_stand_in(row, say)
-    inputs = chain.fingerprints(row)
-    state = chain.state(row, inputs)
-    if state.kind == "done" and not force:
-        say(f"{row.title}: done, {row.weights_out}; FORCE=1 does it again")
-        return False
-    for change in state.changes:
-        say(f"{row.title}: {change}")
-    if row.start is None and chain.is_full_size(profile):
-        verify_vgg_face(source)
-    else:
-        check_vgg_face(source, width=profile.width, input_size=profile.crop_size)
-    os.makedirs(row.path(row.folder), exist_ok=True)
-    _convert(row, interpreter, header, say, inputs)
+    with runs.only_one(row):
+        if row.start is None and not chain.is_full_size(row.profile):
+            _make_stand_in(row, say)
+        inputs = chain.fingerprints(row)
+        state = chain.state(row, inputs)
+        if state.kind == "done" and not force:
+            say(f"{row.title}: done, {row.weights_out}; FORCE=1 does it again")
+            return False
+        if state.kind == "changed" and not force:
+            raise chain.ChainError(runs.refusal(row, state))
+        _check_source(row)
+        os.makedirs(row.path(row.folder), exist_ok=True)
+        _convert(row, interpreter, header, say, inputs)
     say(f"{row.title}: {row.weights_out} from {row.weights_in}, 16 layers checked")
     return True
+
+
+def _check_source(row: chain.Row):
+    """Raise WeightsError unless the row starts from VGG-Face, or a file of its form."""
+    from tools.vgg_face import check_vgg_face, verify_vgg_face
+
+    if row.start is None and chain.is_full_size(row.profile):
+        verify_vgg_face(row.path(row.weights_in))
+    else:
+        check_vgg_face(row.path(row.weights_in), width=row.profile.width, input_size=row.profile.crop_size)
 
 
 def _make_stand_in(row: chain.Row, say):
@@ -67,7 +72,7 @@ def _convert(row: chain.Row, interpreter, header, say, inputs: dict):
         child.run(row, path, interpreter, header, ends.append, say)
         versions = ends[-1]["versions"]
         record = {"step": row.title, "iteration": 0, "loss": None, "accuracy": None, "engine": versions["engine"],
-                  "versions": versions, "sha256": fingerprints.sha256_of(row.path(converted)), "inputs": inputs}
+                  "versions": versions, "variant": row.variant, "sha256": fingerprints.sha256_of(row.path(converted)), "inputs": inputs}
         runs.place(row, converted, record)
     finally:
         if os.path.exists(row.path(converted)):

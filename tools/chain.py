@@ -4,28 +4,36 @@
     for row in chain.rows(recipe.DEMO, ["gnet", "snet1"], [1, 2, 3, 4]):
         print(row.title, row.weights_in, "->", row.weights_out, chain.state(row).kind)
 
-A row's inputs are weights, LMDBs and the solver's and the net's text with the row's overrides. Their fingerprints are
-written beside the result (`<weights>.json`), and decide later whether the result still stands.
+A row's inputs are weights, LMDBs and the solver's and the net's settings with the row's overrides. Their fingerprints are
+written beside the result (`<weights>.json`), and decide later whether the result still stands. Overrides go under a
+variant's name (`variant_of`), so that they never replace a result of the recipe's own settings.
 """
 
 from __future__ import annotations
 
+import contextlib
 import glob
-import hashlib
 import os
-from dataclasses import dataclass
+import shlex
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Dict, List, Optional, Sequence
 
 import recipe
-from tools.fingerprints import database_fingerprint, differences, read_json, sha256_of, stored_size
+from tools.fingerprints import (
+    FORM, converted, database_fingerprint, differences, field_text, read_json, sha256_of, shortest, stored_size, training_net)
 
 # Solver fields that change what is shown and kept, not what is learned.
 INDIFFERENT = {"net", "snapshot_prefix", "snapshot", "display", "test_iter", "test_interval", "test_initialization",
-               "snapshot_after_train", "solver_mode", "device_id", "debug_info"}
+               "snapshot_after_train", "snapshot_diff", "snapshot_format", "solver_mode", "device_id", "debug_info",
+               "average_loss", "test_compute_loss", "test_net", "test_net_param", "test_state"}
+NO_VARIANT = "none"  # as a variant on the command line: the chain's own names
 
 
 class ChainError(RuntimeError):
     """A step cannot run as asked; the message names what is wrong and the command that helps."""
+
+
+UNRECORDED = ("profile", "root", "fresh")  # fields of a row that its run's record does not have
 
 
 @dataclass(frozen=True)
@@ -33,7 +41,8 @@ class Row:
     """One step of one net. Paths are relative to `root`, where the training runs.
 
     `start` replaces the weights that the step starts from ("" = none, fillers only) and `variant` is added to the names
-    of what it writes: together they make Table 2's other ways to step 4.
+    of what it writes: together they make Table 2's other ways to step 4. Without `start`, `after` is the variant of the
+    step before that it starts from. `fresh`: it trains beside a finished run, whose place it takes at its end.
     """
 
     profile: recipe.Profile
@@ -47,6 +56,8 @@ class Row:
     variant: str = ""
     precision: str = "float32"
     seed: Optional[int] = None  # instead of the recipe's
+    after: str = ""
+    fresh: bool = False
 
     @property
     def title(self) -> str:
@@ -70,18 +81,29 @@ class Row:
         """Caffemodel that the step starts from; None where it starts from fillers."""
         if self.start is not None:
             return self.start or None
-        return vgg_face(self.profile) if self.step == 1 else recipe.step_weights(
-            self.profile.name, self.net, self.step - 1)
+        return vgg_face(self.profile) if self.step == 1 else self.before.weights_out
+
+    @property
+    def before(self) -> "Row":
+        """The step before, as this one expects it: with the same overrides where it is the same variant."""
+        if self.after == self.variant:
+            return replace(self, step=self.step - 1, start=None, fresh=False)
+        return Row(self.profile, self.net, self.step - 1, self.root, variant=self.after)
 
     @property
     def weights_out(self) -> str:
         return self._varied(recipe.step_weights(self.profile.name, self.net, self.step))
 
     @property
+    def place(self) -> str:
+        """The run's folder, once it is finished."""
+        return self._varied(f"runs/{self.profile.name}/step1" if self.step == 1 else
+                            recipe.run_folder(self.profile.name, self.net, self.step))
+
+    @property
     def folder(self) -> str:
-        if self.step == 1:
-            return f"runs/{self.profile.name}/step1"
-        return self._varied(recipe.run_folder(self.profile.name, self.net, self.step))
+        """Where the row trains."""
+        return self.place + ".new" if self.fresh else self.place
 
     @property
     def databases(self) -> Dict[str, str]:
@@ -98,7 +120,26 @@ class Row:
     @property
     def command(self) -> str:
         """What a user types to run this step."""
-        return f"make step{self.step} NET={self.net} PROFILE={self.profile.name}"
+        words = [f"make step{self.step} NET={self.net} PROFILE={self.profile.name}"]
+        values = {"BATCH": self.batch, "MAX_ITER": self.max_iter, "BASE_LR": self.base_lr and shortest(self.base_lr),
+                  "SEED": self.seed, "PRECISION": self.precision if self.precision != "float32" else None,
+                  "START": None if self.start is None else self.start or "none"}
+        words += [f"{name}={shlex.quote(str(value))}" for name, value in values.items() if value is not None]
+        if self.variant != self.own_variant or self.start is not None:
+            words.append(f"VARIANT={self.variant or NO_VARIANT}")
+        return " ".join(words)
+
+    @property
+    def own_variant(self) -> str:
+        """The variant's name that the row's overrides make."""
+        return "" if self.step == 1 else variant_of(
+            self.profile, batch=self.batch, max_iter=self.max_iter, base_lr=self.base_lr, precision=self.precision,
+            seed=self.seed)
+
+    @property
+    def options(self) -> dict:
+        """The row as JSON, for row_of."""
+        return {name: value for name, value in asdict(replace(self, profile=None)).items() if name not in UNRECORDED}
 
     def path(self, path: str) -> str:
         """`path` as an absolute one."""
@@ -119,14 +160,56 @@ class State:
     record: Optional[dict] = None
 
 
+def variant_of(profile: recipe.Profile, *, batch: Optional[int] = None, max_iter: Optional[int] = None,
+               base_lr: Optional[float] = None, share: float = 1.0, precision: str = "float32",
+               seed: Optional[int] = None) -> str:
+    """The name under which overrides keep their results, such as "seed7-batch8-iter2-rate0.001" or "50percent-bf16".
+
+    "" where nothing departs from the recipe. What a step has of its own, iterations and rate, is no override only where
+    all steps have that number: all steps of a command have one name.
+    """
+    parts = [f"seed{seed}"] if seed not in (None, profile.random_seed) else []
+    parts += [f"batch{batch}"] if batch not in (None, profile.batch_size) else []
+    parts += [f"{100 * share:g}percent"] if share != 1.0 else []
+    parts += [f"iter{max_iter}"] if max_iter is not None and {max_iter} != set(profile.max_iter.values()) else []
+    parts += [f"rate{shortest(base_lr)}"] if base_lr is not None and {base_lr} != set(profile.base_lr.values()) else []
+    return "-".join(parts + ([precision] if precision != "float32" else []))
+
+
 def rows(profile: recipe.Profile, nets: Sequence[str], steps: Sequence[int], **options) -> List[Row]:
-    """Rows in the order in which they run; a step that nets share (1; 2 on one crop scheme) comes once."""
+    """Rows in the order in which they run; a step that nets share (1; 2 on one crop scheme) comes once.
+
+    Each starts from the step before of its own variant where that is there or is one of these rows, else from the chain's
+    own. Overrides are not for step 1.
+    """
     found: Dict[str, Row] = {}
     for step in sorted(set(steps)):
         for net in nets:
             row = Row(profile, net, step, **options)
+            if step == 1 and row.start is None:
+                row = Row(profile, net, step, root=row.root)
+            row = follow(row, found)
             found.setdefault(row.weights_out, row)
     return list(found.values())
+
+
+def follow(row: Row, earlier: Sequence[str] = ()) -> Row:
+    """`row`, starting from its own variant's step before where that was begun or makes one of `earlier` weights."""
+    own = replace(row, after=row.variant)
+    if row.step == 1 or not row.variant or row.start is not None:
+        return row
+    there = own.weights_in in earlier or os.path.exists(row.path(own.weights_in)) or unfinished(own.before)
+    return own if there else row
+
+
+def row_of(profile: recipe.Profile, root: str, options: dict) -> Optional[Row]:
+    """The row that has these Row.options; None where they are not a row's."""
+    known = {field.name for field in fields(Row)} - set(UNRECORDED)
+    try:
+        row = Row(profile, root=root, **{name: value for name, value in options.items() if name in known})
+        return row if row.net in recipe.NETS and row.step in recipe.STEPS else None
+    except TypeError:
+        return None
 
 
 def vgg_face(profile: recipe.Profile) -> str:
@@ -166,8 +249,47 @@ def check_inputs(row: Row):
             return  # the stand-in, which step 1 makes
         raise ChainError(f"{row.title}: {weights} is missing: make weights (fetches it), or make weights VGG_FACE=path "
                          "(takes a file that you have)")
-    before = f"make step{row.step - 1} NET={row.net} PROFILE={row.profile.name}"
-    raise ChainError(f"{row.title}: {weights} is missing: {before if row.start is None else 'see --weights'}")
+    if row.start is not None:
+        raise ChainError(f"{row.title}: {weights} is missing: see START= (--weights)")
+    stopped = interrupted_run(row.before)
+    raise ChainError(f"{row.title}: {weights} is missing: " + (
+        f"its training stopped at iteration {stopped.iteration:,}, and goes on with {stopped.command}" if stopped else
+        row.before.command))
+
+
+def check_start(row: Row):
+    """Raise ChainError where the step would start, unasked, from weights that were not trained as long as they should be.
+
+    Those of a variant were asked for by its name; the chain's own have the solver's iterations, or this command's.
+    """
+    if row.step < 3 or row.start is not None:
+        return
+    record = read_json(row.path(row.weights_in + ".json")) or {}
+    iteration, variant = record.get("iteration"), record.get("variant", row.after)
+    expected = max(record.get("max_iter") or 0, 0 if row.after else row.before.max_iter or _own_max_iter(row.before))
+    wrong = f"which are of variant {variant or NO_VARIANT}" if variant != row.after else (
+        f"which have {iteration:,} of {expected:,} iterations" if iteration is not None and iteration < expected else "")
+    if wrong:
+        raise ChainError(
+            f"{row.title} would start from {row.weights_in}, {wrong}: train those first ({row.before.command} "
+            f"FORCE=1), or start from it on purpose: START={row.weights_in} VARIANT={row.variant or NO_VARIANT}")
+
+
+def _own_max_iter(row: Row) -> int:
+    """Iterations of a row's solver."""
+    from torchcaffe import files
+
+    there = os.path.exists(row.path(row.solver))
+    return files.read_solver(row.path(row.solver)).max_iter if there else row.profile.max_iter[row.step]
+
+
+def started_from(row: Row) -> Optional[dict]:
+    """{"file", "iteration", "variant"} of the weights that a row starts from, as far as their record tells; None: fillers."""
+    if not row.weights_in:
+        return None
+    record = read_json(row.path(row.weights_in + ".json")) or {}
+    return {"file": row.weights_in, "iteration": record.get("iteration"),
+            "variant": record.get("variant", row.after if row.start is None else None)}
 
 
 def _check_crops(row: Row, path: str):
@@ -179,29 +301,119 @@ def _check_crops(row: Row, path: str):
             f"{wanted}: make lmdb CROP={recipe.NETS[row.net].crop} PROFILE={row.profile.name} FORCE=1")
 
 
+@dataclass(frozen=True)
+class Interrupted:
+    """A run that is not finished and has a whole snapshot, the newest of `iteration`."""
+
+    row: Row  # where it trains; its overrides are the run's own where these are recorded
+    iteration: int
+    max_iter: Optional[int]
+    inputs: dict
+    command: str  # that resumes it
+
+    def changes(self, inputs: dict) -> List[str]:
+        """What is not the same in `inputs`, as sentences."""
+        return changes(self.row, self.row.folder, self.inputs, inputs)
+
+
 def state(row: Row, inputs: Optional[dict] = None) -> State:
-    """What is there of a row. `inputs` (see `fingerprints`) tells "changed" from "done"; without it nothing is read."""
+    """What is there of a row. `inputs` (see `fingerprints`) tells "changed" from "done"; without it nothing is read.
+
+    An interrupted run counts where it has these inputs, or where nothing is finished.
+    """
     record = read_json(row.path(row.weights_out + ".json"))
-    snapshot = newest_snapshot(row, inputs)
+    run = interrupted_run(row)
     there = os.path.exists(row.path(row.weights_out))
-    if snapshot:
-        return State("interrupted", snapshot["iteration"], record=record)
+    if run and (inputs is None or not there or not run.changes(inputs)):
+        return State("interrupted", run.iteration, tuple(run.changes(inputs) if inputs is not None else ()), record)
     if not there:
         return State("to do")
-    if record is None or "inputs" not in record or "iteration" not in record:
+    if record is None or not isinstance(record.get("inputs"), dict) or "iteration" not in record:
         return State("done")  # put there by hand: not ours to replace
-    changes = tuple(differences(record["inputs"], inputs)) if inputs is not None else ()
-    return State("changed" if changes else "done", record["iteration"], changes, record)
+    found = tuple(changes(row, row.place, record["inputs"], inputs)) if inputs is not None else ()
+    return State("changed" if found else "done", record["iteration"], found, record)
 
 
-def newest_snapshot(row: Row, inputs: Optional[dict], say=None) -> Optional[dict]:
+def changes(row: Row, folder: str, old: dict, inputs: dict) -> List[str]:
+    """Sentences on what differs between fingerprints `old` and `inputs`; the run of `old` was in `folder`, perhaps."""
+    net = None
+    if FORM not in old and (read_json(row.path(os.path.join(folder, "run.json"))) or {}).get("inputs") == old:
+        net = _trained_net(row, folder)
+    return differences(converted(old, inputs, net), inputs)
+
+
+def _trained_net(row: Row, folder: str):
+    """The net that a run in `folder` trains or has trained; None where it cannot be read."""
+    from torchcaffe import files
+    from torchcaffe.errors import CaffeError
+
+    try:
+        return files.read_net(row.path(os.path.join(folder, "net.prototxt")))
+    except (CaffeError, OSError):
+        return None
+
+
+def workplace(row: Row) -> Row:
+    """The row as it trains: beside what is finished of it, or in its place where nothing is."""
+    run = read_json(row.path(os.path.join(row.place, "run.json"))) or {}
+    return replace(row, fresh=bool(run.get("finished")) or os.path.exists(row.path(row.weights_out)))
+
+
+def unfinished(row: Row) -> Optional[Row]:
+    """The row in the folder in which a run of it has left snapshots and is not finished; None where there is none."""
+    for place in (replace(row, fresh=True), replace(row, fresh=False)):
+        job = read_json(row.path(os.path.join(place.folder, "run.json")))
+        if job and not job.get("finished") and snapshots(place):
+            return place
+    return None
+
+
+def interrupted_run(row: Row) -> Optional[Interrupted]:
+    """The run of a row that is not finished and has a whole snapshot; None where there is none."""
+    place = unfinished(row)
+    snapshot = newest_snapshot(place) if place else None
+    if place is None or snapshot is None:
+        return None
+    job = read_json(row.path(os.path.join(place.folder, "run.json"))) or {}
+    begun = row_of(row.profile, row.root, job.get("options") or _old_options(place, job))
+    command = " ".join([resuming(begun), *job.get("machine", ())]) if begun else row.command
+    inputs = job.get("inputs") if isinstance(job.get("inputs"), dict) else {}
+    return Interrupted(replace(begun or row, fresh=place.fresh), snapshot["iteration"], job.get("max_iter"), inputs, command)
+
+
+def resuming(row: Row) -> str:
+    """The command that resumes the run of `row`; names its start where the command by itself would find another."""
+    again = follow(replace(row, after=""))
+    return row.command if again.weights_in == row.weights_in else replace(row, start=row.weights_in).command
+
+
+def _old_options(row: Row, job: dict) -> dict:
+    """Row.options of a run of an earlier version, from its record's inputs and its net."""
+    def number(name, kind):
+        with contextlib.suppress(KeyError, TypeError, ValueError):
+            return kind(job["inputs"]["solver's " + name])
+
+    profile, seed = row.profile, number("random_seed", int)
+    net = _trained_net(row, row.folder)
+    batch = training_net(net)[1] if net is not None else profile.batch_size
+    options = {**row.options, "batch": batch if batch != profile.batch_size else None, "max_iter": job.get("max_iter"), "base_lr": number("base_lr", float), "seed": seed}
+    if options["max_iter"] == profile.max_iter.get(row.step):
+        options["max_iter"] = None
+    if options["base_lr"] is None or shortest(options["base_lr"]) == shortest(profile.base_lr.get(row.step, 0)):
+        options["base_lr"] = None
+    if seed == profile.random_seed:
+        options["seed"] = None
+    return options
+
+
+def newest_snapshot(row: Row, say=None) -> Optional[dict]:
     """Newest whole snapshot of the run that is not finished: {"iteration", "state"}; None where none is.
 
     Whole: both files have the sizes that were recorded when they were complete and, where `say` is given, the SHA-256;
-    say(sentence) is told of each that has not. With `inputs`, only of a run from these.
+    say(sentence) is told of each that has not.
     """
     job = read_json(row.path(os.path.join(row.folder, "run.json")))
-    if not job or job.get("finished") or (inputs is not None and differences(job.get("inputs", {}), inputs)):
+    if not job or job.get("finished"):
         return None
     for iteration, path in reversed(snapshots(row)):
         record = read_json(path)
@@ -237,24 +449,32 @@ def damaged(folder: str, record: Optional[dict], thoroughly: bool) -> str:
 
 # ---------------------------------------------------------------------------------------------- fingerprints
 def fingerprints(row: Row, solver=None, net=None) -> Dict[str, str]:
-    """What determines a row's result, by name: the solver's fields, the net's text, each file's contents.
+    """What determines a row's result, by name: the solver's fields, the net in training, each file's contents.
 
-    solver, net: SolverParameter and NetParameter with the row's overrides (none in step 1).
+    solver, net: SolverParameter and NetParameter with the row's overrides (none in step 1). What only tests read is not
+    in it: see `validation`.
     """
-    found = {}
+    found = {FORM: "2"}
     if solver is not None:
         for field, value in solver.ListFields():
             if field.name not in INDIFFERENT:
-                found[f"solver's {field.name}"] = str(value)
+                found[f"solver's {field.name}"] = field_text(field, value)
     if row.precision != "float32":
         found["solver's precision"] = row.precision
     if net is not None:
-        found["net"] = hashlib.sha256(str(net).encode()).hexdigest()
+        found["net"], batch = training_net(net)
+        found["batch size"] = str(batch)
     if row.weights_in:
         found[row.weights_in] = sha256_of(row.path(row.weights_in))
-    for path in row.databases.values():
-        found[path] = database_fingerprint(row.path(path))
+    for part, path in row.databases.items():
+        if part.startswith("train"):
+            found[path] = database_fingerprint(row.path(path))
     return found
+
+
+def validation(row: Row) -> Dict[str, str]:
+    """Fingerprints of the LMDBs that a row's tests read: they determine its loss and accuracy, not its weights."""
+    return {path: database_fingerprint(row.path(path)) for part, path in row.databases.items() if part.startswith("val")}
 
 
 def _has_head(row: Row) -> bool:

@@ -55,6 +55,7 @@ def stages(celeba: str, fotw: str, photo: str, options: argparse.Namespace) -> L
     for step in recipe.STEPS.values():
         command = ["tools/train.py", "--step", str(step.number), *profile, *engine, *force]
         command += (limit if step.number > 1 else []) + (rate if step.number == 2 else [])
+        command += ["--variant", "none"] if step.number > 1 and limit else []  # evaluation and prediction take the chain's own
         found.append((f"step {step.number}: {step.title}", command))
     found.append(("evaluation", ["tools/evaluate.py", *profile, *engine]))
     found.append(("prediction", ["tools/predict.py", photo, *profile, *engine, "--draw", PICTURE]))

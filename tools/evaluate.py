@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, Iterable, List, Optional
 
 import recipe
-from tools.options import add_engine, add_profile, part_of_a_name, positive
+from tools.options import add_engine, add_profile, positive, variant
 from tools import command, scores
 from tools.faces import EvaluationError, check_count, check_same, list_missed, manifest_entry, score_lmdb, validation_lmdb
 from tools.evaluation_report import FIGURES, report, write
@@ -56,7 +56,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--score", metavar="FILE", help="with --photos: score this CSV of the challenge's form instead")
     parser.add_argument("--attributes", nargs="*", choices=recipe.CROPS, metavar="SCHEME", help="score step 2 on the forty "
                         "attributes of CelebA's test partition instead (default: every scheme that has weights)")
-    parser.add_argument("--variant", type=part_of_a_name, default="", metavar="NAME", help="score the trainings of this "
+    parser.add_argument("--variant", type=variant, default="", metavar="NAME", help="score the trainings of this "
                         "name (tools/train.py, tools/tables.py), into files with -NAME, instead of the chain's own")
     add_engine(parser)
     parser.add_argument("--batch", type=positive, metavar="FACES", help="faces at a time (default: as in testing)")

@@ -21,17 +21,17 @@ from typing import Any, Dict, Sequence, Tuple
 
 import recipe
 from tools import command
-from tools.options import add_trained_profile
+from tools.options import add_trained_profile, variant
 
 TOLERANCE = 1e-4  # of probabilities, and of their logarithms relative to them
 BATCHES = (1, 3)  # how many crops at a time are compared
 KEY = "preprocessing"  # of the metadata that the ONNX and the safetensors file carry: the JSON's text
 
 
-def preprocessing(profile: str, net: str, sha256: str) -> Dict[str, Any]:
+def preprocessing(profile: str, net: str, sha256: str, weights: str = "") -> Dict[str, Any]:
     """Plain data: all that a program needs to make the net's input from a photo with five landmarks, from recipe.py.
 
-    sha256: of the caffemodel that the net has its weights from.
+    sha256: of the caffemodel that the net has its weights from; weights: its path, where it is not the chain's own.
     """
     settings, entry = recipe.PROFILES[profile], recipe.NETS[net]
     task, crop, size = recipe.TASKS[entry.task], recipe.CROPS[entry.crop], settings.crop_size
@@ -45,7 +45,7 @@ def preprocessing(profile: str, net: str, sha256: str) -> Dict[str, Any]:
             if other != net and net in recipe.PIPELINE_NETS and recipe.NETS[other].task == task.name
         ],
         "profile": profile,
-        "weights": {"file": os.path.basename(recipe.step_weights(profile, net, 4)), "sha256": sha256},
+        "weights": {"file": os.path.basename(weights or recipe.step_weights(profile, net, 4)), "sha256": sha256},
         "input": {
             "name": "data", "shape": ["batch", 3, size, size], "dtype": "float32", "channel_order": "BGR",
             "pixels": [0, 255], "mean_subtracted": list(recipe.MEAN_BGR),
@@ -67,8 +67,8 @@ def preprocessing(profile: str, net: str, sha256: str) -> Dict[str, Any]:
     }  # fmt: skip
 
 
-def export(profile: str, net: str, folder: str) -> Tuple[Dict[str, str], float]:
-    """Write the three files of one net into `folder`, which is made: ({"onnx", "safetensors", "json": path}, the
+def export(profile: str, net: str, folder: str, variant: str = "") -> Tuple[Dict[str, str], float]:
+    """Write the three files of one net, of a variant with its name, into `folder`, which is made: ({"onnx", "safetensors", "json": path}, the
     largest difference found between onnxruntime and the engine).
 
     Raises tools.pipeline.PipelineError where weights are missing, torchcaffe.export.ExportError for a missing package
@@ -78,14 +78,17 @@ def export(profile: str, net: str, folder: str) -> Tuple[Dict[str, str], float]:
     from torchcaffe import export as exporting
     from torchcaffe.files import atomic_write
 
+    from tools import chain
     from tools.fingerprints import sha256_of
-    from tools.pipeline import Classifier, weights_path
+    from tools.pipeline import Classifier
 
     torchcaffe.set_mode_cpu()
-    trained = Classifier(torchcaffe, profile, net)
-    text = json.dumps(preprocessing(profile, net, sha256_of(weights_path(profile, net))), indent=1)
+    weights = chain.Row(recipe.PROFILES[profile], net, 4, variant=variant).weights_out
+    trained = Classifier(torchcaffe, profile, net, weights=weights)
+    text = json.dumps(preprocessing(profile, net, sha256_of(recipe.absolute(weights)), weights), indent=1)
     os.makedirs(folder, exist_ok=True)
-    paths = {kind: os.path.join(folder, f"{net}.{kind}") for kind in ("onnx", "safetensors", "json")}
+    stem = f"{net}-{variant}" if variant else net
+    paths = {kind: os.path.join(folder, f"{stem}.{kind}") for kind in ("onnx", "safetensors", "json")}
     difference = exporting.write_onnx(paths["onnx"], trained.net, {KEY: text}, lambda path: check(path, trained))
     exporting.write_safetensors(paths["safetensors"], trained.net, {KEY: text})
     with atomic_write(paths["json"]) as temporary, open(temporary, "w", encoding="utf-8") as stream:
@@ -133,6 +136,8 @@ def get_parser() -> argparse.ArgumentParser:
                         metavar="NET", help=f"{', '.join(recipe.NETS)} (default: {' '.join(recipe.PIPELINE_NETS)})")
     add_trained_profile(parser)
     parser.add_argument("--output", metavar="FOLDER", help="default: weights/PROFILE/export")
+    parser.add_argument("--variant", type=variant, default="", metavar="NAME", help="of the trainings, as tools/train.py named "
+                        "them (default: the chain's own)")
     return parser
 
 
@@ -154,7 +159,7 @@ def export_all(options: argparse.Namespace) -> int:
     profile = choose_profile(options.profile)
     folder = recipe.absolute(f"weights/{profile}/export") if options.output is None else options.output
     for net in options.net:
-        paths, difference = export(profile, net, folder)
+        paths, difference = export(profile, net, folder, options.variant)
         names = ", ".join(os.path.relpath(path) for path in paths.values())
         print(f"{recipe.NETS[net].title}: {names}; onnxruntime differs from the engine by {difference:.1e}", flush=True)
     return 0

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from typing import Optional
 
 from tools import chain, fingerprints, outputs
@@ -38,11 +39,24 @@ def definitions(row: chain.Row):
         solver.base_lr = row.base_lr
     if row.seed is not None:
         solver.random_seed = row.seed
-    solver.net = os.path.join(row.folder, "net.prototxt")
-    solver.snapshot_prefix = os.path.join(row.folder, "snapshot")
+    place(row, solver)
     del solver.test_iter[:]
     solver.test_iter.append(-(-faces // test_batch))
     return solver, net
+
+
+def place(row: chain.Row, solver):
+    """Let `solver` work in the row's folder."""
+    solver.net = os.path.join(row.folder, "net.prototxt")
+    solver.snapshot_prefix = os.path.join(row.folder, "snapshot")
+
+
+def rename(path: str, old: str, new: str):
+    """Let the solver and the job in the run folder at `path` name the folder `new` instead of `old`."""
+    for name in ("solver.prototxt", "job.json"):
+        with open(os.path.join(path, name), encoding="utf-8") as stream:
+            text = stream.read()
+        outputs.write_text(os.path.join(path, name), text.replace(old + "/", new + "/"))
 
 
 def _even_batch(faces: int, most: int) -> int:
@@ -79,8 +93,22 @@ def write(row: chain.Row, module: str, solver, net, inputs: dict, gpu: Optional[
         job.update(gpu=0 if leader.gpus else None, turn=leader.turn)
         leader.publish(job, str(silent), str(net))
     outputs.write_json(row.path(os.path.join(row.folder, "job.json")), job)
-    outputs.write_json(row.path(os.path.join(row.folder, "run.json")),
-                       {"inputs": inputs, "max_iter": solver.max_iter, "finished": False})
+    outputs.write_json(row.path(os.path.join(row.folder, "run.json")), {
+        "run": _run_id(row, resume), "inputs": inputs, "max_iter": solver.max_iter, "options": row.options,
+        "machine": _machine(gpu, leader), "finished": False})
+
+
+def _run_id(row: chain.Row, resume: Optional[str]) -> str:
+    """What ties a run's folder to the record of its weights; a resumed run keeps its own."""
+    old = fingerprints.read_json(row.path(os.path.join(row.folder, "run.json"))) or {}
+    return old.get("run") if resume and isinstance(old.get("run"), str) else uuid.uuid4().hex
+
+
+def _machine(gpu: Optional[int], leader) -> list:
+    """Words of make's command line that say what trains."""
+    if leader is not None:
+        return [f"{'GPUS' if leader.gpus else 'PROCESSES'}={leader.count}"]
+    return [] if gpu is None else [f"GPU={gpu}"]
 
 
 def expected_layers(row: chain.Row, net) -> list:

@@ -66,6 +66,11 @@ def part_of_a_name(text: str) -> str:
     return text
 
 
+def variant(text: str) -> str:
+    """A variant's name, as an argument's type; "none" is the chain's own results, ""."""
+    return "" if text == "none" else part_of_a_name(text)
+
+
 def share(text: str) -> float:
     """A share, more than 0 and at most 1, as an argument's type."""
     if not 0 < (value := real(text)) <= 1:

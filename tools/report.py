@@ -61,9 +61,22 @@ def trainings(profile: str) -> List[dict]:
             continue
         name, _, variant = stem.partition("-")
         number, _, of = name.partition("_")
-        rows = metrics.read(recipe.absolute(f"runs/{profile}/{stem}/metrics.csv"))
+        folder = recipe.absolute(f"runs/{profile}/{stem}")
+        rows = metrics.read(os.path.join(folder, "metrics.csv")) if is_run_of(record, folder) else []
         found.append({**record, "stem": stem, "number": int(number[4:]), "name": of, "variant": variant, "metrics": rows})
     return sorted(found, key=lambda record: (record["number"], record["variant"], record["name"]))
+
+
+def is_run_of(record: dict, folder: str) -> bool:
+    """True where the run in `folder` made the weights of `record`: a later one, which is not finished, has another curve."""
+    from tools.fingerprints import read_json
+
+    run = read_json(os.path.join(folder, "run.json"))
+    if run is None:
+        return "run" not in record
+    if "run" in record or "run" in run:
+        return record.get("run") == run.get("run")
+    return bool(run.get("finished")) and run.get("inputs") == record.get("inputs")  # of an earlier version
 
 
 def data_sets(profile: str) -> List[dict]:

@@ -5,7 +5,8 @@
 
 The folder holds net.prototxt and solver.prototxt (copies with the row's overrides), job.json (what tools/solve.py is
 asked to do), run.json (from which inputs), train.log, metrics.csv, curve.png and the newest snapshots. All paths in
-these files are relative to the project's folder, where the training runs: a moved project goes on.
+these files are relative to the project's folder, where the training runs: a moved project goes on. A forced run trains
+in <folder>.new, and takes the place of what it replaces when it is complete.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import glob
 import os
 import shutil
 import time
-from typing import Optional
+from dataclasses import replace
+from typing import Iterator, Optional, Tuple
 
 from tools import chain, child, fingerprints, jobs, outputs
 from tools.metrics import Metrics, draw
@@ -23,6 +25,7 @@ from tools.progress import Progress, duration
 
 KEPT_SNAPSHOTS = 2  # of a running step, unless told otherwise; when it is done, the newest and the best one stay
 DRAW_SECONDS = 20.0  # between two drawings of the curve
+LOCK_SECONDS = 1.0  # to wait for one who only looks whether a run is going on
 
 
 # ---------------------------------------------------------------------------------------------- training
@@ -30,32 +33,25 @@ def train(row: chain.Row, interpreter, gpu: Optional[int] = None, force: bool = 
           leader=None, keep: int = KEPT_SNAPSHOTS) -> bool:
     """Train a row unless its result stands; True when it was trained.
 
-    Goes on from the newest whole snapshot of a run from the same inputs. `interpreter`: see tools/engine.py; `header`:
+    Resumes from the newest whole snapshot of a run from the same inputs. A result of other inputs is never replaced
+    unless `force` is given, and then only once the new one is complete. `interpreter`: see tools/engine.py; `header`:
     lines for the log's head; `leader`: of the ranks that train together (tools/ranks.py); `keep`: how many of the newest
     snapshots stay while it runs. Raises chain.ChainError, and child.Stopped after SIGINT or SIGTERM.
     """
     chain.check_inputs(row)
-    solver, net = jobs.definitions(row)
-    if leader is not None:
-        leader.check(row, net)
-    inputs = chain.fingerprints(row, solver, net)
-    state = chain.state(row, inputs)
-    if state.kind == "done" and not force:
-        say(f"{row.title}: done, {row.weights_out}" + _numbers(state.record) + "; FORCE=1 does it again")
-        return False
-    for change in state.changes:
-        say(f"{row.title}: {change}")
-    os.makedirs(row.path(row.folder), exist_ok=True)
-    with _only_one(row) as lock:
-        resume = None if force else chain.newest_snapshot(row, inputs, say)
-        if resume:
-            say(f"{row.title}: going on from iteration {resume['iteration']} ({resume['state']})")
-            _remove_leftovers(row)
-        else:
-            _clear(row, inputs, say)
-        _check_space(row)
-        jobs.write(row, interpreter.module, solver, net, inputs, gpu, resume and resume["state"], leader)
+    chain.check_start(row)
+    with only_one(row) as lock:
+        solver, net = jobs.definitions(row)
+        if leader is not None:
+            leader.check(row, net)
+        inputs = chain.fingerprints(row, solver, net)
+        tidy(row)
+        if not force and _stands(row, inputs, say):
+            return False
+        row, resume = _make_room(row, inputs, force, say)
         try:
+            jobs.place(row, solver)
+            jobs.write(row, interpreter.module, solver, net, inputs, gpu, resume and resume["state"], leader)
             run = Run(row, solver, resume["iteration"] if resume else 0, say, keep)
             run.follow(interpreter, header, lock)
             _finish(row, run, solver, inputs, interpreter, leader, header)
@@ -63,6 +59,66 @@ def train(row: chain.Row, interpreter, gpu: Optional[int] = None, force: bool = 
             where = error.filename or row.folder
             raise chain.ChainError(f"{row.title}: {where}: {error.strerror}{child.kept(row)}") from error
     return True
+
+
+def _stands(row: chain.Row, inputs: dict, say) -> bool:
+    """True where the row is done; False where it is to be trained or resumed.
+
+    Raises chain.ChainError where that would cost a result of other inputs, or a run from others that was interrupted.
+    """
+    state, run = chain.state(row, inputs), chain.interrupted_run(row)
+    other = run.changes(inputs) if run else ()
+    if run and other:
+        say(f"{row.title}: a run of other settings was interrupted at iteration {run.iteration:,} ({run.row.folder}: "
+            f"{'; '.join(other)}); it goes on with: {run.command}")
+    if state.kind == "changed":
+        raise chain.ChainError(refusal(row, state))
+    if state.kind == "interrupted" and other:
+        raise chain.ChainError(f"{row.title}: {run.row.folder} holds that interrupted run; resume it, or type FORCE=1 to start "
+                               "from iteration 0 (the interrupted run is kept beside), or take another name: VARIANT=name")
+    if state.kind != "done":
+        return False
+    say(f"{row.title}: done, {row.weights_out}" + _numbers(state.record) + "; FORCE=1 does it again")
+    for line in _remarks(row, state.record):
+        say(f"{row.title}: {line}")
+    return True
+
+
+def refusal(row: chain.Row, state: chain.State) -> str:
+    """Why a finished step is not trained with other settings, and what to type."""
+    changes = [change + (f" (compare {row.place}/net.prototxt with {row.definition})" if change.startswith("net has") else "")
+               for change in state.changes]
+    return (f"{row.title}: {row.weights_out} is finished, with other settings: {'; '.join(changes)}. To keep it, train under "
+            f"another name: VARIANT=name (--variant). To replace it once the new one is complete: {row.command} FORCE=1 "
+            "(--force)")
+
+
+def _remarks(row: chain.Row, record: Optional[dict]) -> Iterator[str]:
+    """What to know of a result that stands."""
+    if record and chain.FORM not in record.get("inputs", {}):
+        yield "made by an earlier version of this project, which recorded LMDBs in another way: they are not compared"
+    elif record and "validation" in record and record["validation"] != chain.validation(row):
+        yield "the validation faces have changed since; loss and accuracy are those of the former ones"
+
+
+def _make_room(row: chain.Row, inputs: dict, force: bool, say) -> Tuple[chain.Row, Optional[dict]]:
+    """(the row as it trains, the snapshot to resume from or None), with its folder ready."""
+    place, run = chain.unfinished(row), chain.interrupted_run(row)
+    other = force or (run is not None and bool(run.changes(inputs)))
+    if place and not other:
+        resume = chain.newest_snapshot(place, say)
+        if resume:
+            say(f"{row.title}: resumes from iteration {resume['iteration']} ({resume['state']})")
+            _remove_leftovers(place)
+            _check_space(place)
+            return place, resume
+    if run and other:
+        _put_aside(run, say)
+    row = chain.workplace(row)
+    os.makedirs(row.path(row.folder), exist_ok=True)
+    _clear(row)
+    _check_space(row)
+    return row, None
 
 
 class Run:
@@ -130,22 +186,45 @@ class Run:
 
 # ---------------------------------------------------------------------------------------------- the end
 def _finish(row: chain.Row, run: Run, solver, inputs: dict, interpreter, leader=None, header=()):
-    """Put the final weights where the next step looks for them, with their record, whole or not at all."""
+    """Put the final weights where the next step looks for them, with their record, and the run in its place.
+
+    Killed at any instant, the same command completes it: the run is unfinished until its weights are placed, and tidy()
+    moves a finished one.
+    """
     final = f"{solver.snapshot_prefix}_iter_{solver.max_iter}.caffemodel"
+    run_id = fingerprints.read_json(row.path(os.path.join(row.folder, "run.json")))
     record = {
-        "step": row.title, "iteration": solver.max_iter, "loss": run.test.get("loss"),
+        "step": row.title, "iteration": solver.max_iter, "max_iter": solver.max_iter, "loss": run.test.get("loss"),
         "accuracy": run.test.get("accuracy"), "accuracies": run.test.get("accuracies"),
         "train_loss": run.metrics.last("train_loss"), "seconds": run.metrics.last("seconds"),
         "engine": run.versions.get("engine", interpreter.module), "versions": run.versions,
         "precision": row.precision, "ranks": leader.count if leader is not None else 1, "seed": solver.random_seed,
         "sha256": fingerprints.sha256_of(row.path(final)), "inputs": inputs, "best": _best_record(row, run),
-        "batch": row.batch or row.profile.batch_size, "made_by": list(header),
+        "batch": row.batch or row.profile.batch_size, "made_by": list(header), "variant": row.variant,
+        "options": row.options, "start": chain.started_from(row), "validation": chain.validation(row),
+        "run": run_id["run"],
     }
     place(row, final, record)
-    outputs.write_json(row.path(os.path.join(row.folder, "run.json")),
-                       {"inputs": inputs, "max_iter": solver.max_iter, "finished": True})
+    outputs.write_json(row.path(os.path.join(row.folder, "run.json")), {**run_id, "finished": True})
     _prune(row, 1, run.best())
+    tidy(row)
     run.say(f"{row.title}: {row.weights_out}" + _numbers(record) + f" in {duration(record['seconds'] or 0)}")
+
+
+def tidy(row: chain.Row):
+    """Give a finished forced run the place of the run that it replaces, once its weights are placed; again after a kill."""
+    fresh, home = replace(row, fresh=True), replace(row, fresh=False)
+    new, folder = row.path(fresh.folder), row.path(home.folder)
+    run = fingerprints.read_json(os.path.join(new, "run.json")) or {}
+    record = fingerprints.read_json(row.path(row.weights_out + ".json")) or {}
+    if run.get("finished") and run.get("run") and run["run"] == record.get("run"):
+        jobs.rename(new, fresh.folder, home.folder)
+        if os.path.exists(folder):
+            shutil.rmtree(folder + ".old", ignore_errors=True)
+            os.rename(folder, folder + ".old")
+        os.rename(new, folder)
+    if os.path.exists(folder):
+        shutil.rmtree(folder + ".old", ignore_errors=True)
 
 
 def _best_record(row: chain.Row, run: Run) -> Optional[dict]:
@@ -155,34 +234,37 @@ def _best_record(row: chain.Row, run: Run) -> Optional[dict]:
         return None
     found = next(line for line in run.metrics.rows if line["iteration"] == best and line["val_loss"] is not None)
     return {"iteration": best, "loss": found["val_loss"], "accuracy": found["val_accuracy"],
-            "weights": f"{row.folder}/snapshot_iter_{best}.caffemodel"}
+            "weights": f"{row.place}/snapshot_iter_{best}.caffemodel"}
 
 
 def place(row: chain.Row, weights: str, record: dict):
     """Copy `weights` to the row's declared output, then write its record."""
     target = row.path(row.weights_out)
     os.makedirs(os.path.dirname(target), exist_ok=True)
-    part = target + ".part"
-    shutil.copyfile(row.path(weights), part)
-    with open(part, "rb") as stream:
-        os.fsync(stream.fileno())
-    with contextlib.suppress(FileNotFoundError):
-        os.remove(target + ".json")  # never a record of other weights beside the new ones
-    os.replace(part, target)
+    with outputs.whole_file(target) as part:
+        shutil.copyfile(row.path(weights), part)
+        with open(part, "rb") as stream:
+            os.fsync(stream.fileno())
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(target + ".json")  # never a record of other weights beside the new ones
     outputs.write_json(target + ".json", record)
 
 
-def _clear(row: chain.Row, inputs: dict, say):
-    """Make room for a run from the start. A run from other inputs that was not finished is moved aside, not lost."""
+def _put_aside(run: chain.Interrupted, say):
+    """Rename the folder of an interrupted run: it is not resumed any more, and not lost."""
+    row, folder = run.row, run.row.path(run.row.folder)
+    aside = f"{row.place}.{time.strftime('%Y%m%d-%H%M%S')}"
+    while os.path.exists(row.path(aside)):
+        aside += "-"
+    os.rename(folder, row.path(aside))
+    say(f"{row.title}: the run that was interrupted at iteration {run.iteration:,} is kept as {aside}; delete it when you "
+        "do not need it")
+
+
+def _clear(row: chain.Row):
+    """Remove what a run that is not finished and has no whole snapshot has left in the folder."""
     folder = row.path(row.folder)
-    old = fingerprints.read_json(os.path.join(folder, "run.json"))
     snapshots = [path for start in ("", ".") for path in glob.glob(f"{glob.escape(folder)}/{start}snapshot_iter_*")]
-    if old and not old.get("finished") and snapshots and fingerprints.differences(old["inputs"], inputs):
-        aside = f"{row.folder}.{time.strftime('%Y%m%d-%H%M%S')}"
-        say(f"{row.title}: the unfinished run from other inputs is now {aside}; it is not gone on with")
-        os.rename(folder, row.path(aside))
-        os.makedirs(folder)
-        return
     for path in snapshots + [os.path.join(folder, name) for name in ("train.log", "metrics.csv", "curve.png")]:
         with contextlib.suppress(FileNotFoundError):
             os.remove(path)
@@ -210,21 +292,28 @@ def _prune(row: chain.Row, keep: int, best: Optional[int]):
 
 # ---------------------------------------------------------------------------------------------- small things
 @contextlib.contextmanager
-def _only_one(row: chain.Row):
-    """Hold the run folder for this process, and for those that the file descriptor it yields is given to.
+def only_one(row: chain.Row):
+    """Hold the row's place for this process, and for those that the file descriptor it yields is given to.
 
-    Raises chain.ChainError where another one trains there.
+    Raises chain.ChainError where another one trains there. Whoever only looks (`make status`) holds it for an instant.
     """
     import fcntl
 
-    with open(row.path(row.folder) + ".lock", "a+") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+    path = row.path(row.place) + ".lock"
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "a+") as stream:
+        until = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() < until:
+                    time.sleep(0.02)
+                    continue
             stream.seek(0)
             who = f"process {stream.read().strip() or 'unknown'}, or one that it has started"
-            raise chain.ChainError(
-                f"{row.title}: another process trains in {row.folder} ({who}); wait or stop it") from None
+            raise chain.ChainError(f"{row.title}: another process trains in {row.place} ({who}); wait or stop it")
         stream.truncate(0)
         stream.write(f"{os.getpid()}\n")
         stream.flush()

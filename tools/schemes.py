@@ -59,27 +59,20 @@ def table_rows(profile: recipe.Profile, tables: Sequence[int], seed: int, share:
 def training_scheme(profile: recipe.Profile, net: str, before: Sequence[int], seed: int, share: float = 1.0,
                     precision: str = "float32", root: str = recipe.ROOT) -> Tuple[chain.Row, ...]:
     """Rows from step 1 to step 4 of `net`, of the steps `before` step 4 only those given (Table 2's training schemes)."""
-    own = _own_numbers(profile, seed, share, precision)
+    own = chain.variant_of(profile, seed=seed, share=share, precision=precision)
     rows: List[chain.Row] = []
     for step in (*before, 4):
         if step == 1:
             rows.append(chain.Row(profile, net, 1, root=root))
             continue
         skipped = [number for number in range(1, step) if number not in before]
-        variant = "-".join(own + (["without" + "".join(map(str, skipped))] if skipped else []))
+        variant = "-".join(filter(None, (own, "without" + "".join(map(str, skipped)) if skipped else "")))
         start = (rows[-1].weights_out if rows else "") if variant else None
         rows.append(chain.Row(
             profile, net, step, root=root, start=start, variant=variant, precision=precision,
             max_iter=iterations(profile, step, share) if share != 1.0 else None,
             seed=seed if seed != profile.random_seed else None))
     return tuple(rows)
-
-
-def _own_numbers(profile: recipe.Profile, seed: int, share: float, precision: str) -> List[str]:
-    """What is not as the chain's own trainings have it, as parts of a file's name."""
-    parts = [f"seed{seed}"] if seed != profile.random_seed else []
-    parts += [f"{100 * share:g}percent"] if share != 1.0 else []
-    return parts + ([precision] if precision != "float32" else [])
 
 
 def iterations(profile: recipe.Profile, step: int, share: float) -> int:

@@ -23,7 +23,7 @@ from typing import Dict, List, Mapping, Sequence, Tuple
 
 import recipe
 from tools import command, outputs
-from tools.options import add_engine, add_profile, part_of_a_name, random_seed, share
+from tools.options import add_engine, add_profile, random_seed, share, variant
 
 FOLDS, REPEATS = 10, 2  # each label is judged by two models, each fitted to nine tenths of the others
 REGULARIZATION = 0.001  # C of the logistic regressions: thousands of features for about a thousand faces
@@ -48,7 +48,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_profile(parser)
     parser.add_argument("--top", type=share, default=TOP, metavar="SHARE", help="of the labels on the page; %(default)s")
-    parser.add_argument("--variant", type=part_of_a_name, nargs="+", default=[""], metavar="NAME", help="of the step-3 nets to "
+    parser.add_argument("--variant", type=variant, nargs="+", default=[""], metavar="NAME", help="of the step-3 nets to "
                         "ask, as tools/train.py named them: several seeds see more than one (default: the chain's own)")
     parser.add_argument("--plant", type=share, metavar="SHARE", help="only tell how well this works here: flip so many of "
                         "the labels at random, thrice, and count those that come out among the first --top")

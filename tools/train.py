@@ -4,8 +4,10 @@
     python tools/train.py --step 4 --net gnet --profile demo
     python tools/train.py --step 1 2 3 4 --profile demo      # all of it, for GNet, SNet1 and SNet2
 
-A step that is done says so and does nothing. Ctrl-C takes a snapshot; the same command goes on from it. Table 2's rows
-skip steps: --weights starts from another file ("none": from random numbers), --variant keeps the result apart.
+A step that is done says so and does nothing. Ctrl-C takes a snapshot; the same command goes on from it. Other settings
+(--batch, --max-iter, --base-lr, --seed, --precision) go under a name of their own, such as step2_scheme3-batch8-iter2, and
+start from the step before of that name, or else from the chain's own. --variant names them otherwise. Table 2's rows skip
+steps: --weights starts from another file ("none": from random numbers).
 --gpus 4 splits every batch over four GPUs (docs/distributed.md: more machines).
 """
 
@@ -23,7 +25,7 @@ import sys
 
 import recipe
 from tools import command
-from tools.options import add_engine, add_profile, part_of_a_name, positive, positive_real, random_seed
+from tools.options import add_engine, add_profile, positive, positive_real, random_seed, variant
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -46,11 +48,12 @@ def get_parser() -> argparse.ArgumentParser:
                         "crops, dropout")
     parser.add_argument("--weights", metavar="FILE", help="caffemodel to start from instead of the previous step's, "
                         "or none; needs --variant")
-    parser.add_argument("--variant", type=part_of_a_name, default="", metavar="NAME",
-                        help="added to the names of weights and run folder")
+    parser.add_argument("--variant", type=variant, metavar="NAME", help="added to the names of weights and run folder "
+                        "(default: made of the numbers that are not the recipe's); none: the chain's own names")
     parser.add_argument("--keep", type=positive, metavar="N", help="newest snapshots that stay while a step runs, beside "
                         "the best one (default: 2)")
-    parser.add_argument("--force", action="store_true", help="start again from iteration 0, done or not")
+    parser.add_argument("--force", action="store_true", help="start again from iteration 0, done or not; what is "
+                        "there stays until the new result is complete")
     return parser
 
 
@@ -84,9 +87,19 @@ def plan(rows, interpreter, leader=None) -> str:
                                               f"{row.batch or row.profile.batch_size}")
             notes.append(poly_note(solver))
         at = f" at {state.iteration:,}" if state.kind == "interrupted" else ""
-        lines.append((row.title, row.weights_in or "random numbers", row.weights_out, *numbers, state.kind + at))
+        lines.append((row.title, _from(row), row.weights_out, *numbers, state.kind + at))
     where = f" on {leader}" if leader is not None else ""
     return "\n".join([align(lines), f"engine: {interpreter.title}{where}", *dict.fromkeys(filter(None, notes))])
+
+
+def _from(row) -> str:
+    """What a row starts from: the file, and how long it was trained."""
+    from tools import chain
+
+    start = chain.started_from(row)
+    if start is None:
+        return "random numbers"
+    return start["file"] + (f" ({start['iteration']:,} iterations)" if start["iteration"] else "")
 
 
 def poly_note(solver) -> str:
@@ -112,8 +125,9 @@ def main(argv=None) -> int:
     """Return 0 when all is done, 1 when a step failed, 2 on wrong use, 130 when stopped with a snapshot."""
     parser = get_parser()
     options = parser.parse_args(argv)
-    if options.weights and not options.variant:
-        parser.error("--weights needs --variant, so that the chain's own results stay what they are")
+    if options.weights and options.variant is None:
+        parser.error("--weights (START=) needs --variant NAME (VARIANT=), so that the chain's own results stay what they are; "
+                     "none is the chain's own name")
     if options.engine == "caffe" and options.precision != "float32":
         parser.error(f"real Caffe computes in float32: leave out --precision {options.precision} (PRECISION=), or take "
                      "ENGINE=torch")
@@ -142,9 +156,7 @@ def _train(options, arguments) -> int:
             leader = ranks.Leader(count, bool(options.gpus))
         gpu = 0 if options.gpus else options.gpu
         interpreter = engine.interpreter("torch" if name == "auto" and options.precision != "float32" else name)
-        rows = chain.rows(recipe.PROFILES[options.profile], options.net, options.step, batch=options.batch,
-                          max_iter=options.max_iter, base_lr=options.base_lr, start=_start(options), variant=options.variant,
-                          precision=options.precision, seed=options.seed)
+        rows = _rows(options)
         print(plan(rows, interpreter, leader), flush=True)
         run(rows, interpreter, gpu, options.force, header(options), say, leader, options.keep)
         return 0
@@ -157,6 +169,17 @@ def _train(options, arguments) -> int:
     finally:
         if leader is not None:
             leader.close(reason)
+
+
+def _rows(options) -> list:
+    """The rows that the command line asks for."""
+    from tools import chain
+
+    profile = recipe.PROFILES[options.profile]
+    overrides = {"batch": options.batch, "max_iter": options.max_iter, "base_lr": options.base_lr,
+                 "precision": options.precision, "seed": options.seed}
+    variant = chain.variant_of(profile, **overrides) if options.variant is None else options.variant
+    return chain.rows(profile, options.net, options.step, root=recipe.ROOT, start=_start(options), variant=variant, **overrides)
 
 
 def _start(options):

@@ -115,7 +115,7 @@ def test_terminated_run_goes_on_from_its_snapshot(tmp_path):
     assert state.kind == "interrupted" and 0 < state.iteration < 200
     assert status.describe(row)["state"] == "stopped"
     said, _ = run(project, [2], LONG)
-    assert f"going on from iteration {state.iteration}" in said[0]
+    assert f"resumes from iteration {state.iteration}" in said[0]
     assert chain.state(row).kind == "done"
     iterations = [line["iteration"] for line in metrics.read(row.path(f"{row.folder}/metrics.csv"))]
     assert iterations == sorted(set(iterations)) and iterations[-1] == 200

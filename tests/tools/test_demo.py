@@ -45,6 +45,8 @@ def test_stages_are_commands_of_the_project(capsys: pytest.CaptureFixture) -> No
         given = arguments[2:] if arguments[0] == "-m" else arguments[1:]
         parsed = importlib.import_module(module).get_parser().parse_args(given)
         assert parsed.profile == "demo"
+        if module == "tools.train" and parsed.step != [1]:  # other iterations, under the names that evaluation takes
+            assert parsed.variant == "" and parsed.max_iter == 5
 
 
 def test_one_data_set_alone_is_wrong_use(capsys: pytest.CaptureFixture) -> None:

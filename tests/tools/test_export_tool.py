@@ -152,6 +152,15 @@ def test_command(project, monkeypatch, capsys) -> None:
     assert "make step4 NET=gnet" in capsys.readouterr().err
 
 
+def test_a_variant_is_exported_under_its_name(project) -> None:
+    weights = project / recipe.step_weights("tiny", "gnet", 4)
+    weights.rename(weights.with_name("step4_gnet-seed7.caffemodel"))
+    written, _ = export.export("tiny", "gnet", str(project / "out"), "seed7")
+    assert written["onnx"].endswith("/gnet-seed7.onnx")
+    described = json.loads((project / "out/gnet-seed7.json").read_text())
+    assert described["weights"]["file"] == "step4_gnet-seed7.caffemodel"
+
+
 def test_opencv_reads_caffes_own_files(project) -> None:
     """The other way out: a deploy prototxt and a caffemodel need no export for OpenCV's dnn module (below 5)."""
     for net in recipe.PIPELINE_NETS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -77,10 +78,11 @@ def test_killed_rank_is_named_and_the_same_command_goes_on(project):
     os.kill(other, signal.SIGTERM)  # one is told to stop, and all do
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert f"going on from iteration {iteration}" in output and "stopped; the same command goes on from" in output
+    assert f"resumes from iteration {iteration}" in output and "stopped; the same command goes on from" in output
 
 
 def test_two_steps_by_two_ranks_give_the_numbers_of_one(project):
+    shutil.rmtree(os.path.join(project, "runs/tiny/step2_scheme3"), ignore_errors=True)  # what the test above has left
     process = start(project, "23", 4)
     output, _ = process.communicate(timeout=90)
     assert process.returncode == 0, output
@@ -89,7 +91,7 @@ def test_two_steps_by_two_ranks_give_the_numbers_of_one(project):
         assert fingerprints.read_json(row.path(row.weights_out) + ".json")["ranks"] == 2
         with open(row.path(f"{row.folder}/train.log")) as stream:
             assert stream.read().count("Solving step") == 1  # rank 0's, and no other's
-    alone = row_of(project, 3, 4, variant="alone")  # from what the ranks have made of step 2
+    alone = row_of(project, 3, 4, variant="alone", start=row_of(project, 2, 4).weights_out)  # from what the ranks have made of step 2
     train.run([alone], engine.interpreter("torch"), say=lambda line: None)
     for name, rows in (("train_loss", 4), ("val_loss", 3)):
         expected, found = ([line[name] for line in metrics.read(each.path(f"{each.folder}/metrics.csv"))
