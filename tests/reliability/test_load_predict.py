@@ -1,8 +1,10 @@
 """The load test in small: 40 photos, 5 of them bad, in one process; and what it would call wrong."""
 
 import load_predict
+import pytest
 
 
+@pytest.mark.slow
 def test_bad_photos_among_good_ones_are_named_and_the_rest_is_answered(capsys):
     assert load_predict.main(["--count", "40", "--bad", "0.125"]) == 0, capsys.readouterr().out
     said = capsys.readouterr().out

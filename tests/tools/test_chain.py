@@ -57,6 +57,7 @@ def test_four_steps_then_nothing_to_do(project):
     assert times == [os.path.getmtime(row.path(row.weights_out)) for row in rows]
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights_bit_for_bit(project):
     """Steps 2 and 4, twice from one seed, and step 2 from another, whose names keep them apart."""
     run(project, [1])
@@ -85,6 +86,7 @@ def wait_for(child, condition):
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_terminated_run_goes_on_from_its_snapshot(tmp_path):
     """No snapshot is due: what is there was asked for."""
     project = str(tmp_path)
@@ -121,6 +123,7 @@ def test_terminated_run_goes_on_from_its_snapshot(tmp_path):
     assert iterations == sorted(set(iterations)) and iterations[-1] == 200
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_stops_the_run_with_one_line_and_leaves_no_half_snapshot(project):
     """A limit on the size of files stands in for the full disk: the system refuses the write in the same place."""
     run(project, [1])

@@ -59,6 +59,7 @@ def wait_for_iteration(row, iteration, process):
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_killed_rank_is_named_and_the_same_command_goes_on(project):
     row = row_of(project, 2, 400)
     process = start(project, "2", 400)
@@ -80,6 +81,7 @@ def test_killed_rank_is_named_and_the_same_command_goes_on(project):
     assert f"going on from iteration {iteration}" in output and "stopped; the same command goes on from" in output
 
 
+@pytest.mark.slow
 def test_two_steps_by_two_ranks_give_the_numbers_of_one(project):
     process = start(project, "23", 4)
     output, _ = process.communicate(timeout=90)
