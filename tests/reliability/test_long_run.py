@@ -5,8 +5,7 @@ import pytest
 
 
 @pytest.mark.slow
-def test_memory_and_handles_of_a_training_are_watched(capsys, monkeypatch):
-    monkeypatch.setattr(long_run, "MEMORY", 64)  # so short a run ends with the curve's drawing in its last tenth
+def test_memory_and_handles_of_a_training_are_watched(capsys):
     assert long_run.main(["--iterations", "400", "--every", "0.05"]) == 0, capsys.readouterr().out
     said = capsys.readouterr().out
     assert said.startswith("400 iterations") and "driver: " in said and "trainer: " in said

@@ -10,7 +10,9 @@ import sys
 import textwrap
 import time
 
+import numpy as np
 import pytest
+from PIL import Image
 from tiny_project import LONG, TINY, make_project
 
 from tools import chain, engine, fingerprints, metrics, status, train
@@ -32,7 +34,7 @@ def run(root, steps, profile=TINY, **options):
     return said, rows
 
 
-def test_four_steps_then_nothing_to_do(project):
+def test_four_steps_then_nothing_to_do(project, tmp_path):
     _, rows = run(project, [1, 2, 3, 4])
     for row in rows:
         record = fingerprints.read_json(row.path(row.weights_out) + ".json")
@@ -46,7 +48,9 @@ def test_four_steps_then_nothing_to_do(project):
     numbers = metrics.read(last.path(f"{last.folder}/metrics.csv"))
     assert [row["iteration"] for row in numbers] == [0, 1, 2, 3, 4, 5, 6]
     assert [row["iteration"] for row in numbers if row["val_accuracy"] is not None] == [0, 3, 6]
-    assert os.path.getsize(last.path(f"{last.folder}/curve.png")) > 5000
+    metrics.draw(numbers, str(tmp_path / "again.png"), f"{last.title} (tiny)")
+    found, expected = (np.asarray(Image.open(path), int) for path in (last.path(f"{last.folder}/curve.png"), tmp_path / "again.png"))
+    assert np.abs(found - expected).mean() < 0.01  # the curve is of these numbers
     with open(last.path(f"{last.folder}/train.log")) as stream:
         log = stream.read()
     assert log.startswith("# a test\n") and "Solving step 4, GNet" in log
