@@ -61,7 +61,7 @@ on_attributes = $(filter-out 0 no false,$(ATTRIBUTES))
 need = $(if $(strip $($(1))),,$(error $(2)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test weights lmdb step1 step2 step3 step4 status evaluate table2 table3
+.PHONY: help setup demo test test-all weights lmdb step1 step2 step3 step4 status evaluate table2 table3
 .PHONY: suspects report figure3 predict web crops export prototxt caffe parity bench fuzz lint cov clean clean-demo distclean again
 
 help: ## list the targets and variables
@@ -88,8 +88,11 @@ endif
 demo: $(READY) ## everything once, small: draw faces (or CELEBA=, FOTW=), LMDBs, steps 1-4, evaluation, a prediction
 	@$(PY) -m tools.demo $(data_sets) $(call option,--engine,ENGINE) $(call option,--gpu,GPU) $(force)
 
-test: $(READY) ## run the tests
+test: $(READY) ## run the tests but the slow ones (3 minutes)
 	$(PY) -m pytest
+
+test-all: $(READY) ## run all tests: whole nets against real Caffe, kills, broken files, ranks, the documentation's examples
+	$(PY) -m pytest -m ""
 
 weights: $(READY) ## fetch and check VGG_FACE.caffemodel, or take it from VGG_FACE=path
 	@$(PY) -m tools.weights $(call quoted,--file,VGG_FACE) $(call option,--channels,CHANNELS) $(force)
@@ -175,8 +178,8 @@ lint: .venv/dev ## check style and mistakes (ruff) and types (mypy)
 	.venv/bin/ruff check
 	.venv/bin/mypy
 
-cov: .venv/dev ## run the tests and tell which lines they leave out (TESTS=tests/tools: only those)
-	$(PY) -m pytest --cov --cov-report=term $(TESTS)
+cov: .venv/dev ## run all tests and tell which lines they leave out (TESTS=tests/tools: only those)
+	$(PY) -m pytest -m "" --cov --cov-report=term $(TESTS)
 
 # Stands for what only developers need: the extra "dev", in the locked versions.
 .venv/dev: $(READY)

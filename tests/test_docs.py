@@ -168,12 +168,14 @@ def run_blocks(page: Path, folder: Path, setup: str = "") -> None:
     assert result.returncode == 0, result.stderr[-2000:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["extending", "engines", "faq"])
 def test_examples_run(tmp_path: Path, name: str) -> None:
     (tmp_path / "prototxt").symlink_to(ROOT / "prototxt")
     run_blocks(DOCS / f"{name}.md", tmp_path)
 
 
+@pytest.mark.slow
 def test_examples_of_export_run(tmp_path: Path) -> None:
     """With the demo's real net, weights of its fillers, and the port that the page converts."""
     setup = f"""
@@ -190,6 +192,7 @@ export.export("demo", "gnet", "weights/demo/export")
     assert (tmp_path / "gnet.onnx").is_file() and (tmp_path / "port.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_examples_of_predicting_run(tmp_path: Path) -> None:
     """With the demo's real nets, weights of their fillers, and the astronaut."""
     setup = f"""

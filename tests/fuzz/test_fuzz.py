@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from fuzz_mutation import mutations
 from fuzz_target import CASES, MEMORY, Target, attempt, signature
 
@@ -11,6 +12,7 @@ RUN = Path(__file__).with_name("run.py")
 RUNS = 60  # inputs a target; `make fuzz` has the time for more
 
 
+@pytest.mark.slow
 def test_broken_files_get_an_error_and_nothing_else(root):
     """In a process of its own: an input may take 10 s and 512 MB, and a crash would end it."""
     done = subprocess.run(

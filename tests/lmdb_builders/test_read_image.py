@@ -164,7 +164,8 @@ def test_truncated_is_refused(tmp_path, colors, extension, share):
     Image.fromarray(noise).save(tmp_path / f"a.{extension}")
     data = (tmp_path / f"a.{extension}").read_bytes()
     (tmp_path / f"a.{extension}").write_bytes(data[: int(len(data) * share)])
-    with pytest.raises(ImageError):
+    reason = "not an image of a known" if (extension, share) == ("gif", 0.02) else "cannot be decoded: "  # half a header
+    with pytest.raises(ImageError, match=reason):
         read_image(tmp_path / f"a.{extension}")
 
 

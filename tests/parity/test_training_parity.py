@@ -26,6 +26,7 @@ def test_solvers_policies_and_settings(tmp_path):
     assert apart(trained) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [list(NETS)[0::2], list(NETS)[1::2]], ids=["half", "other-half"])
 def test_whole_nets(tmp_path, names):
     compared = whole_nets.compare(net_jobs(tmp_path, "small", names), tmp_path)
@@ -33,11 +34,13 @@ def test_whole_nets(tmp_path, names):
     assert whole_nets.over(compared) == []
 
 
+@pytest.mark.slow
 def test_step_4_with_mirror_crop_and_dropout(tmp_path):
     (trained,) = training.train_both([step4_job(tmp_path, iterations=30, rate=RATE)], tmp_path)
     assert trained.curve <= training.LIMIT
 
 
+@pytest.mark.slow
 def test_each_iteration_at_the_committed_rate_from_caffes_own_weights(tmp_path):
     followed = training.follow(step4_job(tmp_path, iterations=10), tmp_path)
     assert followed.loss.max() <= training.LIMIT

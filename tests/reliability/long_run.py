@@ -28,7 +28,8 @@ COMMAND = """
 import sys
 from dataclasses import replace
 from tiny_project import TINY
-from tools import chain, engine, train
+from tools import chain, engine, metrics, train
+metrics.draw([], sys.argv[1] + "/empty.png", "")  # what a drawing of the curve loads is there from the start
 profile = replace(TINY, max_iter={2: int(sys.argv[2])}, test_interval={2: 100}, snapshot=100, display=20)
 train.run(chain.rows(profile, ["gnet"], [1, 2], root=sys.argv[1]), engine.interpreter("torch"))
 """

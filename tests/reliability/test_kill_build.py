@@ -4,6 +4,7 @@ import kill_build
 import pytest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["lmdb", "detections"])  # weights of 580 MB: by hand
 def test_killed_builds_leave_nothing_half(what):
     fallen, _ = kill_build.run(kills=3, seed=2, what=what)

@@ -1,10 +1,11 @@
 """The long training in small; and what it would call wrong."""
 
 import long_run
+import pytest
 
 
-def test_memory_and_handles_of_a_training_are_watched(capsys, monkeypatch):
-    monkeypatch.setattr(long_run, "MEMORY", 64)  # so short a run ends with the curve's drawing in its last tenth
+@pytest.mark.slow
+def test_memory_and_handles_of_a_training_are_watched(capsys):
     assert long_run.main(["--iterations", "400", "--every", "0.05"]) == 0, capsys.readouterr().out
     said = capsys.readouterr().out
     assert said.startswith("400 iterations") and "driver: " in said and "trainer: " in said

@@ -23,6 +23,16 @@ def fake_project(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.fixture
+def saved_figures(monkeypatch) -> list:
+    """matplotlib's figures that the test has written to files, so that what was drawn can be read from their lines."""
+    from matplotlib.figure import Figure
+
+    figures, save = [], Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *given, **options: figures.append(figure) or save(figure, *given, **options))
+    return figures
+
+
+@pytest.fixture
 def photos_folder(tmp_path, monkeypatch, fake_project):
     """The folder of the user's photos, as working folder, beside a project with trained nets."""
     install(fake_project, {"gnet": 0.93, "snet1": 0.8, "snet2": 0.6})

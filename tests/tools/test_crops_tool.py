@@ -63,10 +63,10 @@ def test_a_sheet_is_drawn_at_random_and_again_the_same(photo, tmp_path, capsys):
                   if np.abs(row - crop_face(pixels, LANDMARKS, crop, 64)).max() <= 2) for row in rows]
     assert sorted(order) == [0, 1, 2, 3]
     orders = []
-    for seed in ("3", "4", "5", "6"):
+    for seed in ("3", "4"):
         assert crops.main(["--folder", "photos", "--count", "4", "--size", "64", "--seed", seed]) == 0
         orders.append(cv2.imread("photos_crops.png"))
-    assert np.array_equal(orders[0], first) and any(not np.array_equal(other, first) for other in orders[1:])
+    assert np.array_equal(orders[0], first) and not np.array_equal(orders[1], first)
     assert crops.main(["--folder", "photos", "--count", "5", "--size", "64"]) == 0
     assert "black.png: no face found: another photo is drawn" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()

@@ -142,9 +142,13 @@ def test_the_forward_of_the_classifier_is_left_alone(by_hand):
 
 
 @pytest.mark.parametrize("count", [0, 1, 5])
-def test_batches(by_hand, count):
+def test_batches_give_what_each_crop_gives_alone(by_hand, count):
     by_hand.batch = 2
-    assert Explainer(by_hand).heat(noise(count), [0] * count).shape == (count, SIZE, SIZE)
+    explainer, classes = Explainer(by_hand), [0, 1, 1, 0, 1][:count]
+    found = explainer.heat(noise(count), classes)
+    assert found.shape == (count, SIZE, SIZE)
+    for heat, crop, number in zip(found, noise(count), classes):
+        assert heat.max() == 1 and np.allclose(heat, explainer.heat(crop[None], [number])[0], atol=1e-5)
 
 
 def test_a_map_of_no_numbers_is_cold():

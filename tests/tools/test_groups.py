@@ -141,11 +141,11 @@ def test_groups_that_split_all_faces_leave_none_out():
 
 
 def test_wrong_use(project, capsys):
-    with pytest.raises(SystemExit):
-        groups.main([])
-    for shrink in ("0.5", "inf", "nan"):
-        with pytest.raises(SystemExit):
-            groups.main(["--fotw", "x", "--shrink", shrink])
+    for flags in ([], *(["--fotw", "x", "--shrink", shrink] for shrink in ("0.5", "inf", "nan"))):
+        with pytest.raises(SystemExit) as stop:
+            groups.main(flags)
+        assert stop.value.code == 2
+        assert ("--shrink is a number from 1 on" if flags else "--fotw") in capsys.readouterr().err.splitlines()[-1]
     assert groups.main(["--fotw", str(project / "nowhere")]) == 2
     assert "nowhere" in capsys.readouterr().err.splitlines()[-1]
 

@@ -78,12 +78,15 @@ def test_step_2_counts_gender_and_smile_among_the_forty(tmp_path):
 def test_fillers_bring_pixels_to_the_scale_of_one():
     caffe = pytest.importorskip("torchcaffe")
     caffe.set_mode_cpu()
-    caffe.set_random_seed(1)
-    net = caffe.Net(str(ROOT / recipe.deploy_prototxt("demo", "identity")), caffe.TEST)
-    pixels = np.random.default_rng(4).integers(0, 256, net.blobs["data"].data.shape)
-    net.blobs["data"].data[...] = pixels - np.reshape(recipe.MEAN_BGR, (1, 3, 1, 1))
-    net.forward()
-    assert 0.03 < np.sqrt(np.mean(np.square(net.blobs["fc7"].data))) < 3
+    scales = []
+    for seed in range(1, 6):
+        caffe.set_random_seed(seed)
+        net = caffe.Net(str(ROOT / recipe.deploy_prototxt("demo", "identity")), caffe.TEST)
+        pixels = np.random.default_rng(4).integers(0, 256, net.blobs["data"].data.shape)
+        net.blobs["data"].data[...] = pixels - np.reshape(recipe.MEAN_BGR, (1, 3, 1, 1))
+        net.forward()
+        scales.append(np.sqrt(np.mean(np.square(net.blobs["fc7"].data))))
+    assert 0.6 < np.median(scales) < 1.2 and max(scales) < 3 * min(scales)
 
 
 # ---------------------------------------------------------------------------------------------- documentation

@@ -13,6 +13,8 @@ from test_report import add_evaluation, add_faces, add_table, add_training
 from test_web_page import browser  # noqa: F401, a fixture
 from tools import report, suspects, suspects_page
 
+pytestmark = pytest.mark.slow
+
 
 def opened(browser, path):  # noqa: F811
     """(page, what it complained of, addresses it asked for) of a file."""

@@ -25,8 +25,14 @@ START = "import sys; from torchcaffe.launch import launch; sys.exit(launch(sys.a
 def project(tmp_path_factory) -> str:
     root = str(tmp_path_factory.mktemp("project"))
     make_project(root)
-    train.run(chain.rows(TINY, ["gnet"], [1], root=root), engine.interpreter("torch"), say=lambda line: None)
     return root
+
+
+@pytest.fixture(scope="module")
+def begun(project) -> str:
+    """The project with step 1 done."""
+    train.run(chain.rows(TINY, ["gnet"], [1], root=project), engine.interpreter("torch"), say=lambda line: None)
+    return project
 
 
 def start(root, steps, max_iter):
@@ -60,9 +66,10 @@ def wait_for_iteration(row, iteration, process):
         time.sleep(0.02)
 
 
-def test_killed_rank_is_named_and_the_same_command_goes_on(project):
-    row = row_of(project, 2, 400)
-    process = start(project, "2", 400)
+@pytest.mark.slow
+def test_killed_rank_is_named_and_the_same_command_goes_on(begun):
+    row = row_of(begun, 2, 400)
+    process = start(begun, "2", 400)
     wait_for_iteration(row, 5, process)
     follower, = (pid for rank in children(process.pid) for pid in children(rank) if "--follow" in command(pid))
     os.kill(follower, signal.SIGKILL)
@@ -72,7 +79,7 @@ def test_killed_rank_is_named_and_the_same_command_goes_on(project):
     iteration = chain.newest_snapshot(row, None)["iteration"]
     assert f"step 2, scheme3: rank 1 was killed (SIGKILL: by somebody, or by the system for lack of memory); the " \
            f"snapshot of iteration {iteration} is kept" in output
-    process = start(project, "2", 400)
+    process = start(begun, "2", 400)
     wait_for_iteration(row, iteration + 2, process)
     other = next(pid for pid in children(process.pid) if "RANK=1" in environment_of(pid))
     os.kill(other, signal.SIGTERM)  # one is told to stop, and all do
@@ -81,17 +88,18 @@ def test_killed_rank_is_named_and_the_same_command_goes_on(project):
     assert f"resumes from iteration {iteration}" in output and "stopped; the same command goes on from" in output
 
 
-def test_two_steps_by_two_ranks_give_the_numbers_of_one(project):
-    shutil.rmtree(os.path.join(project, "runs/tiny/step2_scheme3"), ignore_errors=True)  # what the test above has left
-    process = start(project, "23", 4)
+@pytest.mark.slow
+def test_two_steps_by_two_ranks_give_the_numbers_of_one(begun):
+    shutil.rmtree(os.path.join(begun, "runs/tiny/step2_scheme3"), ignore_errors=True)  # what the test above has left
+    process = start(begun, "23", 4)
     output, _ = process.communicate(timeout=90)
     assert process.returncode == 0, output
     assert "engine: torchcaffe on 2 processes" in output
-    for row in (row_of(project, 2, 4), row_of(project, 3, 4)):
+    for row in (row_of(begun, 2, 4), row_of(begun, 3, 4)):
         assert fingerprints.read_json(row.path(row.weights_out) + ".json")["ranks"] == 2
         with open(row.path(f"{row.folder}/train.log")) as stream:
             assert stream.read().count("Solving step") == 1  # rank 0's, and no other's
-    alone = row_of(project, 3, 4, variant="alone", start=row_of(project, 2, 4).weights_out)  # from what the ranks have made of step 2
+    alone = row_of(begun, 3, 4, variant="alone", start=row_of(begun, 2, 4).weights_out)  # what the ranks made of step 2
     train.run([alone], engine.interpreter("torch"), say=lambda line: None)
     for name, rows in (("train_loss", 4), ("val_loss", 3)):
         expected, found = ([line[name] for line in metrics.read(each.path(f"{each.folder}/metrics.csv"))

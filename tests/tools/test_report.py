@@ -83,6 +83,26 @@ def page(project) -> str:
     return (project / "runs/demo/report.html").read_text(encoding="utf-8")
 
 
+def curve_lines(axes) -> list:
+    """(iterations, values) of each line that is drawn."""
+    return [(list(line.get_xdata()), pytest.approx(list(line.get_ydata()))) for line in axes.lines]
+
+
+def test_curves_are_the_trainings_numbers(project, saved_figures):
+    """A panel a net: losses above (thin: training), accuracy in percent below, a color a training."""
+    for stem in ("step3_gnet", "step3_snet1", "step3_snet1-seed7"):
+        add_training(project, stem, seed=7 if "seed7" in stem else 2016)
+    assert report.main(["--profile", "demo"]) == 0
+    (figure,) = saved_figures
+    gnet, snet1, gnet_accuracy, snet1_accuracy = figure.axes
+    training, validation = ([0, 20, 40], [0.7, 0.5, 0.3]), ([0, 20, 40], [0.7, 0.7 - 20 / 90, 0.7 - 40 / 90])
+    assert curve_lines(gnet) == [training, validation] and curve_lines(snet1) == [training, validation] * 2
+    assert curve_lines(gnet_accuracy) == [([0, 20, 40], [60, 60, 60])] and len(snet1_accuracy.lines) == 2
+    assert [axes.get_title(loc="left") for axes in (gnet, snet1)] == ["GNet", "SNet1"]
+    assert gnet.lines[0].get_linewidth() < gnet.lines[1].get_linewidth()
+    assert len({line.get_color() for line in snet1.lines}) == 2
+
+
 def test_everything(project, capsys):
     add_training(project, "step1")
     add_training(project, "step2_scheme3")
@@ -124,13 +144,16 @@ def test_mistakes_are_the_most_confident_first_and_escaped(project):
     assert "&lt;i&gt;.jpg" in page(project) and "<i>" not in page(project)
 
 
-def test_losses_that_are_no_numbers_leave_a_page(project):
+def test_losses_that_are_no_numbers_leave_a_page(project, saved_figures):
     add_training(project, "step4_gnet")
     path = project / "runs/demo/step4_gnet/metrics.csv"
     path.write_text(path.read_text().replace("0.3", "inf") + "60,0.01,nan,nan,0.5,61\n")
     assert np.isinf([row["train_loss"] for row in metrics.read(str(path))]).any()
     assert report.main(["--profile", "demo"]) == 0
     assert 'class="curves"' in page(project)
+    above, below = saved_figures[0].axes
+    assert np.isinf(above.lines[0].get_ydata()).any() and 0.7 < above.get_ylim()[1] < 1
+    assert list(below.lines[0].get_ydata()) == pytest.approx([60, 60, 60, 50])
 
 
 def test_only_the_faces_that_are_shown_are_decoded(project, monkeypatch):

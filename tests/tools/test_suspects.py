@@ -45,6 +45,7 @@ def test_a_face_is_judged_by_models_that_did_not_see_it():
     assert abs(found[np.arange(200), labels].mean() - 0.5) < 0.1 and found.sum(1) == pytest.approx(np.ones(200))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.isdir(FACES), reason="needs real photographs in FotW's layout (../shared/faces/FotW)")
 def test_planted_flips_of_real_faces():
     """3 % of the gender labels of 1,206 photographs: most are in the top 6 %, with gradients of boxes alone.

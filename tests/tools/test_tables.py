@@ -12,6 +12,7 @@ import textwrap
 import time
 
 import pytest
+from PIL import Image
 
 import recipe
 from lmdb_builders.lmdb_writer import LmdbWriter, encode_crop, image_datum, record_key
@@ -220,7 +221,7 @@ def test_a_signal_is_handed_on(project):
 
 
 # ------------------------------------------------------------------------------------------ tables
-def test_table_2(project, capsys):
+def test_table_2(project, capsys, saved_figures):
     """The row with all steps answers by brightness, 18 of 20 right; the others answer 0 always, 8 right, all of the 18."""
     assert tables.main(["--table", "2", "--profile", "demo", "--seeds", "2016", "7", "--jobs", "4"]) == 0
     text = capsys.readouterr().out
@@ -241,7 +242,12 @@ def test_table_2(project, capsys):
     with open(recipe.absolute("runs/demo/table2.json")) as file:
         kept = json.load(file)
     assert kept["seeds"] == [2016, 7] and len(kept["weights"]["7"]) == 5
-    assert os.path.getsize(recipe.absolute("runs/demo/table2.png")) > 5000
+    ((axes,),) = (figure.axes for figure in saved_figures)
+    assert [label.get_text() for label in axes.get_yticklabels()] == [row["row"] for row in rows]
+    drawn = [list(line.get_xdata()) for line in axes.lines]  # of each row: interval, seeds, mean, the paper's
+    assert drawn[-4:] == [pytest.approx(numbers) for numbers in (
+        [float(last["low"]), float(last["high"])], [90, 90], [90], [91.66])] and len(drawn) == 4 * len(rows)
+    assert Image.open(recipe.absolute("runs/demo/table2.png")).format == "PNG"
 
 
 def test_table_3_averages_the_probabilities_of_an_ensemble(project):

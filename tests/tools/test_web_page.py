@@ -15,6 +15,7 @@ from random_nets import write_random_nets
 from page_client import running
 from tools.pipeline import Pipeline
 
+pytestmark = pytest.mark.slow
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: make lint or make cov installs it")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 

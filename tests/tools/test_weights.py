@@ -152,14 +152,6 @@ def test_link_in_place_of_the_member(tmp_path, place) -> None:
     assert not place.exists()
 
 
-@pytest.mark.parametrize("name", ["../../outside", "/tmp/outside/absolute"])
-def test_paths_of_the_archive_are_not_used(tmp_path, place, narrow, name) -> None:
-    md5 = archive_of(tmp_path / "a.tar.gz", {name: b"outside", recipe.VGG_FACE_MEMBER: narrow})
-    weights.take_file(str(tmp_path / "a.tar.gz"), md5=md5)
-    assert place.read_bytes() == narrow
-    assert not (tmp_path.parent / "outside").exists() and not Path("/tmp/outside").exists()
-
-
 @pytest.mark.parametrize("share", [0.05, 0.6, 0.999])
 def test_archive_cut_short(tmp_path, place, narrow, share) -> None:
     path = tmp_path / "a.tar.gz"

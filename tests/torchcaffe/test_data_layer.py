@@ -235,7 +235,7 @@ def test_broken_records_are_an_error_that_says_so(make_net, database, value):
 def test_a_thread_that_reads_ahead_ends_with_its_net_and_with_the_process(tmp_path, where):
     if where == "device":
         pytest.skip("the same thread")
-    database = write(tmp_path / "large", [raw(np.zeros((3, 1000, 1000), np.uint8))] * 2)
+    database = write(tmp_path / "large", [raw(np.zeros((3, 300, 300), np.uint8))] * 2)
     script = f"""
 import gc, tempfile, threading, torchcaffe as caffe
 file = tempfile.NamedTemporaryFile("w", suffix=".prototxt")

@@ -196,11 +196,10 @@ def test_gpus_that_are_not_there():
         caffe.set_device(1000)
 
 
-def test_every_error_is_a_runtime_error():
+def test_every_error_is_a_caffe_error_and_so_a_runtime_error():
     """pycaffe raises RuntimeError where it raises at all; scripts catch that."""
-    assert all(
-        issubclass(kind, RuntimeError) for kind in (DataError, NetError, PrototxtError, SolverError, WeightsError)
-    )
+    kinds = (DataError, NetError, PrototxtError, ShapeError, SolverError, WeightsError)
+    assert issubclass(CaffeError, RuntimeError) and all(issubclass(kind, CaffeError) for kind in kinds)
 
 
 def test_an_hdf5_file_given_for_the_list_of_them(make_net, tmp_path, monkeypatch, capsys):

@@ -150,16 +150,16 @@ def test_mean_images(transformer):
 
 
 @pytest.mark.parametrize(
-    "call, error",
+    "call, error, message",
     [
-        (lambda t: t.preprocess("image", np.zeros((6, 4, 3))), Exception),
-        (lambda t: t.set_raw_scale("image", 1), Exception),
-        (lambda t: t.set_transpose("data", (1, 0)), Exception),
-        (lambda t: t.set_channel_swap("data", (1, 0)), Exception),
-        (lambda t: t.set_mean("data", np.zeros(2)), ValueError),
-        (lambda t: t.set_mean("data", np.zeros((6, 4))), ValueError),
+        (lambda t: t.preprocess("image", np.zeros((6, 4, 3))), Exception, "image is not one of the net inputs: data"),
+        (lambda t: t.set_raw_scale("image", 1), Exception, "image is not one of the net inputs: data"),
+        (lambda t: t.set_transpose("data", (1, 0)), Exception, r"transpose order \(1, 0\) needs one entry for each axis"),
+        (lambda t: t.set_channel_swap("data", (1, 0)), Exception, r"swap \(1, 0\) needs one entry for each of 3 channels"),
+        (lambda t: t.set_mean("data", np.zeros(2)), ValueError, "2 mean values for 3 channels"),
+        (lambda t: t.set_mean("data", np.zeros((6, 4))), ValueError, r"a mean has shape \(3,\) or .* not \(6, 4\)"),
     ],
 )
-def test_transformer_refuses(transformer, call, error):
-    with pytest.raises(error):
+def test_transformer_refuses(transformer, call, error, message):
+    with pytest.raises(error, match=message):
         call(transformer)

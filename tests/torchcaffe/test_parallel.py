@@ -37,7 +37,7 @@ def launched(count, *arguments, stderr=None, **variables):
     return subprocess.Popen(command, env=environment, text=True, stderr=stderr)
 
 
-@pytest.fixture(scope="module", params=["cpu", "gpu"])
+@pytest.fixture(scope="module", params=[pytest.param(device, marks=pytest.mark.slow) for device in ("cpu", "gpu")])
 def results(request, tmp_path_factory):
     """{"alone", "rank0", "rank1"}: what ranks_job found."""
     if request.param == "gpu" and torch.cuda.device_count() < 2:
@@ -207,6 +207,7 @@ def test_waiting_for_rank_0_has_no_limit(monkeypatch):
     assert parallel.wait_for(Slow(), "key") == b"done" and len(waits) == 3
 
 
+@pytest.mark.slow
 def test_death_of_a_rank_ends_the_training(tmp_path):
     """Before it, a SIGHUP reaches all ranks: one snapshot, after which they go on."""
     net = ranks_job.PLAIN.format(lmdb=tmp_path / "lmdb", batch=4)

@@ -61,24 +61,39 @@ def test_rectangular_kernels_have_coordinates():
     assert axis == 1 and scale == 1 and list(shift) == [1, 2]
 
 
-def test_timer():
+def test_timer(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("torchcaffe.timer.time.perf_counter", lambda: now[0])
     timer = caffe.Timer()
     assert timer.ms == 0
-    timer.start()
-    assert timer.ms >= 0
+    for started, stopped, looked in ((1.0, 1.25, 9.0), (10.0, 10.5, 10.5)):
+        now[0] = started
+        timer.start()
+        now[0] = stopped
+        if looked != stopped:
+            timer.stop()
+        now[0] = looked
+        assert timer.ms == timer.ms == 1000 * (stopped - started)  # looking stops it
+        now[0] += 1
+        assert timer.ms == 1000 * (stopped - started)
 
 
 def test_nccl_with_one_process_does_nothing_and_refuses_a_foreign_uid(make_solver):
     solver = make_solver(
-        """layer { name: "d" type: "DummyData" top: "d" top: "t" dummy_data_param { shape { dim: 1 dim: 2 } } }
+        """layer { name: "d" type: "DummyData" top: "d" top: "t" dummy_data_param { shape { dim: 1 dim: 2 }
+          data_filler { value: 1 } } }
         layer { name: "ip" type: "InnerProduct" bottom: "d" top: "ip" inner_product_param { num_output: 2 } }
         layer { name: "l" type: "EuclideanLoss" bottom: "ip" bottom: "t" top: "l" }""",
         "base_lr: 0.1 lr_policy: 'fixed'",
     )
+    solver.net.params["ip"][0].data[...] = [[1, 2], [3, 4]]
     nccl = caffe.NCCL(solver, caffe.NCCL.new_uid())
     nccl.bcast()
+    np.testing.assert_array_equal(solver.net.params["ip"][0].data, [[1, 2], [3, 4]])
     solver.add_callback(nccl)
     solver.step(1)
+    # Data and targets are 1 and 1: the gradient of a weight of output i is (sum of its weights - 1), of one process alone.
+    np.testing.assert_allclose(solver.net.params["ip"][0].data, [[0.8, 1.8], [2.4, 3.4]], rtol=1e-6)
     try:
         caffe.set_solver_count(2)
         with pytest.raises(SolverError, match="'uid' is no uid: call caffe.NCCL.new_uid"):

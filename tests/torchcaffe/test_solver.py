@@ -187,7 +187,6 @@ def test_test_net_shares_weights_and_is_logged(make_solver, capfd, monkeypatch):
     monkeypatch.setenv("GLOG_minloglevel", "0")
     solver = make_solver(NET, SETTINGS + "test_iter: 3 test_interval: 2 test_compute_loss: true display: 1")
     solver.step(3)
-    assert solver.test_nets[0].params["ip"][0].data is not None
     np.testing.assert_array_equal(solver.test_nets[0].params["ip"][0].data, solver.net.params["ip"][0].data)
     log = capfd.readouterr().err
     for line in ("Iteration 0, Testing net (#0)", "Test loss: ", "    Test net output #0: loss = ", "Iteration 2, lr = 0.5"):

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from torchcaffe.errors import CaffeError, NetError, SolverError
+from torchcaffe.errors import NetError, SolverError
 from torchcaffe.files import parse_net, parse_solver, read_solver
 from torchcaffe.upgrade import V1_TYPES
 from torchcaffe.upgrade_v0 import V0_TYPES
@@ -168,7 +168,3 @@ def test_snapshot_prefix(tmp_path, monkeypatch):
     ]:
         path.write_text(text)
         assert read_solver("nets/my.solver.prototxt").snapshot_prefix == prefix
-
-
-def test_all_refusals_are_caffe_errors():
-    assert issubclass(NetError, CaffeError) and issubclass(SolverError, CaffeError)
