@@ -9,7 +9,7 @@
 #= PROCESSES the same with processes on the CPU (docs/distributed.md: several machines)
 #= CROP      scheme1 .. scheme5 or all (default: those of the three nets)
 #= CELEBA    folder of CelebA: Anno, Eval, Img
-#= FOTW      folder of FotW: smiles_trset, smiles_valset
+#= FOTW      folder of FotW: smiles_trset, smiles_valset (another entry of recipe.DATASETS: its name in capitals)
 #= VGG_FACE  VGG_FACE.caffemodel or vgg_face_caffe.tar.gz that you have, or a port as .safetensors or .onnx
 #= CHANNELS  rgb or bgr: what the first layer of a port in VGG_FACE= reads
 #= PRECISION for step2 to step4: float32 (default, as Caffe), tf32 (GPUs) or bf16 (GPUs, and CPUs that have it)
@@ -90,8 +90,9 @@ test: $(READY) ## run the tests
 weights: $(READY) ## fetch and check VGG_FACE.caffemodel, or take it from VGG_FACE=path
 	@$(PY) -m tools.weights $(call quoted,--file,VGG_FACE) $(call option,--channels,CHANNELS) $(force)
 
+# The folders of the data sets reach it in the environment, where make puts CELEBA=, FOTW= and all that recipe.DATASETS adds.
 lmdb: $(READY) ## build the LMDBs from CELEBA= and FOTW=, for CROP=
-	@$(PY) -m lmdb_builders.build $(profile) $(call option,--crop,CROP) $(data_sets) $(call option,--encode,ENCODE) \
+	@$(PY) -m lmdb_builders.build $(profile) $(call option,--crop,CROP) $(call option,--encode,ENCODE) \
 		$(if $(filter-out 0 no false,$(TEST_SPLIT)),--test) $(call quoted,--corrections,CORRECTIONS) \
 		$(call option,--seed,SEED) $(force)
 
@@ -131,7 +132,7 @@ predict: $(READY) ## gender and smile of the face in IMAGE=
 web: $(READY) ## a page for photos at 127.0.0.1: answers, crops, and where the nets look
 	@$(PY) -m tools.web $(engine) $(call option,--port,PORT)
 
-figure3: $(READY) ## draw the face, its landmarks and the five crops of IMAGE= (the paper's Figure 3)
+figure3: $(READY) ## draw the face, its landmarks and the crops of IMAGE= (the paper's Figure 3)
 	$(call need,IMAGE,make figure3 needs IMAGE=photo.jpg)
 	@$(PY) -m tools.crops $(call quoted,,IMAGE)
 

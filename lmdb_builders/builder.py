@@ -35,7 +35,7 @@ class Settings:
     splits: Tuple[str, ...] = ("train", "val")
     encode: str = "raw"
     seed: int = 2016
-    celeba_landmarks: str = "dataset"  # or "detector"
+    landmarks: str = "dataset"  # its own five points where it has them; or "detector"
     workers: int = 1
     max_lost: float = 0.02  # share of a split's rows
     force: bool = False
@@ -54,11 +54,11 @@ class Listed(NamedTuple):
 
 def lmdb_names(dataset: DataSet, split: str) -> List[Tuple[str, int]]:
     """Image LMDBs of a split: (name, position of the label that a face must have to be in it; -1: none is needed)."""
-    if dataset.name == "celeba":
-        return [(f"celeba_{split}", -1)]
-    return [
-        (f"fotw_{task.name}_{split}", dataset.label_names.index(task.fotw_column)) for task in recipe.TASKS.values()
-    ]
+    entry = recipe.DATASETS[dataset.name]
+    names = entry.databases(split)
+    if entry.label_database(split):
+        return [(name, -1) for name in dict.fromkeys(names.values())]
+    return [(name, dataset.label_names.index(entry.columns[task])) for task, name in names.items()]
 
 
 def build_dataset(dataset: DataSet, settings: Settings, staging: str) -> None:
@@ -68,7 +68,7 @@ def build_dataset(dataset: DataSet, settings: Settings, staging: str) -> None:
     """
     started = time.monotonic()
     path = os.path.join(settings.output, "detections", f"{dataset.name}.csv")
-    use_dataset = dataset.name == "celeba" and settings.celeba_landmarks == "dataset"
+    use_dataset = recipe.DATASETS[dataset.name].landmarks and settings.landmarks == "dataset"
     found, origin = detect(
         dataset, path, use_dataset, settings.workers, settings.detector, settings.force, settings.progress
     )
@@ -126,8 +126,8 @@ def list_faces(dataset: DataSet, split: str, found: Dict[str, Detection], seed: 
 def write_split(dataset, split, faces, crops, settings, staging, counts) -> List[Skipped]:
     """Write a split's LMDBs of all `crops` below `staging`; returns the faces that could not be cropped."""
     size, encode = settings.profile.stored_size, settings.encode
-    twin = dataset.name == "celeba"
-    names = [name for name, _ in lmdb_names(dataset, split)] + ([f"celeba_{split}_labels"] if twin else [])
+    labels = recipe.DATASETS[dataset.name].label_database(split)
+    names = [name for name, _ in lmdb_names(dataset, split)] + ([labels] if labels else [])
     writers: Dict[Tuple[str, str], LmdbWriter] = {}
     lost: List[Skipped] = []
     work = functools.partial(crop_photo, dataset.folder, crops, size, encode)
@@ -157,7 +157,7 @@ def write_split(dataset, split, faces, crops, settings, staging, counts) -> List
 
 
 def put_face(dataset, face: Listed, data: bytes, size: int, encode: str, writers: Dict[str, LmdbWriter]) -> None:
-    """Put one crop into each LMDB of its split: with its task's label (FotW), or beside its forty labels (CelebA)."""
+    """Put one crop into each LMDB of its split: with its task's label, or beside its forty labels (recipe.DataSet)."""
     positions = dict(lmdb_names(dataset, face.record.split))
     for name, key in face.keys:
         label = face.record.labels[positions[name]] if positions[name] >= 0 else 0
@@ -203,7 +203,8 @@ def needed_bytes(dataset: DataSet, plan: Dict[str, List[Listed]], crops, setting
     """About how much the LMDBs will take; compressed ones by the share measured on real faces."""
     raw = 3 * settings.profile.stored_size ** 2 + 32
     image = stored_bytes(raw * COMPRESSED_SHARE[settings.encode])
-    labels = stored_bytes(5 * len(dataset.label_names)) if dataset.name == "celeba" else 0
+    apart = recipe.DATASETS[dataset.name].labels == "attributes"
+    labels = stored_bytes(5 * len(dataset.label_names)) if apart else 0
     faces = sum(len(face.keys) for listed in plan.values() for face in listed)
     return len(crops) * faces * (image + labels)
 

@@ -72,11 +72,12 @@ def features(profile: recipe.Profile, task: str, load_engine,
 
     labels: Dict[str, int] = {}
     blocks: List[Tuple] = []
+    data_set = recipe.target()
     for crop in recipe.CROPS:
-        folder = recipe.absolute(f"{recipe.lmdb_folder(profile.name, crop)}/fotw_{task}_train")
+        folder = recipe.absolute(f"{recipe.lmdb_folder(profile.name, crop)}/{data_set.databases('train')[task]}")
         if not os.path.isdir(folder):
             continue
-        faces = sorted(read_lmdb(folder), key=lambda face: face[0])
+        faces = sorted(read_lmdb(folder, task=task), key=lambda face: face[0])
         found = {name: label for name, label, _ in faces}
         if len(found) != len(faces):
             raise SuspectsError(f"{folder} holds two faces of one name; build it again: make lmdb FORCE=1")
@@ -92,7 +93,8 @@ def features(profile: recipe.Profile, task: str, load_engine,
                     learned = activations(load_engine(), profile, net.key, weights, crops)
                     blocks.append((learned, learned))
     if not blocks:
-        raise SuspectsError(f"no LMDB of FotW's training faces: make lmdb PROFILE={profile.name} FOTW=path")
+        raise SuspectsError(f"no LMDB of {data_set.title}'s training faces: make lmdb PROFILE={profile.name} "
+                            f"{data_set.variable}=path")
     return labels, blocks
 
 

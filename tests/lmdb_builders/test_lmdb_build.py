@@ -204,13 +204,15 @@ def test_a_split_without_a_usable_face_fails(run, fotw, edit):
 
 
 @pytest.mark.parametrize("flags, message", [
-    ([], "give --celeba FOLDER, --fotw FOLDER or both"),
+    ([], "give the folder of at least one data set: --celeba FOLDER, --fotw FOLDER"),
     (["--celeba", "x", "--max-lost", "3"], "--max-lost is a share"),
     (["--celeba", "x", "--crop", "scheme9"], "invalid choice: 'scheme9'"),
     (["--celeba", "x", "--seed", "4294967296"], "not a seed, 0 to 4294967295"),
     (["--celeba", "x", "--workers", "0"], "not a positive number"),
 ])
-def test_wrong_use(flags, message, capsys):
+def test_wrong_use(flags, message, capsys, monkeypatch):
+    for data_set in recipe.DATASETS.values():
+        monkeypatch.delenv(data_set.variable, raising=False)
     with pytest.raises(SystemExit) as stop:
         build.main(flags)
     assert stop.value.code == 2 and message in capsys.readouterr().err
