@@ -216,6 +216,8 @@ def suspect(options: argparse.Namespace) -> int:
 
     _need_libraries()
     engine = functools.cache(lambda: classifier.load_engine(options.engine, options.gpu))
+    if options.engine == "caffe":
+        engine()  # refuse now what would be found out after the first features
     profile = recipe.PROFILES[options.profile]
     labels, blocks = {}, {}
     for task in recipe.TASKS:

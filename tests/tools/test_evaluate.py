@@ -180,3 +180,18 @@ def test_photos_of_a_table_that_names_one_twice(scored_project, capsys):
     assert run("--photos", folder) == 0
     assert "a.jpg:" not in capsys.readouterr().out
     assert results("_photos")["gender"] == {"accuracy": 0.5, "faces": 4}
+
+
+@pytest.mark.parametrize("words, message", [
+    (["--attributes", "--photos", "FotW"], "--photos is of another evaluation"),
+    (["--attributes", "scheme3", "--photos", "FotW", "--score", "x.csv"], "one at a time"),
+    (["--attributes", "--submission", "x.csv"], "--submission is of another evaluation"),
+    (["--score", "x.csv"], "--score needs --photos FOTW"),
+    (["--photos", "FotW", "--score", "x.csv", "--submission", "y.csv"], "one at a time"),
+    (["--photos", "FotW", "--score", "x.csv", "--variant", "seed7"], "--score runs no net: leave out --variant"),
+    (["--photos", "FotW", "--batch", "8"], "--batch is of LMDBs' faces"),
+])
+def test_an_option_that_would_be_ignored_is_refused(words, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run(*words)
+    assert stop.value.code == 2 and message in capsys.readouterr().err

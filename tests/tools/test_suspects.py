@@ -136,6 +136,16 @@ def test_a_name_cannot_leave_the_pages_data(tmp_path, monkeypatch):
     assert entries(path)[0]["image"] == name and "<!--" not in path.read_text()
 
 
+def test_real_caffe_that_cannot_be_imported_is_refused_first(project, capsys, monkeypatch):
+    def resolve(name="auto"):
+        raise engine.EngineError("real Caffe has a Python of its own: use ENGINE=torch here")
+
+    monkeypatch.setattr(engine, "resolve", resolve)
+    assert suspects.main(["--profile", "demo", "--engine", "caffe"]) == 2
+    found = capsys.readouterr()
+    assert "use ENGINE=torch" in found.err and "training labels" not in found.out
+
+
 def test_what_is_missing_is_named(project, capsys, monkeypatch):
     assert suspects.main(["--profile", "paper"]) == 2
     assert "make lmdb PROFILE=paper" in capsys.readouterr().err
