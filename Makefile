@@ -9,7 +9,7 @@
 #= PROCESSES the same with processes on the CPU (docs/distributed.md: several machines)
 #= CROP      scheme1 .. scheme5 or all (default: those of the three nets)
 #= CELEBA    folder of CelebA: Anno, Eval, Img
-#= FOTW      folder of FotW: smiles_trset, smiles_valset (another entry of recipe.DATASETS: its name in capitals)
+#= FOTW      folder of FotW: smiles_trset, smiles_valset
 #= VGG_FACE  VGG_FACE.caffemodel or vgg_face_caffe.tar.gz that you have, or a port as .safetensors or .onnx
 #= CHANNELS  rgb or bgr: what the first layer of a port in VGG_FACE= reads
 #= PRECISION for step2 to step4: float32 (default, as Caffe), tf32 (GPUs) or bf16 (GPUs, and CPUs that have it)
@@ -90,9 +90,9 @@ test: $(READY) ## run the tests
 weights: $(READY) ## fetch and check VGG_FACE.caffemodel, or take it from VGG_FACE=path
 	@$(PY) -m tools.weights $(call quoted,--file,VGG_FACE) $(call option,--channels,CHANNELS) $(force)
 
-# The folders of the data sets reach it in the environment, where make puts CELEBA=, FOTW= and all that recipe.DATASETS adds.
+# The folder of a data set that recipe.DATASETS adds reaches it in the environment, where make puts NAME=folder.
 lmdb: $(READY) ## build the LMDBs from CELEBA= and FOTW=, for CROP=
-	@$(PY) -m lmdb_builders.build $(profile) $(call option,--crop,CROP) $(call option,--encode,ENCODE) \
+	@$(PY) -m lmdb_builders.build $(profile) $(call option,--crop,CROP) $(data_sets) $(call option,--encode,ENCODE) \
 		$(if $(filter-out 0 no false,$(TEST_SPLIT)),--test) $(call quoted,--corrections,CORRECTIONS) \
 		$(call option,--seed,SEED) $(force)
 

@@ -33,7 +33,8 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--profile", default="paper", choices=tuple(recipe.PROFILES), help="default: %(default)s")
     for data_set in recipe.DATASETS.values():
-        parser.add_argument(f"--{data_set.name}", metavar="FOLDER", help=f"{data_set.title} {data_set.layout}")
+        parser.add_argument(f"--{data_set.name}", metavar="FOLDER", help=f"{data_set.title} {data_set.layout} (default: the "
+                            f"environment's {data_set.variable}, if it is set)")
     parser.add_argument(
         "--landmarks", default="dataset", choices=("dataset", "detector"),
         help="five points of a face: the data set's own where it has them (FotW has none), or the detector's; "
@@ -88,10 +89,13 @@ def main(argv: Optional[List[str]] = None) -> int:
 
 
 def _folders(options: argparse.Namespace) -> Dict[str, str]:
-    """Data set -> its folder: those of the command line, else those of the environment, where make puts its variables."""
-    named = {name: folder for name in recipe.DATASETS if (folder := getattr(options, name))}
-    return named or {name: os.path.expanduser(folder) for name, entry in recipe.DATASETS.items()
-                     if (folder := os.environ.get(entry.variable, "")).strip()}
+    """Data set -> its folder: the command line's, else the environment's, where make puts its variables."""
+    found = {}
+    for name, entry in recipe.DATASETS.items():
+        folder = getattr(options, name) or os.path.expanduser(os.environ.get(entry.variable, ""))
+        if folder.strip():
+            found[name] = folder
+    return found
 
 
 def _stop(number, frame) -> None:

@@ -210,9 +210,7 @@ def test_a_split_without_a_usable_face_fails(run, fotw, edit):
     (["--celeba", "x", "--seed", "4294967296"], "not a seed, 0 to 4294967295"),
     (["--celeba", "x", "--workers", "0"], "not a positive number"),
 ])
-def test_wrong_use(flags, message, capsys, monkeypatch):
-    for data_set in recipe.DATASETS.values():
-        monkeypatch.delenv(data_set.variable, raising=False)
+def test_wrong_use(flags, message, capsys):
     with pytest.raises(SystemExit) as stop:
         build.main(flags)
     assert stop.value.code == 2 and message in capsys.readouterr().err

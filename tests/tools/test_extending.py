@@ -72,6 +72,7 @@ def write_recipe(root: Path, folder: Path):
     for after, line in (('around mouth and cheeks, aligned: Figure 3(f)"),\n', f"    {CROP}\n"),
                         ('"smile on scheme 2", "smile", "scheme2", "Table 3"),\n', "".join(f"        {net}\n" for net in NETS)),
                         ("DATASETS = {\n    data_set.name: data_set\n    for data_set in (\n", f"        {DATA_SET}\n"),
+                        ('"smile": ("snet1", "snet2"', ', "smile6"'),
                         ("PROFILES = {profile.name: profile for profile in (PAPER, DEMO)}\n", TINY)):
         assert text.count(after) == 1, after
         text = text.replace(after, after + line)
@@ -167,12 +168,25 @@ def test_evaluation_scores_its_nets_on_the_data_set(project):
     assert results["smile6"]["faces"] == results["smile"]["faces"] >= 20
     figures = read_json(project / "runs/tiny/evaluation.json")["figures"]
     assert figures["smile6"]["paper"] is None and figures["snet1"]["paper"] == 88.79
+    assert figures["smile"]["paper"] is None  # of three nets: recipe.ENSEMBLES
     with open(project / "runs/tiny/evaluation.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert all(0 <= float(row["smile6_probability"]) <= 1 for row in rows)
+    for row in rows:
+        nets = [float(row[f"{net}_probability"]) for net in ("snet1", "snet2", "smile6")]
+        assert float(row["smile_probability"]) == pytest.approx(sum(nets) / 3, abs=2e-6)
     make(project, "evaluate", "PROFILE=tiny", "PHOTOS=mine faces")
     photos = read_json(project / "runs/tiny/results_photos.json")
     assert photos["gender"]["faces"] == 22
+
+
+def test_prediction_by_an_ensemble_with_its_net(project):
+    photo = next((project / "mine faces" / "val").glob("*.jpg"))
+    words = [str(photo), "--profile", "tiny", "--draw", "answers.png", "--show-crops"]
+    text = run(project, "tools.predict", *words)
+    assert "SNet2" in text and "smile on the eyes" in text
+    smile = json.loads(run(project, "tools.predict", str(photo), "--profile", "tiny", "--json"))["smile"]
+    one = smile["probability"] if smile["label"] == "smiling" else 1 - smile["probability"]
+    assert one == pytest.approx(sum(smile[net] for net in ("snet1", "snet2", "smile6")) / 3, abs=2e-6)
 
 
 def test_evaluation_of_the_attributes(project):
@@ -211,7 +225,7 @@ def test_report(project):
         assert (project / "runs/tiny" / name).exists(), "run all tests of this file"
     run(project, "tools.report", "--profile", "tiny")
     page = (project / "runs/tiny/report.html").read_text()
-    for text in ("<small>around the eyes, aligned</small>", "My &lt;faces&gt;", "Smile, smile on the eyes", "scheme6"):
+    for text in ("<small>around the eyes, aligned</small>", "My &lt;faces&gt;", "Smile, SNet1 + SNet2 + smile on the eyes", "Gender, gender on the eyes", "scheme6"):
         assert text in page, text
 
 

@@ -17,7 +17,7 @@ from pipeline_fakes import fake_caffe
 from tools import engine, suspects, suspects_page
 
 pytest.importorskip("sklearn", reason="the extra labels is not installed")
-pytest.importorskip("cleanlab", reason="the extra labels is not installed")
+pytest.importorskip("sklearn", reason="the extra labels is not installed")
 FACES = os.path.join(os.path.dirname(recipe.ROOT), "shared", "faces", "FotW")
 SIZE = recipe.DEMO.stored_size
 
@@ -151,4 +151,4 @@ def test_what_is_missing_is_named(project, capsys, monkeypatch):
     assert "make lmdb PROFILE=paper" in capsys.readouterr().err
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *rest: None)
     assert suspects.main(["--profile", "demo"]) == 2
-    assert "cleanlab are not installed" in capsys.readouterr().err
+    assert "scikit-learn is not installed" in capsys.readouterr().err
