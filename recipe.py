@@ -155,6 +155,11 @@ class Net:
     crop: str
     source: str
 
+    def __post_init__(self) -> None:
+        if self.task not in TASKS or self.crop not in CROPS:
+            raise ValueError(f"net {self.key}: its task has to be of {', '.join(TASKS)}, not {self.task!r}; its crop of "
+                             f"{', '.join(CROPS)}, not {self.crop!r}")
+
 
 NETS = {
     net.key: net

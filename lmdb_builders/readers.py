@@ -29,7 +29,8 @@ def read(name: str, folder: str, splits: Iterable[str] = ("train", "val"), editi
                          f"{getattr(found, 'name', found)!r}")
     missing = [label for label in entry.columns.values() if label not in found.label_names]
     if missing:
-        raise BuildError(f"{where} returns the labels {', '.join(found.label_names)}; {', '.join(missing)} of `columns` is missing")
+        raise BuildError(f"{where} returns the labels {', '.join(found.label_names)}; {', '.join(missing)} of `columns` is "
+                         "missing")
     if entry.labels == "attributes" and tuple(found.label_names) != recipe.LABELS:
         raise BuildError(f"{where} has to return recipe.LABELS in their order, as labels is \"attributes\"")
     return found

@@ -55,8 +55,8 @@ def table(rows: List[dict], profile: str, crop: str) -> str:
         lines.append((row["attribute"], f"{100 * row['accuracy']:.2f} %", f"{100 * low:.2f} .. {100 * high:.2f}",
                       f"{100 * max(row['ones'], 1 - row['ones']):.2f} %"))
     lines.append(("mean", f"{100 * mean(rows):.2f} %", "", f"{100 * _commoner(rows):.2f} %"))
-    return (f"Model 1 of profile {profile}, {crop}, on {rows[0]['faces']:,} faces of {_data_set().title}'s {PARTITION} partition\n\n"
-            + align(lines))
+    where = f"{rows[0]['faces']:,} faces of {_data_set().title}'s {PARTITION} partition"
+    return f"Model 1 of profile {profile}, {crop}, on {where}\n\n" + align(lines)
 
 
 def _commoner(rows: List[dict]) -> float:

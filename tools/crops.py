@@ -114,7 +114,8 @@ def draw_faces(arguments) -> list:
 
 
 def figure(faces, size: int):
-    """A panel of the photo and one of each crop, of each face, as a matplotlib figure, a row a face; crops of `size` pixels are drawn pixel for pixel.
+    """A matplotlib figure, a row a face: a panel of the photo and one of each crop; crops of `size` pixels are drawn pixel for
+    pixel.
 
     faces: (photo, face) pairs; photo: height x width x 3 uint8, BGR; face: detector.Face in pixels of the photo.
     """

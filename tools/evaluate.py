@@ -85,8 +85,8 @@ def check_mode(parser: argparse.ArgumentParser, arguments) -> None:
     if arguments.attributes is not None:
         for option in ("--photos", "--submission", "--score"):
             if option in given:
-                parser.error(f"--attributes (ATTRIBUTES=1) scores step 2 on LMDBs, {option} is of another evaluation: one at a "
-                             "time")
+                parser.error(f"--attributes (ATTRIBUTES=1) scores step 2 on LMDBs, {option} is of another evaluation: one at "
+                             "a time")
     if "--photos" not in given:
         for option in ("--submission", "--score"):
             if option in given:

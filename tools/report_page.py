@@ -159,9 +159,10 @@ def evaluation_section(found: dict) -> str:
         rows = []
         for name, figure in evaluation["figures"].items():
             low, high = (f"{100 * value:.2f}" for value in figure["interval"])
-            rows.append((name, f"{figure['faces']:,}", percent(figure["accuracy"]), f"{low} .. {high}",
-                         "-" if figure["paper"] is None else f"{figure['paper']:.2f} %", *("-" if figure.get(key) is None else f"{figure[key]:.4f}"
-                                                       for key in ("auc", "ece")), figure["missed"]))
+            paper = "-" if figure["paper"] is None else f"{figure['paper']:.2f} %"
+            auc, ece = ("-" if figure.get(key) is None else f"{figure[key]:.4f}" for key in ("auc", "ece"))
+            rows.append((name, f"{figure['faces']:,}", percent(figure["accuracy"]), f"{low} .. {high}", paper, auc, ece,
+                         figure["missed"]))
         parts.append(f"<h3>{escape(evaluation['protocol'][0].upper() + evaluation['protocol'][1:])}</h3>" + table(
             ("answers", "faces", "accuracy", "95 % interval", "paper", "AUC", "ECE", "missed"), rows, range(1, 8)))
         for task in recipe.TASKS.values():
@@ -180,7 +181,8 @@ def table_section(found: dict, number: int) -> str:
     content = found["tables"][number]
     if content is None:
         return missing(f"Table {number} is not made yet", f"make table{number}{option(found)}")
-    rows = [(row["task"], row["name"], *beside_paper(row), f"{row['interval'][0]:.2f} .. {row['interval'][1]:.2f}") for row in content["rows"]]
+    rows = [(row["task"], row["name"], *beside_paper(row), f"{row['interval'][0]:.2f} .. {row['interval'][1]:.2f}")
+            for row in content["rows"]]
     tests = [(item["task"], f"{item['better']} > {item['worse']}", f"+{item['paper']:.2f}", f"{item['difference']:+.2f}",
               f"{item['interval'][0]:+.2f} .. {item['interval'][1]:+.2f}",
               " ".join(f"{test['p']:.2g}" for test in item["tests"]), item["verdict"]) for item in content["orderings"]]

@@ -64,6 +64,13 @@ def test_an_entry_that_could_not_work_is_refused(name, labels, message):
         recipe.DataSet(name, "", "", "", labels, {}, 1)
 
 
+def test_a_net_or_step_that_could_not_work_is_refused():
+    with pytest.raises(ValueError, match="net smile7: .* its crop of scheme1, .*, not 'scheme7'"):
+        recipe.Net("smile7", "", "smile", "scheme7", "")
+    with pytest.raises(ValueError, match="step 2 learns the forty attributes, which data set fotw does not have"):
+        recipe.Step(2, "", "fotw", "attributes", "", "")
+
+
 def test_names_of_lmdbs():
     celeba, fotw = recipe.DATASETS["celeba"], recipe.DATASETS["fotw"]
     assert celeba.databases("val") == {"gender": "celeba_val", "smile": "celeba_val"}
