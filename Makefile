@@ -97,6 +97,7 @@ test-all: $(READY) ## run all tests: whole nets against real Caffe, kills, broke
 weights: $(READY) ## fetch and check VGG_FACE.caffemodel, or take it from VGG_FACE=path
 	@$(PY) -m tools.weights $(call quoted,--file,VGG_FACE) $(call option,--channels,CHANNELS) $(force)
 
+# The folder of a data set that recipe.DATASETS adds reaches it in the environment, where make puts NAME=folder.
 lmdb: $(READY) ## build the LMDBs from CELEBA= and FOTW=, for CROP=
 	@$(PY) -m lmdb_builders.build $(profile) $(call option,--crop,CROP) $(data_sets) $(call option,--encode,ENCODE) \
 		$(if $(filter-out 0 no false,$(TEST_SPLIT)),--test) $(call quoted,--corrections,CORRECTIONS) \
@@ -139,7 +140,7 @@ predict: $(READY) ## gender and smile of the face in IMAGE=
 web: $(READY) ## a local web page for photos at 127.0.0.1: answers, crops, heat maps
 	@$(PY) -m tools.web $(engine) $(call option,--port,PORT)
 
-figure3: $(READY) ## draw the face, its landmarks and the five crops of IMAGE= (the paper's Figure 3)
+figure3: $(READY) ## draw the face, its landmarks and the crops of IMAGE= (the paper's Figure 3)
 	$(call need,IMAGE,make figure3 needs IMAGE=photo.jpg)
 	@$(PY) -m tools.crops $(call quoted,,IMAGE)
 

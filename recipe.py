@@ -1,20 +1,23 @@
 """Every number of the paper, once, each with its source.
 
 *Gender and Smile Classification using Deep Convolutional Neural Networks*, Zhang, Tan, Li, Qiao, CVPR workshops 2016.
-Sources are written "section 3.4" (the paper) or "ours, because ..." (the paper is silent; docs/fidelity.md argues each).
+Sources are written "section 3.4" (the paper) or "ours: ..." (the paper is silent; docs/fidelity.md argues each). Those of
+Profile's numbers are data too: `make prototxt` writes them beside the numbers (tools/net_comments.py).
 Plain data and a few look-ups: this module imports nothing of this project and nothing heavy.
 """
 
 from __future__ import annotations
 
+import copy
 import os
 from dataclasses import dataclass, field, replace
-from typing import Dict, Optional, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 ROOT = os.path.dirname(os.path.abspath(__file__))
 
 # ---------------------------------------------------------------------------------------------- preprocessing
-MEAN_BGR = (93.5940, 104.7624, 129.1863)  # VGG-Face's training mean (its release); pixels 0..255, channel order B, G, R
+MEAN_BGR = (93.5940, 104.7624, 129.1863)  # pixels 0..255, channel order B, G, R
+MEAN_SOURCE = "VGG-Face's training mean, from its release; the paper does not say"
 
 PIXEL_SCALE = 64.0  # ours: about the spread of pixels around that mean; used where weights are made up, never on pixels
 
@@ -34,20 +37,80 @@ LABELS = tuple("Female" if name == "Male" else name for name in CELEBA_ATTRIBUTE
 
 @dataclass(frozen=True)
 class Task:
-    """One two-valued question: where its label lives in each data set, and what the two outputs mean."""
+    """One two-valued question: which of the forty labels answers it, and what the two outputs mean."""
 
     name: str
-    label: str  # entry of LABELS, for CelebA
-    fotw_column: str  # FotW's CSV column; 0 and 1 are used, any other value is "not usable for this task"
+    label: str  # entry of LABELS
     classes: Tuple[str, str]  # meaning of output 0 and output 1
     layer: str  # name of the last fully connected layer; one name a task, or weights would be copied between tasks
 
 
 TASKS = {
-    "gender": Task("gender", "Female", "Gender", ("male", "female"), "fc8_gender"),
-    "smile": Task("smile", "Smiling", "Smile", ("not smiling", "smiling"), "fc8_smile"),
+    "gender": Task("gender", "Female", ("male", "female"), "fc8_gender"),
+    "smile": Task("smile", "Smiling", ("not smiling", "smiling"), "fc8_smile"),
 }
 ATTRIBUTES_LAYER = "fc8_attributes"
+
+
+# ---------------------------------------------------------------------------------------------- data sets
+@dataclass(frozen=True)
+class DataSet:
+    """A data set of faces: who reads it, and what its LMDBs hold.
+
+    Its folder is given as `make lmdb CELEBA=folder`, the name in capitals, or as `--celeba folder`.
+    """
+
+    name: str  # lower-case letters and digits: the option, the start of its LMDBs' names
+    title: str
+    reader: str  # "module:function"; function(folder, splits=(...)) returns a lmdb_builders.records.DataSet
+    layout: str  # what its folder holds, for --help
+    # "attributes": an LMDB of all faces a split, <name>_<split>, and <name>_<split>_labels with recipe.LABELS of each.
+    # "tasks": an LMDB a task and split, <name>_<task>_<split>, of the faces whose label is 0 or 1, with that label.
+    labels: str
+    columns: Dict[str, str]  # task -> the reader's name of its label
+    validation_faces: int  # expected, for test_iter; training counts those it finds
+    splits: Tuple[str, ...] = ("train", "val")
+    landmarks: bool = False  # True: the reader gives each face's five landmarks, which are taken unless --landmarks detector
+    editions: Tuple[str, ...] = ()  # of its photos, the preferred one first: the reader then takes edition=
+
+    def __post_init__(self) -> None:
+        if not (self.name.isalnum() and self.name.islower()):
+            raise ValueError(f"data set {self.name!r}: the name has to be lower-case letters and digits")
+        if self.labels not in ("attributes", "tasks"):
+            raise ValueError(f"data set {self.name}: labels is {self.labels!r}, not \"attributes\" or \"tasks\"")
+
+    @property
+    def variable(self) -> str:
+        """Variable of make and of the environment that names its folder."""
+        return self.name.upper()
+
+    def databases(self, split: str) -> Dict[str, str]:
+        """Task -> name of the image LMDB of a split; of labels "attributes" all tasks have the same."""
+        return {task: f"{self.name}_{split}" if self.labels == "attributes" else f"{self.name}_{task}_{split}"
+                for task in TASKS}
+
+    def label_database(self, split: str) -> Optional[str]:
+        """Name of the LMDB with the forty labels; None where the image LMDBs hold the label themselves."""
+        return f"{self.name}_{split}_labels" if self.labels == "attributes" else None
+
+
+DATASETS = {
+    data_set.name: data_set
+    for data_set in (
+        DataSet(
+            "celeba", "CelebA", "lmdb_builders.celeba:read_celeba", "as unpacked: Anno, Eval, Img", "attributes",
+            {task.name: task.label for task in TASKS.values()},
+            validation_faces=19_867,  # by CelebA's partition
+            splits=("train", "val", "test"), landmarks=True, editions=("wild", "aligned"),
+        ),
+        DataSet(
+            "fotw", "FotW", "lmdb_builders.fotw:read_fotw", "as unpacked: smiles_trset, smiles_valset", "tasks",
+            {"gender": "Gender", "smile": "Smile"},
+            validation_faces=3_086,  # images in FotW's folder
+            splits=("train", "val", "test"),
+        ),
+    )
+}
 
 
 # ---------------------------------------------------------------------------------------------- crops
@@ -92,6 +155,11 @@ class Net:
     crop: str
     source: str
 
+    def __post_init__(self) -> None:
+        if self.task not in TASKS or self.crop not in CROPS:
+            raise ValueError(f"net {self.key}: its task has to be of {', '.join(TASKS)}, not {self.task!r}; its crop of "
+                             f"{', '.join(CROPS)}, not {self.crop!r}")
+
 
 NETS = {
     net.key: net
@@ -105,7 +173,8 @@ NETS = {
         Net("smile2", "smile on scheme 2", "smile", "scheme2", "Table 3"),
     )
 }
-PIPELINE_NETS = ("gnet", "snet1", "snet2")  # Figure 1: one net for gender, the mean of two for smile
+ENSEMBLES = {"gender": ("gnet",), "smile": ("snet1", "snet2")}  # Figure 1: a task's answer is the mean of its nets'
+PIPELINE_NETS = tuple(net for nets in ENSEMBLES.values() for net in nets)
 
 # VGG-Face, Table 1: five groups of 3x3 convolutions, each closed by a 2x2 max pooling; then fc6, fc7 and the output.
 CONVOLUTIONS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # (filters, how many) of conv1_* .. conv5_*
@@ -117,60 +186,88 @@ DROPOUT = 0.5  # after relu6 and relu7, as VGG-Face (Parkhi et al. 2015)
 # ---------------------------------------------------------------------------------------------- steps
 @dataclass(frozen=True)
 class Step:
-    """One row of section 3.1's scheme, with section 3.4's numbers."""
+    """One row of section 3.1's scheme."""
 
     number: int
     title: str
-    dataset: Optional[str]  # "celeba" or "fotw"
+    dataset: Optional[str]  # of DATASETS
     labels: Optional[str]  # "attributes" (all forty) or "task" (the net's own)
-    base_lr: Optional[float]
     model: str  # the paper's name for the result
     source: str
 
+    def __post_init__(self) -> None:
+        if self.labels == "attributes" and DATASETS[self.dataset or ""].labels != "attributes":
+            raise ValueError(f"step {self.number} learns the forty attributes, which data set {self.dataset} does not have")
+
 
 STEPS = {
-    1: Step(1, "adopt VGG-Face", None, None, None, "VGG-Face", "section 3.1, step 1"),
-    2: Step(2, "forty attributes on CelebA", "celeba", "attributes", 0.001, "Model 1", "sections 3.1 and 3.4"),
-    3: Step(3, "one attribute on CelebA", "celeba", "task", 0.01, "Model 2", "sections 3.1 and 3.4"),
-    4: Step(4, "one attribute on FotW", "fotw", "task", 0.01, "Model 3", "sections 3.1 and 3.4"),
+    1: Step(1, "adopt VGG-Face", None, None, "VGG-Face", "section 3.1, step 1"),
+    2: Step(2, "forty attributes on CelebA", "celeba", "attributes", "Model 1", "sections 3.1 and 3.4"),
+    3: Step(3, "one attribute on CelebA", "celeba", "task", "Model 2", "sections 3.1 and 3.4"),
+    4: Step(4, "one attribute on FotW", "fotw", "task", "Model 3", "sections 3.1 and 3.4"),
 }
 
 
 # ---------------------------------------------------------------------------------------------- profiles
+def number(value: Any, source: Any) -> Any:
+    """A field of Profile: the paper profile's value, and where it comes from; one source for each key of a table, or for all.
+
+    make prototxt writes the source beside the value.
+    """
+    return field(default_factory=lambda: copy.copy(value), metadata={"source": source})
+
+
 @dataclass(frozen=True)
 class Profile:
-    """The numbers that differ between the paper's run and a small one of the same shape."""
+    """The numbers that differ between the paper's run and a small one of the same shape; the defaults are the paper's."""
 
     name: str
-    crop_size: int  # pixels, square
-    width: float  # filters and units as a share of VGG-Face's
-    batch_size: int
-    test_batch_size: int
-    max_iter: Dict[int, int]  # by step
-    base_lr: Dict[int, float]
-    lr_mult: Dict[str, float]  # "conv1_1", "convolution" (all others), "fc6", "fc7", "last"
-    display: int
-    test_interval: Dict[int, int]  # by step
-    snapshot: int
-    momentum: float = 0.9  # section 3.4
-    weight_decay: float = 0.0005  # section 3.4
-    lr_policy: str = "poly"  # section 3.4: "The learning rate is reduced by polynomial ..."
-    gamma: float = 0.1  # section 3.4: "... with gamma value equals to 0.1". Caffe's poly does not read it
-    power: float = 1.0  # ours, because Caffe's poly needs a power and the paper gives none
-    bias_lr_mult: float = 1.0  # share of the layer's lr_mult; ours, because the paper gives a layer one lr_mult
-    bias_decay_mult: float = 0.0  # ours, because the usual Caffe nets (VGG-16, CaffeNet) do not decay biases
-    dropout: float = DROPOUT
-    margin: int = 0  # pixels that stored crops have beyond crop_size; training cuts at random in them. The paper: none
-    mirror: bool = True  # ours, because VGG-Face was trained with random mirroring
-    test_initialization: bool = True  # ours, so that curves start at the weights a step was given
-    random_seed: int = 2016  # ours, so that a run can be repeated
-    # Validation faces, which test_iter covers: 19,867 by CelebA's partition, 3,086 images in FotW's folder.
-    validation_faces: Dict[str, int] = field(default_factory=lambda: {"celeba": 19_867, "fotw": 3_086})
-    # Layers below the last, where no weights come from before (Table 2's first row); ours, because pixels of -129..161
-    # come out of 15 such layers at the scale of 1: VGG-Face's Gaussian 0.01 makes 1e-6 of them, msra 100.
-    weight_filler: Dict[str, object] = field(default_factory=lambda: {"type": "xavier"})
-    last_filler: Dict[str, object] = field(default_factory=lambda: {"type": "gaussian", "std": 0.01})  # as VGG-Face
-    attributes_bias: float = 0.0  # what the forty outputs' biases start from
+    crop_size: int = number(224, "section 3, stage 2")  # pixels, square
+    width: float = number(1.0, "VGG-Face's own filters, Table 1")  # filters and units as a share of VGG-Face's
+    batch_size: int = number(120, "section 3.4")
+    test_batch_size: int = number(50, "ours: needs less memory than training")  # any size gives the same mean
+    # By step.
+    max_iter: Dict[int, int] = number({2: 110_000, 3: 110_000, 4: 110_000}, "section 3.4: 110K in all steps")
+    base_lr: Dict[int, float] = number(
+        {2: 0.001, 3: 0.01, 4: 0.01},
+        {2: "section 3.4: 0.001 in step 2", 3: "section 3.4: 0.01 in steps 3 and 4", 4: "section 3.4: 0.01 in steps 3 and 4"},
+    )
+    lr_mult: Dict[str, float] = number(  # "convolution": all but conv1_1
+        {"conv1_1": 0.1, "convolution": 0.1, "fc6": 0.5, "fc7": 0.5, "last": 1.0},
+        {
+            "conv1_1": "section 3.4", "convolution": "section 3.4",
+            "fc6": "ours: the paper leaves fc6 out; it lies between the convolutions and fc7",
+            "fc7": "section 3.4", "last": "section 3.4",
+        },
+    )
+    display: int = number(20, "ours: lines in the log")
+    test_interval: Dict[int, int] = number(  # by step
+        {2: 5_000, 3: 5_000, 4: 1_000},
+        {2: "ours: CelebA's validation is large", 3: "ours: CelebA's validation is large",
+         4: "ours: FotW's validation is small and quick"},
+    )
+    snapshot: int = number(5_000, "ours: what a stopped run loses at most")
+    momentum: float = number(0.9, "section 3.4")
+    weight_decay: float = number(0.0005, "section 3.4")
+    lr_policy: str = number("poly", 'section 3.4: "reduced by polynomial"')
+    gamma: float = number(0.1, "section 3.4 names it, so it is written; Caffe's poly never reads gamma")
+    power: float = number(1.0, "ours: what poly reads instead, lr = base_lr * (1 - iter / max_iter) ^ power")
+    bias_lr_mult: float = number(1.0, "ours: the paper gives a layer one lr_mult")  # share of the layer's lr_mult
+    bias_decay_mult: float = number(0.0, "ours: usual Caffe nets do not decay biases")  # VGG-16 and CaffeNet, for instance
+    dropout: float = number(DROPOUT, "as VGG-Face; the paper does not say")
+    # Pixels that stored crops have beyond crop_size; training cuts at random in them.
+    margin: int = number(0, "the paper: crops are used whole")
+    mirror: bool = number(True, "ours: training only, as VGG-Face was trained")
+    test_initialization: bool = number(True, "ours: curves start at the weights the step was given")
+    random_seed: int = number(2016, "ours: so that a run can be repeated")
+    # Of layers below the last. Pixels of -129..161 come out of 15 such layers at the scale of 1: VGG-Face's Gaussian 0.01
+    # makes 1e-6 of them, msra 100.
+    weight_filler: Dict[str, object] = number(
+        {"type": "xavier"}, "ours: only for a step that starts without weights (first row of Table 2)")
+    last_filler: Dict[str, object] = number(
+        {"type": "gaussian", "std": 0.01}, "ours: as VGG-Face's layers began; the paper does not say")
+    attributes_bias: float = number(0.0, "ours: the paper does not say")  # what the forty outputs' biases start from
+    validation_faces: Optional[int] = None  # of every data set, for test_iter; None: DATASETS has each one's
     why: str = ""
 
     @property
@@ -178,30 +275,16 @@ class Profile:
         """Side in pixels of the crops that LMDBs hold."""
         return self.crop_size + self.margin
 
+    def expected_faces(self, data_set: str) -> int:
+        """Validation faces of a data set that test_iter covers."""
+        return self.validation_faces or DATASETS[data_set].validation_faces
+
     def filters(self, full: int) -> int:
         """Filters or units of a layer that has `full` of them in VGG-Face."""
         return max(1, int(round(full * self.width)))
 
 
-PAPER = Profile(
-    name="paper",
-    crop_size=224,  # section 3, stage 2
-    width=1.0,
-    batch_size=120,  # section 3.4
-    test_batch_size=50,  # ours, because testing needs less memory than training and any size gives the same mean
-    max_iter={2: 110_000, 3: 110_000, 4: 110_000},  # section 3.4
-    base_lr={number: step.base_lr for number, step in STEPS.items() if step.base_lr},
-    lr_mult={
-        "conv1_1": 0.1,  # section 3.4: "0.1 on all convolutional layers"
-        "convolution": 0.1,  # section 3.4
-        "fc6": 0.5,  # ours, because the paper names fc7 only and fc6 lies between the convolutions and fc7
-        "fc7": 0.5,  # section 3.4
-        "last": 1.0,  # section 3.4
-    },
-    display=20,
-    test_interval={2: 5_000, 3: 5_000, 4: 1_000},
-    snapshot=5_000,
-)
+PAPER = Profile("paper")
 
 DEMO = replace(
     PAPER,
@@ -222,7 +305,7 @@ DEMO = replace(
     display=20,
     test_interval={2: 300, 3: 100, 4: 150},
     snapshot=500,
-    validation_faces={"celeba": 300, "fotw": 300},  # about; the driver counts the LMDB it finds
+    validation_faces=300,  # about; training counts the LMDB it finds
     why="minutes on two cores: small crops, a quarter of the filters, random weights in step 1",
 )
 DRAWN_MAX_ITER = 250  # of each step where the demo draws its faces: enough to learn what was painted (docs/results.md)
@@ -233,6 +316,7 @@ PROFILES = {profile.name: profile for profile in (PAPER, DEMO)}
 
 # ---------------------------------------------------------------------------------------------- the paper's results
 # Table 2, gender accuracy of GNet on FotW's validation faces, by the steps gone through before step 4.
+TABLE2_NET = "gnet"
 TABLE2 = (
     ("without step 1, 2 and 3", (), 84.04),
     ("without step 2, 3", (1,), 91.07),
@@ -241,7 +325,7 @@ TABLE2 = (
     ("with all steps", (1, 2, 3), 91.66),
 )
 # Table 3: cropping scheme(s) -> (nets for gender, paper's gender accuracy), (nets for smile, paper's smile accuracy).
-TABLE3 = (
+PAPER_TABLE3 = (
     ("1", ("gender1",), 89.34, ("snet1",), 88.79),
     ("2", ("gender2",), 89.66, ("smile2",), 88.66),
     ("3", ("gnet",), 91.66, (), None),
@@ -250,6 +334,24 @@ TABLE3 = (
     ("1+5", (), None, ("snet1", "snet2"), 89.34),
     ("3+4", ("gnet", "gender4"), 91.32, (), None),
 )
+
+
+def _own_rows() -> Tuple[tuple, ...]:
+    """A row as PAPER_TABLE3's, without a number of the paper, for each net that has no row of its own there."""
+    listed = {nets for row in PAPER_TABLE3 for nets in (row[1], row[3])}
+    taken, rows = {row[0] for row in PAPER_TABLE3}, []
+    for net in NETS.values():
+        if (net.key,) in listed:
+            continue
+        name = net.crop.replace("scheme", "")
+        name = net.key if name in taken or (net.task, name) in taken else name
+        taken.add((net.task, name))
+        nets = [((net.key,) if net.task == task else ()) for task in ("gender", "smile")]
+        rows.append((name, nets[0], None, nets[1], None))
+    return tuple(rows)
+
+
+TABLE3 = (*PAPER_TABLE3, *_own_rows())  # a net of yours gets a row beside the paper's
 
 
 @dataclass(frozen=True)
@@ -309,11 +411,16 @@ def lmdb_folder(profile: str, crop: str) -> str:
 
 
 def lmdb_paths(profile: str, net: str, step: int) -> Dict[str, str]:
-    """LMDBs that a step reads: {"train": images, "val": images} and, for CelebA, "train_labels", "val_labels"."""
-    folder = lmdb_folder(profile, NETS[net].crop)
-    if STEPS[step].dataset == "celeba":
-        return {name: f"{folder}/celeba_{name}" for name in ("train", "val", "train_labels", "val_labels")}
-    return {name: f"{folder}/fotw_{NETS[net].task}_{name}" for name in ("train", "val")}
+    """LMDBs that a step reads: {"train": images, "val": images} and, where the labels lie apart, "train_labels", "val_labels"."""
+    folder, data_set = lmdb_folder(profile, NETS[net].crop), DATASETS[STEPS[step].dataset]
+    paths = {split: f"{folder}/{data_set.databases(split)[NETS[net].task]}" for split in ("train", "val")}
+    labels = {f"{split}_labels": data_set.label_database(split) for split in ("train", "val")}
+    return {**paths, **{part: f"{folder}/{name}" for part, name in labels.items() if name}}
+
+
+def target() -> DataSet:
+    """The data set of the last step, whose faces evaluate, tables, report and suspects look at."""
+    return DATASETS[STEPS[4].dataset]
 
 
 def step_weights(profile: str, net: str, step: int) -> str:

@@ -76,7 +76,7 @@ def stages(celeba, folder, count=400):
 
     keep_freed_memory()
     cv2.setNumThreads(1)
-    dataset, size = read_celeba(str(celeba), "auto", ("train", "val")), recipe.PROFILES["paper"].stored_size
+    dataset, size = read_celeba(str(celeba), ("train", "val")), recipe.PROFILES["paper"].stored_size
     writer, spent = LmdbWriter(str(folder / "stages")), dict.fromkeys(("read", "crop", "write"), 0.0)
     for index, record in enumerate(dataset.records[:count]):
         clock = [time.perf_counter()]

@@ -1,6 +1,6 @@
 """Build the LMDBs of the paper's crops from CelebA and FotW.
 
-    python -m lmdb_builders.build --celeba ~/CelebA --fotw ~/FotW --crop scheme5
+    python -m lmdb_builders.build --celeba ~/CelebA --fotw ~/FotW --crop scheme5    # another data set: recipe.DATASETS
     make lmdb CROP=scheme5 CELEBA=~/CelebA FOTW=~/FotW PROFILE=paper
 
 Without --crop: the schemes that GNet, SNet1 and SNet2 need. A build that is complete for the same sources and settings
@@ -12,7 +12,8 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-from typing import List, Optional
+from dataclasses import replace
+from typing import Dict, List, Optional
 
 import recipe
 from tools import command
@@ -31,17 +32,24 @@ def get_parser() -> argparse.ArgumentParser:
         help=f"{', '.join(recipe.CROPS)} or all; default: {' '.join(needed)}",
     )
     add_profile(parser)
-    parser.add_argument("--celeba", metavar="FOLDER", help="CelebA as unpacked: Anno, Eval, Img")
-    parser.add_argument("--fotw", metavar="FOLDER", help="FotW as unpacked: smiles_trset, smiles_valset")
+    for data_set in recipe.DATASETS.values():
+        parser.add_argument(f"--{data_set.name}", metavar="FOLDER", help=f"{data_set.title} {data_set.layout} (default: the "
+                            f"environment's {data_set.variable}, if it is set)")
     parser.add_argument(
         "--landmarks", default="dataset", choices=("dataset", "detector"),
-        help="CelebA's five points: its own or the detector's (FotW has none of its own); default: %(default)s",
+        help="five points of a face: the data set's own where it has them (FotW has none), or the detector's; "
+             "default: %(default)s",
     )
+    for data_set in recipe.DATASETS.values():
+        if data_set.editions:
+            parser.add_argument(
+                f"--{data_set.name}-images", default="auto", choices=("auto", *data_set.editions),
+                help=f"edition of {data_set.title}'s photos; auto: the first of these that is there",
+            )
     parser.add_argument(
-        "--celeba-images", default="auto", choices=("auto", "wild", "aligned"),
-        help="img_celeba or img_align_celeba; auto: the first of them that is there",
+        "--corrections", metavar="FILE",
+        help=f"corrections.csv of {recipe.target().title}'s training labels (make suspects)",
     )
-    parser.add_argument("--corrections", metavar="FILE", help="corrections.csv of FotW's training labels (make suspects)")
     parser.add_argument("--test", action="store_true", help="also build the test partitions")
     parser.add_argument("--encode", default="raw", choices=("raw", "jpg", "png"), help="default: %(default)s")
     parser.add_argument("--seed", type=random_seed, help="of the order, shuffled once; default: the profile's")
@@ -58,10 +66,14 @@ def get_parser() -> argparse.ArgumentParser:
 def main(argv: Optional[List[str]] = None) -> int:
     parser = get_parser()
     options = parser.parse_args(argv)
-    if not options.celeba and not options.fotw:
-        parser.error("give --celeba FOLDER, --fotw FOLDER or both (make lmdb CELEBA=... FOTW=...)")
-    if options.corrections and not options.fotw:
-        parser.error("--corrections are for FotW's labels: give --fotw FOLDER too")
+    options.folders = _folders(options)
+    if not options.folders:
+        flags = ", ".join(f"--{name} FOLDER" for name in recipe.DATASETS)
+        variables = " ".join(f"{entry.variable}=folder" for entry in recipe.DATASETS.values())
+        parser.error(f"give the folder of at least one data set: {flags} (make lmdb {variables})")
+    target = recipe.target()
+    if options.corrections and target.name not in options.folders:
+        parser.error(f"--corrections are for {target.title}'s labels: give --{target.name} FOLDER too")
     if not 0 <= options.max_lost <= 1:
         parser.error("--max-lost is a share, 0 to 1")
     from lmdb_builders.errors import BuildError
@@ -74,6 +86,16 @@ def main(argv: Optional[List[str]] = None) -> int:
         )
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _folders(options: argparse.Namespace) -> Dict[str, str]:
+    """Data set -> its folder: the command line's, else the environment's, where make puts its variables."""
+    found = {}
+    for name, entry in recipe.DATASETS.items():
+        folder = getattr(options, name) or os.path.expanduser(os.environ.get(entry.variable, ""))
+        if folder.strip():
+            found[name] = folder
+    return found
 
 
 def _stop(number, frame) -> None:
@@ -94,11 +116,9 @@ def _build(options: argparse.Namespace) -> int:
 
 
 def _build_all(options: argparse.Namespace) -> None:
-    from lmdb_builders import corrections
+    from lmdb_builders import corrections, readers
     from lmdb_builders.builder import Settings, build_dataset
-    from lmdb_builders.celeba import read_celeba
     from lmdb_builders.files import sole_builder
-    from lmdb_builders.fotw import read_fotw
     from lmdb_builders.pool import keep_freed_memory
 
     keep_freed_memory()
@@ -110,20 +130,21 @@ def _build_all(options: argparse.Namespace) -> None:
         output=os.path.abspath(options.output or recipe.absolute(recipe.lmdb_folder(profile.name, ""))),
         splits=splits, encode=options.encode,
         seed=profile.random_seed if options.seed is None else options.seed,
-        celeba_landmarks=options.landmarks, workers=options.workers, max_lost=options.max_lost,
+        landmarks=options.landmarks, workers=options.workers, max_lost=options.max_lost,
         force=options.force, progress=_progress_bar,
     )
     with sole_builder(settings.output) as staging:
         # All tables are read before anything is written: a mistake in the second data set shows at once.
-        datasets = [read_celeba(options.celeba, options.celeba_images, splits)] if options.celeba else []
-        if options.fotw:
-            datasets.append(read_fotw(options.fotw, splits))
-            if options.corrections:
-                corrections.apply(datasets[-1], options.corrections)
+        datasets = [readers.read(name, folder, splits, getattr(options, f"{name}_images", "auto"))
+                    for name, folder in options.folders.items()]
+        for dataset in datasets:
+            if options.corrections and dataset.name == recipe.target().name:
+                corrections.apply(dataset, options.corrections)
         for dataset in datasets:
             for note in dataset.notes:
                 settings.say(f"{dataset.name}: {note}")
-            build_dataset(dataset, settings, staging)
+            own = tuple(split for split in recipe.DATASETS[dataset.name].splits if split in splits)
+            build_dataset(dataset, replace(settings, splits=own), staging)
 
 
 def _progress_bar(answers, total: int, title: str):

@@ -35,7 +35,7 @@ class Settings:
     splits: Tuple[str, ...] = ("train", "val")
     encode: str = "raw"
     seed: int = 2016
-    celeba_landmarks: str = "dataset"  # or "detector"
+    landmarks: str = "dataset"  # its own five points where it has them; or "detector"
     workers: int = 1
     max_lost: float = 0.02  # share of a split's rows
     force: bool = False
@@ -53,18 +53,18 @@ class Listed(NamedTuple):
 
 
 def lmdb_names(dataset: DataSet, split: str) -> List[Tuple[str, int]]:
-    """Image LMDBs of a split: (name, index of the label that a face needs to be in it; -1: no label needed)."""
-    if dataset.name == "celeba":
-        return [(f"celeba_{split}", -1)]
-    return [
-        (f"fotw_{task.name}_{split}", dataset.label_names.index(task.fotw_column)) for task in recipe.TASKS.values()
-    ]
+    """Image LMDBs of a split: (name, position of the label that a face must have to be in it; -1: none is needed)."""
+    entry = recipe.DATASETS[dataset.name]
+    names = entry.databases(split)
+    if entry.label_database(split):
+        return [(name, -1) for name in dict.fromkeys(names.values())]
+    return [(name, dataset.label_names.index(entry.columns[task])) for task, name in names.items()]
 
 
 def all_lmdb_names(dataset: DataSet, split: str) -> List[str]:
-    """All LMDBs of a split: those of images, and CelebA's with the forty labels beside them."""
-    images = [name for name, _ in lmdb_names(dataset, split)]
-    return images + ([f"celeba_{split}_labels"] if dataset.name == "celeba" else [])
+    """All LMDBs of a split: those of images, and the one of all labels where the data set has one."""
+    labels = recipe.DATASETS[dataset.name].label_database(split)
+    return [name for name, _ in lmdb_names(dataset, split)] + ([labels] if labels else [])
 
 
 def build_dataset(dataset: DataSet, settings: Settings, staging: str) -> None:
@@ -74,7 +74,7 @@ def build_dataset(dataset: DataSet, settings: Settings, staging: str) -> None:
     """
     started = time.monotonic()
     path = os.path.join(settings.output, "detections", f"{dataset.name}.csv")
-    use_dataset = dataset.name == "celeba" and settings.celeba_landmarks == "dataset"
+    use_dataset = recipe.DATASETS[dataset.name].landmarks and settings.landmarks == "dataset"
     if not settings.force:
         adoption.adopt(dataset, settings, path)
     found, origin = detect(
@@ -176,7 +176,7 @@ def write_split(dataset, split, faces, crops, settings, staging, counts) -> List
 
 
 def put_face(dataset, face: Listed, data: bytes, size: int, encode: str, writers: Dict[str, LmdbWriter]) -> None:
-    """Put one crop into each LMDB of its split, with its task's label (FotW) or its forty labels in a second LMDB (CelebA)."""
+    """Put one crop into each LMDB of its split, with its task's label or all labels in a second LMDB (recipe.DataSet)."""
     positions = dict(lmdb_names(dataset, face.record.split))
     for name, key in face.keys:
         label = face.record.labels[positions[name]] if positions[name] >= 0 else 0
@@ -223,7 +223,8 @@ def needed_bytes(dataset: DataSet, plan: Dict[str, List[Listed]], crops_of: Dict
     """Estimated size of the LMDBs; for compressed images, from the ratio measured on real faces."""
     raw = 3 * settings.profile.stored_size ** 2 + 32
     image = stored_bytes(raw * COMPRESSED_SHARE[settings.encode])
-    labels = stored_bytes(5 * len(dataset.label_names)) if dataset.name == "celeba" else 0
+    apart = recipe.DATASETS[dataset.name].labels == "attributes"
+    labels = stored_bytes(5 * len(dataset.label_names)) if apart else 0
     faces = sum(len(face.keys) * len(crops_of[split]) for split, listed in plan.items() for face in listed)
     return faces * (image + labels)
 

@@ -59,7 +59,7 @@ class Table(NamedTuple):
             raise ValueError(f"{file} line {line}: a value is not a number") from None
 
 
-def read_celeba(folder: str, edition: str = "auto", splits=("train", "val")) -> DataSet:
+def read_celeba(folder: str, splits=("train", "val"), edition: str = "auto") -> DataSet:
     """Read CelebA's tables; photos are looked for, not opened.
 
     `edition`: "wild" (img_celeba, the paper's choice by its detection stage), "aligned" (img_align_celeba) or "auto",

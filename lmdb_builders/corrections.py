@@ -1,4 +1,5 @@
-"""Corrections of FotW's training labels: section 4, "We also correct some definitely wrong annotations in training data".
+"""Corrections of the training labels of step 4's data set, FotW: section 4, "We also correct some definitely wrong
+annotations in training data".
 
 `corrections.csv`, as the page of `make suspects` exports it: header image, column, label, correction; a row a label. `image`
 is as FotW's table names it, `column` is Gender or Smile, `label` what the table says, `correction` 0, 1 or 2 (undetermined:

@@ -18,7 +18,7 @@ from lmdb_builders.records import (
 
 BOX_COLUMNS = ("bbox_x", "bbox_y", "bbox_width", "bbox_height")
 NAME_COLUMN = "image_name"
-LABEL_COLUMNS = tuple(task.fotw_column for task in recipe.TASKS.values())
+LABEL_COLUMNS = tuple(recipe.DATASETS["fotw"].columns.values())
 PLACES = {  # split -> (folder, table); the table may lie in the folder, beside it, or in the folder that holds it
     "train": ("smiles_trset", "gender_fex_trset.csv"),
     "val": ("smiles_valset", "gender_fex_valset.csv"),

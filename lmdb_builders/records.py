@@ -43,7 +43,7 @@ class Skipped(NamedTuple):
 class DataSet:
     """All that a reader found in a data set's tables."""
 
-    name: str  # "celeba" or "fotw"
+    name: str  # of recipe.DATASETS
     folder: str
     label_names: Tuple[str, ...]
     records: List[FaceRecord] = field(default_factory=list)

@@ -7,6 +7,7 @@ import json
 import sys
 from typing import Callable, List, Optional, Sequence, TextIO
 
+import recipe
 from tools.prediction import COLUMNS, Answer, Prediction
 
 BAR = 20  # characters of a bar where a terminal shows the text
@@ -90,11 +91,11 @@ def describe(prediction: Prediction, all_faces: bool = False, bars: bool = False
         where += f"   ({prediction.number} of {prediction.faces})"
     elif prediction.faces > 1:
         where += f", nearest the middle of {prediction.faces} (--all-faces: every one)"
-    snet1, snet2 = (percent(prediction.ones[net]).strip() for net in ("snet1", "snet2"))
+    nets = ", ".join(f"{recipe.NETS[net].title} {percent(prediction.ones[net]).strip()}" for net in recipe.ENSEMBLES["smile"])
     return [
         f"  face    {where}",
         f"  gender  {_answer(prediction.gender, bars)}",
-        f"  smile   {_answer(prediction.smile, bars)}   (smiling: SNet1 {snet1}, SNet2 {snet2})",
+        f"  smile   {_answer(prediction.smile, bars)}   (smiling: {nets})",
     ]
 
 

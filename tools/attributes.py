@@ -1,4 +1,4 @@
-"""Score step 2 (Model 1) on CelebA's forty attributes, of the faces of an LMDB: each attribute's accuracy and the mean."""
+"""Score step 2 (Model 1) on the forty attributes, of the faces of an LMDB: each attribute's accuracy and the mean."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def score(caffe, profile: recipe.Profile, crop: str, partition: str = PARTITION,
             for position, label in enumerate(labels[name]):
                 right[position] += int((answers[position] > 0.5) == label)
                 ones[position] += int(label)
-    check_count(folder, faces, "celeba")
-    check_count(folder + "_labels", len(labels), "celeba")
+    check_count(folder, faces)
+    check_count(folder + "_labels", len(labels))
     rows = [{"attribute": attribute, "accuracy": count / faces, "interval": list(scores.wilson_interval(count, faces)),
              "faces": faces, "ones": having / faces} for attribute, count, having in zip(recipe.LABELS, right, ones)]
     return sorted(rows, key=lambda row: row["accuracy"])
@@ -55,8 +55,8 @@ def table(rows: List[dict], profile: str, crop: str) -> str:
         lines.append((row["attribute"], f"{100 * row['accuracy']:.2f} %", f"{100 * low:.2f} .. {100 * high:.2f}",
                       f"{100 * max(row['ones'], 1 - row['ones']):.2f} %"))
     lines.append(("mean", f"{100 * mean(rows):.2f} %", "", f"{100 * _commoner(rows):.2f} %"))
-    return (f"Model 1 of profile {profile}, {crop}, on {rows[0]['faces']:,} faces of CelebA's {PARTITION} partition\n\n"
-            + align(lines))
+    where = f"{rows[0]['faces']:,} faces of {_data_set().title}'s {PARTITION} partition"
+    return f"Model 1 of profile {profile}, {crop}, on {where}\n\n" + align(lines)
 
 
 def _commoner(rows: List[dict]) -> float:
@@ -73,14 +73,36 @@ def write(rows: List[dict], profile: str, crop: str, variant: str = "") -> str:
 
 
 def step2(profile: recipe.Profile, crop: str, variant: str = "") -> chain.Row:
-    """The training of a crop scheme's step 2."""
-    return chain.Row(profile, next(net.key for net in recipe.NETS.values() if net.crop == crop), 2, variant=variant)
+    """The training of a crop scheme's step 2. Raises PipelineError for a scheme that no net of the recipe has."""
+    from tools.classifier import PipelineError
+
+    nets = [net.key for net in recipe.NETS.values() if net.crop == crop]
+    if not nets:
+        raise PipelineError(f"{crop} is a crop without a net, so it has no step 2: add a Net of it to recipe.NETS, then make "
+                            "prototxt")
+    return chain.Row(profile, nets[0], 2, variant=variant)
+
+
+def trained(profile: recipe.Profile, variant: str = "") -> List[str]:
+    """The crop schemes whose step 2 is trained."""
+    crops = {net.crop for net in recipe.NETS.values()}
+    return [crop for crop in recipe.CROPS
+            if crop in crops and os.path.isfile(recipe.absolute(step2(profile, crop, variant).weights_out))]
+
+
+def _data_set() -> recipe.DataSet:
+    """The one whose forty attributes step 2 learns."""
+    return recipe.DATASETS[recipe.STEPS[2].dataset or ""]
 
 
 def _folder(profile: recipe.Profile, crop: str, partition: str) -> str:
     from tools.classifier import PipelineError
 
-    folder = f"{recipe.lmdb_folder(profile.name, crop)}/celeba_{partition}"
+    data_set = _data_set()
+    if partition not in data_set.splits:
+        raise PipelineError(f"{data_set.title} has no {partition} partition (recipe.DATASETS)")
+    folder = f"{recipe.lmdb_folder(profile.name, crop)}/{data_set.name}_{partition}"
     if not os.path.isdir(recipe.absolute(folder)):
-        raise PipelineError(f"{folder} is missing: make lmdb TEST_SPLIT=1 CROP={crop} PROFILE={profile.name} CELEBA=path")
+        raise PipelineError(f"{folder} is missing: make lmdb TEST_SPLIT=1 CROP={crop} PROFILE={profile.name} "
+                            f"{data_set.variable}=path")
     return recipe.absolute(folder)

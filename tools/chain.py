@@ -235,7 +235,7 @@ def check_inputs(row: Row):
             raise ChainError(f"{row.title}: {path} is missing: make prototxt")
     for path in row.databases.values():
         if not os.path.exists(row.path(os.path.join(path, "data.mdb"))):
-            data = {"celeba": "CELEBA=path", "fotw": "FOTW=path"}[recipe.STEPS[row.step].dataset]
+            data = f"{recipe.DATASETS[recipe.STEPS[row.step].dataset].variable}=path"
             crop = recipe.NETS[row.net].crop
             raise ChainError(f"{row.title}: {path} is missing: make lmdb CROP={crop} PROFILE={row.profile.name} {data}")
     for part, path in row.databases.items():

@@ -1,4 +1,4 @@
-"""Figure 3 for any photo: the detected face with its five landmarks (a), and the five crops side by side (b) to (f).
+"""Figure 3 for any photo: the detected face with its five landmarks (a), and every crop side by side, (b) to (f).
 
     python tools/crops.py photo.jpg                            # writes photo_crops.png here
     python tools/crops.py photo.jpg --output figure3.png --size 224
@@ -16,6 +16,7 @@ if __name__ == "__main__":
 import argparse
 import os
 import random
+import string
 import sys
 
 import recipe
@@ -113,7 +114,8 @@ def draw_faces(arguments) -> list:
 
 
 def figure(faces, size: int):
-    """The six panels of each face as a matplotlib figure, a row a face; crops of `size` pixels are drawn pixel for pixel.
+    """A matplotlib figure, a row a face: a panel of the photo and one of each crop; crops of `size` pixels are drawn pixel for
+    pixel.
 
     faces: (photo, face) pairs; photo: height x width x 3 uint8, BGR; face: detector.Face in pixels of the photo.
     """
@@ -127,7 +129,7 @@ def figure(faces, size: int):
     crops = list(recipe.CROPS.values())
     captions = [("(a) photo", f"face (score {faces[0][1].score:.3f}) and five landmarks" if len(faces) == 1
                  else "face and five landmarks")]
-    captions += [(f"({letter}) {crop.name}", crop.describes.split(":")[0]) for letter, crop in zip("bcdef", crops)]
+    captions += [(f"({letter(number)}) {crop.name}", crop.describes.split(":")[0]) for number, crop in enumerate(crops, 1)]
     gap, text, dpi = size // 16, size * 3 // 8, 100
     width, height = len(captions) * (size + gap) + gap, len(faces) * (size + gap) + gap + text
     picture = Figure(figsize=(width / dpi, height / dpi), dpi=dpi, facecolor="white")
@@ -149,6 +151,11 @@ def figure(faces, size: int):
             ha="center", va="top", fontsize=size / 22, linespacing=1.4,
         )
     return picture
+
+
+def letter(number: int) -> str:
+    """a, b, ... z, aa, bb, ..., counted from 0."""
+    return string.ascii_lowercase[number % 26] * (number // 26 + 1)
 
 
 def mark(axes, face, size: int) -> None:

@@ -113,11 +113,13 @@ def first_validation_photo(fotw: str) -> str:
 
 def summary(seconds: Dict[str, float]) -> str:
     """What came out: accuracies, minutes, files."""
+    from tools import evaluation_report
+
     with open(recipe.absolute(RESULTS), encoding="utf-8") as stream:
         results = json.load(stream)
-    rows = [("gender", "GNet", "gender"), ("smile", "SNet1 and SNet2, mean", "smile"), ("smile", "SNet1", "snet1"),
-            ("smile", "SNet2", "snet2")]
-    lines = ["accuracy on FotW's validation faces"]
+    rows = [(task, " and ".join(recipe.NETS[net].title for net in nets) + (", mean" if len(nets) > 1 else ""), key)
+            for key, (task, nets) in evaluation_report.FIGURES.items()]
+    lines = [f"accuracy on {recipe.target().title}'s validation faces"]
     lines += [f"  {task:<7} {net:<22} {results[key]['accuracy']:7.2%}  of {results[key]['faces']:,} faces"
               for task, net, key in rows]
     lines += ["minutes"]

@@ -129,9 +129,9 @@ def _draw_panel(axes: Any, prediction: "Prediction", faces: int, top: float, tot
     assert prediction.gender is not None and prediction.smile is not None
     gutter = 36 * unit
     column = (total - 3 * gutter) / 2
-    snet1, snet2 = (_percent(prediction.ones[net]) for net in ("snet1", "snet2"))
-    tasks = (("GENDER", prediction.gender, "GNet", GENDER),
-             ("SMILE", prediction.smile, f"smiling: SNet1 {snet1}, SNet2 {snet2}", SMILE))
+    gender = " and ".join(recipe.NETS[net].title for net in recipe.ENSEMBLES["gender"])
+    smile = ", ".join(f"{recipe.NETS[net].title} {_percent(prediction.ones[net])}" for net in recipe.ENSEMBLES["smile"])
+    tasks = (("GENDER", prediction.gender, gender, GENDER), ("SMILE", prediction.smile, f"smiling: {smile}", SMILE))
     for index, (title, answer, details, color) in enumerate(tasks):
         left = gutter + index * (gutter + column)
         if faces == 1:

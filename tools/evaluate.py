@@ -1,4 +1,4 @@
-"""Score GNet, SNet1, SNet2 and the mean of the two SNets on FotW's validation faces (section 4, Table 3).
+"""Score the trained nets on the validation faces of FotW, each task by the mean of its nets (section 4, Table 3).
 
     python tools/evaluate.py --profile demo                    # the faces of the LMDBs: the paper's training phase
     python tools/evaluate.py --profile demo --photos FOTW      # whole photos, face nearest the center: testing phase
@@ -7,8 +7,9 @@
     python tools/evaluate.py --profile demo --attributes       # step 2 on CelebA's test partition, forty attributes
 
 The first two write runs/<profile>/results.json (accuracies), evaluation.json (all figures) and evaluation.csv (a line a
-face: docs/evaluation.md), the second with _photos in the names. Faces without an answer count as wrong and are listed. Exit
-status: 0 done, 1 scores that cannot be trusted (an LMDB's faces are not its manifest's), 2 wrong use or a missing input.
+face: docs/evaluation.md), the second with _photos in the names. The first also scores the recipe's other nets that are
+trained, each alone. Faces without an answer count as wrong and are listed. Exit status: 0 done, 1 scores that cannot be
+trusted (an LMDB's faces are not its manifest's), 2 wrong use or a missing input.
 """
 
 if __name__ == "__main__":
@@ -26,7 +27,7 @@ import recipe
 from tools.options import add_engine, add_profile, positive, variant
 from tools import command, scores
 from tools.faces import EvaluationError, check_count, check_same, list_missed, manifest_entry, score_lmdb, validation_lmdb
-from tools.evaluation_report import FIGURES, report, write
+from tools.evaluation_report import FIGURES, Figures, figures_of, report, write
 
 
 @dataclass
@@ -34,7 +35,7 @@ class Evaluation:
     """What was answered. Every image is in `truths` of the tasks it counts for, answered or not.
 
     truths: task -> image -> 0 or 1, None where it was not answered and its label is not known; probabilities: name of
-    FIGURES -> image -> probability of class 1, or None; missed: image -> why it has no answer.
+    `figures` -> image -> probability of class 1, or None; missed: image -> why it has no answer.
     """
 
     protocol: str
@@ -43,6 +44,7 @@ class Evaluation:
     truths: Dict[str, Dict[str, Optional[int]]]
     probabilities: Dict[str, Dict[str, Optional[float]]]
     missed: Dict[str, str] = field(default_factory=dict)
+    figures: Figures = field(default_factory=lambda: dict(FIGURES))
     predictions: List[Any] = field(default_factory=list)  # pipeline.Prediction of each photo, in the testing phase
 
 
@@ -51,11 +53,14 @@ def get_parser() -> argparse.ArgumentParser:
         prog="evaluate.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_profile(parser)
-    parser.add_argument("--photos", metavar="FOTW", help="FotW's folder: the whole pipeline on its validation photos")
+    data_set = recipe.target()
+    parser.add_argument("--photos", metavar=data_set.variable, help=f"{data_set.title}'s folder: the whole pipeline on its "
+                        "validation photos")
     parser.add_argument("--submission", metavar="FILE", help="with --photos: also write the challenge's CSV")
     parser.add_argument("--score", metavar="FILE", help="with --photos: score this CSV of the challenge's form instead")
     parser.add_argument("--attributes", nargs="*", choices=recipe.CROPS, metavar="SCHEME", help="score step 2 on the forty "
-                        "attributes of CelebA's test partition instead (default: every scheme that has weights)")
+                        f"attributes of {recipe.DATASETS[recipe.STEPS[2].dataset].title}'s test partition instead (default: "
+                        "every scheme that has weights)")
     parser.add_argument("--variant", type=variant, default="", metavar="NAME", help="score the trainings of this "
                         "name (tools/train.py, tools/tables.py), into files with -NAME, instead of the chain's own")
     add_engine(parser)
@@ -66,14 +71,33 @@ def get_parser() -> argparse.ArgumentParser:
 def main(argv=None) -> int:
     parser = get_parser()
     arguments = parser.parse_args(argv)
-    if (arguments.submission or arguments.score) and not arguments.photos:
-        parser.error("--submission and --score need --photos FOTW (PHOTOS=), the folder with FotW's tables")
-    if arguments.submission and arguments.score:
-        parser.error("--submission writes a file and --score reads one: one at a time")
+    check_mode(parser, arguments)
     from lmdb_builders.errors import BuildError
     from tools.pipeline import PipelineError
 
     return command.run("evaluate.py", lambda: evaluate(arguments), PipelineError, BuildError)
+
+
+def check_mode(parser: argparse.ArgumentParser, arguments) -> None:
+    """Exit with status 2 where options of two modes are given, or one that this mode does not read."""
+    given = {"--" + name: getattr(arguments, name) for name in ("photos", "submission", "score", "variant", "batch", "gpu")}
+    given = {option: value for option, value in given.items() if value not in (None, "")}
+    if arguments.attributes is not None:
+        for option in ("--photos", "--submission", "--score"):
+            if option in given:
+                parser.error(f"--attributes (ATTRIBUTES=1) scores step 2 on LMDBs, {option} is of another evaluation: one at "
+                             "a time")
+    if "--photos" not in given:
+        for option in ("--submission", "--score"):
+            if option in given:
+                parser.error(f"{option} needs --photos FOTW (PHOTOS=), the folder with FotW's tables")
+    if "--submission" in given and "--score" in given:
+        parser.error("--submission writes a file and --score reads one: one at a time")
+    for option in ("--variant", "--batch", "--gpu") if "--score" in given else ():
+        if option in given:
+            parser.error(f"--score runs no net: leave out {option}")
+    if "--photos" in given and "--batch" in given:
+        parser.error("--batch is of LMDBs' faces: leave it out with --photos, where the pipeline batches by itself")
 
 
 def evaluate(arguments) -> int:
@@ -94,7 +118,7 @@ def evaluate(arguments) -> int:
 def publish(evaluation: Evaluation, arguments) -> None:
     """Print the figures and write the files."""
     truths, probabilities = evaluation.truths, evaluation.probabilities
-    figures = {name: scores.score(truths[task], probabilities[name]) for name, (task, _) in FIGURES.items()}
+    figures = {name: scores.score(truths[task], probabilities[name]) for name, (task, _) in evaluation.figures.items()}
     challenge = scores.challenge_error(tuple(truths.values()), tuple(probabilities[task] for task in truths))
     paths = write(arguments.profile, evaluation, figures, challenge)
     print(report(arguments.profile, evaluation, figures, challenge))
@@ -116,16 +140,13 @@ def score_submission(arguments) -> None:
 
 
 def score_attributes(arguments) -> None:
-    """Print and write step 2's accuracies on CelebA's test partition."""
+    """Print and write step 2's accuracies on the test partition."""
     from tools import attributes
     from tools.pipeline import PipelineError, load_engine
 
     profile = recipe.PROFILES[arguments.profile]
     variant = arguments.variant
-    crops = arguments.attributes or [
-        crop for crop in recipe.CROPS
-        if os.path.isfile(recipe.absolute(attributes.step2(profile, crop, variant).weights_out))
-    ]
+    crops = arguments.attributes or attributes.trained(profile, variant)
     if not crops:
         raise PipelineError(f"no step 2 of profile {profile.name} is trained: make step2 PROFILE={profile.name}")
     caffe = load_engine(arguments.engine, arguments.gpu)
@@ -137,11 +158,12 @@ def score_attributes(arguments) -> None:
 
 # ------------------------------------------------------------------------------------------ training phase: LMDBs
 def evaluate_faces(arguments) -> Evaluation:
-    """Answers for the three nets' validation LMDBs; photos that did not get into them, by the manifest, are missed."""
+    """Answers for the nets' validation LMDBs; photos that did not get into them, by the manifest, are missed."""
     from tools.pipeline import Classifier, load_engine
 
-    weights = weights_of(arguments)
-    sources = {net: validation_lmdb(arguments.profile, net) for net in recipe.PIPELINE_NETS}
+    weights, others = weights_of(arguments), other_nets(arguments)
+    sources = {net: validation_lmdb(arguments.profile, net) for net in (*weights, *others)}
+    weights.update(others)
     caffe = load_engine(arguments.engine, arguments.gpu)
     batch = arguments.batch or recipe.PROFILES[arguments.profile].test_batch_size
     labels: Dict[str, Dict[str, Optional[int]]] = {}
@@ -150,11 +172,15 @@ def evaluate_faces(arguments) -> Evaluation:
         found = score_lmdb(Classifier(caffe, arguments.profile, net, batch, weights[net]), folder)
         check_count(folder, len(found[0]))
         labels[net], ones[net] = dict(found[0]), dict(found[1])
-    check_same("snet1", labels["snet1"], "snet2", labels["snet2"])
-    truths = {"gender": labels["gnet"], "smile": labels["snet1"]}
-    missed = list_missed(manifest_entry(sources["gnet"]).get("skipped", ()), set().union(*truths.values()))
+        first = recipe.ENSEMBLES[recipe.NETS[net].task][0]
+        check_same(first, labels[first], net, labels[net])
+    truths = {task: labels[nets[0]] for task, nets in recipe.ENSEMBLES.items()}
+    skipped = manifest_entry(next(iter(sources.values()))).get("skipped", ())
+    missed = list_missed(skipped, set().union(*truths.values()))
     count_missed(missed, truths, ones)
-    return Evaluation("training phase, faces of the LMDBs", suffix_of(arguments), weights, truths, combine(ones), missed)
+    figures = figures_of(tuple(others))
+    return Evaluation("training phase, faces of the LMDBs", suffix_of(arguments), weights, truths, combine(ones, figures),
+                      missed, figures)
 
 
 def weights_of(arguments) -> Dict[str, str]:
@@ -171,6 +197,16 @@ def weights_of(arguments) -> Dict[str, str]:
     return found
 
 
+def other_nets(arguments) -> Dict[str, str]:
+    """net -> its step 4's weights, of those of the recipe's other nets that are trained and have their validation LMDB."""
+    from tools import chain
+
+    rows = [chain.Row(recipe.PROFILES[arguments.profile], net, 4, variant=arguments.variant)
+            for net in recipe.NETS if net not in recipe.PIPELINE_NETS]
+    return {row.net: row.weights_out for row in rows
+            if os.path.isfile(recipe.absolute(row.weights_out)) and os.path.isdir(recipe.absolute(row.databases["val"]))}
+
+
 def suffix_of(arguments) -> str:
     return ("_photos" if arguments.photos else "") + (f"-{arguments.variant}" if arguments.variant else "")
 
@@ -182,10 +218,10 @@ def count_missed(missed: Iterable[str], truths: Dict[str, dict], ones: Dict[str,
             truths[recipe.NETS[net].task][image] = ones[net][image] = None
 
 
-def combine(ones: Dict[str, dict]) -> Dict[str, dict]:
-    """Probabilities of FIGURES from those of the nets: net -> face -> probability of class 1, or None."""
+def combine(ones: Dict[str, dict], figures: Figures) -> Dict[str, dict]:
+    """Probabilities of `figures` from those of the nets: net -> face -> probability of class 1, or None."""
     combined = {}
-    for name, (_, nets) in FIGURES.items():
+    for name, (_, nets) in figures.items():
         combined[name] = {
             face: None if ones[nets[0]][face] is None else sum(ones[net][face] for net in nets) / len(nets)
             for face in ones[nets[0]]
@@ -195,12 +231,12 @@ def combine(ones: Dict[str, dict]) -> Dict[str, dict]:
 
 # ------------------------------------------------------------------------------------------ testing phase: photos
 def evaluate_photos(arguments) -> Evaluation:
-    """Answers of the whole pipeline for every photo that FotW's validation table lists."""
-    from lmdb_builders.fotw import LABEL_COLUMNS, read_fotw
+    """Answers of the whole pipeline for every photo that the validation table of step 4's data set lists."""
+    from lmdb_builders import readers
     from tools.pipeline import Pipeline
     from tqdm import tqdm
 
-    dataset = read_fotw(arguments.photos, ("val",))
+    dataset = readers.read(recipe.target().name, arguments.photos, ("val",))
     records = dataset.records
     weights = weights_of(arguments)
     pipeline = Pipeline.load(arguments.profile, arguments.engine, arguments.gpu, weights)
@@ -216,13 +252,12 @@ def evaluate_photos(arguments) -> Evaluation:
         if prediction.error is not None:
             missed[image] = prediction.error
         for task in recipe.TASKS.values():
-            label = record.labels[LABEL_COLUMNS.index(task.fotw_column)]
+            label = record.labels[dataset.label_names.index(recipe.target().columns[task.name])]
             if label not in (0, 1):
                 continue
             truths[task.name][image] = label
-            for net in recipe.PIPELINE_NETS:
-                if recipe.NETS[net].task == task.name:
-                    ones[net][image] = prediction.ones.get(net)
+            for net in recipe.ENSEMBLES[task.name]:
+                ones[net][image] = prediction.ones.get(net)
     names = {record.image.rsplit("/", 1)[-1] for record in records}
     unread = list_missed((entry._asdict() for entry in dataset.skipped), names)
     count_missed(unread, truths, ones)
@@ -230,8 +265,8 @@ def evaluate_photos(arguments) -> Evaluation:
     for task, truth in truths.items():
         if not any(label is not None for label in truth.values()):
             raise EvaluationError(f"{arguments.photos}: no validation photo has a label for {task}")
-    return Evaluation("testing phase, whole photos", suffix_of(arguments), weights, truths, combine(ones), missed,
-                      predictions)
+    return Evaluation("testing phase, whole photos", suffix_of(arguments), weights, truths,
+                      combine(ones, FIGURES), missed, predictions=predictions)
 
 
 if __name__ == "__main__":

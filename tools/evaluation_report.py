@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Dict, List, Optional
+from typing import Dict, List, Optional, Sequence, Tuple
 
 import recipe
 from tools import outputs
+from tools.status import align
 from tools.fingerprints import sha256_of
 
-FIGURES = {  # name in results.json -> (task, nets whose probabilities are averaged)
-    "gender": ("gender", ("gnet",)),
-    "smile": ("smile", ("snet1", "snet2")),
-    "snet1": ("smile", ("snet1",)),
-    "snet2": ("smile", ("snet2",)),
-}
+Figures = Dict[str, Tuple[str, Tuple[str, ...]]]  # name in results.json -> (task, nets whose probabilities are averaged)
+
+
+def figures_of(nets: Sequence[str] = ()) -> Figures:
+    """Figures of the ensembles of recipe.ENSEMBLES by task, of their nets where they are several, and of further `nets`."""
+    found: Figures = dict(zip(recipe.ENSEMBLES, recipe.ENSEMBLES.items()))
+    alone = [net for members in recipe.ENSEMBLES.values() if len(members) > 1 for net in members]
+    return {**found, **{net: (recipe.NETS[net].task, (net,)) for net in (*alone, *nets)}}
+
+
+FIGURES = figures_of()
 
 
 def write(profile, evaluation, figures, challenge) -> List[str]:
     """Write results, evaluation and the table of faces under runs/<profile>; returns their paths.
 
-    evaluation: evaluate.Evaluation; figures: name of FIGURES -> scores.score; challenge: scores.challenge_error.
+    evaluation: evaluate.Evaluation; figures: name of evaluation.figures -> scores.score; challenge: scores.challenge_error.
     """
     folder = f"runs/{profile}"
     results = {name: {"accuracy": figure["accuracy"], "faces": figure["faces"]} for name, figure in figures.items()}
@@ -28,7 +34,7 @@ def write(profile, evaluation, figures, challenge) -> List[str]:
         "protocol": evaluation.protocol,
         "weights": evaluation.weights,
         "sha256": {net: sha256_of(recipe.absolute(path)) for net, path in evaluation.weights.items()},
-        "figures": {name: {**figure, "paper": paper_accuracy(name)} for name, figure in figures.items()},
+        "figures": {name: {**figure, "paper": paper_accuracy(*evaluation.figures[name])} for name, figure in figures.items()},
         "challenge": {**challenge, "paper": recipe.CHALLENGE_ERROR},
         "missed": evaluation.missed,
     }
@@ -51,9 +57,8 @@ def _write_faces(path: str, evaluation, names: List[str]):
     outputs.write_csv(path, ["image", *header, "missed"], rows)
 
 
-def paper_accuracy(name: str) -> Optional[float]:
-    """The paper's accuracy, in percent, of one of FIGURES (recipe.TABLE3)."""
-    task, nets = FIGURES[name]
+def paper_accuracy(task: str, nets: Tuple[str, ...]) -> Optional[float]:
+    """The paper's accuracy, in percent, of the mean of `nets` (recipe.TABLE3); None where it has none."""
     for _, gender_nets, gender, smile_nets, smile in recipe.TABLE3:
         if nets == (gender_nets if task == "gender" else smile_nets):
             return gender if task == "gender" else smile
@@ -62,20 +67,18 @@ def paper_accuracy(name: str) -> Optional[float]:
 
 def report(profile: str, evaluation, figures: Dict[str, dict], challenge: dict) -> str:
     """All figures as text."""
-    lines = [f"Model 3 of profile {profile} on FotW's validation set ({evaluation.protocol})", ""]
-    columns = (f"{'nets':<16}{'schemes':<9}{'faces':>6}{'accuracy':>11}{'95 % interval':>18}{'paper':>10}{'AUC':>8}"
-               f"{'ECE':>8}")
-    lines.append(f"{'':8}{columns}")
+    lines = [f"Model 3 of profile {profile} on {recipe.target().title}'s validation set ({evaluation.protocol})", ""]
+    rows: List[Tuple[str, ...]] = [("", "nets", "schemes", "faces", "accuracy", "95 % interval", "paper", "AUC", "ECE")]
     for name, figure in figures.items():
-        nets = FIGURES[name][1]
+        task, nets = evaluation.figures[name]
         titles = " + ".join(recipe.NETS[net].title for net in nets)
         schemes = " + ".join(recipe.NETS[net].crop.replace("scheme", "") for net in nets)
         low, high = (f"{100 * value:.2f}" for value in figure["interval"])
         auc, ece = ("-" if figure[key] is None else f"{figure[key]:.4f}" for key in ("auc", "ece"))
-        lines.append(
-            f"{name:8}{titles:<16}{schemes:<9}{figure['faces']:>6}{100 * figure['accuracy']:>9.2f} %"
-            f"{low + ' .. ' + high:>18}{paper_accuracy(name):>8.2f} %{auc:>8}{ece:>8}"
-        )
+        paper = paper_accuracy(task, nets)
+        rows.append((name, titles, schemes, f"{figure['faces']:,}", f"{100 * figure['accuracy']:.2f} %", f"{low} .. {high}",
+                     "-" if paper is None else f"{paper:.2f} %", auc, ece))
+    lines.append(align(rows))
     for task in recipe.TASKS.values():
         figure = figures[task.name]
         lines += ["", f"{task.name:<16}" + "".join(f"{'answered ' + name:>22}" for name in task.classes)]

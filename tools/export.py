@@ -41,8 +41,8 @@ def preprocessing(profile: str, net: str, sha256: str, weights: str = "") -> Dic
         "labels": list(task.classes),
         "averaged_with": [
             recipe.NETS[other].title
-            for other in recipe.PIPELINE_NETS
-            if other != net and net in recipe.PIPELINE_NETS and recipe.NETS[other].task == task.name
+            for other in recipe.ENSEMBLES[task.name]
+            if other != net and net in recipe.ENSEMBLES[task.name]
         ],
         "profile": profile,
         "weights": {"file": os.path.basename(weights or recipe.step_weights(profile, net, 4)), "sha256": sha256},

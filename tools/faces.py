@@ -21,7 +21,7 @@ class EvaluationError(PipelineError):
 
 
 def validation_lmdb(profile: str, net: str) -> str:
-    """Absolute path of a net's FotW validation LMDB; PipelineError where it is missing."""
+    """Absolute path of a net's validation LMDB of step 4; PipelineError where it is missing."""
     from tools.pipeline import PipelineError
 
     folder = recipe.lmdb_paths(profile, net, 4)["val"]
@@ -36,26 +36,41 @@ def read_names(folder: str) -> List[str]:
     return [name for name, _ in _records(folder)]
 
 
-def read_lmdb(folder: str, wanted: Optional[Container[str]] = None) -> Iterator[Tuple[str, int, "np.ndarray"]]:
-    """(name, label, crop) of each face of an LMDB in its order, or of the `wanted`; crop: size x size x 3 uint8, BGR."""
+def read_lmdb(folder: str, wanted: Optional[Container[str]] = None, task: str = "") -> Iterator[Tuple[str, int, "np.ndarray"]]:
+    """(name, label, crop) of each face of an LMDB in its order, or of the `wanted`; crop: size x size x 3 uint8, BGR.
+
+    label: the Datum's; of `task`, also where the data set keeps its labels in an LMDB of their own (recipe.DataSet).
+    """
     from torchcaffe.datum import to_array
 
+    apart = _labels_apart(folder, task) if task else None
     for name, datum in _records(folder):
         if wanted is None or name in wanted:
             with _whole():
                 found = datum()
                 planes = to_array(found, f"{folder}: {name}", force="color")
-            yield name, found.label, planes.transpose(1, 2, 0).copy()  # the LMDB's own memory goes with its reader
+            if apart is not None and name not in apart:
+                raise EvaluationError(f"{folder}_labels has no labels of {name}; build both again: make lmdb FORCE=1")
+            label = found.label if apart is None else apart[name]
+            yield name, label, planes.transpose(1, 2, 0).copy()  # the LMDB's own memory goes with its reader
 
 
-def read_batches(folder: str, size: int, title: str):
+def _labels_apart(folder: str, task: str) -> Optional[Dict[str, int]]:
+    """The task's label of each face, where the labels of the LMDB `folder` lie beside it; else None."""
+    if not os.path.isdir(folder + "_labels"):
+        return None
+    column = recipe.LABELS.index(recipe.TASKS[task].label)
+    return {name: int(labels[column]) for name, labels in read_labels(folder + "_labels").items()}
+
+
+def read_batches(folder: str, size: int, title: str, task: str = ""):
     """Lists of at most `size` of read_lmdb's triples, of all faces of an LMDB, with a progress bar. Raises
     EvaluationError where two faces have one name."""
     from tqdm import tqdm
 
     with _whole():
         total = count_records(folder)
-    seen, faces = set(), read_lmdb(folder)
+    seen, faces = set(), read_lmdb(folder, task=task)
     with tqdm(total=total, desc=title, unit=" faces", disable=None) as progress:
         while batch := list(itertools.islice(faces, size)):
             for name, _, _ in batch:
@@ -67,7 +82,7 @@ def read_batches(folder: str, size: int, title: str):
 
 
 def read_labels(folder: str) -> Dict[str, List[bool]]:
-    """The labels of each face of a labels' LMDB (CelebA's forty), by the image's name."""
+    """The forty labels of each face of a labels' LMDB, by the image's name."""
     with _whole():
         return {name: [one > 0.5 for one in datum().float_data] for name, datum in _records(folder)}
 
@@ -103,7 +118,7 @@ def score_lmdb(classifier, folder: str) -> Tuple[Dict[str, int], Dict[str, float
     """Labels and probabilities of class 1, by the image's name, of a whole LMDB, with a progress bar."""
     labels: Dict[str, int] = {}
     ones: Dict[str, float] = {}
-    for batch in read_batches(folder, classifier.batch, recipe.NETS[classifier.net_key].title):
+    for batch in read_batches(folder, classifier.batch, recipe.NETS[classifier.net_key].title, classifier.task.name):
         names, found, crops = zip(*batch)
         labels.update(zip(names, map(int, found)))
         ones.update(zip(names, map(float, classifier.probabilities(crops))))
@@ -123,16 +138,16 @@ def check_same(first: str, first_labels: dict, second: str, second_labels: dict)
             raise EvaluationError(f"{name} has the label {label} for {first} but {second_labels[name]} for {second}")
 
 
-def manifest_entry(folder: str, dataset: str = "fotw") -> dict:
-    """The data set's part of the manifest beside the LMDB `folder`; empty where there is none."""
+def manifest_entry(folder: str) -> dict:
+    """Part of the manifest beside the LMDB `folder` that is of its data set; empty where there is none."""
     from lmdb_builders import manifest
 
-    return manifest.read(os.path.dirname(folder)).get(dataset, {})
+    return manifest.read(os.path.dirname(folder)).get(os.path.basename(folder).split("_")[0], {})
 
 
-def check_count(folder: str, scored: int, dataset: str = "fotw") -> None:
+def check_count(folder: str, scored: int) -> None:
     """Raise EvaluationError where an LMDB did not hold exactly the faces that its manifest lists."""
-    listed = manifest_entry(folder, dataset).get("images", {}).get(os.path.basename(folder))
+    listed = manifest_entry(folder).get("images", {}).get(os.path.basename(folder))
     if listed != scored or not scored:
         raise EvaluationError(
             f"{folder}: {scored} faces scored, but {'no number' if listed is None else listed} in the manifest.json "

@@ -148,7 +148,7 @@ def held_out(fotw: Optional[str], celeba: Optional[str]) -> List[Tuple[str, "Fac
 
     found = []
     if fotw:
-        columns = [LABEL_COLUMNS.index(recipe.TASKS[task].fotw_column) for task in ("gender", "smile")]
+        columns = [LABEL_COLUMNS.index(recipe.DATASETS["fotw"].columns[task]) for task in ("gender", "smile")]
         for record in read_fotw(fotw, ("val",)).records:
             labels = dict(zip(("gender", "smile"), (record.labels[column] for column in columns)))
             found.append((os.path.join(fotw, record.image), record, labels))
@@ -169,6 +169,7 @@ def answer(
 
     from detector import iou, nearest_to_box
     from tools.photos import read
+    from tools.prediction import mean_of
 
     photos = pipeline.predict_photos((changed(read(path), gray, shrink) for path, _, _ in faces), all_faces=True)
     for (path, record, labels), (photo, found) in zip(faces, tqdm(photos, total=len(faces), unit=" photos", disable=None)):
@@ -184,7 +185,7 @@ def answer(
             yield Row(**known)
             continue
         ones = by_face[id(face)].ones
-        yield Row(**known, gender_one=ones["gnet"], smile_one=(ones["snet1"] + ones["snet2"]) / 2, **look(face, photo.pixels))
+        yield Row(**known, gender_one=mean_of("gender", ones), smile_one=mean_of("smile", ones), **look(face, photo.pixels))
 
 
 def changed(photo: "Photo", gray: bool, shrink: float) -> "Photo":

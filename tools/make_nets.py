@@ -147,7 +147,7 @@ def solver_file(profile: recipe.Profile, net: str, step: int) -> str:
         return field, plain(value(profile, field, key)), reason(profile, field, key)
 
     weights, result = (recipe.step_weights(profile.name, net, row) for row in (step - 1, step))
-    faces, batch = profile.validation_faces[recipe.STEPS[step].dataset], profile.test_batch_size
+    faces, batch = profile.expected_faces(recipe.STEPS[step].dataset), profile.test_batch_size
     covering = f"{faces:,} validation faces by {batch}, rounded up; the driver counts those it finds"
     definition = recipe.net_prototxt(profile.name, net, step)
     rows = (

@@ -20,44 +20,6 @@ LAYER_KINDS = {
     "last": "the last layer",
 }
 
-# Field of recipe.Profile (with its key, where the field is a table) -> source of the paper profile's value.
-SOURCES = {
-    "crop_size": "section 3, stage 2",
-    "width": "VGG-Face's own filters, Table 1",
-    "batch_size": "section 3.4",
-    "test_batch_size": "ours: needs less memory than training",
-    "max_iter": "section 3.4: 110K in all steps",
-    "base_lr 2": "section 3.4: 0.001 in step 2",
-    "base_lr 3": "section 3.4: 0.01 in steps 3 and 4",
-    "base_lr 4": "section 3.4: 0.01 in steps 3 and 4",
-    "lr_mult conv1_1": "section 3.4",
-    "lr_mult convolution": "section 3.4",
-    "lr_mult fc6": "ours: the paper leaves fc6 out; it lies between the convolutions and fc7",
-    "lr_mult fc7": "section 3.4",
-    "lr_mult last": "section 3.4",
-    "momentum": "section 3.4",
-    "weight_decay": "section 3.4",
-    "lr_policy": 'section 3.4: "reduced by polynomial"',
-    "gamma": "section 3.4 names it, so it is written; Caffe's poly never reads gamma",
-    "power": "ours: what poly reads instead, lr = base_lr * (1 - iter / max_iter) ^ power",
-    "bias_lr_mult": "ours: the paper gives a layer one lr_mult",
-    "bias_decay_mult": "ours: usual Caffe nets do not decay biases",
-    "dropout": "as VGG-Face; the paper does not say",
-    "margin": "the paper: crops are used whole",
-    "mirror": "ours: training only, as VGG-Face was trained",
-    "test_initialization": "ours: curves start at the weights the step was given",
-    "random_seed": "ours: so that a run can be repeated",
-    "display": "ours: lines in the log",
-    "snapshot": "ours: what a stopped run loses at most",
-    "test_interval 2": "ours: CelebA's validation is large",
-    "test_interval 3": "ours: CelebA's validation is large",
-    "test_interval 4": "ours: FotW's validation is small and quick",
-    "weight_filler": "ours: only for a step that starts without weights (first row of Table 2)",
-    "attributes_bias": "ours: the paper does not say",
-    "last_filler": "ours: as VGG-Face's layers began; the paper does not say",
-}
-
-
 def value(profile: recipe.Profile, field: str, key: Any = None) -> Any:
     """What the profile has in a field, or under a key of a field that is a table."""
     found = getattr(profile, field)
@@ -66,8 +28,9 @@ def value(profile: recipe.Profile, field: str, key: Any = None) -> Any:
 
 def reason(profile: recipe.Profile, field: str, key: Any = None) -> str:
     """Where the profile's number comes from; for one that differs from the paper profile's, both are named."""
-    name = f"{field} {key}"
-    source = SOURCES[name if name in SOURCES else field]
+    source = recipe.Profile.__dataclass_fields__[field].metadata["source"]
+    if isinstance(source, dict):
+        source = source[key]
     paper = value(recipe.PAPER, field, key)
     if value(profile, field, key) == paper:
         return source
@@ -119,7 +82,7 @@ def training_numbers(profile: recipe.Profile) -> List[str]:
     """Sources of the numbers in a training net."""
     mean = " ".join(plain(number) for number in recipe.MEAN_BGR)
     return [
-        *comment(f"mean_value {mean} (B G R): VGG-Face's training mean, from its release; the paper does not say"),
+        *comment(f"mean_value {mean} (B G R): {recipe.MEAN_SOURCE}"),
         *number_table(
             profile,
             ("mirror", None, "mirror"),

@@ -91,7 +91,7 @@ def loaded(profile: recipe.Profile) -> Settings:
 
 # ---------------------------------------------------------------------------------------------- data
 def data_layers(profile: recipe.Profile, net: str, step: int, phase: int) -> NetSpec:
-    """The LMDBs of a step in one phase: blob "data", and "labels" (N x 40 x 1 x 1; CelebA) or "label" (N; FotW)."""
+    """The LMDBs of a step in one phase: blob "data", and "labels" (N x 40 x 1 x 1) or "label" (N): recipe.DataSet."""
     paths = recipe.lmdb_paths(profile.name, net, step)
     part, batch = ("train", profile.batch_size) if phase == TRAIN else ("val", profile.test_batch_size)
     common = dict(include=dict(phase=phase), batch_size=batch, backend=P.Data.LMDB)
@@ -99,7 +99,7 @@ def data_layers(profile: recipe.Profile, net: str, step: int, phase: int) -> Net
     if profile.margin:
         pixels["crop_size"] = profile.crop_size  # Caffe cuts at random in TRAIN, in the middle in TEST
     n = NetSpec()
-    if recipe.STEPS[step].dataset == "celeba":
+    if f"{part}_labels" in paths:
         n.data = L.Data(source=paths[part], transform_param=pixels, **common)
         n.labels = L.Data(source=paths[f"{part}_labels"], **common)  # same keys, so the same order
     else:
@@ -108,7 +108,7 @@ def data_layers(profile: recipe.Profile, net: str, step: int, phase: int) -> Net
 
 
 def own_label(n: NetSpec, task: recipe.Task) -> None:
-    """Cut the task's column out of CelebA's forty labels as n.label, and consume the others."""
+    """Cut the task's column out of the forty labels as n.label, and consume the others."""
     column = recipe.LABELS.index(task.label)
     cut = dict(slice_point=[column, column + 1], ntop=3, name="slice_labels")
     n.labels_before, n.label, n.labels_after = L.Slice(n.labels, **cut)
@@ -155,7 +155,7 @@ def training_net(profile: recipe.Profile, net: str, step: int) -> NetParameter:
     else:
         task = recipe.TASKS[recipe.NETS[net].task]
         n[task.layer] = L.InnerProduct(features, num_output=len(task.classes), **settings["last"])
-        if recipe.STEPS[step].dataset == "celeba":
+        if "train_labels" in recipe.lmdb_paths(profile.name, net, step):
             own_label(n, task)
         n.loss = L.SoftmaxWithLoss(n[task.layer], n.label)
         n.accuracy = L.Accuracy(n[task.layer], n.label)

@@ -25,7 +25,7 @@ from tools.classifier import (
     Classifier, PipelineError, choose_profile, load_engine, set_device, weights_path,
 )
 from tools.photos import Photo, read, read_photo
-from tools.prediction import Answer, Prediction
+from tools.prediction import Answer, Prediction, mean_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -169,7 +169,7 @@ class Pipeline:
         answered = []
         for row, (photo_index, face_index, _) in enumerate(cut):
             ones = {net: float(column[row]) for net, column in columns.items()}
-            gender, smile = Answer.of("gender", ones["gnet"]), Answer.of("smile", (ones["snet1"] + ones["snet2"]) / 2)
+            gender, smile = (Answer.of(task, mean_of(task, ones)) for task in ("gender", "smile"))
             answered.append(replace(results[photo_index][face_index], gender=gender, smile=smile, ones=ones))
         return answered
 

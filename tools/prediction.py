@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Dict, List, Optional
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional
 
 import recipe
 
@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 # Columns of Prediction.as_row.
 COLUMNS = ("image", "frame", "seconds", "number", "faces", "x", "y", "width", "height", "score", "gender",
            "gender_probability", "smile", "smile_probability", *recipe.PIPELINE_NETS, "error")
+
+
+def mean_of(task: str, ones: Mapping[str, float]) -> float:
+    """Probability of a task's class 1 by its ensemble (recipe.ENSEMBLES): the mean of its nets' in `ones`."""
+    nets = recipe.ENSEMBLES[task]
+    return sum(ones[net] for net in nets) / len(nets)
 
 
 @dataclass(frozen=True)
@@ -76,14 +82,14 @@ class Prediction:
                 "score": round(float(self.face.score), 6),
                 "landmarks": [[round(float(x), 2), round(float(y), 2)] for x, y in self.face.landmarks],
             },
-            "gender": {"label": self.gender.label, "probability": round(self.gender.probability, 6)},
-            "smile": {
-                "label": self.smile.label,
-                "probability": round(self.smile.probability, 6),
-                "snet1": round(self.ones["snet1"], 6),
-                "snet2": round(self.ones["snet2"], 6),
-            },
+            **{task: self._task_as_dict(task, answer) for task, answer in (("gender", self.gender), ("smile", self.smile))},
         }
+
+    def _task_as_dict(self, task: str, answer: Answer) -> Dict[str, Any]:
+        """Label and probability, and each net's probability of class 1 where the task has several."""
+        nets = recipe.ENSEMBLES[task] if len(recipe.ENSEMBLES[task]) > 1 else ()
+        return {"label": answer.label, "probability": round(answer.probability, 6),
+                **{net: round(self.ones[net], 6) for net in nets}}
 
     def as_row(self) -> List[Any]:
         """The same, without landmarks, as a value for each of COLUMNS; None where there is none."""

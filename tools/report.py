@@ -86,7 +86,7 @@ def data_sets(profile: str) -> List[dict]:
     found = []
     for crop in recipe.CROPS:
         content = manifest.read(recipe.absolute(recipe.lmdb_folder(profile, crop)))
-        found += [{"scheme": crop, "dataset": name, **content[name]} for name in ("celeba", "fotw") if name in content]
+        found += [{"scheme": crop, "dataset": name, **content[name]} for name in recipe.DATASETS if name in content]
     return found
 
 
@@ -113,7 +113,7 @@ def mistakes(profile: str, count: int = MISTAKES) -> Dict[str, List[dict]]:
 
 
 def crops_of(profile: str, task: str, images: Set[str]) -> Dict[str, Dict[str, object]]:
-    """Image -> scheme -> crop (H x W x 3 uint8 BGR), of `images`, from the FotW LMDBs of `task`."""
+    """Image -> scheme -> crop (H x W x 3 uint8 BGR), of `images`, from the validation LMDBs of `task`."""
     from tools.faces import read_lmdb
 
     found: Dict[str, Dict[str, object]] = {}
@@ -132,8 +132,9 @@ def draw_names(profile: str, count: int = FACES) -> List[str]:
 
 
 def validation_lmdbs(profile: str, task: str) -> Dict[str, str]:
-    """Scheme -> FotW's validation LMDB of `task`, of those that are there."""
-    folders = {scheme: recipe.absolute(f"{recipe.lmdb_folder(profile, scheme)}/fotw_{task}_val") for scheme in recipe.CROPS}
+    """Scheme -> validation LMDB of `task` in step 4, of those that are there."""
+    name = recipe.target().databases("val")[task]
+    folders = {scheme: recipe.absolute(f"{recipe.lmdb_folder(profile, scheme)}/{name}") for scheme in recipe.CROPS}
     return {scheme: folder for scheme, folder in folders.items() if os.path.isdir(folder)}
 
 

@@ -13,7 +13,8 @@ from tools.outputs import write_text
 from tools.progress import duration
 from tools.report_curves import curves, title
 from tools.report_frame import PAGE
-from tools.suspects_page import WIDEST_FIRST, as_address
+from tools.suspects_page import as_address, widest_first
+from tools.table_report import beside_paper
 
 
 def write(path: str, found: dict) -> None:
@@ -69,12 +70,16 @@ def summary(found: dict) -> str:
         return missing("Nothing is evaluated yet", f"make evaluate{option(found)}")
     cards = []
     for name, figure in found["evaluations"][0]["figures"].items():
+        if name not in recipe.TASKS and name not in recipe.NETS:
+            continue  # a net that the recipe had when this was evaluated
         low, high = (100 * value for value in figure["interval"])
-        title = {"gender": "Gender, GNet", "smile": "Smile, SNet1 + SNet2"}.get(name, "Smile, " + name.replace("sn", "SN"))
+        title = f"{(name if name in recipe.TASKS else recipe.NETS[name].task).capitalize()}, " + " + ".join(
+            recipe.NETS[net].title for net in recipe.ENSEMBLES.get(name, (name,)))
+        paper = "" if figure["paper"] is None else f'<div class="paper">paper {figure["paper"]:.2f} %</div>'
         cards.append(f'<div class="card"><div class="title">{escape(title)}</div>'
                      f'<div class="figure">{percent(figure["accuracy"])}</div>'
                      f'<div>{low:.1f} .. {high:.1f}, {figure["faces"]:,} faces</div>'
-                     f'<div class="paper">paper {figure["paper"]:.2f} %</div></div>')
+                     f'{paper}</div>')
     note = "" if found["profile"] is recipe.PAPER else (
         f"<p>The paper's nets see 224 pixels, start from VGG-Face and train on its data; these are for "
         f"{escape(found['profile'].why)}.</p>")
@@ -97,20 +102,24 @@ def recipe_section(found: dict) -> str:
 def _value(value) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name}: {_value(part)}" for name, part in value.items())
+    if value is None:
+        return "the data set's own"
     return f"{value:g}" if isinstance(value, float) else f"{value:,}" if type(value) is int else str(value)
 
 
 def data_section(found: dict) -> str:
     """Counts of the LMDBs, what was skipped, and corrected labels."""
     if not found["data"]:
-        return missing("No LMDB", f"make lmdb{option(found)} CELEBA=path FOTW=path")
+        folders = " ".join(f"{recipe.DATASETS[name].variable}=path" for name in recipe.DATASETS
+                           if name in {step.dataset for step in recipe.STEPS.values()})
+        return missing("No LMDB", f"make lmdb{option(found)} {folders}")
     rows, notes = [], []
     for entry in found["data"]:
         counts = ", ".join(f"{name.split('_', 1)[1]} {count:,}" for name, count in entry["images"].items()
                            if not name.endswith("_labels"))
         skipped = ", ".join(f"{count} {reason}" for reason, count in entry.get("skipped_reasons", {}).items()) or "none"
         corrected = ", ".join(f"{name}: {count}" for name, count in entry.get("corrected_labels", {}).items()) or "none"
-        rows.append((entry["scheme"], {"celeba": "CelebA", "fotw": "FotW"}[entry["dataset"]], counts, skipped, corrected))
+        rows.append((entry["scheme"], recipe.DATASETS[entry["dataset"]].title, counts, skipped, corrected))
         notes += entry.get("notes", [])
     return table(("scheme", "data set", "faces", "skipped", "corrected labels"), rows) + "".join(
         f"<p>{escape(note)}</p>" for note in dict.fromkeys(notes))
@@ -150,9 +159,10 @@ def evaluation_section(found: dict) -> str:
         rows = []
         for name, figure in evaluation["figures"].items():
             low, high = (f"{100 * value:.2f}" for value in figure["interval"])
-            rows.append((name, f"{figure['faces']:,}", percent(figure["accuracy"]), f"{low} .. {high}",
-                         f"{figure['paper']:.2f} %", *("-" if figure.get(key) is None else f"{figure[key]:.4f}"
-                                                       for key in ("auc", "ece")), figure["missed"]))
+            paper = "-" if figure["paper"] is None else f"{figure['paper']:.2f} %"
+            auc, ece = ("-" if figure.get(key) is None else f"{figure[key]:.4f}" for key in ("auc", "ece"))
+            rows.append((name, f"{figure['faces']:,}", percent(figure["accuracy"]), f"{low} .. {high}", paper, auc, ece,
+                         figure["missed"]))
         parts.append(f"<h3>{escape(evaluation['protocol'][0].upper() + evaluation['protocol'][1:])}</h3>" + table(
             ("answers", "faces", "accuracy", "95 % interval", "paper", "AUC", "ECE", "missed"), rows, range(1, 8)))
         for task in recipe.TASKS.values():
@@ -171,8 +181,8 @@ def table_section(found: dict, number: int) -> str:
     content = found["tables"][number]
     if content is None:
         return missing(f"Table {number} is not made yet", f"make table{number}{option(found)}")
-    rows = [(row["task"], row["name"], f"{row['paper']:.2f} %", f"{row['accuracy']:.2f} %", f"{row['difference']:+.2f}",
-             f"{row['interval'][0]:.2f} .. {row['interval'][1]:.2f}") for row in content["rows"]]
+    rows = [(row["task"], row["name"], *beside_paper(row), f"{row['interval'][0]:.2f} .. {row['interval'][1]:.2f}")
+            for row in content["rows"]]
     tests = [(item["task"], f"{item['better']} > {item['worse']}", f"+{item['paper']:.2f}", f"{item['difference']:+.2f}",
               f"{item['interval'][0]:+.2f} .. {item['interval'][1]:+.2f}",
               " ".join(f"{test['p']:.2g}" for test in item["tests"]), item["verdict"]) for item in content["orderings"]]
@@ -191,7 +201,8 @@ def table_section(found: dict, number: int) -> str:
 def crops_section(found: dict) -> str:
     """Validation faces drawn at random, a column a scheme."""
     if not found["faces"]:
-        return missing("No LMDB of FotW", f"make lmdb{option(found)} FOTW=path CROP=all")
+        data_set = recipe.target()
+        return missing(f"No LMDB of {data_set.title}", f"make lmdb{option(found)} {data_set.variable}=path CROP=all")
     schemes = [scheme for scheme in recipe.CROPS if any(scheme in crops for crops in found["faces"].values())]
     head = "".join(f"<th>{escape(scheme)}<br><small>{escape(recipe.CROPS[scheme].describes.split(':')[0])}</small></th>"
                    for scheme in schemes)
@@ -210,7 +221,7 @@ def mistakes_section(found: dict) -> str:
         classes, cards = recipe.TASKS[task].classes, []
         for row in rows:
             crops: Dict[str, object] = found["mistaken"][task].get(row["image"], {})
-            image = next((picture(crops[scheme], row["image"]) for scheme in WIDEST_FIRST if scheme in crops), "")
+            image = next((picture(crops[scheme], row["image"]) for scheme in widest_first() if scheme in crops), "")
             cards.append(f'<figure>{image}<figcaption><b>{escape(classes[row["answer"]])}</b> {100 * row["probability"]:.1f} %'
                          f'<br>label: {escape(classes[row["label"]])}<br><small>{escape(row["image"])}</small>'
                          '</figcaption></figure>')

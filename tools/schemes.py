@@ -11,7 +11,7 @@ A step that rows of the tables share comes once: step 2 depends on the crop and 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Dict, Iterable, List, Sequence, Tuple
+from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
 
 import recipe
 from tools import chain
@@ -24,7 +24,7 @@ class TableRow:
     table: int
     name: str  # the table's first column
     task: str
-    paper: float  # percent
+    paper: Optional[float]  # percent; None for a row of ours
     chains: Tuple[Tuple[chain.Row, ...], ...]  # of each net, step 1 first and step 4 last
 
     @property
@@ -43,14 +43,13 @@ def table_rows(profile: recipe.Profile, tables: Sequence[int], seed: int, share:
     options: Dict[str, Any] = {"seed": seed, "share": share, "precision": precision, "root": root}
     found = []
     if 2 in tables:
+        net = recipe.NETS[recipe.TABLE2_NET]
         for name, before, accuracy in recipe.TABLE2:
-            scheme = training_scheme(profile, "gnet", before, **options)
-            found.append(TableRow(2, name, recipe.NETS["gnet"].task, accuracy, (scheme,)))
+            found.append(TableRow(2, name, net.task, accuracy, (training_scheme(profile, net.key, before, **options),)))
     if 3 in tables:
         for name, gender_nets, gender, smile_nets, smile in recipe.TABLE3:
             for task, nets, paper in (("gender", gender_nets, gender), ("smile", smile_nets, smile)):
                 if nets:
-                    assert paper is not None  # where the paper has nets it has a number
                     schemes = tuple(training_scheme(profile, net, (1, 2, 3), **options) for net in nets)
                     found.append(TableRow(3, name, task, paper, schemes))
     return found

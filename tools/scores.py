@@ -5,17 +5,16 @@ from __future__ import annotations
 from typing import Any, Dict, List, Optional, Tuple
 
 CALIBRATION_BINS = 15  # as Guo et al.
-NORMAL_95 = 1.959963984540054  # two-sided 95 % point of the normal distribution
 
 
-def wilson_interval(right: int, total: int, z: float = NORMAL_95) -> Tuple[float, float]:
+def wilson_interval(right: int, total: int) -> Tuple[float, float]:
     """95 % interval of a share, as fractions (Wilson, 1927); unlike the plain one it never leaves 0..1."""
+    from scipy.stats import binomtest
+
     if total <= 0:
         raise ValueError("no observations: an interval needs at least one")
-    share = right / total
-    center = (share + z * z / (2 * total)) / (1 + z * z / total)
-    half = z / (1 + z * z / total) * (share * (1 - share) / total + z * z / (4 * total * total)) ** 0.5
-    return max(0.0, center - half), min(1.0, center + half)
+    low, high = binomtest(right, total).proportion_ci(0.95, "wilson")
+    return float(low), float(high)
 
 
 def score(truth: Dict[str, Optional[int]], probability: Dict[str, Optional[float]]) -> Dict[str, Any]:
@@ -53,13 +52,13 @@ def roc_auc(labels: List[int], ones: List[float]) -> Optional[float]:
     labels: 0 or 1; ones: probability of class 1. None where only one of the classes occurs.
     """
     import numpy as np
-    from scipy.stats import rankdata
+    from scipy.stats import mannwhitneyu
 
-    positive = np.asarray(labels, bool)
-    count, others = int(positive.sum()), int((~positive).sum())
-    if not count or not others:
+    positive, values = np.asarray(labels, bool), np.asarray(ones, np.float64)
+    first, second = values[positive], values[~positive]
+    if not len(first) or not len(second):
         return None
-    return float((rankdata(ones)[positive].sum() - count * (count + 1) / 2) / (count * others))
+    return float(mannwhitneyu(first, second, method="asymptotic").statistic / (len(first) * len(second)))
 
 
 def calibration(labels: List[int], ones: List[float], bins: int = CALIBRATION_BINS) -> Dict[str, Any]:

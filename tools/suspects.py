@@ -4,7 +4,7 @@
     make lmdb CORRECTIONS=corrections.csv PROFILE=demo FOTW=/data/FotW
 
 Open the page, decide with one key a face, press "save": it exports corrections.csv, which make lmdb applies and counts.
-Needs LMDBs (make lmdb; more schemes see more) and the extra "labels" (cleanlab, scikit-learn). Nets of step 3 add what they
+Needs LMDBs (make lmdb; more schemes see more) and the extra "labels" (scikit-learn). Nets of step 3 add what they
 have learned on CelebA, if they are trained; nets of step 4 have learned the labels in question, and are not asked.
 """
 
@@ -72,11 +72,12 @@ def features(profile: recipe.Profile, task: str, load_engine,
 
     labels: Dict[str, int] = {}
     blocks: List[Tuple] = []
+    data_set = recipe.target()
     for crop in recipe.CROPS:
-        folder = recipe.absolute(f"{recipe.lmdb_folder(profile.name, crop)}/fotw_{task}_train")
+        folder = recipe.absolute(f"{recipe.lmdb_folder(profile.name, crop)}/{data_set.databases('train')[task]}")
         if not os.path.isdir(folder):
             continue
-        faces = sorted(read_lmdb(folder), key=lambda face: face[0])
+        faces = sorted(read_lmdb(folder, task=task), key=lambda face: face[0])
         found = {name: label for name, label, _ in faces}
         if len(found) != len(faces):
             raise SuspectsError(f"{folder} holds two faces of one name; build it again: make lmdb FORCE=1")
@@ -92,7 +93,8 @@ def features(profile: recipe.Profile, task: str, load_engine,
                     learned = activations(load_engine(), profile, net.key, weights, crops)
                     blocks.append((learned, learned))
     if not blocks:
-        raise SuspectsError(f"no LMDB of FotW's training faces: make lmdb PROFILE={profile.name} FOTW=path")
+        raise SuspectsError(f"no LMDB of {data_set.title}'s training faces: make lmdb PROFILE={profile.name} "
+                            f"{data_set.variable}=path")
     return labels, blocks
 
 
@@ -153,7 +155,6 @@ def out_of_fold(labels, blocks: Sequence[Tuple], seed: int):
 
 def rank(labels: Dict[str, Dict[str, int]], blocks: Mapping[str, Sequence[Tuple]], seed: int) -> List[Suspect]:
     """All labels of all tasks, the most suspect first. labels: task -> image -> 0 or 1; blocks: task -> see features."""
-    from cleanlab.rank import get_label_quality_scores
     import numpy as np
 
     found = []
@@ -161,7 +162,7 @@ def rank(labels: Dict[str, Dict[str, int]], blocks: Mapping[str, Sequence[Tuple]
         images, values = list(truth), np.array(list(truth.values()))
         if min(np.bincount(values, minlength=2)) < FOLDS:
             raise SuspectsError(f"{task}: fewer than {FOLDS} faces of one class; there is nothing to compare with")
-        scores = get_label_quality_scores(values, out_of_fold(values, blocks[task], seed), method="self_confidence")
+        scores = out_of_fold(values, blocks[task], seed)[np.arange(len(values)), values]  # confident learning's self-confidence
         found += [Suspect(image, task, int(label), float(score)) for image, label, score in zip(images, values, scores)]
     return sorted(found, key=lambda suspect: suspect.probability)
 
@@ -214,6 +215,8 @@ def suspect(options: argparse.Namespace) -> int:
 
     _need_libraries()
     engine = functools.cache(lambda: classifier.load_engine(options.engine, options.gpu))
+    if options.engine == "caffe":
+        engine()  # refuse now what would be found out after the first features
     profile = recipe.PROFILES[options.profile]
     labels, blocks = {}, {}
     for task in recipe.TASKS:
@@ -244,9 +247,8 @@ def _need_libraries() -> None:
     """Raise SuspectsError where the extra "labels" is not installed."""
     import importlib.util
 
-    missing = [name for name in ("sklearn", "cleanlab") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise SuspectsError(f"{' and '.join(missing)} are not installed; type: .venv/bin/python -m pip install "
+    if importlib.util.find_spec("sklearn") is None:
+        raise SuspectsError("scikit-learn is not installed; type: .venv/bin/python -m pip install "
                             "--constraint requirements.lock --no-build-isolation --editable '.[labels]'")
 
 

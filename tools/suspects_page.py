@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 import base64
+import functools
+import html
 import json
 import os
-from typing import Optional, Sequence
+from typing import Dict, List, Optional, Sequence
 
 import recipe
 from tools.outputs import write_text
 
-WIDEST_FIRST = ("scheme4", "scheme2", "scheme3", "scheme1", "scheme5")  # the schemes by how much of a photo they show
 PHOTO_PIXELS = 300  # longer side of a photo on the page
-COLUMN = {task.name: task.fotw_column for task in recipe.TASKS.values()}
+
+
+def widest_first() -> List[str]:
+    """The crop schemes by how much of a photo they show, of equally wide ones those that keep the photo's axes first."""
+    return sorted(recipe.CROPS, key=lambda name: (-recipe.CROPS[name].side, recipe.CROPS[name].aligned))
+
 
 
 def write(path: str, profile: recipe.Profile, suspects: Sequence, total: int) -> None:
     """Write the page for `suspects` (suspects.Suspect), of `total` labels."""
+    data_set = recipe.target()
     photos = _photos(profile, [suspect.image for suspect in suspects])
     entries = [
-        {"image": suspect.image.rsplit("/", 1)[-1], "column": COLUMN[suspect.task], "label": suspect.label,
+        {"image": suspect.image.rsplit("/", 1)[-1], "column": data_set.columns[suspect.task], "label": suspect.label,
          "names": [*recipe.TASKS[suspect.task].classes, "undetermined"], "probability": round(suspect.probability, 4),
          "photo": photos[suspect.image]}
         for suspect in suspects
     ]
     data = json.dumps(entries).replace("<", "\\u003c")  # a file name must not end the script
-    text = PAGE.replace("@TOTAL@", f"{total:,}").replace("@PROFILE@", profile.name).replace("@DATA@", data)
+    text = PAGE
+    for mark, value in (("TOTAL", f"{total:,}"), ("PROFILE", profile.name), ("TITLE", html.escape(data_set.title)),
+                        ("VARIABLE", data_set.variable), ("DATA", data)):
+        text = text.replace(f"@{mark}@", value)
     write_text(path, text)
 
 
@@ -33,29 +43,31 @@ def _photos(profile: recipe.Profile, images: Sequence[str]) -> dict:
     """Image -> data: address of the photo where the data set is still in its place, else of its largest crop."""
     from lmdb_builders import manifest
 
-    wanted, found = set(images), {}
-    for crop in WIDEST_FIRST:
+    wanted, found, data_set = set(images), {}, recipe.target()
+    for crop in widest_first():
         folder = recipe.absolute(recipe.lmdb_folder(profile.name, crop))
-        source = _place(manifest.read(folder).get("fotw", {}).get("folder"))
-        for image in wanted - set(found):
-            picture = _photo(os.path.join(source, image)) if source else None
+        places = _places(manifest.read(folder).get(data_set.name, {}).get("folder")) if wanted - set(found) else {}
+        for image in (wanted - set(found)) & set(places):
+            picture = _photo(places[image])
             if picture is not None:
                 found[image] = picture
-        missing = wanted - set(found)
-        for task in recipe.TASKS if missing else ():
-            found.update(_crops(os.path.join(folder, f"fotw_{task}_train"), missing))
+        for name in dict.fromkeys(data_set.databases("train").values()):
+            if missing := wanted - set(found):
+                found.update(_crops(os.path.join(folder, name), missing))
     return found
 
 
-def _place(folder: Optional[str]) -> Optional[str]:
-    """Folder of the training photos, None where the data set is not there any more."""
+@functools.lru_cache(maxsize=1)
+def _places(folder: Optional[str]) -> Dict[str, str]:
+    """Image -> path of its photo, by the tables of the data set in `folder`; empty where it is not there any more."""
+    from lmdb_builders import readers
     from lmdb_builders.errors import BuildError
-    from lmdb_builders.fotw import find_split
 
     try:
-        return find_split(folder, "train")[1] if folder and os.path.isdir(folder) else None
+        records = readers.read(recipe.target().name, folder, ("train",)).records if folder and os.path.isdir(folder) else ()
     except BuildError:
-        return None
+        return {}
+    return {record.image.rsplit("/", 1)[-1]: os.path.join(str(folder), record.image) for record in records}
 
 
 def _photo(path: str) -> Optional[str]:
@@ -120,12 +132,12 @@ small { opacity: .7; overflow-wrap: anywhere; }
 </style>
 </head>
 <body>
-<h1>Suspect labels of FotW's training faces (profile @PROFILE@)</h1>
+<h1>Suspect labels of @TITLE@'s training faces (profile @PROFILE@)</h1>
 <p>Of @TOTAL@ labels, those that models which did not see them disagree with most, the most suspect first. A model's doubt
 is no proof: look at the face. <kbd>c</kbd> correct the label, <kbd>u</kbd> undetermined (not used for this task),
 <kbd>k</kbd> keep it, <kbd>x</kbd> undo, <kbd>&larr;</kbd> <kbd>&rarr;</kbd> move. Decisions stay in this browser.</p>
 <div id="bar"><span id="count"></span><button id="save">Save corrections.csv</button>
-<span>then: make lmdb CORRECTIONS=corrections.csv FOTW=&hellip;</span></div>
+<span>then: make lmdb CORRECTIONS=corrections.csv @VARIABLE@=&hellip;</span></div>
 <ol id="faces"></ol>
 <script id="data" type="application/json">@DATA@</script>
 <script>

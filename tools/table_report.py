@@ -52,12 +52,14 @@ def as_array(right: Dict[str, List[bool]], names: Sequence[str]):
 
 
 def describe(cell, right: Dict[str, List[bool]]) -> dict:
-    """Numbers of a table's row: accuracy (mean over seeds), interval, difference; all in percent."""
+    """Numbers of a table's row: accuracy (mean over seeds), interval, difference; all in percent. "paper" and "difference"
+    are None for a row of ours."""
     values = as_array(right, sorted(right))
     low, high = significance.bootstrap_interval(values)
     accuracy = PERCENT * float(values.mean())
     return {"name": cell.name, "task": cell.task, "paper": cell.paper, "accuracy": accuracy,
-            "interval": [PERCENT * low, PERCENT * high], "difference": accuracy - cell.paper, "faces": values.shape[1],
+            "interval": [PERCENT * low, PERCENT * high],
+            "difference": None if cell.paper is None else accuracy - cell.paper, "faces": values.shape[1],
             "accuracies": [PERCENT * float(seed.mean()) for seed in values]}
 
 
@@ -83,8 +85,7 @@ def as_text(table: int, rows: Sequence[dict], orderings: Sequence[dict], facts: 
     lines = [("task", "row", "paper", "ours", "difference", "95 % interval", "each seed")]
     for row in rows:
         low, high = row["interval"]
-        lines.append((row["task"], row["name"], f"{row['paper']:.2f} %", f"{row['accuracy']:.2f} %",
-                      f"{row['difference']:+.2f}", f"{low:.2f} .. {high:.2f}",
+        lines.append((row["task"], row["name"], *beside_paper(row), f"{low:.2f} .. {high:.2f}",
                       " ".join(f"{value:.2f}" for value in row["accuracies"])))
     tests = [("task", "the paper says", "paper", "ours", "95 % interval", "seeds", "McNemar's p of each seed", "holds?")]
     for item in orderings:
@@ -94,6 +95,12 @@ def as_text(table: int, rows: Sequence[dict], orderings: Sequence[dict], facts: 
                       " ".join(f"{test['p']:.2g}" for test in item["tests"]), item["verdict"]))
     return "\n".join([TITLES[table], head(rows, facts), "", align(lines), "",
                       "The paper's orderings in ours, on the same faces (points of accuracy)", align(tests)])
+
+
+def beside_paper(row: dict) -> Tuple[str, str, str]:
+    """A row's paper, ours and difference as text, "-" where the paper has no number."""
+    ours = f"{row['accuracy']:.2f} %"
+    return ("-", ours, "-") if row["paper"] is None else (f"{row['paper']:.2f} %", ours, f"{row['difference']:+.2f}")
 
 
 def head(rows: Sequence[dict], facts: dict) -> str:
@@ -112,8 +119,9 @@ def head(rows: Sequence[dict], facts: dict) -> str:
 # ---------------------------------------------------------------------------------------------- files
 def _flat(row: dict) -> dict:
     seeds = {f"accuracy_{number}": f"{value:.4f}" for number, value in enumerate(row["accuracies"], 1)}
-    return {"task": row["task"], "row": row["name"], "faces": row["faces"], "paper": f"{row['paper']:.2f}",
-            "accuracy": f"{row['accuracy']:.4f}", "difference": f"{row['difference']:.4f}",
+    own = row["paper"] is None  # a row that the paper does not have
+    return {"task": row["task"], "row": row["name"], "faces": row["faces"], "paper": "" if own else f"{row['paper']:.2f}",
+            "accuracy": f"{row['accuracy']:.4f}", "difference": "" if own else f"{row['difference']:.4f}",
             "low": f"{row['interval'][0]:.4f}", "high": f"{row['interval'][1]:.4f}", **seeds}
 
 
@@ -151,7 +159,8 @@ def draw(table: int, rows: Sequence[dict], path: str, facts: dict):
             axes.plot(row["accuracies"], [y] * len(row["accuracies"]), "|", color=gray, markersize=9,
                       label="ours, each seed" if y == 0 and len(row["accuracies"]) > 1 else None)
             axes.plot(row["accuracy"], y, "o", color=ours, markersize=7)
-            axes.plot(row["paper"], y, "D", color=papers, markersize=6, label="paper" if y == 0 else None)
+            if row["paper"] is not None:
+                axes.plot(row["paper"], y, "D", color=papers, markersize=6, label="paper" if y == 0 else None)
         axes.set_yticks(range(len(own)), [row["name"] for row in own])
         axes.invert_yaxis()
         axes.margins(y=0.2)

@@ -6,7 +6,8 @@
 
 Each row stands with the paper's number, the difference and a 95 % interval, and each of the paper's orderings with a
 paired test on the same faces. Written to runs/<profile>/table2.txt, .csv, .png, table2_orderings.csv, table2.json.
-Trainings are tools/train.py's, done ones are not done again; Ctrl-C takes snapshots, the same command goes on.
+Trainings are tools/train.py's, done ones are not done again; Ctrl-C takes snapshots, the same command goes on. What the
+trainings need is checked before the first one starts.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import argparse
 import functools
 import os
 import sys
+from dataclasses import replace
 from typing import Dict, Sequence
 
 import recipe
@@ -45,7 +47,8 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def main(argv=None) -> int:
-    """Return 0 when the tables are written, 1 when a training failed or scores do not match, 2 on wrong use, 130 stopped."""
+    """Return 0 when the tables are written, 1 when a training failed, scores do not match or an LMDB is damaged, 2 on wrong use
+    or a missing input, 130 stopped."""
     parser = get_parser()
     options = parser.parse_args(argv)
     if options.engine == "caffe" and options.precision != "float32":
@@ -59,10 +62,13 @@ def main(argv=None) -> int:
 
 def make(options: argparse.Namespace) -> int:
     """Train, score and write what the command line asks for; the exit status."""
-    from tools import schemes, table_report, workers
+    from tools import engine, schemes, table_report, workers
     from tools.faces import EvaluationError
     from tools.pipeline import PipelineError
+    from torchcaffe.errors import CaffeError
 
+    if options.engine == "caffe":
+        engine.resolve("caffe")  # scores come from this Python: refuse now, not after days of training
     profile = recipe.PROFILES[options.profile]
     seeds = list(dict.fromkeys(options.seeds or [profile.random_seed]))
     try:
@@ -82,7 +88,7 @@ def make(options: argparse.Namespace) -> int:
     except workers.Interrupted:
         print("tables: stopped; the same command goes on from here", file=sys.stderr)
         return command.INTERRUPTED
-    except (EvaluationError, workers.TrainingError) as error:
+    except (EvaluationError, workers.TrainingError, CaffeError) as error:
         print(f"tables: {error}", file=sys.stderr)
         return 1
     return 0
@@ -93,10 +99,40 @@ def _train(cells: Dict[int, list], options, workers):
     from tools import schemes
 
     rows = {row.weights_out: row for found in cells.values() for row in schemes.trainings(found)}
+    check_inputs(list(rows.values()))
     flags = ["--engine", options.engine] if options.engine != "auto" else []
     flags += ["--gpu", str(options.gpu)] if options.gpu is not None else []
     print(f"{len(rows)} trainings, those that are done included; {options.jobs} at a time", flush=True)
     workers.train(list(rows.values()), options.jobs, flags, lambda line: print(line, flush=True))
+
+
+def check_inputs(rows: Sequence):
+    """Raise PipelineError that names everything that is missing for the trainings `rows`, and the commands that make it."""
+    from tools import chain
+    from tools.pipeline import PipelineError
+
+    made, problems = {row.weights_out for row in rows}, {}
+    lacking: Dict[str, Dict[str, str]] = {}  # crop -> name of an LMDB -> its data set
+    for row in rows:
+        absent = [path for path in row.databases.values() if not os.path.exists(row.path(os.path.join(path, "data.mdb")))]
+        for path in absent:
+            crop = lacking.setdefault(recipe.NETS[row.net].crop, {})
+            crop[os.path.basename(path)] = recipe.STEPS[row.step].dataset
+        try:
+            if not absent:
+                chain.check_inputs(replace(row, start="") if row.weights_in in made else row)
+        except chain.ChainError as error:
+            problems[str(error)] = None
+    lines = [f"LMDBs of {crop}: {', '.join(names)}" for crop, names in lacking.items()]
+    if lacking:
+        crops = [crop for crop in recipe.CROPS if crop in lacking]
+        folders = [f"{data_set.variable}=path" for name, data_set in recipe.DATASETS.items()
+                   if any(name in names.values() for names in lacking.values())]
+        crop = crops[0] if len(crops) == 1 else f"\"{' '.join(crops)}\""
+        lines.append(f"make lmdb CROP={crop} PROFILE={rows[0].profile.name} {' '.join(folders)}")
+    lines += problems
+    if lines:
+        raise PipelineError("inputs are missing, so no training was started:\n  " + "\n  ".join(lines))
 
 
 def _trained(rows: Sequence) -> bool:
@@ -138,6 +174,9 @@ def score_row(row, caffe, module: str) -> dict:
     weights, folder = row.path(row.weights_out), row.path(row.databases["val"])
     if not os.path.exists(weights):
         raise pipeline.PipelineError(f"{row.weights_out} is missing: leave out --report")
+    if not os.path.exists(os.path.join(folder, "data.mdb")):
+        raise pipeline.PipelineError(f"{row.databases['val']} is missing: make lmdb CROP={recipe.NETS[row.net].crop} "
+                                     f"PROFILE={row.profile.name} {recipe.target().variable}=path")
     inputs = {"weights": fingerprints.sha256_of(weights), "faces": fingerprints.database_fingerprint(folder),
               "engine": module}
     path = row.path(os.path.join(row.folder, "faces.json"))

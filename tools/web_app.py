@@ -6,9 +6,11 @@ Nothing is written to disk: bodies are read into memory up to a limit, and forgo
 from __future__ import annotations
 
 import base64
+import json
 import os
 import time
 from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from anyio import CapacityLimiter, Lock, fail_after, get_cancelled_exc_class, to_thread
@@ -21,6 +23,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+import recipe
 from lmdb_builders.errors import ImageError
 
 if TYPE_CHECKING:
@@ -191,6 +194,17 @@ def shown(prediction: "Prediction") -> Dict[str, Any]:
     return {**prediction.as_dict(), "ones": prediction.ones, "crops": pictures, "heat": heat}
 
 
+def shown_nets() -> List[Dict[str, str]]:
+    """What the page says of each net of the ensembles: its name, what its probability is of, and what it sees."""
+    found = []
+    for task, nets in recipe.ENSEMBLES.items():
+        for net in nets:
+            view = recipe.CROPS[recipe.NETS[net].crop].describes.split(":")[0]
+            found.append({"net": net, "title": recipe.NETS[net].title, "task": task, "answer": recipe.TASKS[task].classes[1],
+                          "view": view})
+    return found
+
+
 def enlarged(tile: "np.ndarray") -> "np.ndarray":
     """A crop or a heat map of at least CROP_SIDE pixels a side."""
     import cv2
@@ -257,6 +271,7 @@ def application(pipeline: "Pipeline", limits: Optional[Limits] = None, hosts: Se
     limits = limits or Limits()
     with open(os.path.join(PAGE, "index.html"), encoding="utf-8") as file:
         page = file.read().replace("UPLOAD_BYTES", str(limits.upload_bytes)).replace("PROFILE", pipeline.profile)
+    page = page.replace("NETS_AS_JSON", escape(json.dumps(shown_nets()), quote=True))
 
     async def index(request: Request) -> Response:
         return HTMLResponse(page)

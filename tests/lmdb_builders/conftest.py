@@ -16,6 +16,13 @@ def photo(number: int) -> np.ndarray:
     return np.stack([x * 4, y * 4, np.full_like(x, 10 + number % 200)], axis=-1).astype(np.uint8)
 
 
+@pytest.fixture(autouse=True)
+def no_folders_from_the_environment(monkeypatch):
+    """Data sets of whoever runs the tests are not built."""
+    for data_set in recipe.DATASETS.values():
+        monkeypatch.delenv(data_set.variable, raising=False)
+
+
 @pytest.fixture
 def celeba(tmp_path):
     """CelebA in the wild: 12 photos; partition 0 for the first eight, then two of 1, two of 2."""

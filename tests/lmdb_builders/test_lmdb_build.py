@@ -372,7 +372,7 @@ def test_the_profile_is_the_environments(celeba, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("flags, message", [
-    ([], "give --celeba FOLDER, --fotw FOLDER or both"),
+    ([], "give the folder of at least one data set: --celeba FOLDER, --fotw FOLDER"),
     (["--celeba", "x", "--max-lost", "3"], "--max-lost is a share"),
     (["--celeba", "x", "--crop", "scheme9"], "invalid choice: 'scheme9'"),
     (["--celeba", "x", "--seed", "4294967296"], "not a seed, 0 to 4294967295"),

@@ -11,8 +11,8 @@ import pytest
 
 import recipe
 from evaluation_project import GENDER, SIZE, SMILE, results, run, write_lmdb, write_photos
-from lmdb_builders.lmdb_writer import LmdbWriter, image_datum, record_key
-from tools import evaluate
+from lmdb_builders.lmdb_writer import LmdbWriter, image_datum, labels_datum, record_key
+from tools import evaluate, faces
 
 
 @pytest.mark.parametrize("batch", ["1", "3", "4", "50"])
@@ -180,3 +180,38 @@ def test_photos_of_a_table_that_names_one_twice(scored_project, capsys):
     assert run("--photos", folder) == 0
     assert "a.jpg:" not in capsys.readouterr().out
     assert results("_photos")["gender"] == {"accuracy": 0.5, "faces": 4}
+
+
+@pytest.mark.parametrize("words, message", [
+    (["--attributes", "--photos", "FotW"], "--photos is of another evaluation"),
+    (["--attributes", "scheme3", "--photos", "FotW", "--score", "x.csv"], "one at a time"),
+    (["--attributes", "--submission", "x.csv"], "--submission is of another evaluation"),
+    (["--score", "x.csv"], "--score needs --photos FOTW"),
+    (["--photos", "FotW", "--score", "x.csv", "--submission", "y.csv"], "one at a time"),
+    (["--photos", "FotW", "--score", "x.csv", "--variant", "seed7"], "--score runs no net: leave out --variant"),
+    (["--photos", "FotW", "--batch", "8"], "--batch is of LMDBs' faces"),
+])
+def test_an_option_that_would_be_ignored_is_refused(words, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run(*words)
+    assert stop.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_labels_that_lie_in_an_lmdb_of_their_own(scored_project):
+    """As of a data set like CelebA in step 4: the faces' Datums hold label 0, the forty labels lie beside them."""
+    folder = recipe.absolute("data/demo/scheme3/celeba_val")
+    images, labels = LmdbWriter(folder), LmdbWriter(folder + "_labels")
+    for index, (name, gender) in enumerate(GENDER.items()):
+        row = bytearray(len(recipe.LABELS))
+        row[recipe.LABELS.index("Female")], row[recipe.LABELS.index("Smiling")] = gender, SMILE[name]
+        images.put(record_key(index, name), image_datum(bytes(3 * SIZE * SIZE), SIZE, "raw", 0))
+        if name != "d.jpg":
+            labels.put(record_key(index, name), labels_datum(bytes(row)))
+    images.close()
+    labels.close()
+    known = [name for name in GENDER if name != "d.jpg"]
+    for task, expected in (("gender", GENDER), ("smile", SMILE)):
+        found = {name: label for name, label, _ in faces.read_lmdb(folder, known, task=task)}
+        assert found == {name: expected[name] for name in known}
+    with pytest.raises(faces.EvaluationError, match="celeba_val_labels has no labels of d.jpg"):
+        list(faces.read_lmdb(folder, task="gender"))

@@ -1,6 +1,7 @@
 """The generated nets and solvers: current, and right in every number of the paper."""
 
 import ast
+import dataclasses
 import re
 
 import numpy as np
@@ -62,10 +63,14 @@ def test_every_file_starts_with_its_generator_and_explains_each_solver_value():
             assert any(line.startswith("gamma: 0.1  # ") and "poly never reads gamma" in line for line in values)
 
 
-def test_every_source_is_of_a_field_that_exists():
-    for name in net_comments.SOURCES:
-        field, _, key = name.partition(" ")
-        net_comments.value(recipe.PAPER, field, (int(key) if key.isdigit() else key) if key else None)
+def test_every_number_of_a_profile_has_its_source():
+    """One text, or one for each key of the table that the number is."""
+    for field in dataclasses.fields(recipe.Profile):
+        if field.name not in ("name", "why", "validation_faces"):
+            source, value = field.metadata["source"], getattr(recipe.PAPER, field.name)
+            assert isinstance(source, str) or source.keys() == value.keys(), field.name
+            for key in value if isinstance(source, dict) else (None,):
+                assert net_comments.reason(recipe.PAPER, field.name, key).strip(), field.name
 
 
 # ---------------------------------------------------------------------------------------------- nets
@@ -177,7 +182,7 @@ def test_solver(profile, net, step):
     solver = read_solver(recipe.solver_prototxt(profile, net, step))
     assert solver.net == recipe.net_prototxt(profile, net, step)
     assert solver.snapshot_prefix == recipe.run_folder(profile, net, step) + "/snapshot"
-    faces = settings.validation_faces[dataset]
+    faces = settings.expected_faces(dataset)
     assert faces <= solver.test_iter[0] * settings.test_batch_size < faces + settings.test_batch_size
     assert solver.base_lr == pytest.approx(settings.base_lr[step])
     assert solver.max_iter == settings.max_iter[step]

@@ -17,7 +17,7 @@ from pipeline_fakes import fake_caffe
 from tools import engine, suspects, suspects_page
 
 pytest.importorskip("sklearn", reason="the extra labels is not installed")
-pytest.importorskip("cleanlab", reason="the extra labels is not installed")
+pytest.importorskip("sklearn", reason="the extra labels is not installed")
 FACES = os.path.join(os.path.dirname(recipe.ROOT), "shared", "faces", "FotW")
 SIZE = recipe.DEMO.stored_size
 
@@ -137,9 +137,19 @@ def test_a_name_cannot_leave_the_pages_data(tmp_path, monkeypatch):
     assert entries(path)[0]["image"] == name and "<!--" not in path.read_text()
 
 
+def test_real_caffe_that_cannot_be_imported_is_refused_first(project, capsys, monkeypatch):
+    def resolve(name="auto"):
+        raise engine.EngineError("real Caffe has a Python of its own: use ENGINE=torch here")
+
+    monkeypatch.setattr(engine, "resolve", resolve)
+    assert suspects.main(["--profile", "demo", "--engine", "caffe"]) == 2
+    found = capsys.readouterr()
+    assert "use ENGINE=torch" in found.err and "training labels" not in found.out
+
+
 def test_what_is_missing_is_named(project, capsys, monkeypatch):
     assert suspects.main(["--profile", "paper"]) == 2
     assert "make lmdb PROFILE=paper" in capsys.readouterr().err
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *rest: None)
     assert suspects.main(["--profile", "demo"]) == 2
-    assert "cleanlab are not installed" in capsys.readouterr().err
+    assert "scikit-learn is not installed" in capsys.readouterr().err

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import glob
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +20,7 @@ import recipe
 from lmdb_builders.lmdb_writer import LmdbWriter, encode_crop, image_datum, record_key
 from pipeline_fakes import fake_caffe, install, photo
 from tools import chain, engine, schemes, tables, workers
+from tools.classifier import PipelineError
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 SIZE = recipe.DEMO.stored_size
@@ -124,7 +127,22 @@ def project(tmp_path, monkeypatch):
     (tmp_path / "tools" / "train.py").write_text(TRAIN.format(root=ROOT))
     for net in recipe.NETS.values():
         write_lmdb(net)
+    write_other_inputs(tmp_path)
     return tmp_path
+
+
+def write_other_inputs(root):
+    """Nets and solvers, and one LMDB in the place of all that are trained on: the stand-in for training opens none."""
+    writer = LmdbWriter(str(root / "stand_in"))
+    writer.put(record_key(0, "0.jpg"), image_datum(encode_crop(photo(9, SIZE, SIZE), "raw"), SIZE, "raw", 0))
+    writer.close()
+    for row in chain.rows(recipe.DEMO, recipe.NETS, [1, 2, 3, 4]):
+        for path in [row.definition] + [row.solver] * (row.step > 1):
+            os.makedirs(os.path.dirname(root / path), exist_ok=True)
+            (root / path).touch()
+        for path in row.databases.values():
+            if not os.path.exists(root / path):
+                os.symlink(root / "stand_in", root / path)
 
 
 def write_lmdb(net: recipe.Net, listed: int = 20):
@@ -218,6 +236,60 @@ def test_a_signal_is_handed_on(project):
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
     assert [line[0] for line in log(project)] == ["began", "began", "snapshot", "snapshot", "stopped", "stopped"]
+
+
+# ------------------------------------------------------------------------------------------ before and after training
+def test_all_that_is_missing_is_named_before_the_first_training(project, capsys):
+    """As after README's `make lmdb`, which builds the crops of the pipeline's three nets only."""
+    for crop in ("scheme2", "scheme4"):
+        shutil.rmtree(project / "data" / "demo" / crop)
+    os.remove(project / recipe.solver_prototxt("demo", "gnet", 4))
+    assert tables.main(["--table", "3", "--profile", "demo"]) == 2
+    text = capsys.readouterr().err
+    assert 'make lmdb CROP="scheme2 scheme4" PROFILE=demo CELEBA=path FOTW=path' in text and text.count("make lmdb") == 1
+    assert "LMDBs of scheme4: celeba_train, celeba_val, celeba_train_labels, celeba_val_labels, fotw_gender_train" in text
+    assert "solvers/demo/step4_gnet.prototxt is missing: make prototxt" in text
+    assert not log(project)
+    shutil.rmtree(project / "data" / "demo" / "scheme3" / "fotw_gender_val")
+    (project / recipe.solver_prototxt("demo", "gnet", 4)).touch()
+    assert tables.main(["--table", "2", "--profile", "demo"]) == 2
+    assert "LMDBs of scheme3: fotw_gender_val\n  make lmdb CROP=scheme3 PROFILE=demo FOTW=path\n" in capsys.readouterr().err
+
+
+def test_weights_that_no_training_makes_are_asked_for_first(project, capsys, monkeypatch):
+    """The paper's step 1 needs VGG-Face's release."""
+    rows = schemes.trainings(schemes.table_rows(recipe.DEMO, [2], 2016))
+    monkeypatch.setattr(chain, "is_full_size", lambda profile: True)
+    with pytest.raises(PipelineError, match=r"VGG_FACE.caffemodel is missing: make weights") as caught:
+        tables.check_inputs(rows)
+    assert str(caught.value).count("is missing") == 1  # what the steps before write is not
+
+
+def test_real_caffe_that_cannot_score_here_is_refused_before_training(project, capsys, monkeypatch):
+    def resolve(name="auto"):
+        raise engine.EngineError("real Caffe has a Python of its own: use ENGINE=torch here")
+
+    monkeypatch.setattr(engine, "resolve", resolve)
+    assert tables.main(["--table", "2", "--profile", "demo", "--engine", "caffe"]) == 2
+    assert "use ENGINE=torch" in capsys.readouterr().err and not log(project)
+
+
+@pytest.mark.parametrize("with_manifest", [True, False])
+def test_a_missing_or_damaged_lmdb_is_no_traceback(project, capsys, with_manifest):
+    assert tables.main(["--table", "2", "--profile", "demo", "--jobs", "4"]) == 0
+    folder = project / "data" / "demo" / "scheme3" / "fotw_gender_val"
+    if not with_manifest:
+        os.remove(folder.parent / "manifest.json")
+    for path in glob.glob(str(project / "runs" / "demo" / "step4*" / "faces.json")):
+        os.remove(path)
+    (folder / "data.mdb").write_bytes(b"no LMDB" * 4000)
+    capsys.readouterr()
+    assert tables.main(["--table", "2", "--profile", "demo", "--report"]) == 1
+    text = capsys.readouterr().err
+    assert "scheme3/fotw_gender_val" in text and text.startswith("tables: ") and text.count("\n") == 1
+    shutil.rmtree(folder)
+    assert tables.main(["--table", "2", "--profile", "demo", "--report"]) == 2
+    assert "scheme3/fotw_gender_val is missing: make lmdb CROP=scheme3 PROFILE=demo FOTW=path" in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------------------------ tables

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import io
+import json
 import os
+import re
 import socket
 import sys
 import threading
@@ -85,6 +88,16 @@ def test_nets_that_cannot_run(pipeline, monkeypatch):
     with running(pipeline) as address:
         status, answer = predict(address, file_of(photo()))
     assert status == 500 and "make step4" in answer["error"]
+
+
+def test_the_page_knows_the_nets_from_the_recipe(pipeline):
+    with running(pipeline) as address:
+        text = ask(address)[2].decode()
+        script = ask(address, "GET", "/page/page.js")[2].decode()
+    nets = json.loads(html.unescape(re.search(r'data-nets="([^"]*)"', text).group(1)))
+    assert [(entry["net"], entry["title"], entry["task"], entry["answer"]) for entry in nets] == [
+        ("gnet", "GNet", "gender", "female"), ("snet1", "SNet1", "smile", "smiling"), ("snet2", "SNet2", "smile", "smiling")]
+    assert nets[2]["view"] == "around mouth and cheeks, aligned" and not re.search("gnet|snet", script, re.I)
 
 
 # ------------------------------------------------------------------------------------------ limits

@@ -1,6 +1,6 @@
 // The page: takes a photo, sends it, shows the answers. What it shows is in its memory only.
 
-const NETS = { gnet: ["GNet", "the whole face"], snet1: ["SNet1", "the face, turned upright"], snet2: ["SNet2", "mouth and cheeks"] };
+const NETS = JSON.parse(document.body.dataset.nets); // of recipe.py: {net, title, task, answer, view}
 const byId = (id) => document.getElementById(id);
 const limit = Number(document.body.dataset.uploadBytes);
 let photo = null;      // what was sent last: a Blob
@@ -108,12 +108,15 @@ function card(one, index, count) {
   const made = byId("face").content.cloneNode(true).firstElementChild;
   made.querySelector("h2").textContent = `Face ${one.number}`;
   made.querySelector("h2").hidden = count === 1;
-  fill(made.querySelector(".gender"), one.gender, `GNet: female ${percent(one.ones.gnet)}`);
-  fill(made.querySelector(".smile"), one.smile, `smiling: SNet1 ${percent(one.ones.snet1)}, SNet2 ${percent(one.ones.snet2)}`);
-  for (const [net, [title, view]] of Object.entries(NETS)) {
+  for (const task of ["gender", "smile"]) {
+    const own = NETS.filter((entry) => entry.task === task);
+    const details = own.map((entry) => `${entry.title} ${percent(one.ones[entry.net])}`).join(", ");
+    fill(made.querySelector("." + task), one[task], `${own[0].answer}: ${details}`);
+  }
+  for (const { net, title, task, view } of NETS) {
     const figure = document.createElement("figure"), image = new Image(), caption = document.createElement("figcaption");
     const heat = one.heat[net];
-    const label = (net === "gnet" ? one.gender : one.smile).label;
+    const label = one[task].label;
     image.src = heat ?? one.crops[net];
     image.alt = heat ? `Where ${title} looks for “${label}”` : `What ${title} sees`;
     const name = document.createElement("b");
