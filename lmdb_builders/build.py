@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 from typing import List, Optional
 
 import recipe
@@ -66,18 +65,10 @@ def main(argv: Optional[List[str]] = None) -> int:
         parser.error("--max-lost is a share, 0 to 1")
     from lmdb_builders.errors import BuildError
 
-    before = signal.signal(signal.SIGTERM, _stop)
-    try:
-        return command.run(
-            "build", lambda: _build(options), BuildError, status=1,
-            stopped="stopped; nothing half-written is left, and the next run uses the faces found so far",
-        )
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _stop(number, frame) -> None:
-    raise KeyboardInterrupt
+    return command.run(
+        "build", lambda: _build(options), BuildError, status=1, writes=(),
+        stopped="stopped; nothing half-written is left, and the next run uses the faces found so far",
+    )
 
 
 def _build(options: argparse.Namespace) -> int:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import json
 import os
+import tempfile
 from typing import Any, Iterable, Iterator, Sequence
 
 
@@ -24,6 +26,24 @@ def whole_file(path: str) -> Iterator[str]:
     finally:
         with contextlib.suppress(OSError):
             os.remove(part)
+
+
+def check_writable(path: str) -> None:
+    """Try now what whole_file(path) will do after long work, and leave nothing. Raises OSError, whose text names `path`."""
+    try:
+        if os.path.isdir(path):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        folder = os.path.dirname(os.path.abspath(path))
+        if os.path.isdir(folder):
+            with open(path + ".part", "ab"):
+                pass
+            os.remove(path + ".part")
+        else:
+            while not os.path.lexists(folder):
+                folder = os.path.dirname(folder)
+            os.rmdir(tempfile.mkdtemp(dir=folder))
+    except OSError as error:
+        raise OSError(error.errno, f"cannot be written: {error.strerror}", path) from error
 
 
 def write_text(path: str, text: str) -> None:

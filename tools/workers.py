@@ -12,6 +12,7 @@ from typing import Callable, List, Sequence
 
 from tools import chain, environment, schemes
 from tools.progress import duration
+from tools.solving import STOP_SIGNALS
 
 POLL_SECONDS = 0.2
 THREADS = "OMP_NUM_THREADS"  # PyTorch's and OpenBLAS's number of threads
@@ -29,7 +30,7 @@ def train(rows: Sequence[chain.Row], jobs: int = 1, options: Sequence[str] = (),
     """Do `rows`, at most `jobs` at a time, with `options` of tools/train.py added to each command.
 
     A row that is done takes its command a few seconds. With several jobs the cores are shared out between them
-    (OMP_NUM_THREADS, unless it is set) and what they print is shown when they end. SIGINT and SIGTERM are handed on: each
+    (OMP_NUM_THREADS, unless it is set) and what they print is shown when they end. SIGINT, SIGTERM and SIGUSR1 are handed on: each
     training takes a snapshot, from which the same call goes on. At SIGHUP each takes one and goes on. Where one fails,
     those that run come to their end and no other starts. Raises TrainingError and Interrupted.
     """
@@ -41,7 +42,7 @@ def train(rows: Sequence[chain.Row], jobs: int = 1, options: Sequence[str] = (),
             job.process.send_signal(number)
 
     before = {number: signal.signal(number, lambda number, frame: asked.append(number))
-              for number in (signal.SIGINT, signal.SIGTERM)}
+              for number in STOP_SIGNALS}
     before[signal.SIGHUP] = signal.signal(signal.SIGHUP, take_snapshots)
     handed_on = 0
     try:
