@@ -11,6 +11,7 @@ import shutil
 from typing import Iterator
 
 from lmdb_builders.errors import BuildError
+from lmdb_builders.pool import uninterrupted
 from torchcaffe.storage import atomic_write
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -49,7 +50,8 @@ def sole_builder(folder: str) -> Iterator[str]:
         try:
             yield staging
         finally:
-            shutil.rmtree(staging, ignore_errors=True)
+            with uninterrupted():
+                shutil.rmtree(staging, ignore_errors=True)
 
 
 def disk_full(path: str, error: Exception) -> BuildError:
