@@ -11,6 +11,7 @@ import csv
 import errno
 import json
 import os
+import re
 import tempfile
 from typing import Any, Iterable, Iterator, Sequence
 
@@ -56,6 +57,11 @@ def write_json(path: str, value: Any) -> None:
     with whole_file(path) as part, open(part, "w", encoding="utf-8") as stream:
         json.dump(value, stream, indent=1)
         stream.write("\n")
+
+
+def safe_cell(value: Any) -> Any:
+    """A cell that no spreadsheet reads as a formula: text that begins like one gets a ' in front (of one more, if it has any)."""
+    return f"'{value}" if isinstance(value, str) and re.match(r"'*[=+\-@\t\r]", value) else value
 
 
 def write_csv(path: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
