@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import threading
-from typing import Callable, Iterator, Optional, Sequence, Type
+from typing import Any, Callable, Dict, Iterator, Optional, Sequence, Type
 
 INTERRUPTED = 130  # as shells have it: 128 + SIGINT
 
@@ -85,7 +85,8 @@ def _flush_or_drop() -> None:
 @contextlib.contextmanager
 def _outliving_its_terminal() -> Iterator[None]:
     """For a while: signals and standard streams as in a command whose product is files (see run)."""
-    streams, signals = {}, {}
+    streams: Dict[str, io.TextIOWrapper] = {}
+    signals: Dict[int, Any] = {}
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is getattr(sys, f"__{name}__") and isinstance(stream, io.TextIOWrapper):
