@@ -49,16 +49,18 @@ define newline
 
 
 endef
-# $(call option,--flag,VARIABLE): the flag with the variable's words, or nothing; quoted: as one word, whatever
-# stands in it, and a ~/ that it begins with expanded (the newline marks its beginning: patsubst would join spaces).
-option = $(if $(strip $($(2))),$(1) $($(2)))
-quoted = $(if $(strip $($(2))),$(1) '$(subst ','\'',$(subst $(newline),,$(subst $(newline)~/,$(HOME)/,$(newline)$($(2)))))')
+# $(call given,VARIABLE): its text as it was typed: a $ in it is a $. $(call option,--flag,VARIABLE): the flag with the
+# variable's words, or nothing; quoted: as one word, whatever stands in it, and a ~/ that it begins with expanded (the
+# newline marks its beginning: patsubst would join spaces). Both quote for the shell.
+given = $(strip $(value $(1)))
+option = $(if $(call given,$(2)),$(1) $(patsubst %,'%',$(subst ','\'',$(value $(2)))))
+quoted = $(if $(call given,$(2)),$(1) '$(subst ','\'',$(subst $(newline),,$(subst $(newline)~/,$(HOME)/,$(newline)$(value $(2)))))')
 force := $(if $(filter-out 0 no false,$(FORCE)),--force)
 data_sets = $(call quoted,--celeba,CELEBA) $(call quoted,--fotw,FOTW)
 profile = $(call option,--profile,PROFILE)
 engine = $(call option,--engine,ENGINE) $(call option,--gpu,GPU)
 on_attributes = $(filter-out 0 no false,$(ATTRIBUTES))
-need = $(if $(strip $($(1))),,$(error $(2)))
+need = $(if $(call given,$(1)),,$(error $(2)))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-all weights lmdb step1 step2 step3 step4 status evaluate table2 table3
@@ -119,7 +121,8 @@ status: $(READY) ## show each net's steps: done, iteration, loss, accuracy, file
 
 evaluate: $(READY) ## accuracy on FotW's validation faces, into runs/PROFILE/results.json
 	@$(PY) -m tools.evaluate $(profile) $(engine) $(call option,--batch,BATCH) $(call quoted,--photos,PHOTOS) \
-		$(call quoted,--submission,SUBMISSION) $(call quoted,--score,SCORE) $(call quoted,--variant,VARIANT) $(if $(on_attributes),--attributes $(CROP))
+		$(call quoted,--submission,SUBMISSION) $(call quoted,--score,SCORE) $(call quoted,--variant,VARIANT) \
+		$(if $(on_attributes),--attributes $(call option,,CROP))
 
 table2: $(READY) ## train and compare the paper's training schemes (Table 2), for SEEDS=
 table3: $(READY) ## train and compare the paper's cropping schemes (Table 3), for SEEDS=
@@ -145,8 +148,8 @@ figure3: $(READY) ## draw the face, its landmarks and the crops of IMAGE= (the p
 	@$(PY) -m tools.crops $(call quoted,,IMAGE)
 
 crops: $(READY) ## the same for IMAGE=, or a sheet of faces drawn at random from FOTW= or CELEBA=
-	$(if $(strip $(IMAGE)$(FOTW)$(CELEBA)),,$(error make crops needs IMAGE=photo.jpg, FOTW=folder or CELEBA=folder))
-	@$(PY) -m tools.crops $(if $(strip $(IMAGE)),$(call quoted,,IMAGE),$(if $(strip $(FOTW)),$(call \
+	$(if $(call given,IMAGE)$(call given,FOTW)$(call given,CELEBA),,$(error make crops needs IMAGE=photo.jpg, FOTW=folder or CELEBA=folder))
+	@$(PY) -m tools.crops $(if $(call given,IMAGE),$(call quoted,,IMAGE),$(if $(call given,FOTW),$(call \
 		quoted,--folder,FOTW),$(call quoted,--folder,CELEBA)))
 
 export: $(READY) ## write the trained nets as ONNX and safetensors, for NET= of PROFILE=
@@ -173,14 +176,14 @@ bench: $(READY) ## measure every claim of docs/benchmarks.md against its baselin
 	@$(PY) -m benchmarks.report $(call option,--gpu,GPU)
 
 fuzz: $(READY) ## coverage-guided fuzzing of all readers; findings are kept (needs the extra "fuzz")
-	@$(PY) tests/fuzz/run.py $(TARGET) $(call option,--seconds,SECONDS)
+	@$(PY) tests/fuzz/run.py $(call option,,TARGET) $(call option,--seconds,SECONDS)
 
 lint: .venv/dev ## check style and mistakes (ruff) and types (mypy)
 	.venv/bin/ruff check
 	.venv/bin/mypy
 
 cov: .venv/dev ## run all tests and tell which lines they leave out (TESTS=tests/tools: only those)
-	$(PY) -m pytest -m "" --cov --cov-report=term $(TESTS)
+	$(PY) -m pytest -m "" --cov --cov-report=term $(call option,,TESTS)
 
 # Stands for what only developers need: the extra "dev", in the locked versions.
 .venv/dev: $(READY)

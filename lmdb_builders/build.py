@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 from dataclasses import replace
 from typing import Dict, List, Optional
 
@@ -78,14 +77,10 @@ def main(argv: Optional[List[str]] = None) -> int:
         parser.error("--max-lost is a share, 0 to 1")
     from lmdb_builders.errors import BuildError
 
-    before = signal.signal(signal.SIGTERM, _stop)
-    try:
-        return command.run(
-            "build", lambda: _build(options), BuildError, status=1,
-            stopped="stopped; nothing half-written is left, and the next run uses the faces found so far",
-        )
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    return command.run(
+        "build", lambda: _build(options), BuildError, status=1, writes=(),
+        stopped="stopped; nothing half-written is left, and the next run uses the faces found so far",
+    )
 
 
 def _folders(options: argparse.Namespace) -> Dict[str, str]:
@@ -96,10 +91,6 @@ def _folders(options: argparse.Namespace) -> Dict[str, str]:
         if folder.strip():
             found[name] = folder
     return found
-
-
-def _stop(number, frame) -> None:
-    raise KeyboardInterrupt
 
 
 def _build(options: argparse.Namespace) -> int:

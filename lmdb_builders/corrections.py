@@ -8,6 +8,7 @@ not used for that task). The data set's own files stay as they are.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import replace
 from typing import Dict, Tuple
@@ -32,7 +33,8 @@ def read(path: str) -> Dict[Tuple[str, str], Tuple[int, int, int]]:
         values = [VALUES[cell] for cell in cells[2:] if cell in VALUES]
         if len(cells) != len(COLUMNS) or len(values) != 2:
             raise BuildError(f"{path} line {number}: {','.join(cells)!r} is not image,column,label,correction with 0, 1 or 2")
-        key = (cells[0].rsplit("/", 1)[-1], cells[1])
+        image = re.sub(r"^'('*[=+\-@\t\r])", r"\1", cells[0])  # the page puts a ' before what a spreadsheet would run
+        key = (image.rsplit("/", 1)[-1], cells[1])
         if key in found:
             raise BuildError(f"{path} line {number}: {cells[1]} of {cells[0]} is corrected in line {found[key][2]} already")
         found[key] = (values[0], values[1], number)

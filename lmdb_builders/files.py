@@ -10,6 +10,7 @@ import shutil
 from typing import Iterator
 
 from lmdb_builders.errors import BuildError
+from lmdb_builders.pool import uninterrupted
 from torchcaffe.storage import atomic_write
 
 
@@ -46,7 +47,8 @@ def sole_builder(folder: str) -> Iterator[str]:
         try:
             yield staging
         finally:
-            shutil.rmtree(staging, ignore_errors=True)
+            with uninterrupted():
+                shutil.rmtree(staging, ignore_errors=True)
 
 
 def disk_full(path: str, error: Exception) -> BuildError:

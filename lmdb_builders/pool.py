@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -10,12 +11,14 @@ from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import connection, parent_process
+from multiprocessing.context import SpawnContext
 from typing import Callable, Iterable, Iterator, List
 
 from lmdb_builders.errors import BuildError
 
 MMAP_THRESHOLD, TOP_PAD, TRIM_THRESHOLD = -3, -2, -1  # glibc's numbers of mallopt's parameters
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # a terminal or a cluster sends them to workers, too
 CHUNKS_AHEAD = 3  # a worker: enough that none waits, few enough that memory stays flat
 
 
@@ -24,15 +27,17 @@ def ordered_map(function: Callable, tasks: Iterable, workers: int, chunk: int = 
 
     One worker: in this process. More: in processes that start clean (`spawn`: a fork of a process that holds threads or
     a GPU can hang), so `function` and the tasks must be picklable. An exception of `function` is raised here. Leaving
-    the loop early ends the processes. Raises BuildError where a process was killed, as the system does when memory
-    runs out.
+    the loop kills the processes, so that none that hangs is waited for. Raises BuildError where one was killed, as the
+    system does when memory runs out.
     """
     if workers <= 1:
         yield from map(function, tasks)
         return
     tasks = iter(tasks)
     chunks = iter(lambda: list(islice(tasks, chunk)), [])
-    executor = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_worker)
+    context = _Context()
+    with uninterrupted():  # what starts now is not to see Ctrl-C either
+        executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
     try:
         waiting = deque(_submit(executor, function, part) for part in islice(chunks, workers * CHUNKS_AHEAD))
         while waiting:
@@ -40,18 +45,50 @@ def ordered_map(function: Callable, tasks: Iterable, workers: int, chunk: int = 
             waiting.extend(_submit(executor, function, part) for part in islice(chunks, 1))
             yield from answers
     except BrokenProcessPool:
-        raise BuildError("a worker process was killed (out of memory?); run again with --workers 1") from None
+        raise BuildError(f"a worker process {_end(context.started)}; run again with --workers 1") from None
     finally:
-        executor.shutdown(wait=True, cancel_futures=True)
+        with uninterrupted():
+            for process in context.started:
+                if process.pid is not None:
+                    process.kill()
+            executor.shutdown(wait=True, cancel_futures=True)
+
+
+class _Context(SpawnContext):
+    """Spawns processes, and remembers them: an executor tells nobody which they are."""
+
+    def __init__(self):
+        self.started: list = []
+
+    def Process(self, *arguments, **options):
+        process = super().Process(*arguments, **options)
+        self.started.append(process)
+        return process
+
+
+def _end(processes: list) -> str:
+    """How the first of the processes that have ended came to its end. When one ends, the executor sends SIGTERM to others."""
+    from torchcaffe.launch import signal_in_words
+
+    codes = [process.exitcode for process in processes if process.exitcode not in (None, 0)]
+    code = next((code for code in codes if code != -signal.SIGTERM), codes[0] if codes else -signal.SIGKILL)
+    return f"was killed ({signal_in_words(-code)})" if code < 0 else f"has ended (exit status {code})"
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Hold back the signals that stop a build, while it cleans up: a second Ctrl-C leaves nothing half removed."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)  # a process that starts now inherits what is blocked
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _submit(executor: ProcessPoolExecutor, function: Callable, tasks: List):
-    """A future of the tasks' answers. This may start a worker, which Ctrl-C must not reach: from its first moment on."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a new process inherits what is blocked
-    try:
+    """A future of the tasks' answers. This may start a worker: whole, and with Ctrl-C blocked from its first moment on."""
+    with uninterrupted():
         return executor.submit(_run, function, tasks)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _run(function: Callable, tasks: List) -> List:
@@ -59,7 +96,8 @@ def _run(function: Callable, tasks: List) -> List:
 
 
 def _start_worker() -> None:
-    """One thread a worker, and no life after the parent's. Ctrl-C is left to the parent (_submit)."""
+    """One thread a worker, and no life after the parent's. Ctrl-C is left to the parent (_submit), and SIGUSR1."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"  # read by libraries that are loaded from now on, torch among them
     import cv2

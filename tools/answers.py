@@ -8,6 +8,7 @@ import sys
 from typing import Callable, List, Optional, Sequence, TextIO
 
 import recipe
+from tools.outputs import safe_cell
 from tools.prediction import COLUMNS, Answer, Prediction
 
 BAR = 20  # characters of a bar where a terminal shows the text
@@ -34,12 +35,15 @@ class JsonLines:
 
 
 class CsvRows:
-    """A row a face, below a row of COLUMNS; a photo without an answer has its reason in the last one."""
+    """A row a face, below a row of COLUMNS; a photo without an answer has its reason in the last one.
+
+    safe: no cell is one that a spreadsheet reads as a formula, whatever a photo is called.
+    """
 
     quiet = True
 
-    def __init__(self, say: Say = plain_say):
-        self.say = say
+    def __init__(self, say: Say = plain_say, safe: bool = False):
+        self.say, self.safe = say, safe
         self._row(COLUMNS)
 
     def write(self, predictions: Sequence[Prediction]) -> None:
@@ -50,7 +54,7 @@ class CsvRows:
         import io
 
         line = io.StringIO()
-        csv.writer(line, lineterminator="").writerow(values)
+        csv.writer(line, lineterminator="").writerow(map(safe_cell, values) if self.safe else values)
         self.say(line.getvalue(), sys.stdout)
 
 
@@ -126,7 +130,10 @@ def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode()
 
 
-def writer(as_json: bool, as_csv: bool, say: Optional[Say] = None) -> "JsonLines | CsvRows | Text":
-    """What prints predictions in the form asked for."""
-    kind = JsonLines if as_json else CsvRows if as_csv else Text
-    return kind(say or plain_say)
+def writer(
+    as_json: bool, as_csv: bool, say: Optional[Say] = None, spreadsheet: bool = False
+) -> "JsonLines | CsvRows | Text":
+    """What prints predictions in the form asked for; spreadsheet: see CsvRows."""
+    if as_csv:
+        return CsvRows(say or plain_say, spreadsheet)
+    return (JsonLines if as_json else Text)(say or plain_say)

@@ -7,9 +7,10 @@ import json
 import os
 import signal
 import subprocess
-from typing import Callable, Optional, Sequence
+from typing import Callable, List, Optional, Sequence
 
-from tools import chain
+from tools import chain, outputs
+from tools.solving import STOP_SIGNALS
 
 STOPPED = 130  # exit status of tools/solve.py after a signal
 
@@ -22,12 +23,16 @@ def run(row: chain.Row, job: str, interpreter, header: Sequence[str], on_event: 
         lock: Optional[int] = None):
     """Run tools/solve.py on the file `job` and give each of its events (a dict) to `on_event`.
 
-    The log goes to train.log in the row's run folder, after the lines of `header`. SIGINT and SIGTERM are handed on
-    once, which stops the process with a snapshot; a second one ends it at once. SIGHUP makes it take a snapshot. The file
+    The log goes to train.log in the row's run folder, after the lines of `header`. SIGINT, SIGTERM and SIGUSR1 are
+    handed on once, which stops the process with a snapshot; a second one ends it at once. SIGHUP makes it take a snapshot. The file
     descriptor `lock` is handed to the process, so that what it holds is held as long as either of us lives. Raises
     chain.ChainError with the reason where it fails, and Stopped where it was stopped.
     """
     log = row.path(os.path.join(row.folder, "train.log"))
+    try:
+        outputs.check_writable(row.path(row.weights_out))  # where the result goes when hours have passed
+    except OSError as error:
+        raise chain.ChainError(f"{row.title}: {row.weights_out}: {error.strerror}") from error
     end = None
     told = "stopping after this iteration, with a snapshot (once more: at once, without one)"
     with handing_on(lambda: _start(row, job, interpreter, header, log, lock), lambda: say(told)) as (process, asked):
@@ -67,15 +72,23 @@ def reason(row: chain.Row, end: Optional[dict], status: int) -> str:
     log = os.path.join(row.folder, "train.log")
     if end and end.get("message"):
         message = end["message"].strip().splitlines()[0]
-    elif status == -signal.SIGKILL:
-        who = f"rank {os.environ['RANK']}" if "RANK" in os.environ else "the process that trains"
-        message = f"{who} {killed(status)}"
     else:
-        with open(row.path(log), encoding="utf-8", errors="replace") as stream:
-            lines = [line.strip() for line in stream.readlines()[-200:] if line.strip()]
+        lines = _last_lines(row.path(log))
         fatal = [line.split("] ", 1)[1] for line in lines if line.startswith("F") and "] " in line]
-        message = (fatal or lines or ["no message"])[-1] + f" (exit status {status})"
+        if status < 0 and not (fatal and status == -signal.SIGABRT):
+            who = f"rank {os.environ['RANK']}" if "RANK" in os.environ else "the process that trains"
+            message = f"{who} {killed(status)}"
+        else:
+            message = (fatal or lines or ["no message"])[-1] + f" (exit status {status})"
     return f"{message}{kept(row)} (log: {log})"
+
+
+def _last_lines(log: str) -> List[str]:
+    """The last lines of a run's log that this start of it has written."""
+    with open(log, encoding="utf-8", errors="replace") as stream:
+        lines = [line.strip() for line in stream.readlines()[-200:] if line.strip()]
+    heads = [number for number, line in enumerate(lines) if line.startswith("# ")]
+    return lines[heads[-1] + 1:] if heads else lines
 
 
 def kept(row: chain.Row) -> str:
@@ -86,15 +99,17 @@ def kept(row: chain.Row) -> str:
 
 def killed(status: int) -> str:
     """What became of a process with a negative exit status."""
-    why = ": by somebody, or by the system for lack of memory" if status == -signal.SIGKILL else ""
-    return f"was killed ({signal.Signals(-status).name}{why})"
+    from torchcaffe.launch import signal_in_words
+
+    return f"was killed ({signal_in_words(-status)})"
 
 
 @contextlib.contextmanager
-def handing_on(start: Callable, on_stop: Callable = lambda: None):
-    """Start a process and hand our signals on to it for a while; yields (process, list of SIGINT and SIGTERM so far).
+def handing_on(start: Callable, on_stop: Callable = lambda: None, at_once: Callable = subprocess.Popen.kill):
+    """Start a process and hand our signals on to it for a while; yields (process, list of STOP_SIGNALS so far).
 
-    The first of these stops it with SIGTERM, and calls `on_stop`; the second ends it at once. SIGHUP goes on as it is.
+    The first of these stops it with SIGTERM, and calls `on_stop`; the second calls `at_once` on it, others kill it.
+    SIGHUP goes on as it is.
     """
     process, asked = None, []
 
@@ -107,9 +122,9 @@ def handing_on(start: Callable, on_stop: Callable = lambda: None):
         if len(asked) == 1:
             on_stop()
         if process is not None:
-            process.terminate() if len(asked) == 1 else process.kill()
+            (subprocess.Popen.terminate, at_once, subprocess.Popen.kill)[min(len(asked), 3) - 1](process)
 
-    before = {n: signal.signal(n, hand_on) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    before = {n: signal.signal(n, hand_on) for n in (*STOP_SIGNALS, signal.SIGHUP)}
     try:
         process = start()
         if asked:  # while it was started

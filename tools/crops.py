@@ -55,7 +55,7 @@ def main(argv=None) -> int:
     output = arguments.output or f"{stem}_crops.png"
     if arguments.image and os.path.realpath(output) == os.path.realpath(arguments.image):
         parser.error(f"--output {output} would overwrite the photo")
-    return command.run("crops.py", lambda: draw(arguments, output))
+    return command.run("crops.py", lambda: draw(arguments, output), writes=[output])
 
 
 def draw(arguments, output: str) -> int:

@@ -16,6 +16,7 @@ if __name__ == "__main__":
 
 import argparse
 import csv
+import functools
 import json
 import os
 import subprocess
@@ -24,7 +25,7 @@ import time
 from typing import Dict, List, Tuple
 
 import recipe
-from tools import environment
+from tools import child, command, environment
 from tools.options import add_engine, positive
 from tools.draw_faces import FACES
 
@@ -67,16 +68,12 @@ def run(stage: Stage, seconds: Dict[str, float]) -> None:
     title, arguments = stage
     print(f"\n== {title}\n$ {environment.as_typed(arguments)}", flush=True)
     started = time.monotonic()
-    process = subprocess.Popen([sys.executable, *arguments], cwd=recipe.ROOT)
-    stopped = False
-    while True:
-        try:
-            status = process.wait()
-            break
-        except KeyboardInterrupt:  # the stage got it too: it ends by itself, after a snapshot
-            stopped = True
+    # A session of its own: what the terminal sends reaches it through us only, once.
+    start = functools.partial(subprocess.Popen, [sys.executable, *arguments], cwd=recipe.ROOT, start_new_session=True)
+    with child.handing_on(start, at_once=subprocess.Popen.terminate) as (process, asked):
+        status = process.wait()
     seconds[title] = time.monotonic() - started
-    if stopped or status == STOPPED:
+    if asked or status == STOPPED:
         raise KeyboardInterrupt
     if status:
         raise StageError(f"{title} failed (status {status}); mend it and type the same command again: it goes on there")
@@ -148,18 +145,17 @@ def main(argv=None) -> int:
     options = parser.parse_args(argv)
     if bool(options.celeba) != bool(options.fotw):
         parser.error("--celeba and --fotw go together: CELEBA=path FOTW=path")
+    return command.run("demo", lambda: run_all(options), StageError, status=1,
+                       stopped="stopped; the same command goes on from here", writes=())
+
+
+def run_all(options: argparse.Namespace) -> int:
+    """Run all stages; the exit status."""
     seconds: Dict[str, float] = {}
-    try:
-        celeba, fotw, photo = _faces(options, seconds)
-        for stage in stages(celeba, fotw, photo, options):
-            run(stage, seconds)
-        print(f"\n== summary\n{summary(seconds)}")
-    except (StageError, OSError) as error:
-        print(f"demo: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\ndemo: stopped; the same command goes on from here", file=sys.stderr)
-        return STOPPED
+    celeba, fotw, photo = _faces(options, seconds)
+    for stage in stages(celeba, fotw, photo, options):
+        run(stage, seconds)
+    print(f"\n== summary\n{summary(seconds)}")
     return 0
 
 

@@ -29,9 +29,13 @@ def draw(image: "np.ndarray", predictions: Sequence["Prediction"], path: str) ->
     image: the photo that was predicted, height x width x 3 uint8, BGR. Crops and heat maps are drawn where the
     predictions have them. What was at `path` stays until the picture is whole. Raises OSError.
     """
+    from tools.photos import MARK
+
     figure = render(image, predictions)
+    form = os.path.splitext(path)[1][1:].lower()
+    mark: Any = {"metadata": {"Comment": MARK}} if form == "png" else {"pil_kwargs": {"comment": MARK.encode()}}
     with outputs.whole_file(path) as part:
-        figure.savefig(part, dpi=DPI, facecolor=BACKGROUND, format=os.path.splitext(path)[1][1:].lower())
+        figure.savefig(part, dpi=DPI, facecolor=BACKGROUND, format=form, **mark)
 
 
 def render(image: "np.ndarray", predictions: Sequence["Prediction"]) -> Any:

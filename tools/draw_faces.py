@@ -171,7 +171,8 @@ def main(argv=None) -> int:
     options = parser.parse_args(argv)
     if options.sheet and not options.sheet.lower().endswith(SUFFIXES):
         parser.error(f"--sheet: {options.sheet}: a picture is {', '.join(SUFFIXES)}")
-    return command.run("draw_faces", lambda: draw(options), BuildError, status=1)
+    return command.run("draw_faces", lambda: draw(options), BuildError, status=1,
+                       writes=[options.sheet] if options.sheet else ())
 
 
 def draw(options: argparse.Namespace) -> int:

@@ -75,7 +75,9 @@ def main(argv=None) -> int:
     from lmdb_builders.errors import BuildError
     from tools.pipeline import PipelineError
 
-    return command.run("evaluate.py", lambda: evaluate(arguments), PipelineError, BuildError)
+    return command.run("evaluate.py", lambda: evaluate(arguments), PipelineError, BuildError,
+                       writes=[recipe.absolute(f"runs/{arguments.profile}/evaluation.json"),
+                               *([arguments.submission] if arguments.submission else ())])
 
 
 def check_mode(parser: argparse.ArgumentParser, arguments) -> None:

@@ -46,7 +46,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     arguments = get_parser().parse_args(argv)
     from tools.classifier import PipelineError
 
-    return command.run("explain_report.py", lambda: explain_all(arguments), PipelineError)
+    return command.run("explain_report.py", lambda: explain_all(arguments), PipelineError,
+                       writes=[recipe.absolute(f"runs/{arguments.profile}/heat.png")])
 
 
 def explain_all(arguments: argparse.Namespace) -> int:

@@ -149,7 +149,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from tools.pipeline import PipelineError
 
-    return command.run("export", lambda: export_all(options), CaffeError, PipelineError, status=1)
+    return command.run("export", lambda: export_all(options), CaffeError, PipelineError, status=1,
+                       writes=[os.path.join(_folder(options.profile, options), f"{net}.onnx") for net in options.net])
+
+
+def _folder(profile: str, options: argparse.Namespace) -> str:
+    return recipe.absolute(f"weights/{profile}/export") if options.output is None else options.output
 
 
 def export_all(options: argparse.Namespace) -> int:
@@ -157,7 +162,7 @@ def export_all(options: argparse.Namespace) -> int:
     from tools.pipeline import choose_profile
 
     profile = choose_profile(options.profile)
-    folder = recipe.absolute(f"weights/{profile}/export") if options.output is None else options.output
+    folder = _folder(profile, options)
     for net in options.net:
         paths, difference = export(profile, net, folder, options.variant)
         names = ", ".join(os.path.relpath(path) for path in paths.values())

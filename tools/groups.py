@@ -122,7 +122,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     from lmdb_builders.errors import BuildError
     from tools.pipeline import PipelineError
 
-    return command.run("groups.py", lambda: measure(arguments), PipelineError, BuildError)
+    return command.run("groups.py", lambda: measure(arguments), PipelineError, BuildError,
+                       writes=[recipe.absolute(f"runs/{arguments.profile}/groups.csv")])
 
 
 def measure(arguments: argparse.Namespace) -> int:

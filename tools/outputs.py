@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import json
 import os
+import re
+import tempfile
 from typing import Any, Iterable, Iterator, Sequence
 
 
@@ -26,6 +29,24 @@ def whole_file(path: str) -> Iterator[str]:
             os.remove(part)
 
 
+def check_writable(path: str) -> None:
+    """Try now what whole_file(path) will do after long work, and leave nothing. Raises OSError, whose text names `path`."""
+    try:
+        if os.path.isdir(path):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        folder = os.path.dirname(os.path.abspath(path))
+        if os.path.isdir(folder):
+            with open(path + ".part", "ab"):
+                pass
+            os.remove(path + ".part")
+        else:
+            while not os.path.lexists(folder):
+                folder = os.path.dirname(folder)
+            os.rmdir(tempfile.mkdtemp(dir=folder))
+    except OSError as error:
+        raise OSError(error.errno, f"cannot be written: {error.strerror}", path) from error
+
+
 def write_text(path: str, text: str) -> None:
     """UTF-8; bytes of a file's name that are none stand as \\xNN."""
     with whole_file(path) as part, open(part, "w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
@@ -36,6 +57,11 @@ def write_json(path: str, value: Any) -> None:
     with whole_file(path) as part, open(part, "w", encoding="utf-8") as stream:
         json.dump(value, stream, indent=1)
         stream.write("\n")
+
+
+def safe_cell(value: Any) -> Any:
+    """A cell that no spreadsheet reads as a formula: text that begins like one gets a ' in front (of one more, if it has any)."""
+    return f"'{value}" if isinstance(value, str) and re.match(r"'*[=+\-@\t\r]", value) else value
 
 
 def write_csv(path: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

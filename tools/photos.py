@@ -14,6 +14,8 @@ from lmdb_builders.errors import ImageError
 if TYPE_CHECKING:
     import numpy as np
 
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")  # of what --draw writes
+MARK, MARK_WITHIN = "picture of a prediction, written by predict.py", 4096  # stands in its first bytes, as a comment
 STANDARD_INPUT = "-"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm",
                   ".pbm", ".pnm", ".jp2")
@@ -64,7 +66,8 @@ def expand(inputs: Sequence[str]) -> List[Source]:
     """Files in the order of `inputs`: of a folder its images and videos, of a pattern what it matches, sorted.
 
     What leads to no file has an error: a pattern without a match, a folder that is empty or cannot be read.
-    Folders are searched with all below them, without hidden ones. A pattern (*, ?, [...], ** for folders at any depth)
+    Folders are searched with all below them, without hidden ones. Pictures of --draw are no photos in a folder or a
+    pattern, so that it can be told to draw there again. A pattern (*, ?, [...], ** for folders at any depth)
     is one only where no file has that very name.
     """
     found: List[Source] = []
@@ -78,11 +81,24 @@ def expand(inputs: Sequence[str]) -> List[Source]:
     return found
 
 
+def is_own_picture(path: str) -> bool:
+    """True for a picture that predict.py --draw has written: it bears MARK."""
+    try:
+        with open(path, "rb") as stream:
+            return MARK.encode() in stream.read(MARK_WITHIN)
+    except OSError:
+        return False
+
+
+def _is_input(path: str) -> bool:
+    return os.path.splitext(path)[1].lower() not in PICTURE_SUFFIXES or not os.path.isfile(path) or not is_own_picture(path)
+
+
 def _matches(pattern: str) -> List[Source]:
     """What a pattern matches, each file once: ** matches a folder, and again what is in it."""
     found: List[Source] = []
     for path in sorted(glob.glob(pattern, recursive=True)):
-        found += _folder(path) if os.path.isdir(path) else [Source(path)]
+        found += _folder(path) if os.path.isdir(path) else [Source(path)] if _is_input(path) else []
     return list(dict.fromkeys(found))
 
 
@@ -94,6 +110,7 @@ def _folder(folder: str) -> List[Source]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         paths += [os.path.join(place, name) for name in files
                   if not name.startswith(".") and os.path.splitext(name)[1].lower() in suffixes]
+    paths = [path for path in paths if _is_input(path)]
     if not paths and not closed:
         return [Source(folder, "is a folder without a photo or a video in it")]
     return sorted([*closed, *map(Source, paths)], key=lambda source: source.path)

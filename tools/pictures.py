@@ -6,10 +6,9 @@ import os
 from typing import Dict, List, Optional, Sequence, Tuple
 
 from tools.answers import printable
-from tools.photos import STANDARD_INPUT, Photo, Source
+from tools.photos import PICTURE_SUFFIXES as SUFFIXES
+from tools.photos import STANDARD_INPUT, Photo, Source, is_own_picture
 from tools.prediction import Prediction
-
-SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
 class PlaceError(ValueError):
@@ -21,10 +20,11 @@ class Pictures:
 
     An existing folder, or a path without suffix, is a folder of <photo>_prediction.png; a file is used as it is for one
     photo and numbered (out_1.png, out_2.png, ...) for several. Frames of videos add their number. No input is ever
-    overwritten. Raises PlaceError where `draw` is no place for a picture.
+    overwritten, and under a name that we chose nothing but an earlier picture of ours. Raises PlaceError where `draw` is no place for a picture.
     """
 
     def __init__(self, draw: str, sources: Sequence[Source]):
+        self.draw = draw
         names = [source.path for source in sources] or ["camera"]
         self.inputs = {os.path.realpath(source.path) for source in sources}
         self.paths: Dict[str, List[str]] = {}  # of a name given twice: twice
@@ -60,6 +60,8 @@ class Pictures:
     def _refuse_input(self, path: str) -> None:
         if os.path.realpath(path) in self.inputs:
             raise PlaceError(f"--draw: {path} would overwrite an input image; name another place")
+        if path != self.draw and os.path.isfile(path) and not is_own_picture(path):
+            raise PlaceError(f"--draw: {path} is there and was not drawn by predict.py; move it, or name another place")
 
 
 def picture_paths(draw: str, images: Sequence[str]) -> List[str]:

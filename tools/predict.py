@@ -57,6 +57,8 @@ def get_parser() -> argparse.ArgumentParser:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print one JSON object a face, a line each")
     form.add_argument("--csv", action="store_true", help="print a table, a row a face")
+    parser.add_argument("--spreadsheet", action="store_true", help="with --csv: put ' before names that a spreadsheet would "
+                        "take for formulas (=, +, -, @); not the default, as programs look for the names as they are")
     parser.add_argument(
         "--draw", metavar="PATH",
         help="write a picture of each photo with box, landmarks and probabilities: into a folder, or a .png or .jpg "
@@ -83,6 +85,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         parser.error("name photos, videos or folders, or a --camera")
     if (arguments.show_crops or arguments.explain) and not arguments.draw:
         parser.error("--show-crops and --explain go into the pictures: add --draw FOLDER")
+    if arguments.spreadsheet and not arguments.csv:
+        parser.error("--spreadsheet is for the table: add --csv")
     return command.run("predict.py", lambda: answer(arguments), PipelineError, ImageError, PlaceError)
 
 
@@ -104,7 +108,7 @@ def run(pipeline: Pipeline, sources: Sequence[Source], pictures: Optional[Pictur
     failed = 0
     with progress(sources, arguments.every) as bar:
         say = plain_say if bar is None else _past(bar)
-        output = writer(arguments.json, arguments.csv, say)
+        output = writer(arguments.json, arguments.csv, say, arguments.spreadsheet)
         for photo, predictions in pipeline.predict_photos(taken, **options):
             output.write(predictions)
             answered = [prediction for prediction in predictions if prediction.error is None]

@@ -27,7 +27,7 @@ from typing import Optional
 import recipe
 from tools.chain import ChainError
 from tools.child import STOPPED, handing_on, killed
-from tools.solving import Failed
+from tools.solving import STOP_SIGNALS, Failed
 
 NO_MORE = 3  # exit status of a follower's tools/solve.py: rank 0 has no more jobs
 FAILED, ENDED = "failed", "ended"  # keys in the store
@@ -56,7 +56,7 @@ def launch(arguments, options) -> int:
         raise ChainError(f"GPUS={options.gpus}: PyTorch can use {torch.cuda.device_count()} GPUs of this machine; "
                          "PROCESSES= trains on the CPU")
     return start([recipe.absolute("tools/train.py"), *arguments], options.gpus or options.processes,
-                 (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+                 (*STOP_SIGNALS, signal.SIGHUP))
 
 
 class Leader:

@@ -168,7 +168,11 @@ def main(argv=None) -> int:
     options = get_parser().parse_args(argv)
     from tools.classifier import PipelineError
 
-    return command.run("report", lambda: report(options), PipelineError)
+    return command.run("report", lambda: report(options), PipelineError, writes=[_path(options)])
+
+
+def _path(options: argparse.Namespace) -> str:
+    return options.output or recipe.absolute(f"runs/{options.profile}/report.html")
 
 
 def report(options: argparse.Namespace) -> int:
@@ -180,7 +184,7 @@ def report(options: argparse.Namespace) -> int:
     if not found["trainings"] and not found["data"]:
         print(f"report: nothing of profile {profile.name} is there yet: make lmdb, then make step1 to step4", file=sys.stderr)
         return 2
-    path = options.output or recipe.absolute(f"runs/{profile.name}/report.html")
+    path = _path(options)
     report_page.write(path, found)
     print(f"{path}: {os.path.getsize(path) / 1e6:.1f} MB; open it in a browser, print it for a PDF")
     return 0

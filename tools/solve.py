@@ -5,8 +5,8 @@
 
 Needs only the standard library, numpy and the engine, and keeps to Python 3.9 (Debian 11's Caffe). What happens goes to
 stdout as JSON, one object a line ("event": start, weights, step, warning, test, snapshot, end); the engine's log, and the lines
-of our own test passes in Caffe's format, go to stderr. SIGINT and SIGTERM finish the iteration, take a snapshot and
-stop; SIGHUP takes a snapshot. Exit status: 0 done, 1 failed, 130 stopped.
+of our own test passes in Caffe's format, go to stderr. SIGINT, SIGTERM and SIGUSR1 finish the iteration, take a
+snapshot and stop; SIGHUP takes a snapshot. Exit status: 0 done, 1 failed, 130 stopped.
 
 A job of kind "convert" has module, net, weights, output: it saves `weights` in today's format. One of kind "train" has
     module              "caffe" or "torchcaffe"

@@ -17,6 +17,9 @@ import time
 import traceback
 
 
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # the last is what clusters send before the time is up
+
+
 class Failed(Exception):
     """The run cannot go on; the message is for the user."""
 
@@ -50,14 +53,14 @@ class Alone:
 
 
 class Stop:
-    """What signals ask for: SIGHUP a snapshot; SIGINT and SIGTERM, or that nobody reads our events any more, a stop."""
+    """What signals ask for: SIGHUP a snapshot; STOP_SIGNALS, or that nobody reads our events any more, a stop."""
 
     NOTHING, SNAPSHOT, STOP = range(3)
 
     def __init__(self):
         self.request = Stop.NOTHING
         signal.signal(signal.SIGHUP, lambda number, frame: self.ask(Stop.SNAPSHOT))
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in STOP_SIGNALS:
             signal.signal(number, lambda number, frame: self.ask(Stop.STOP))
 
     def ask(self, request):

@@ -206,7 +206,9 @@ def main(argv=None) -> int:
     from lmdb_builders.errors import BuildError
     from tools.classifier import PipelineError
 
-    return command.run("suspects", lambda: suspect(options), SuspectsError, PipelineError, BuildError)
+    folder = recipe.absolute(f"runs/{options.profile}")
+    return command.run("suspects", lambda: suspect(options), SuspectsError, PipelineError, BuildError,
+                       writes=() if options.plant else [os.path.join(folder, f"suspects.{kind}") for kind in ("csv", "html")])
 
 
 def suspect(options: argparse.Namespace) -> int:

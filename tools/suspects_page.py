@@ -203,9 +203,12 @@ function decide(value) {
 
 function quoted(text) { return /[",\\n]/.test(text) ? '"' + text.replace(/"/g, '""') + '"' : text; }
 
+// A name that begins like a formula gets a ' in front, so that no spreadsheet runs it; make lmdb takes it away again.
+function safe(text) { return /^'*[=+\\-@\\t\\r]/.test(text) ? "'" + text : text; }
+
 function corrections() {
   const rows = faces.filter(face => decisions[key(face)] !== undefined && decisions[key(face)] !== face.label)
-    .map(face => [quoted(face.image), face.column, face.label, decisions[key(face)]].join(","));
+    .map(face => [quoted(safe(face.image)), face.column, face.label, decisions[key(face)]].join(","));
   return ["image,column,label,correction", ...rows].join("\\n") + "\\n";
 }
 

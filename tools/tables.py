@@ -57,7 +57,9 @@ def main(argv=None) -> int:
     from tools import engine
     from tools.pipeline import PipelineError
 
-    return command.run("tables", lambda: make(options), PipelineError, BuildError, engine.EngineError)
+    return command.run("tables", lambda: make(options), PipelineError, BuildError, engine.EngineError, writes=[
+        recipe.absolute(f"runs/{options.profile}/table{table}.{kind}") for table in options.table
+        for kind in ("txt", "csv", "json", "png")])
 
 
 def make(options: argparse.Namespace) -> int:

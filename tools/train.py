@@ -137,7 +137,7 @@ def main(argv=None) -> int:
     from torchcaffe.errors import CaffeError
 
     return command.run("train", lambda: _train(options, sys.argv[1:] if argv is None else argv), chain.ChainError,
-                       engine.EngineError, CaffeError, status=1, stopped="stopped")
+                       engine.EngineError, CaffeError, status=1, stopped="stopped", writes=())
 
 
 def _train(options, arguments) -> int:

@@ -131,7 +131,12 @@ def main(argv=None) -> int:
     from torchcaffe.errors import CaffeError
 
     return command.run("weights", lambda: take(options), CaffeError, download.DownloadError, status=1,
-                       stopped="stopped; what has arrived is kept, type it again to go on")
+                       stopped="stopped; what has arrived is kept, type it again to go on",
+                       writes=() if _only_checks(options) else [recipe.absolute(VGG_FACE)])
+
+
+def _only_checks(options: argparse.Namespace) -> bool:
+    return options.file is None and os.path.exists(recipe.absolute(VGG_FACE)) and not options.force
 
 
 def take(options: argparse.Namespace) -> int:
@@ -139,7 +144,7 @@ def take(options: argparse.Namespace) -> int:
     target = recipe.absolute(VGG_FACE)
     if options.file is not None:
         sha256 = take_file(options.file, channels=options.channels)
-    elif os.path.exists(target) and not options.force:
+    elif _only_checks(options):
         print(f"{VGG_FACE} is there; checking it")
         sha256 = verify_vgg_face(target)
     else:

@@ -8,12 +8,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import Callable, List, Sequence
+from typing import Callable, List, Optional, Sequence
 
 from tools import chain, environment, schemes
 from tools.progress import duration
+from tools.solving import STOP_SIGNALS
 
 POLL_SECONDS = 0.2
+HANGING_SECONDS = 5.0  # after a second signal: a training that has not ended by then is killed
 THREADS = "OMP_NUM_THREADS"  # PyTorch's and OpenBLAS's number of threads
 
 
@@ -29,7 +31,7 @@ def train(rows: Sequence[chain.Row], jobs: int = 1, options: Sequence[str] = (),
     """Do `rows`, at most `jobs` at a time, with `options` of tools/train.py added to each command.
 
     A row that is done takes its command a few seconds. With several jobs the cores are shared out between them
-    (OMP_NUM_THREADS, unless it is set) and what they print is shown when they end. SIGINT and SIGTERM are handed on: each
+    (OMP_NUM_THREADS, unless it is set) and what they print is shown when they end. SIGINT, SIGTERM and SIGUSR1 are handed on: each
     training takes a snapshot, from which the same call goes on. At SIGHUP each takes one and goes on. Where one fails,
     those that run come to their end and no other starts. Raises TrainingError and Interrupted.
     """
@@ -41,15 +43,21 @@ def train(rows: Sequence[chain.Row], jobs: int = 1, options: Sequence[str] = (),
             job.process.send_signal(number)
 
     before = {number: signal.signal(number, lambda number, frame: asked.append(number))
-              for number in (signal.SIGINT, signal.SIGTERM)}
+              for number in STOP_SIGNALS}
     before[signal.SIGHUP] = signal.signal(signal.SIGHUP, take_snapshots)
     handed_on = 0
+    hurry: Optional[float] = None  # when a stop at once was asked for
     try:
         while running or (waiting and not failed and not asked):
             for _ in asked[handed_on:]:  # the first stops them with a snapshot, a second at once
                 for job in running:
                     job.process.send_signal(signal.SIGTERM)
             handed_on = len(asked)
+            if len(asked) > 1:
+                hurry = hurry or time.monotonic()
+                if time.monotonic() - hurry > HANGING_SECONDS:
+                    for job in running:
+                        job.process.kill()
             pending = {row.weights_out for row in waiting} | {job.row.weights_out for job in running}
             for row in list(waiting):
                 if len(running) < jobs and not failed and not asked and row.weights_in not in pending:

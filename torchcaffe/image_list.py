@@ -32,6 +32,8 @@ def read_list(path, blank_lines=False):
     for number, line in enumerate(lines, 1):
         if not line.strip() and not blank_lines:
             raise DataError(f"{path}, line {number} is empty; a line is an image's path, a space and a label")
+        if "\0" in line:
+            raise DataError(f"{path}, line {number} holds a NUL character; save the list as UTF-8 text")
         name, _, label = line.rpartition(" ")
         entries.append((name or line, _label(label)))
     return entries

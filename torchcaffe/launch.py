@@ -11,7 +11,32 @@ import sys
 import tempfile
 
 
-def launch(arguments, count: int, signals=(signal.SIGINT, signal.SIGTERM), environment=None) -> int:
+# What usually sends a signal that a training dies of.
+_CAUSES = {
+    "SIGKILL": "by somebody, or by the system for lack of memory",
+    "SIGBUS": "most often a file that it had mapped, such as an LMDB, was truncated or replaced in mid-run, or a disk or "
+              "/dev/shm is full",
+    "SIGSEGV": "a fault in a library in C or in a driver; lack of memory or a damaged installation can cause it, too",
+    "SIGABRT": "a library has given up, most often after a message that is in its log",
+    "SIGILL": "a library was built for another processor",
+    "SIGFPE": "a fault in a library in C",
+    "SIGXCPU": "its limit of processor time is used up (ulimit -t)",
+    "SIGXFSZ": "a file has reached the limit of its size (ulimit -f)",
+    "SIGTERM": "by somebody, or by the system that runs jobs here",
+    "SIGHUP": "its terminal has gone away",
+}  # fmt: skip
+
+
+def signal_in_words(number: int) -> str:
+    """A signal's name and, where one is known, what usually sends it."""
+    try:
+        name = signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        name = f"signal {number}"
+    return f"{name}: {_CAUSES[name]}" if name in _CAUSES else name
+
+
+def launch(arguments, count: int, signals=(signal.SIGINT, signal.SIGTERM, signal.SIGUSR1), environment=None) -> int:
     """Run `python ARGUMENTS...` `count` times as the ranks of one training; 0, or the exit status of the first to fail.
 
     When a rank fails, the others are ended (SIGTERM). A rank that a signal has killed is named on stderr; others have
@@ -36,7 +61,7 @@ def launch(arguments, count: int, signals=(signal.SIGINT, signal.SIGTERM), envir
         except ChildFailedError as error:
             for rank, failure in sorted(error.failures.items()):
                 if failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM:  # which is what the others get
-                    print(f"rank {rank} (process {failure.pid}) was killed ({failure.signal_name()})", file=sys.stderr)
+                    print(f"rank {rank} (process {failure.pid}) was killed ({signal_in_words(-failure.exitcode)})", file=sys.stderr)
             status = error.get_first_failure()[1].exitcode
             return status if status > 0 else 1
     return 0

@@ -6,6 +6,7 @@ written where. Calling the module itself is pycaffe's `caffe.log("text")`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -48,8 +49,9 @@ def write(message: str, level: int = INFO, depth: int = 1):
     prefix = f"{_LETTERS[level]}{stamp}.{int(now % 1 * 1e6):06d} {threading.get_native_id()} {source}]"
     line = f"{prefix} {message}\n"
     if level >= _level("stderrthreshold"):
-        sys.stderr.write(line)
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):  # a terminal or reader that has gone away ends no training; glog ignores it too
+            sys.stderr.write(line)
+            sys.stderr.flush()
     folder = Settings.log_dir or os.environ.get("GLOG_log_dir")
     if folder:
         _to_files(folder, line, level)

@@ -72,8 +72,8 @@ class SGDSolver(SetOnce, SolverFiles, SolverReports, SolverUpdates):
         log.info(f"Initializing solver from parameters: \n{str(parsed).rstrip()}")
         if parsed.random_seed >= 0:
             rng.set_random_seed(parsed.random_seed + (0 if mode.share().split else mode.solver_rank()))
-        if mode.solver_rank() == 0:
-            self.check_snapshot_folder()
+        if mode.solver_rank() == 0 and parsed.snapshot:
+            self.check_snapshots()
         self.net, test_nets = build_nets(parsed, Net)
         self.test_nets = NetVec(test_nets)
         for path in (name for names in parsed.weights for name in names.split(",")):
@@ -207,7 +207,10 @@ class SGDSolver(SetOnce, SolverFiles, SolverReports, SolverUpdates):
         self.callbacks.append((on_start, on_gradients_ready))
 
     def solve(self, resume_file=None):
-        """Train to max_iter, testing, logging and saving as the solver says."""
+        """Train to max_iter, testing, logging and saving as the solver says.
+
+        Raises SolverError before the first iteration where the snapshot at the end (snapshot_after_train) has no place.
+        """
         p = self.proto
         log.info(f"Solving {self.net.name}")
         log.info(f"Learning Rate Policy: {p.lr_policy}")
@@ -215,6 +218,8 @@ class SGDSolver(SetOnce, SolverFiles, SolverReports, SolverUpdates):
         if resume_file:
             log.info(f"Restoring previous solver status from {resume_file}")
             self.restore(resume_file)
+        if mode.solver_rank() == 0 and p.snapshot_after_train:
+            self.check_snapshots()
         self.step(max(0, p.max_iter - self.iter))
         if p.snapshot_after_train and not (p.snapshot and self.iter % p.snapshot == 0):
             self.ranks.alone(self.snapshot)

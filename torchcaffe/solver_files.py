@@ -7,28 +7,27 @@ import os
 import numpy as np
 import torch
 
-from torchcaffe import execution, log, resume
-from torchcaffe.errors import SolverError, WeightsError
+from torchcaffe import execution, log, resume, storage
+from torchcaffe.errors import CaffeError, SolverError, WeightsError
 from torchcaffe.proto import caffe_pb2
 
 
 class SolverFiles:
     """Mixin of the solvers."""
 
-    def check_snapshot_folder(self):
-        """Refuse at once a snapshot_prefix that cannot be written to, not at the first snapshot."""
-        if not self.proto.snapshot:
-            return
-        probe = f"{self.proto.snapshot_prefix}_iter_0.tempfile"
-        try:
-            with open(probe, "w"):
-                pass
-            os.remove(probe)
-        except OSError as error:
-            raise SolverError(
-                f"cannot write snapshots at snapshot_prefix {self.proto.snapshot_prefix}: {error.strerror}; "
-                "make the folder or change snapshot_prefix"
-            ) from error
+    def check_snapshots(self):
+        """Try now what a snapshot will write. Raises SolverError for a snapshot_prefix where it cannot."""
+        for path in self._snapshot_files(max(self.iter, self.proto.max_iter)):
+            try:
+                storage.check_writable(path)
+            except CaffeError as error:
+                raise SolverError(f"snapshot {error}, or change snapshot_prefix") from error
+
+    def _snapshot_files(self, iteration):
+        """(model, state) of an iteration's snapshot."""
+        stem = f"{self.proto.snapshot_prefix}_iter_{iteration}"
+        suffix = ".h5" if self.proto.snapshot_format == caffe_pb2.SolverParameter.HDF5 else ""
+        return f"{stem}.caffemodel{suffix}", f"{stem}.solverstate{suffix}"
 
     def snapshot(self):
         """Write {prefix}_iter_{N}.caffemodel and .solverstate (or .h5 both), then their record (see resume).
@@ -39,9 +38,8 @@ class SolverFiles:
 
         execution.settle(self.net)
         hdf5 = self.proto.snapshot_format == caffe_pb2.SolverParameter.HDF5
-        stem = f"{self.proto.snapshot_prefix}_iter_{self.iter}"
-        suffix, kind = (".h5", "HDF5") if hdf5 else ("", "binary proto")
-        model, state = f"{stem}.caffemodel{suffix}", f"{stem}.solverstate{suffix}"
+        kind = "HDF5" if hdf5 else "binary proto"
+        model, state = self._snapshot_files(self.iter)
         log.info(f"Snapshotting to {kind} file {model}")
         (self.net.save_hdf5 if hdf5 else self.net.save)(model, self.proto.snapshot_diff)
         log.info(f"Snapshotting solver state to {kind} file {state}")

@@ -47,8 +47,13 @@ def read_solver_state(path) -> SolverState:
         SolverError: missing, truncated, or another kind of file, such as the weights beside it.
     """
     path = os.fspath(path)
-    if storage.is_hdf5(path):
-        return _read_hdf5(path)
+    state = _read_hdf5(path) if storage.is_hdf5(path) else _read_binary(path)
+    if "\0" in state.learned_net:
+        raise SolverError(f"{path}: its learned_net {state.learned_net!r} holds a NUL character; go on from another snapshot")
+    return state
+
+
+def _read_binary(path) -> SolverState:
     content = storage.read_bytes(path, SolverError, "solver state", mapped=True)
     storage.refuse_other_kind(path, content, "solverstate", SolverError)
     state, seen = SolverState(), set()

@@ -162,14 +162,8 @@ def atomic_write(path):
     Raises:
         CaffeError: the folder is missing, `path` is no regular file, or the disk is full.
     """
-    target = os.path.realpath(os.fspath(path))  # a link stays a link
-    folder, name = os.path.split(target)
-    if not os.path.isdir(folder):
-        raise CaffeError(f"{path}: cannot be written: the folder {folder} does not exist; create it first")
-    if os.path.exists(target) and not os.path.isfile(target):
-        raise CaffeError(f"{path}: cannot be written: it exists and is no regular file")
-    stem, suffix = os.path.splitext(name)
-    temporary = os.path.join(folder, f".{stem}.{secrets.token_hex(4)}.tmp{suffix}")
+    target, temporary = _places(path)
+    folder = os.path.dirname(target)
     try:
         yield temporary
         _flush(temporary)
@@ -184,6 +178,36 @@ def atomic_write(path):
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.remove(temporary)
+
+
+def check_writable(path):
+    """Try now what atomic_write(path) will do after long work: a file is created beside `path` and removed again.
+
+    Raises:
+        CaffeError: the folder is missing or takes no files, or `path` is no regular file; names the remedy.
+    """
+    _, temporary = _places(path)
+    try:
+        with open(temporary, "xb"):
+            pass
+        os.remove(temporary)
+    except OSError as problem:
+        raise CaffeError(f"{path}: cannot be written: {problem.strerror}; give another path") from problem
+
+
+def _places(path):
+    """(the file that `path` names, the temporary one beside it). Raises CaffeError where no file can be."""
+    path = os.fspath(path)
+    if "\0" in path:
+        raise CaffeError(f"{path!r}: cannot be written: a path cannot hold a NUL character; give another path")
+    target = os.path.realpath(path)  # a link stays a link
+    folder, name = os.path.split(target)
+    if not os.path.isdir(folder):
+        raise CaffeError(f"{path}: cannot be written: the folder {folder} does not exist; create it first")
+    if os.path.exists(target) and not os.path.isfile(target):
+        raise CaffeError(f"{path}: cannot be written: it exists and is no regular file")
+    stem, suffix = os.path.splitext(name)
+    return target, os.path.join(folder, f".{stem}.{secrets.token_hex(4)}.tmp{suffix}")
 
 
 def _flush(path):

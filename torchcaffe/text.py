@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Sequence
 
 from google.protobuf import text_format
 
@@ -15,6 +16,11 @@ _UNKNOWN_VALUE = re.compile(r'Enum type "caffe\.([\w.]+)" has no value (?:named|
 _TOKEN = re.compile(r"""#[^\n]*|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|[{}<>:]|[\w.+-]+""")
 # A minus sign apart from its number, outside texts and comments: Caffe's parser reads it, Python's does not.
 _MINUS = re.compile(r"""(#[^\n]*|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')|-(\s+)(?=[\d.]|inf|nan)""")
+# Fields that name a file or a folder.
+_PATHS = frozenset((
+    "net", "train_net", "test_net", "weights", "snapshot_prefix", "source", "mean_file", "meanfile", "root_folder", "file_name",
+    "label_map_file", "name_size_file", "output_directory",
+))  # fmt: skip
 _REPEATED = re.compile(r'Message type "caffe\.([\w.]+)" should not have multiple "(\w+)" fields')
 
 
@@ -25,6 +31,7 @@ def parse(text: str, message, source: str):
         source: the file's name, for messages.
     Raises:
         PrototxtError: names source, line and what is wrong; for an unknown field or value, what was likely meant.
+            Also for a path that holds a NUL character.
     """
     try:
         text_format.Parse(_MINUS.sub(lambda found: found[1] or found[2] + "-", text), message)
@@ -37,7 +44,24 @@ def parse(text: str, message, source: str):
     missing = message.FindInitializationErrors()
     if missing:
         raise PrototxtError(f"{source}: required fields are missing: {', '.join(missing)}")
+    if "\\" in text or "\0" in text:  # a NUL is written in one of these ways
+        _refuse_nul(message, source)
     return message
+
+
+def _refuse_nul(message, source, inside=""):
+    """Raise PrototxtError for a path with a NUL in it: the system takes none, and would say so when it is too late."""
+    for field, value in message.ListFields():
+        values = value if isinstance(value, Sequence) and not isinstance(value, (str, bytes)) else [value]
+        for part in values:
+            if field.message_type:
+                name = getattr(part, "name", "")
+                _refuse_nul(part, source, f'{inside}{field.name}{f" {name!r}" if isinstance(name, str) and name else ""}, ')
+            elif field.name in _PATHS and "\0" in part:
+                raise PrototxtError(
+                    f"{source}: {inside}{field.name} {part!r} holds a NUL character, which no path can hold; write the path "
+                    "without it"
+                )
 
 
 def _place(problem, text):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import functools
 import os
+import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -459,9 +462,8 @@ def test_only_one_build_at_a_time_and_leftovers_go(run, tmp_path):
     assert run()[0] == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stopping_leaves_nothing_half_done(celeba, tmp_path, root, number):
-    """The real command, stopped in the middle of its work: exit status 130, one line, no staging folder."""
+def start_long_build(celeba, tmp_path, root) -> subprocess.Popen:
+    """The real command with two workers, in the middle of its work, in a process group of its own."""
     for table in [*celeba.glob("Anno/*"), *celeba.glob("Eval/*")]:  # many rows, so that there is a middle
         lines = table.read_text().splitlines()
         rows = [line for line in lines if line.startswith("000001.jpg")]
@@ -479,12 +481,85 @@ def test_stopping_leaves_nothing_half_done(celeba, tmp_path, root, number):
     while not list(tmp_path.glob("data/.building/scheme1/celeba_train/data.mdb")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
-    os.killpg(process.pid, number)  # as a terminal does: to the workers too
-    _, error = process.communicate(timeout=30)
+    return process
+
+
+def worker_of(process: subprocess.Popen) -> int:
+    """Process id of one of its workers, which the first photo starts."""
+    while process.poll() is None:
+        children = " ".join(path.read_text() for path in pathlib.Path(f"/proc/{process.pid}/task").glob("*/children"))
+        for pid in children.split():
+            if b"spawn_main" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes():
+                return int(pid)
+        time.sleep(0.02)
+    raise AssertionError("the build has ended")
+
+
+def assert_stopped(process: subprocess.Popen, data) -> None:
+    """Exit status 130, one line, no staging folder, no worker."""
+    try:
+        _, error = process.communicate(timeout=30)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 130
     assert error.strip().split("\n")[-1].startswith("build: stopped; nothing half-written is left")
     assert "Traceback" not in error
-    assert {path.name for path in (tmp_path / "data").iterdir()} == {"detections", ".lock"}
+    assert {path.name for path in data.iterdir()} == {"detections", ".lock"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_stopping_leaves_nothing_half_done(celeba, tmp_path, root, number):
+    process = start_long_build(celeba, tmp_path, root)
+    os.killpg(process.pid, number)  # as a terminal and a cluster do: to the workers too
+    assert_stopped(process, tmp_path / "data")
+
+
+def test_ctrl_c_twice_while_workers_are_at_work(tmp_path, root):
+    """As in the search for faces, where a task takes long: neither is waited for, and nothing hangs at the end."""
+    code = """
+import time
+from lmdb_builders.pool import ordered_map
+def work(task):
+    if task:
+        time.sleep(600)
+    return task
+if __name__ == "__main__":
+    for _ in ordered_map(work, range(20), 2, chunk=1):
+        print("ready", flush=True)
+"""
+    (tmp_path / "slow.py").write_text(code)
+    process = subprocess.Popen([sys.executable, str(tmp_path / "slow.py")], env={**os.environ, "PYTHONPATH": str(root)},
+                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True,
+                               preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL))
+    assert process.stdout.readline() == "ready\n"
+    for _ in range(2):
+        time.sleep(0.3)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGINT)
+    try:
+        process.wait(timeout=20)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_a_worker_that_hangs_is_not_waited_for(celeba, tmp_path, root):
+    process = start_long_build(celeba, tmp_path, root)
+    worker = worker_of(process)
+    os.kill(worker, signal.SIGSTOP)
+    process.send_signal(signal.SIGTERM)
+    assert_stopped(process, tmp_path / "data")
+    assert not os.path.exists(f"/proc/{worker}")
+
+
+def test_a_worker_that_is_killed_is_told_by_the_signal(celeba, tmp_path, root):
+    process = start_long_build(celeba, tmp_path, root)
+    worker = worker_of(process)
+    os.kill(worker, signal.SIGBUS)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert re.search(r"build: a worker process was killed \(SIGBUS: .*\); run again with --workers 1\n$", error)
 
 
 def test_ctrl_c_does_not_reach_a_worker_that_starts(tmp_path, root):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
 import resource
 import signal
 import subprocess
 import sys
+import termios
 import textwrap
 import time
 
@@ -90,31 +93,60 @@ def wait_for(child, condition):
         time.sleep(0.02)
 
 
+DRIVER = textwrap.dedent("""
+    import sys
+    from tiny_project import LONG
+    from tools import chain, child, command, engine, train
+    rows = chain.rows(LONG, ["gnet"], [int(step) for step in sys.argv[2:]], root=sys.argv[1])
+    def work():
+        try:
+            train.run(rows, engine.interpreter("torch"), say=train.say)
+        except child.Stopped as stopped:
+            print(stopped)
+            return 130
+        return 0
+    raise SystemExit(command.run("train", work, writes=()))
+""")
+
+
+def drive(project: str, *steps: str, **streams) -> subprocess.Popen:
+    """What tools/train.py does with its steps, in a process of its own."""
+    paths = os.pathsep.join([os.path.dirname(os.path.dirname(os.path.dirname(__file__))), os.path.dirname(__file__)])
+    return subprocess.Popen([sys.executable, "-c", DRIVER, project, *steps], text=True,
+                            env={**os.environ, "PYTHONPATH": paths}, **streams)
+
+
 @pytest.mark.slow
-def test_terminated_run_goes_on_from_its_snapshot(tmp_path):
+def test_the_chain_goes_on_when_its_terminal_goes_away(tmp_path):
+    """A terminal is closed in the middle of step 2: SIGHUP, and an error at every print. Step 3 is trained, too."""
+    project = str(tmp_path)
+    make_project(project, LONG)
+    run(project, [1], LONG)
+    ours, theirs = pty.openpty()
+    child = drive(project, "2", "3", stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+                  preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
+    os.close(theirs)
+    second, third = chain.rows(LONG, ["gnet"], [2, 3], root=project)
+    wait_for(child, lambda: os.read(ours, 1 << 16) and metrics.read(second.path(f"{second.folder}/metrics.csv")))
+    assert not os.path.exists(second.path(second.weights_out))
+    os.close(ours)
+    assert child.wait(timeout=120) == 0
+    assert chain.state(second).kind == chain.state(third).kind == "done"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_terminated_run_goes_on_from_its_snapshot(tmp_path, number):
     """No snapshot is due: what is there was asked for."""
     project = str(tmp_path)
     make_project(project, LONG)
     run(project, [1], LONG)
-    script = textwrap.dedent("""
-        import sys
-        from tiny_project import LONG
-        from tools import chain, child, engine, train
-        rows = chain.rows(LONG, ["gnet"], [2], root=sys.argv[1])
-        try:
-            train.run(rows, engine.interpreter("torch"), say=lambda line: print(line, flush=True))
-        except child.Stopped as stopped:
-            print(stopped)
-            raise SystemExit(130)
-    """)
     row = chain.rows(LONG, ["gnet"], [2], root=project)[0]
-    paths = os.pathsep.join([os.path.dirname(os.path.dirname(os.path.dirname(__file__))), os.path.dirname(__file__)])
-    child = subprocess.Popen([sys.executable, "-c", script, project], stdout=subprocess.PIPE, text=True,
-                             stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": paths})
+    child = drive(project, "2", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     wait_for(child, lambda: len(metrics.read(row.path(f"{row.folder}/metrics.csv"))) >= 3)
     child.send_signal(signal.SIGHUP)  # a snapshot, and on
     wait_for(child, lambda: chain.snapshots(row))
-    child.send_signal(signal.SIGTERM)
+    child.send_signal(number)
     output, _ = child.communicate(timeout=60)
     assert child.returncode == 130 and "the same command goes on from iteration" in output
     state = chain.state(row)

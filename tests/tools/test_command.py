@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
 import time
 
 import pytest
@@ -94,3 +97,80 @@ def test_ctrl_c_in_every_tool(root, tool, tmp_path):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 130 and "Traceback" not in errors
+
+
+LASTING = """
+import os, sys, time
+sys.path.insert(0, {root!r})
+from tools import command
+from tools.progress import Progress
+def work():
+    print("ready", flush=True)
+    import warnings
+    while not os.path.exists({mark!r} + ".go"):  # until the terminal has gone
+        time.sleep(0.02)
+    for second in range(3):  # more than a buffer holds
+        print("x" * 10000, flush=True)
+        print("y" * 10000, file=sys.stderr)
+        warnings.warn(f"warning {{second}}")
+    progress = Progress("step", 3)
+    progress.step(1, 0.5)
+    progress.test(2, 0.5, 0.5)
+    progress.say("a word")
+    progress.close()
+    bar.test(2, 0.5, 0.5)
+    bar.say("a word")
+    bar.close()
+    with open({mark!r}, "w") as stream:
+        stream.write("done")
+    return 7
+bar = None
+def whole():
+    global bar
+    bar = Progress("step", 3)
+    return work()
+sys.exit(command.run("tool", whole, writes=()))
+"""
+
+
+@pytest.mark.parametrize("where", ["terminal", "pipe"])
+def test_a_command_that_writes_files_outlives_its_terminal_and_its_reader(root, tmp_path, where):
+    mark = str(tmp_path / "mark")
+    ours, theirs = pty.openpty() if where == "terminal" else os.pipe()
+    options = {"preexec_fn": lambda: fcntl.ioctl(1, termios.TIOCSCTTY, 0)} if where == "terminal" else {}
+    process = subprocess.Popen([sys.executable, "-c", LASTING.format(root=str(root), mark=mark)], stdin=subprocess.DEVNULL,
+                               stdout=theirs, stderr=theirs, start_new_session=True, **options)
+    os.close(theirs)
+    shown = b""
+    while b"ready" not in shown:
+        shown += os.read(ours, 1 << 16)
+    os.close(ours)  # SIGHUP, and EIO or EPIPE at every print
+    with open(mark + ".go", "w"):
+        pass
+    assert process.wait(timeout=60) == 7
+    assert open(mark).read() == "done"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_what_clusters_send_stops_a_command_that_writes_files(number):
+    def work() -> int:
+        os.kill(os.getpid(), number)
+        time.sleep(60)
+        return 0
+
+    before = signal.getsignal(number)
+    assert command.run("tool", work, writes=()) == 130
+    assert signal.getsignal(number) is before
+
+
+def test_targets_are_tried_before_the_work(tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "kept").write_text("kept")
+    work = raising(AssertionError("the work has begun"))
+    for path, reason in (("file/a.csv", "Not a directory"), ("file/deep/a.csv", "Not a directory"), (".", "Is a directory"),
+                         ("n" * 255, "File name too long")):
+        assert command.run("tool", work, writes=[str(tmp_path / "kept"), str(tmp_path / path)]) == 2
+        assert capsys.readouterr().err == f"tool: {tmp_path / path}: cannot be written: {reason}\n"
+    assert command.run("tool", lambda: 0, writes=[str(tmp_path / name) for name in ("kept", "new", "a/b/new")]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "kept"]
+    assert (tmp_path / "kept").read_text() == "kept"

@@ -150,12 +150,21 @@ def test_wrong_use(project, capsys):
     assert "nowhere" in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_a_place_where_nothing_can_be_written_costs_the_file_and_not_the_table(project, capsys):
+def test_a_place_where_nothing_can_be_written_is_told_before_the_work(project, capsys):
     (project / "project" / "runs").write_text("in the way")
     assert groups.main(["--fotw", fotw(project / "FotW", [(200, MIDDLE, 1, 1)]), "--profile", "demo"]) == 2
     captured = capsys.readouterr()
-    assert "| all | 1 | 0 |" in captured.out
-    assert captured.err.splitlines()[-1].endswith("runs/demo: Not a directory")
+    assert captured.out == "" and captured.err.endswith("runs/demo/groups.csv: cannot be written: Not a directory\n")
+
+
+def test_a_disk_that_fills_costs_the_file_and_not_the_table(project, monkeypatch, capsys):
+    def full(*arguments):
+        raise OSError(28, "No space left on device", "groups.csv")
+
+    monkeypatch.setattr(groups, "write", full)
+    assert groups.main(["--fotw", fotw(project / "FotW", [(200, MIDDLE, 1, 1)]), "--profile", "demo"]) == 2
+    captured = capsys.readouterr()
+    assert "| all | 1 | 0 |" in captured.out and captured.err.endswith("groups.csv: No space left on device\n")
 
 
 def test_a_reader_that_goes_away_costs_the_table_and_not_the_file(project, monkeypatch):

@@ -32,7 +32,7 @@ def test_decisions_become_corrections(browser, tmp_path, monkeypatch):  # noqa: 
     picture = suspects_page.as_address(np.full((20, 20, 3), 90, np.uint8))
     monkeypatch.setattr(suspects_page, "_photos", lambda profile, images, caffe: dict.fromkeys(images, picture))
     found = [suspects.Suspect(f'{name}.jpg', task, label, 0.1) for name, task, label in (
-        ("a", "gender", 0), ("b", "smile", 1), ("c", "smile", 1), ("d", "gender", 1), ('e,"e', "smile", 0))]
+        ("=a", "gender", 0), ("b", "smile", 1), ("c", "smile", 1), ("d", "gender", 1), ('e,"e', "smile", 0))]
     path = tmp_path / "suspects.html"
     suspects_page.write(str(path), recipe.DEMO, found, 100, None)
     page, complaints, asked = opened(browser, path)
@@ -50,7 +50,8 @@ def test_decisions_become_corrections(browser, tmp_path, monkeypatch):  # noqa: 
     download.value.save_as(saved)
     assert download.value.suggested_filename == "corrections.csv"
     assert {key: values[:2] for key, values in corrections.read(str(saved)).items()} == {
-        ("a.jpg", "Gender"): (0, 1), ("c.jpg", "Smile"): (1, 2), ('e,"e.jpg', "Smile"): (0, 1)}
+        ("=a.jpg", "Gender"): (0, 1), ("c.jpg", "Smile"): (1, 2), ('e,"e.jpg', "Smile"): (0, 1)}
+    assert "\n'=a.jpg,Gender" in saved.read_text()  # which no spreadsheet runs
     assert complaints == [] and set(asked) == {path.as_uri()}
     page.close()
 

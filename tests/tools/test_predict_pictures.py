@@ -12,7 +12,7 @@ from PIL import Image
 import recipe
 from predict_project import save
 from pipeline_fakes import photo
-from tools import answers, draw, predict
+from tools import answers, draw, photos, predict
 from tools.pipeline import Pipeline
 
 
@@ -141,3 +141,32 @@ def test_what_the_nets_saw_is_in_the_picture_pixel_for_pixel_in_color(photos_fol
     bright = warm[-170:, :].min(axis=2) > 100  # the warm end of the colors, over the gray of the crop
     columns = np.flatnonzero(bright.sum(axis=0) > 40)
     assert 80 < len(columns) < 120 and columns.min() > 5 / 6 * warm.shape[1] - 20  # the last tile of six
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".JPEG"])
+def test_a_picture_is_told_from_a_photo(photos_folder, suffix):
+    draw.draw(photo(), [predict_one(photo())], "out" + suffix)
+    assert photos.is_own_picture("out" + suffix) and not photos.is_own_picture(save("a" + suffix))
+    Image.open("out" + suffix).load()
+
+
+def test_pictures_go_into_the_photos_own_folder_again_and_again(photos_folder, capsys):
+    os.makedirs("mine/deep")
+    save("mine/a.jpg"), save("mine/deep/b.png")
+    for _ in range(2):
+        assert predict.main(["mine", "--draw", "mine", "--json"]) == 0
+        assert capsys.readouterr().out.count("\n") == 2
+        assert predict.main(["mine/*", "--draw", "mine", "--json"]) == 0
+        assert capsys.readouterr().out.count("\n") == 2
+    assert sorted(os.listdir("mine")) == ["a.jpg", "a_prediction.png", "b_prediction.png", "deep"]
+
+
+def test_a_photo_that_bears_the_name_of_a_picture_stays(photos_folder, capsys):
+    os.makedirs("other")
+    images = [save("a.jpg"), save("b.jpg")]
+    for path, target in (("other/a_prediction.png", "other"), ("out_1.png", "out.png")):
+        save(path)
+        before = os.path.getsize(path)
+        assert predict.main([*images, "--draw", target]) == 2
+        assert f"{path} is there and was not drawn by predict.py; move it, or name another place" in capsys.readouterr().err
+        assert os.path.getsize(path) == before

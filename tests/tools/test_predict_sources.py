@@ -16,6 +16,7 @@ import pytest
 import recipe
 from predict_project import answers, save
 from pipeline_fakes import FakeDetector, photo
+from lmdb_builders import corrections
 from tools import predict
 from tools.answers import bar
 from tools.prediction import COLUMNS
@@ -63,6 +64,27 @@ def test_csv_of_names_with_commas_and_odd_bytes(photos_folder, capsys):
     assert printed.count("\n") == 2
     (row,) = csv.DictReader(io.StringIO(printed))
     assert row["image"] == name and row["gender_probability"] == "0.93"
+
+
+@pytest.mark.parametrize("name", ["=cmd|'x'!A0.jpg", "@a.jpg", "+1.jpg", "-1.jpg", "'=a.jpg", "'a.jpg", "a=.jpg"])
+def test_names_that_are_formulas(photos_folder, capsys, name):
+    path = save("plain.jpg")
+    os.rename(path, name)
+    assert predict.main(["--csv", "--", name]) == 0
+    assert [row["image"] for row in csv.DictReader(io.StringIO(capsys.readouterr().out))] == [name]
+    assert predict.main(["--csv", "--spreadsheet", "--", name]) == 0
+    (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert row["image"] == (name if name in ("'a.jpg", "a=.jpg") else "'" + name)
+    assert row["gender_probability"] == "0.93"
+    with open("corrections.csv", "w", newline="") as stream:  # what is put in front is taken away again
+        csv.writer(stream).writerows([corrections.COLUMNS, [row["image"], "Gender", "0", "1"]])
+    assert list(corrections.read("corrections.csv")) == [(name, "Gender")]
+
+
+def test_spreadsheet_without_csv(photos_folder, capsys):
+    with pytest.raises(SystemExit):
+        predict.main([save("a.jpg"), "--spreadsheet"])
+    assert "add --csv" in capsys.readouterr().err
 
 
 def test_one_face_of_several_without_an_answer(photos_folder, capsys, monkeypatch):

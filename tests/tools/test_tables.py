@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import glob
 import json
 import os
+import pathlib
 import shutil
 import signal
 import subprocess
@@ -217,19 +219,45 @@ def wait_for(project, lines: int):
         time.sleep(0.05)
 
 
-def test_a_signal_is_handed_on(project):
+TWO_AT_A_TIME = textwrap.dedent("""
+    import sys
+    import recipe
+    from tools import schemes, workers
+    workers.HANGING_SECONDS = 0.5
+    try:
+        workers.train(schemes.trainings(schemes.table_rows(recipe.DEMO, [2], 2016, root=sys.argv[1])), jobs=2)
+    except workers.Interrupted:
+        raise SystemExit(130)
+""")
+
+
+def start(project) -> subprocess.Popen:
     (project / "slow").touch()
-    script = textwrap.dedent("""
-        import sys
-        import recipe
-        from tools import schemes, workers
-        try:
-            workers.train(schemes.trainings(schemes.table_rows(recipe.DEMO, [2], 2016, root=sys.argv[1])), jobs=2)
-        except workers.Interrupted:
-            raise SystemExit(130)
-    """)
-    process = subprocess.Popen([sys.executable, "-c", script, str(project)], stdout=subprocess.DEVNULL,
-                               env={**os.environ, "PYTHONPATH": ROOT})
+    return subprocess.Popen([sys.executable, "-c", TWO_AT_A_TIME, str(project)], stdout=subprocess.DEVNULL,
+                            env={**os.environ, "PYTHONPATH": ROOT})
+
+
+def test_a_training_that_hangs_is_killed_after_a_second_signal(project):
+    process = start(project)
+    wait_for(project, 2)
+    children = "".join(path.read_text() for path in pathlib.Path(f"/proc/{process.pid}/task").glob("*/children")).split()
+    for pid in children:
+        os.kill(int(pid), signal.SIGSTOP)
+    try:
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGUSR1)
+        assert process.wait(20) == 130
+        assert not any(os.path.exists(f"/proc/{pid}") for pid in children)
+    finally:
+        process.kill()
+        for pid in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+
+
+def test_a_signal_is_handed_on(project):
+    process = start(project)
     wait_for(project, 2)
     process.send_signal(signal.SIGHUP)
     wait_for(project, 4)

@@ -161,7 +161,8 @@ def test_weights(folder, make_net):
         ('net: "t" lr_policy: "fixed" type: "AdaGrad" momentum: 0.9', SolverError, "s: .*remove momentum: 0.9"),
         ('net: "t" lr_policy: "fixed" test_iter: 1', SolverError, "test_interval"),
         ('net: "t" lr_policy: "fixed" test_net: "t" test_interval: 1', SolverError, "0 test_iter entries do not fit 1"),
-        ('net: "t" lr_policy: "fixed" snapshot: 1 snapshot_prefix: "gone/a"', SolverError, "make the folder"),
+        ('net: "t" lr_policy: "fixed" snapshot: 1 snapshot_prefix: "gone/a"', SolverError,
+         "snapshot gone/a_iter_0.caffemodel: .*folder .*gone does not exist; create it first, or change snapshot_prefix"),
         ('net: "t" lr_policy: "fixed" regularization_type: "L3" weight_decay: 1', SolverError, 's: .*"L3"; known'),
         (TRAIN, PrototxtError, "is this a net's definition"),
     ],
@@ -172,6 +173,80 @@ def test_solvers(tmp_path, monkeypatch, text, kind, words):
     (tmp_path / "s").write_text(text)
     with pytest.raises(kind, match=words):
         caffe.get_solver("s")
+
+
+NUL = r"a\0z"
+
+
+@pytest.mark.parametrize(
+    "text, place",
+    [
+        (f'net: "t" lr_policy: "fixed" snapshot_prefix: "{NUL}"', "snapshot_prefix"),
+        (f'net: "{NUL}" lr_policy: "fixed"', "net"),
+        (f'train_net: "{NUL}" lr_policy: "fixed"', "train_net"),
+        (f'net: "t" test_net: "t" test_net: "{NUL}" lr_policy: "fixed"', "test_net"),
+        (f'net: "t" weights: "{NUL}" lr_policy: "fixed"', "weights"),
+        (f'net_param {{ layer {{ name: "d" type: "Data" data_param {{ source: "{NUL}" }} }} }}',
+         "net_param, layer 'd', data_param, source"),
+        (f'net_param {{ layer {{ name: "d" image_data_param {{ root_folder: "{NUL}" }} }} }}',
+         "net_param, layer 'd', image_data_param, root_folder"),
+        (f'net_param {{ layer {{ name: "d" transform_param {{ mean_file: "{NUL}" }} }} }}',
+         "net_param, layer 'd', transform_param, mean_file"),
+        ('net: "a\0z" lr_policy: "fixed"', "net"),
+    ],
+)
+def test_a_path_with_a_nul_is_refused_at_load(tmp_path, monkeypatch, text, place):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "t").write_text(TRAIN)
+    (tmp_path / "s").write_text(text)
+    with pytest.raises(PrototxtError) as error:
+        caffe.get_solver("s")
+    assert str(error.value) == (
+        f"s: {place} 'a\\x00z' holds a NUL character, which no path can hold; write the path without it"
+    )
+
+
+def test_a_nul_where_no_path_stands_is_taken(tmp_path):
+    (tmp_path / "net").write_text(TRAIN.replace('name: "i"', r'name: "i\0p"'))
+    assert "i\0p" in caffe.Net(str(tmp_path / "net"), caffe.TRAIN).params
+
+
+@pytest.mark.parametrize("suffix", ["", ".h5"])
+def test_a_solver_state_that_names_a_nul(tmp_path, suffix):
+    from torchcaffe.files import SolverState, read_solver_state, write_solver_state
+
+    path = str(tmp_path / f"a.solverstate{suffix}")
+    write_solver_state(path, SolverState(3, "model" if suffix else "a\0z", 0, []))
+    if suffix:
+        import h5py
+
+        with h5py.File(path, "r+") as file:
+            del file["learned_net"]
+            file["learned_net"] = np.bytes_(b"a\0z")
+    with pytest.raises(SolverError, match=r"learned_net 'a.x00z' holds a NUL character; go on from another snapshot"):
+        read_solver_state(path)
+
+
+def test_a_list_of_images_in_utf_16(tmp_path):
+    from torchcaffe.image_list import read_list
+
+    (tmp_path / "list").write_bytes("a.jpg 1\n".encode("utf-16"))
+    with pytest.raises(DataError, match="list, line 1 holds a NUL character; save the list as UTF-8 text"):
+        read_list(str(tmp_path / "list"))
+
+
+@pytest.mark.parametrize("hdf5", ["", "snapshot_format: HDF5"])
+def test_weights_that_would_be_lost_at_the_end_are_told_at_the_start(make_solver, tmp_path, hdf5):
+    """snapshot_after_train is on unless said: a training whose last snapshot has no place does not begin."""
+    solver = make_solver(TRAIN, f"base_lr: 0.1 lr_policy: 'fixed' max_iter: 3 {hdf5}")
+    solver.proto.snapshot_prefix = str(tmp_path / "gone/a")
+    with pytest.raises(SolverError, match=r"snapshot .*gone/a_iter_3.caffemodel.* create it first, or change"):
+        solver.solve()
+    assert solver.iter == 0
+    solver.step(1)  # which writes nothing
+    solver.proto.snapshot_after_train = False
+    solver.solve()
+    assert solver.iter == 3
 
 
 def test_restoring(make_solver, tmp_path):

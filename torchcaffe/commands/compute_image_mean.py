@@ -5,6 +5,7 @@ from __future__ import annotations
 from torchcaffe import log
 from torchcaffe.database import records
 from torchcaffe.errors import DataError
+from torchcaffe.storage import check_writable
 
 
 def compute_image_mean(flags, database, output=None):
@@ -13,6 +14,8 @@ def compute_image_mean(flags, database, output=None):
 
     from torchcaffe.datum import to_array
 
+    if output is not None:
+        check_writable(output)
     total, count = None, 0
     log.info("Starting iteration")
     for key, datum in records(database, flags.backend):
