@@ -4,16 +4,18 @@
     caffe = engine.resolve("auto")             # a module with pycaffe's names, in this process
     interpreter = engine.interpreter("caffe")  # a Python that imports it, for work in a process of its own
 
-auto   real Caffe where this Python imports it, else torchcaffe
+auto   real Caffe where this Python imports it, else torchcaffe; one that is there and broken is named on stderr
 caffe  real Caffe where this Python imports it, else Debian's in .caffe/ (`make caffe`), which has its own Python 3.9
 torch  torchcaffe, pycaffe on PyTorch
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import os
+import subprocess
 import sys
 from dataclasses import dataclass, field
 
@@ -74,11 +76,28 @@ def module_name(name: str) -> str:
     return {"caffe": "caffe", "torch": "torchcaffe"}[name]
 
 
+@functools.lru_cache(maxsize=None)
 def _importable(module: str) -> bool:
+    """True where this Python imports `module` and it has a Net. One that is there but fails is named on stderr.
+
+    It is tried in a process of its own: a broken binary module may end the process that imports it.
+    """
     try:
-        return importlib.util.find_spec(module) is not None
+        if module in sys.modules:
+            return sys.modules[module] is not None
+        if importlib.util.find_spec(module) is None:  # the usual case, which needs no process
+            return False
     except (ImportError, ValueError):
         return False
+    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+    tried = subprocess.run([sys.executable, "-c", f"from {module} import Net"], env={**os.environ, "PYTHONPATH": path},
+                           stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
+    if tried.returncode == 0:
+        return True
+    said = tried.stderr.strip().splitlines()
+    reason = said[-1] if said else f"its import ends the process with status {tried.returncode}"
+    print(f"ignored a Python module {module} that cannot be imported ({reason})", file=sys.stderr)
+    return False
 
 
 def _debian(folder: str) -> Interpreter:

@@ -162,8 +162,9 @@ class Together:
         """(rank 0's count, the most that any rank is asked for)."""
         return tuple(self.ranks.largest([count if self.rank == 0 else 0, asked]))
 
-    def mean(self, value: float) -> float:
-        return self.ranks.means([value])[0]
+    def means(self, values: list) -> list:
+        """The mean over the ranks of each value."""
+        return self.ranks.means(values)
 
     def account(self, error: Exception, message: str) -> str:
         """Tell the others why we fail, or learn from them why we do; returns what was the matter first."""

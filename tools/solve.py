@@ -84,7 +84,7 @@ class Training:
         self.first = self.iteration
         self.test_net = self.solver.test_nets[0]
         self.test_net.share_with(self.net)  # Caffe itself does so only in its own test pass
-        self.window = []  # losses since the last row of metrics
+        self.window = []  # (iterations, sum of their losses) of the calls since the last row of metrics
         self.stuck = 0  # iterations
         self.pace = CALL_SECONDS  # seconds an iteration takes, guessed at first
 
@@ -155,19 +155,34 @@ class Training:
     def _step(self, count):
         """Train `count` iterations and look at the loss."""
         rate, began = float(self.solver.lr), time.time()
-        self.solver.step(count)
+        if hasattr(self.solver, "mean_loss"):  # torchcaffe adds the losses up where they are
+            self.solver.step(count)
+            mean = self.solver.mean_loss
+        else:  # real Caffe shows the last loss only; it has waited for it, so that single steps cost nothing
+            losses = []
+            for _ in range(count):
+                self.solver.step(1)
+                losses.append(self._loss())
+            mean = sum(losses) / count
         self.pace = max(1e-6, (time.time() - began) / count)
-        self._look_at_loss(count, rate)
+        self._look_at_loss(count, mean, rate)
         self._look_at_gradients(rate)
 
     def _due(self, interval):
         every = self.job[interval]
         return every > 0 and self.iteration % every == 0
 
-    def _look_at_loss(self, count, rate):
-        """Report the loss of the last iteration; raise Failed where training on makes no sense."""
-        loss = sum(weight * float(self.net.blobs[name].data.sum()) for name, weight in self.losses.items())
-        loss = self.ranks.mean(loss)
+    def _loss(self):
+        """Loss of the last iteration."""
+        return sum(weight * float(self.net.blobs[name].data.sum()) for name, weight in self.losses.items())
+
+    def _look_at_loss(self, count, mean, rate):
+        """Report the loss of the last iteration, and the mean since the last row; raise Failed where training on makes
+        no sense.
+
+        mean: of this rank's losses in the `count` iterations since the last look.
+        """
+        loss, mean = self.ranks.means([self._loss(), mean])
         self.stuck = self.stuck + count if abs(loss - STUCK_LOSS) < 0.01 else 0
         if not math.isfinite(loss):
             raise Failed("iteration %d: the loss is %s; most likely the learning rate %g is too high for these weights"
@@ -176,10 +191,10 @@ class Training:
             raise Failed("iteration %d: the loss has been 87.3365 (the logarithm of the smallest number) for %d "
                          "iterations, so the net has saturated; most likely the learning rate %g is too high"
                          % (self.iteration - 1, self.stuck, rate))
-        self.window.append(loss)
+        self.window.append((count, count * mean))
         row = self._due("display") or self._due("test_interval") or self.iteration == self.job["max_iter"]
-        self.events("step", iteration=self.iteration, loss=loss, mean_loss=sum(self.window) / len(self.window),
-                    rate=rate, row=row)
+        self.events("step", iteration=self.iteration, loss=loss, rate=rate, row=row,
+                    mean_loss=sum(total for _, total in self.window) / sum(steps for steps, _ in self.window))
         if row:
             self.window = []
 

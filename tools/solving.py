@@ -33,8 +33,9 @@ class Alone:
         """(iterations of the next call of step, what is asked for first: one of Stop's)."""
         return count, asked
 
-    def mean(self, value):
-        return value
+    def means(self, values):
+        """The mean over the ranks of each value."""
+        return values
 
     def alone(self, work):
         work()

@@ -56,7 +56,7 @@ class SGDSolver(SetOnce, SolverFiles, SolverReports, SolverUpdates):
             parsed = read_solver(solver_file)
         self.proto = parsed
         self.param = SolverParam(parsed)
-        self._iter = 0
+        self._iter = self._first = 0  # updates done, and done before the last step()
         self.current_step = 0
         self.callbacks = []
         self.keep_diffs = True  # after step(), blobs hold their gradients as in Caffe; False saves time and memory
@@ -85,6 +85,7 @@ class SGDSolver(SetOnce, SolverFiles, SolverReports, SolverUpdates):
         self.history = [torch.zeros(b.dims, device=self.net.device) for _ in range(count) for b in learnable]
         self.losses = []
         self.smoothed_loss = 0.0
+        self._loss_sum = 0.0  # of the iterations of the last step(); on a GPU a tensor there
         self._last_display = None
         self.train_with(parallel.current())
         log.info("Solver scaffolding done.")
@@ -105,6 +106,12 @@ class SGDSolver(SetOnce, SolverFiles, SolverReports, SolverUpdates):
         """Number of updates done."""
         return self._iter
 
+    @property
+    def mean_loss(self) -> float:
+        """Mean loss over the iterations that the last step() did; NaN where it did none. Not in pycaffe."""
+        done = self.iter - self._first
+        return float(self._loss_sum) / done if done else float("nan")
+
     # ------------------------------------------------------------------------------------ learning rate
     @property
     def lr(self) -> float:
@@ -113,7 +120,7 @@ class SGDSolver(SetOnce, SolverFiles, SolverReports, SolverUpdates):
     # ------------------------------------------------------------------------------------ training
     def step(self, iterations: int):
         """Train `iterations` iterations, whatever max_iter says; no snapshot at the end."""
-        self.losses, self.smoothed_loss, self.stopped = [], 0.0, False
+        self.losses, self.smoothed_loss, self._loss_sum, self.stopped = [], 0.0, 0.0, False
         if not self.equal:  # whatever was loaded before, each rank starts from rank 0's numbers
             self.ranks.equalize(self)
             self.equal = True
@@ -140,6 +147,7 @@ class SGDSolver(SetOnce, SolverFiles, SolverReports, SolverUpdates):
             on_start()
         display = bool(p.display) and self.iter % p.display == 0
         loss = self.forward_backward(keep_diffs=last and self.keep_diffs or bool(self.callbacks))
+        self._loss_sum = self._loss_sum + loss
         self.smooth(loss)
         if display:
             self.log_iteration()

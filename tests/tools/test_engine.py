@@ -24,6 +24,43 @@ def test_auto_takes_caffe_only_where_python_imports_it(monkeypatch):
     assert engine.interpreter("caffe").command == (sys.executable,)
 
 
+@pytest.fixture
+def caffe_package(tmp_path, monkeypatch):
+    """Makes a package named caffe of some source, importable from here alone."""
+    def make(source):
+        (tmp_path / "caffe").mkdir()
+        (tmp_path / "caffe" / "__init__.py").write_text(source)
+
+    monkeypatch.syspath_prepend(str(tmp_path))
+    engine._importable.cache_clear()
+    yield make
+    sys.modules.pop("caffe", None)
+    engine._importable.cache_clear()
+
+
+@pytest.mark.parametrize("source, reason", [
+    ("from ._caffe import Net", "No module named 'caffe._caffe'"),  # a source tree that was never built
+    ("import os; os.abort()", "status -6"),  # built for another library
+    ("1 +", "SyntaxError"),
+    ("", "cannot import name 'Net'"),  # another package of that name
+])  # fmt: skip
+def test_auto_passes_over_a_broken_caffe_and_says_so_once(caffe_package, capfd, source, reason):
+    caffe_package(source)
+    for _ in range(2):
+        assert engine.resolve("auto").__name__ == "torchcaffe"
+        assert engine.interpreter("auto").module == "torchcaffe"
+    out, err = capfd.readouterr()
+    assert out == "" and err.count("\n") == 1
+    assert "ignored a Python module caffe" in err and reason in err
+
+
+def test_auto_takes_a_caffe_that_can_be_imported(caffe_package, capfd):
+    caffe_package("class Net: pass")
+    assert engine.module_name("auto") == "caffe"
+    assert engine.resolve("auto").__name__ == "caffe"
+    assert capfd.readouterr().err == ""
+
+
 def test_caffe_that_is_nowhere_names_make_caffe(monkeypatch, tmp_path):
     monkeypatch.setattr(engine, "_importable", lambda name: False)
     monkeypatch.setattr(engine, "DEBIAN", str(tmp_path / "none"))
