@@ -33,7 +33,7 @@ def environment(root):
 
 
 def test_the_child_makes_one_call_at_a_time_in_a_process_of_its_own(environment):
-    with Child("torch", "test_child:counting", environment, start=41) as child:
+    with Child("torch", "test_benchmark_child:counting", environment, start=41) as child:
         before = child.started["peak"]
         first = child()
         assert first == {"engine": "torchcaffe", "count": 42, "process": first["process"]}
@@ -44,13 +44,13 @@ def test_the_child_makes_one_call_at_a_time_in_a_process_of_its_own(environment)
 
 
 def test_a_child_that_stops_is_an_error(environment):
-    with Child("torch", "test_child:failing", environment) as child:
-        with pytest.raises(RuntimeError, match="test_child:failing in torch stopped with status 1"):
+    with Child("torch", "test_benchmark_child:failing", environment) as child:
+        with pytest.raises(RuntimeError, match="test_benchmark_child:failing in torch stopped with status 1"):
             child()
 
 
 def test_real_caffe_is_a_child_too(environment, root):
     if not (root / ".caffe" / "python").exists():
         pytest.skip("needs real Caffe in .caffe (make caffe)")
-    with Child("caffe", "test_child:counting", environment, start=0) as child:
+    with Child("caffe", "test_benchmark_child:counting", environment, start=0) as child:
         assert child()["engine"] == "caffe"
