@@ -1,5 +1,6 @@
 """No finished result is lost: other settings are refused or go under another name, and FORCE=1 replaces at the end only."""
 
+# ruff: noqa: F811 (fixtures come from fake_chain)
 from __future__ import annotations
 
 import fcntl
