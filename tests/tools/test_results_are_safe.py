@@ -113,7 +113,7 @@ def test_overrides_go_under_a_name_of_their_own_and_leave_the_finished_step_as_i
     assert command(2, "--batch", "4", "--max-iter", "2") == 0
     after = unlocked(tree(project))
     assert {path: after[path] for path in before} == before
-    new = {path for path in set(after) - set(before)}
+    new = set(after) - set(before)
     assert new and all(path.startswith(("weights/tiny/step2_scheme3-batch4-iter2.", "runs/tiny/step2_scheme3-batch4-iter2/"))
                        for path in new)
     capsys.readouterr()
