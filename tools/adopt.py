@@ -12,7 +12,10 @@ from tools import chain, child, fingerprints, outputs, runs
 
 
 def adopt(row: chain.Row, interpreter, force: bool = False, header=(), say=print) -> bool:
-    """Do step 1 unless its result stands; True when done. A result of another file is replaced with `force` only. Raises chain.ChainError, child.Stopped and WeightsError."""
+    """Do step 1 unless its result stands; True when done. A result of another file is replaced with `force` only.
+
+    Raises chain.ChainError, child.Stopped and WeightsError.
+    """
     chain.check_inputs(row)
     with runs.only_one(row):
         if row.start is None and not chain.is_full_size(row.profile):
@@ -72,7 +75,8 @@ def _convert(row: chain.Row, interpreter, header, say, inputs: dict):
         child.run(row, path, interpreter, header, ends.append, say)
         versions = ends[-1]["versions"]
         record = {"step": row.title, "iteration": 0, "loss": None, "accuracy": None, "engine": versions["engine"],
-                  "versions": versions, "variant": row.variant, "sha256": fingerprints.sha256_of(row.path(converted)), "inputs": inputs}
+                  "versions": versions, "variant": row.variant,
+                  "sha256": fingerprints.sha256_of(row.path(converted)), "inputs": inputs}
         runs.place(row, converted, record)
     finally:
         if os.path.exists(row.path(converted)):

@@ -396,7 +396,8 @@ def _old_options(row: Row, job: dict) -> dict:
     profile, seed = row.profile, number("random_seed", int)
     net = _trained_net(row, row.folder)
     batch = training_net(net)[1] if net is not None else profile.batch_size
-    options = {**row.options, "batch": batch if batch != profile.batch_size else None, "max_iter": job.get("max_iter"), "base_lr": number("base_lr", float), "seed": seed}
+    options = {**row.options, "batch": batch if batch != profile.batch_size else None,
+               "max_iter": job.get("max_iter"), "base_lr": number("base_lr", float), "seed": seed}
     if options["max_iter"] == profile.max_iter.get(row.step):
         options["max_iter"] = None
     if options["base_lr"] is None or shortest(options["base_lr"]) == shortest(profile.base_lr.get(row.step, 0)):

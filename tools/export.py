@@ -68,8 +68,8 @@ def preprocessing(profile: str, net: str, sha256: str, weights: str = "") -> Dic
 
 
 def export(profile: str, net: str, folder: str, variant: str = "") -> Tuple[Dict[str, str], float]:
-    """Write the three files of one net, of a variant with its name, into `folder`, which is made: ({"onnx", "safetensors", "json": path}, the
-    largest difference found between onnxruntime and the engine).
+    """Write the three files of one net, of a variant with its name, into `folder`, which is made: ({"onnx", "safetensors",
+    "json": path}, the largest difference found between onnxruntime and the engine).
 
     Raises tools.pipeline.PipelineError where weights are missing, torchcaffe.export.ExportError for a missing package
     or answers that differ.

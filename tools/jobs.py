@@ -101,7 +101,7 @@ def write(row: chain.Row, module: str, solver, net, inputs: dict, gpu: Optional[
 def _run_id(row: chain.Row, resume: Optional[str]) -> str:
     """What ties a run's folder to the record of its weights; a resumed run keeps its own."""
     old = fingerprints.read_json(row.path(os.path.join(row.folder, "run.json"))) or {}
-    return old.get("run") if resume and isinstance(old.get("run"), str) else uuid.uuid4().hex
+    return str(old["run"]) if resume and old.get("run") else uuid.uuid4().hex
 
 
 def _machine(gpu: Optional[int], leader) -> list:

@@ -87,8 +87,8 @@ def features(profile: recipe.Profile, task: str, load_engine,
         crops = np.stack([crop for _, _, crop in faces])
         blocks.append((gradients(crops), gradients(crops[:, :, ::-1])))
         for net in recipe.NETS.values():
-            for variant in variants if net.crop == crop and net.task == task else ():
-                weights = chain.Row(profile, net.key, 3, variant=variant).weights_out
+            for name in variants if net.crop == crop and net.task == task else ():
+                weights = chain.Row(profile, net.key, 3, variant=name).weights_out
                 if os.path.isfile(recipe.absolute(weights)):
                     learned = activations(load_engine(), profile, net.key, weights, crops)
                     blocks.append((learned, learned))

@@ -142,7 +142,7 @@ def main(argv=None) -> int:
 
 def _train(options, arguments) -> int:
     """main's work: as one of several ranks, as their leader, or alone."""
-    from tools import chain, child, engine, ranks
+    from tools import child, engine, ranks
 
     leader, reason = None, None
     try:

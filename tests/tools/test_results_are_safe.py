@@ -1,5 +1,6 @@
 """No finished result is lost: other settings are refused or go under another name, and FORCE=1 replaces at the end only."""
 
+# ruff: noqa: F811 (fixtures come from fake_chain)
 from __future__ import annotations
 
 import fcntl
@@ -112,7 +113,7 @@ def test_overrides_go_under_a_name_of_their_own_and_leave_the_finished_step_as_i
     assert command(2, "--batch", "4", "--max-iter", "2") == 0
     after = unlocked(tree(project))
     assert {path: after[path] for path in before} == before
-    new = {path for path in set(after) - set(before)}
+    new = set(after) - set(before)
     assert new and all(path.startswith(("weights/tiny/step2_scheme3-batch4-iter2.", "runs/tiny/step2_scheme3-batch4-iter2/"))
                        for path in new)
     capsys.readouterr()

@@ -1,5 +1,6 @@
 """The driver of the steps, with a fake engine that starts at once: what it skips, repeats, refuses and keeps."""
 
+# ruff: noqa: F811 (fixtures come from fake_chain)
 from __future__ import annotations
 
 import glob
