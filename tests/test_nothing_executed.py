@@ -27,6 +27,7 @@ ALLOWED = {  # (file, call): why
     ("torchcaffe/cli.py", "import_module"): "names of its own table",
     ("torchcaffe/layers/python.py", "import_module"): "a Python layer's, behind permission.python_layers_allowed",
     ("torchcaffe/parallel.py", "broadcast_object_list"): "from rank 0 of the same training, over its own connections",
+    ("lmdb_builders/readers.py", "import_module"): "a reader that recipe.DATASETS names",
     ("detector/mtcnn.py", "import_module"): "the engine's name, from tools/engine.py",
     ("tools/engine.py", "import_module"): "caffe or torchcaffe",
     ("tools/solve.py", "import_module"): "the engine's name, from tools/child.py and tools/ranks.py",

@@ -122,7 +122,7 @@ def handing_on(start: Callable, on_stop: Callable = lambda: None, at_once: Calla
         if len(asked) == 1:
             on_stop()
         if process is not None:
-            (subprocess.Popen.terminate, at_once, subprocess.Popen.kill)[min(len(asked), 3) - 1](process)
+            (process.terminate, lambda: at_once(process), process.kill)[min(len(asked), 3) - 1]()
 
     before = {n: signal.signal(n, hand_on) for n in (*STOP_SIGNALS, signal.SIGHUP)}
     try:
