@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from tools import chain, child, fingerprints, outputs, runs
+from tools import chain, child, files, runs
 
 
 def adopt(row: chain.Row, interpreter, force: bool = False, header=(), say=print) -> bool:
@@ -69,14 +69,14 @@ def _convert(row: chain.Row, interpreter, header, say, inputs: dict):
     job = {"kind": "convert", "module": interpreter.module, "net": row.definition, "weights": row.weights_in,
            "output": converted}
     path = os.path.join(row.folder, "job.json")
-    outputs.write_json(row.path(path), job)
+    files.write_json(row.path(path), job)
     ends = []
     try:
         child.run(row, path, interpreter, header, ends.append, say)
         versions = ends[-1]["versions"]
         record = {"step": row.title, "iteration": 0, "loss": None, "accuracy": None, "engine": versions["engine"],
                   "versions": versions, "variant": row.variant,
-                  "sha256": fingerprints.sha256_of(row.path(converted)), "inputs": inputs}
+                  "sha256": files.sha256_of(row.path(converted)), "inputs": inputs}
         runs.place(row, converted, record)
     finally:
         if os.path.exists(row.path(converted)):

@@ -8,7 +8,7 @@ import sys
 from typing import Callable, List, Optional, Sequence, TextIO
 
 import recipe
-from tools.outputs import safe_cell
+from tools.files import safe_cell
 from tools.prediction import COLUMNS, Answer, Prediction
 
 BAR = 20  # characters of a bar where a terminal shows the text

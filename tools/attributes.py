@@ -6,8 +6,8 @@ import os
 from typing import List
 
 import recipe
-from tools import chain, outputs, scores
-from tools.status import align
+from tools import chain, files, scores
+from tools.files import align
 
 PARTITION = "test"
 
@@ -66,7 +66,7 @@ def _commoner(rows: List[dict]) -> float:
 def write(rows: List[dict], profile: str, crop: str, variant: str = "") -> str:
     """runs/<profile>/attributes_<crop>.csv (of a variant, with its name); returns its path."""
     path = f"runs/{profile}/attributes_{'-'.join(filter(None, (crop, variant)))}.csv"
-    outputs.write_csv(recipe.absolute(path), ["attribute", "faces", "accuracy", "low", "high", "ones"], (
+    files.write_csv(recipe.absolute(path), ["attribute", "faces", "accuracy", "low", "high", "ones"], (
         [row["attribute"], row["faces"], *(f"{number:.6f}" for number in (row["accuracy"], *row["interval"], row["ones"]))]
         for row in rows))
     return path

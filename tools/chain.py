@@ -19,8 +19,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Dict, List, Optional, Sequence
 
 import recipe
-from tools.fingerprints import (
-    FORM, converted, database_fingerprint, differences, field_text, read_json, sha256_of, shortest, stored_size, training_net)
+from tools.files import read_json, sha256_of
+from tools.fingerprints import FORM, converted, database_fingerprint, differences, field_text, shortest, stored_size, training_net
 
 # Solver fields that change what is shown and kept, not what is learned.
 INDIFFERENT = {"net", "snapshot_prefix", "snapshot", "display", "test_iter", "test_interval", "test_initialization",
@@ -277,10 +277,10 @@ def check_start(row: Row):
 
 def _own_max_iter(row: Row) -> int:
     """Iterations of a row's solver."""
-    from torchcaffe import files
+    from torchcaffe import files as caffe_files
 
     there = os.path.exists(row.path(row.solver))
-    return files.read_solver(row.path(row.solver)).max_iter if there else row.profile.max_iter[row.step]
+    return caffe_files.read_solver(row.path(row.solver)).max_iter if there else row.profile.max_iter[row.step]
 
 
 def started_from(row: Row) -> Optional[dict]:
@@ -344,11 +344,11 @@ def changes(row: Row, folder: str, old: dict, inputs: dict) -> List[str]:
 
 def _trained_net(row: Row, folder: str):
     """The net that a run in `folder` trains or has trained; None where it cannot be read."""
-    from torchcaffe import files
+    from torchcaffe import files as caffe_files
     from torchcaffe.errors import CaffeError
 
     try:
-        return files.read_net(row.path(os.path.join(folder, "net.prototxt")))
+        return caffe_files.read_net(row.path(os.path.join(folder, "net.prototxt")))
     except (CaffeError, OSError):
         return None
 
@@ -482,7 +482,7 @@ def _has_head(row: Row) -> bool:
     """True where the weights that a step 4 was told to start from hold its last layer."""
     if not row.weights_in:
         return False
-    from torchcaffe import files
+    from torchcaffe import files as caffe_files
 
-    names = {layer.name for layer in files.read_weights(row.path(row.weights_in))}
+    names = {layer.name for layer in caffe_files.read_weights(row.path(row.weights_in))}
     return recipe.TASKS[recipe.NETS[row.net].task].layer in names

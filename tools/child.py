@@ -9,7 +9,7 @@ import signal
 import subprocess
 from typing import Callable, List, Optional, Sequence
 
-from tools import chain, outputs
+from tools import chain, files
 from tools.solving import STOP_SIGNALS
 
 STOPPED = 130  # exit status of tools/solve.py after a signal
@@ -30,7 +30,7 @@ def run(row: chain.Row, job: str, interpreter, header: Sequence[str], on_event: 
     """
     log = row.path(os.path.join(row.folder, "train.log"))
     try:
-        outputs.check_writable(row.path(row.weights_out))  # where the result goes when hours have passed
+        files.check_writable(row.path(row.weights_out))  # where the result goes when hours have passed
     except OSError as error:
         raise chain.ChainError(f"{row.title}: {row.weights_out}: {error.strerror}") from error
     end = None

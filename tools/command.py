@@ -63,10 +63,10 @@ def what_failed(error: OSError) -> str:
 
 def _try(paths: Sequence[str]) -> None:
     """Raise the OSError now that writing would raise after the work."""
-    from tools import outputs
+    from tools import files
 
     for path in paths:
-        outputs.check_writable(path)
+        files.check_writable(path)
 
 
 def _say(line: str) -> None:

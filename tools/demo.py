@@ -27,7 +27,7 @@ from typing import Dict, List, Tuple
 import recipe
 from tools import child, command, environment
 from tools.options import add_engine, positive
-from tools.draw_faces import FACES
+from tools.drawn_data_sets import FACES
 
 PROFILE = recipe.DEMO.name
 PICTURE = f"runs/{PROFILE}/prediction.png"
@@ -81,7 +81,7 @@ def run(stage: Stage, seconds: Dict[str, float]) -> None:
 
 def draw_unseen() -> str:
     """Draw the photo for the prediction, from a seed of its own; return its path in the project's folder."""
-    from tools.draw_faces import draw_one
+    from tools.drawn_data_sets import draw_one
 
     path = recipe.absolute(UNSEEN)
     os.makedirs(os.path.dirname(path), exist_ok=True)

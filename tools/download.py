@@ -21,7 +21,7 @@ import urllib.parse
 import urllib.request
 from typing import Dict, Iterator, Optional
 
-from tools.fingerprints import CHUNK, digest_of
+from tools.files import CHUNK, digest_of
 
 ATTEMPTS = 4  # connections in a row that bring no byte before giving up
 TIMEOUT = 60  # seconds without a byte

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any, List, Sequence, Tuple
 
 import recipe
-from tools import outputs
+from tools import files
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,7 +34,7 @@ def draw(image: "np.ndarray", predictions: Sequence["Prediction"], path: str) ->
     figure = render(image, predictions)
     form = os.path.splitext(path)[1][1:].lower()
     mark: Any = {"metadata": {"Comment": MARK}} if form == "png" else {"pil_kwargs": {"comment": MARK.encode()}}
-    with outputs.whole_file(path) as part:
+    with files.whole_file(path) as part:
         figure.savefig(part, dpi=DPI, facecolor=BACKGROUND, format=form, **mark)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Dict, List, Optional, Sequence, Tuple
 
 import recipe
-from tools import outputs
-from tools.status import align
-from tools.fingerprints import sha256_of
+from tools import files
+from tools.files import align
+from tools.files import sha256_of
 
 Figures = Dict[str, Tuple[str, Tuple[str, ...]]]  # name in results.json -> (task, nets whose probabilities are averaged)
 
@@ -40,7 +40,7 @@ def write(profile, evaluation, figures, challenge) -> List[str]:
     }
     paths = [f"{folder}/{stem}{evaluation.suffix}" for stem in ("results", "evaluation")]
     for path, values in zip(paths, (results, content)):
-        outputs.write_json(recipe.absolute(f"{path}.json"), values)
+        files.write_json(recipe.absolute(f"{path}.json"), values)
     _write_faces(recipe.absolute(f"{paths[1]}.csv"), evaluation, list(figures))
     return [f"{paths[0]}.json", f"{paths[1]}.json", f"{paths[1]}.csv"]
 
@@ -54,7 +54,7 @@ def _write_faces(path: str, evaluation, names: List[str]):
         rows.append([image, *("" if label is None else label for label in labels),
                      *("" if value is None else f"{value:.6f}" for value in values), evaluation.missed.get(image, "")])
     header = [*(f"{task}_label" for task in evaluation.truths), *(f"{name}_probability" for name in names)]
-    outputs.write_csv(path, ["image", *header, "missed"], rows)
+    files.write_csv(path, ["image", *header, "missed"], rows)
 
 
 def paper_accuracy(task: str, nets: Tuple[str, ...]) -> Optional[float]:

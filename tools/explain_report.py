@@ -19,7 +19,7 @@ import os
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple
 
 import recipe
-from tools import command, outputs
+from tools import command, files
 from tools.options import add_engine, add_profile
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def write_means(means: Dict[str, "np.ndarray"], path: str) -> None:
         axes.set_title(f"{recipe.NETS[net].title} ({crop.name.replace('scheme', 'scheme ')})")
         axes.set_axis_off()
     figure.tight_layout()
-    with outputs.whole_file(path) as part:
+    with files.whole_file(path) as part:
         figure.savefig(part, format="png")
 
 

@@ -79,7 +79,7 @@ def export(profile: str, net: str, folder: str, variant: str = "") -> Tuple[Dict
     from torchcaffe.files import atomic_write
 
     from tools import chain
-    from tools.fingerprints import sha256_of
+    from tools.files import sha256_of
     from tools.pipeline import Classifier
 
     torchcaffe.set_mode_cpu()

@@ -7,9 +7,9 @@ import hashlib
 import json
 import os
 import struct
+from tools.files import read_json
 from typing import Dict, List, Optional, Tuple
 
-CHUNK = 1 << 20  # bytes read at a time
 FORM = "form"  # names the way in which fingerprints are made; earlier versions of the project had none
 
 
@@ -101,19 +101,6 @@ def training_net(net) -> Tuple[str, int]:
     return hashlib.sha256(kept.SerializeToString(deterministic=True)).hexdigest(), batch
 
 
-def sha256_of(path: str) -> str:
-    """sha256 of a file, 64 hexadecimal digits."""
-    return digest_of(path, hashlib.sha256())
-
-
-def digest_of(path: str, digest) -> str:
-    """Hexadecimal digits of a file by a hash of hashlib."""
-    with open(path, "rb") as stream:
-        while chunk := stream.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 def database_fingerprint(path: str) -> str:
     """Fingerprint of an LMDB folder: of what its builder's manifest says of it, or else of its size and its records' names.
 
@@ -153,16 +140,6 @@ def stored_size(path: str):
     with contextlib.closing(_records(path)) as records:
         key, value = next(records)
         return to_array(environment.datum(key, value), environment.where(key)).shape[1:]
-
-
-def read_json(path: str) -> Optional[dict]:
-    """Object in a JSON file; None where the file is missing, torn, or holds something else."""
-    try:
-        with open(path, encoding="utf-8") as stream:
-            found = json.load(stream)
-    except (OSError, ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
 
 
 def _records(path: str):

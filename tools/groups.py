@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 import recipe
-from tools import command, outputs
+from tools import command, files
 from tools.options import add_engine, add_profile
 
 if TYPE_CHECKING:
@@ -266,7 +266,7 @@ def share(right: Iterable[Optional[bool]]) -> str:
 def write(rows: Sequence[Row], path: str) -> None:
     """Every row as CSV."""
     names = list(Row.__dataclass_fields__)
-    outputs.write_csv(path, names, ([getattr(row, name) for name in names] for row in rows))
+    files.write_csv(path, names, ([getattr(row, name) for name in names] for row in rows))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import os
 import uuid
 from typing import Optional
 
-from tools import chain, fingerprints, outputs
+from tools import chain, fingerprints, files
 
 NEVER = 2**31 - 1  # as a test_interval: tools/solve.py tests instead of the solver, and so sees the numbers
 LEARNING = ("Convolution", "InnerProduct")  # types of the paper's layers with weights
@@ -18,10 +18,10 @@ LEARNING = ("Convolution", "InnerProduct")  # types of the paper's layers with w
 
 def definitions(row: chain.Row):
     """(SolverParameter, NetParameter) of a row as its run folder gets them, with the row's overrides."""
-    from torchcaffe import files
+    from torchcaffe import files as caffe_files
     from torchcaffe.proto import caffe_pb2
 
-    solver, net = files.read_solver(row.path(row.solver)), files.read_net(row.path(row.definition))
+    solver, net = caffe_files.read_solver(row.path(row.solver)), caffe_files.read_net(row.path(row.definition))
     faces = fingerprints.count_records(row.path(row.databases["val"]))
     if faces == 0:
         raise chain.ChainError(f"{row.title}: {row.databases['val']} holds no face; build it again")
@@ -56,7 +56,7 @@ def rename(path: str, old: str, new: str):
     for name in ("solver.prototxt", "job.json"):
         with open(os.path.join(path, name), encoding="utf-8") as stream:
             text = stream.read()
-        outputs.write_text(os.path.join(path, name), text.replace(old + "/", new + "/"))
+        files.write_text(os.path.join(path, name), text.replace(old + "/", new + "/"))
 
 
 def _even_batch(faces: int, most: int) -> int:
@@ -92,15 +92,15 @@ def write(row: chain.Row, module: str, solver, net, inputs: dict, gpu: Optional[
     if leader is not None:
         job.update(gpu=0 if leader.gpus else None, turn=leader.turn)
         leader.publish(job, str(silent), str(net))
-    outputs.write_json(row.path(os.path.join(row.folder, "job.json")), job)
-    outputs.write_json(row.path(os.path.join(row.folder, "run.json")), {
+    files.write_json(row.path(os.path.join(row.folder, "job.json")), job)
+    files.write_json(row.path(os.path.join(row.folder, "run.json")), {
         "run": _run_id(row, resume), "inputs": inputs, "max_iter": solver.max_iter, "options": row.options,
         "machine": _machine(gpu, leader), "finished": False})
 
 
 def _run_id(row: chain.Row, resume: Optional[str]) -> str:
     """What ties a run's folder to the record of its weights; a resumed run keeps its own."""
-    old = fingerprints.read_json(row.path(os.path.join(row.folder, "run.json"))) or {}
+    old = files.read_json(row.path(os.path.join(row.folder, "run.json"))) or {}
     return str(old["run"]) if resume and old.get("run") else uuid.uuid4().hex
 
 

@@ -13,7 +13,7 @@ import math
 import os
 from typing import Dict, List, Optional, Tuple
 
-from tools.outputs import whole_file
+from tools.files import whole_file
 
 COLUMNS = ("iteration", "learning_rate", "train_loss", "val_loss", "val_accuracy", "seconds")
 Row = Dict[str, Optional[float]]

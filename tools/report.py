@@ -51,7 +51,7 @@ def departures(profile: recipe.Profile) -> List[dict]:
 def trainings(profile: str) -> List[dict]:
     """Records of the trained steps, by step and name: the record with "stem", "number", "name", "variant", "metrics"."""
     from tools import metrics
-    from tools.fingerprints import read_json
+    from tools.files import read_json
 
     found = []
     for path in sorted(glob.glob(glob.escape(recipe.absolute(f"weights/{profile}")) + "/step*.caffemodel.json")):
@@ -69,7 +69,7 @@ def trainings(profile: str) -> List[dict]:
 
 def is_run_of(record: dict, folder: str) -> bool:
     """True where the run in `folder` made the weights of `record`: a later one, which is not finished, has another curve."""
-    from tools.fingerprints import read_json
+    from tools.files import read_json
 
     run = read_json(os.path.join(folder, "run.json"))
     if run is None:
@@ -140,7 +140,7 @@ def validation_lmdbs(profile: str, task: str) -> Dict[str, str]:
 
 def collect(profile: recipe.Profile) -> dict:
     """Everything that the page shows; see tools/report_page.py."""
-    from tools.fingerprints import read_json
+    from tools.files import read_json
 
     runs = f"runs/{profile.name}"
     wrong = mistakes(profile.name)

@@ -9,7 +9,7 @@ from html import escape
 from typing import Dict, Iterable, Sequence
 
 import recipe
-from tools.outputs import write_text
+from tools.files import write_text
 from tools.progress import duration
 from tools.report_curves import curves, title
 from tools.report_frame import PAGE

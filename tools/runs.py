@@ -19,7 +19,7 @@ import time
 from dataclasses import replace
 from typing import Iterator, Optional, Tuple
 
-from tools import chain, child, fingerprints, jobs, outputs
+from tools import chain, child, jobs, files
 from tools.metrics import Metrics, draw
 from tools.progress import Progress, duration
 
@@ -192,20 +192,20 @@ def _finish(row: chain.Row, run: Run, solver, inputs: dict, interpreter, leader=
     moves a finished one.
     """
     final = f"{solver.snapshot_prefix}_iter_{solver.max_iter}.caffemodel"
-    run_id = fingerprints.read_json(row.path(os.path.join(row.folder, "run.json")))
+    run_id = files.read_json(row.path(os.path.join(row.folder, "run.json")))
     record = {
         "step": row.title, "iteration": solver.max_iter, "max_iter": solver.max_iter, "loss": run.test.get("loss"),
         "accuracy": run.test.get("accuracy"), "accuracies": run.test.get("accuracies"),
         "train_loss": run.metrics.last("train_loss"), "seconds": run.metrics.last("seconds"),
         "engine": run.versions.get("engine", interpreter.module), "versions": run.versions,
         "precision": row.precision, "ranks": leader.count if leader is not None else 1, "seed": solver.random_seed,
-        "sha256": fingerprints.sha256_of(row.path(final)), "inputs": inputs, "best": _best_record(row, run),
+        "sha256": files.sha256_of(row.path(final)), "inputs": inputs, "best": _best_record(row, run),
         "batch": row.batch or row.profile.batch_size, "made_by": list(header), "variant": row.variant,
         "options": row.options, "start": chain.started_from(row), "validation": chain.validation(row),
         "run": run_id["run"],
     }
     place(row, final, record)
-    outputs.write_json(row.path(os.path.join(row.folder, "run.json")), {**run_id, "finished": True})
+    files.write_json(row.path(os.path.join(row.folder, "run.json")), {**run_id, "finished": True})
     _prune(row, 1, run.best())
     tidy(row)
     run.say(f"{row.title}: {row.weights_out}" + _numbers(record) + f" in {duration(record['seconds'] or 0)}")
@@ -215,8 +215,8 @@ def tidy(row: chain.Row):
     """Give a finished forced run the place of the run that it replaces, once its weights are placed; again after a kill."""
     fresh, home = replace(row, fresh=True), replace(row, fresh=False)
     new, folder = row.path(fresh.folder), row.path(home.folder)
-    run = fingerprints.read_json(os.path.join(new, "run.json")) or {}
-    record = fingerprints.read_json(row.path(row.weights_out + ".json")) or {}
+    run = files.read_json(os.path.join(new, "run.json")) or {}
+    record = files.read_json(row.path(row.weights_out + ".json")) or {}
     if run.get("finished") and run.get("run") and run["run"] == record.get("run"):
         jobs.rename(new, fresh.folder, home.folder)
         if os.path.exists(folder):
@@ -241,13 +241,13 @@ def place(row: chain.Row, weights: str, record: dict):
     """Copy `weights` to the row's declared output, then write its record."""
     target = row.path(row.weights_out)
     os.makedirs(os.path.dirname(target), exist_ok=True)
-    with outputs.whole_file(target) as part:
+    with files.whole_file(target) as part:
         shutil.copyfile(row.path(weights), part)
         with open(part, "rb") as stream:
             os.fsync(stream.fileno())
         with contextlib.suppress(FileNotFoundError):
             os.remove(target + ".json")  # never a record of other weights beside the new ones
-    outputs.write_json(target + ".json", record)
+    files.write_json(target + ".json", record)
 
 
 def _put_aside(run: chain.Interrupted, say):

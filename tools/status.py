@@ -20,7 +20,7 @@ from dataclasses import replace
 from typing import Dict, List, Optional, Sequence
 
 import recipe
-from tools import command
+from tools import command, files
 
 
 def collect(profile: recipe.Profile, root: str = recipe.ROOT) -> List[dict]:
@@ -62,7 +62,7 @@ def variants(profile: recipe.Profile, root: str = recipe.ROOT) -> list:
 
 def describe(row) -> dict:
     """The object of one row (see collect)."""
-    from tools import chain, fingerprints, metrics
+    from tools import chain, metrics
 
     state, run = chain.state(row), chain.interrupted_run(row)
     entry = {
@@ -74,7 +74,7 @@ def describe(row) -> dict:
     if running or run:
         place = run.row if run else chain.workplace(row)
         rows = metrics.read(row.path(os.path.join(place.folder, "metrics.csv")))
-        job = fingerprints.read_json(row.path(os.path.join(place.folder, "run.json"))) or {}
+        job = files.read_json(row.path(os.path.join(place.folder, "run.json"))) or {}
         newest = rows[-1]["iteration"] if rows else 0
         entry.update(state="running" if running else "stopped", max_iter=job.get("max_iter", entry["max_iter"]),
                      iteration=newest if running or not run else run.iteration, loss=_last(rows, "val_loss"),
@@ -112,13 +112,7 @@ def table(entries: Sequence[dict]) -> str:
         accuracy = f"{100 * entry['accuracy']:.2f} %" if entry["accuracy"] is not None else "-"
         last = entry["file"] if entry["state"] == "done" else entry["command"] or ""
         lines.append((entry["profile"], title, str(entry["step"]), entry["state"], iteration, loss, accuracy, last))
-    return align(lines)
-
-
-def align(lines: Sequence[Sequence[str]]) -> str:
-    """Rows of cells as text with aligned columns."""
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
+    return files.align(lines)
 
 
 def _last(rows, column: str) -> Optional[float]:

@@ -13,7 +13,7 @@ import recipe
 from lmdb_builders.errors import BuildError
 from lmdb_builders.fotw import BOX_COLUMNS, LABEL_COLUMNS, NAME_COLUMN
 from lmdb_builders.records import UNUSABLE, DataSet, read_cells
-from tools import outputs, scores
+from tools import files, scores
 from tools.faces import list_missed
 
 COLUMNS = (NAME_COLUMN, *BOX_COLUMNS, *LABEL_COLUMNS)
@@ -31,7 +31,7 @@ def write(path: str, predictions: Iterable) -> int:
                        for task, answer in (("gender", prediction.gender), ("smile", prediction.smile)))
             box = (f"{float(value):.1f}" for value in prediction.face.box)
             rows.append([prediction.image.replace(os.sep, "/").rsplit("/", 1)[-1], *box, *answers])
-    outputs.write_csv(path, COLUMNS, rows)
+    files.write_csv(path, COLUMNS, rows)
     return len(rows)
 
 

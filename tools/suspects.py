@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Dict, List, Mapping, Sequence, Tuple
 
 import recipe
-from tools import command, outputs
+from tools import command, files
 from tools.options import add_engine, add_profile, random_seed, share, variant
 
 FOLDS, REPEATS = 10, 2  # each label is judged by two models, each fitted to nine tenths of the others
@@ -195,7 +195,7 @@ def plant(labels: Dict[str, Dict[str, int]], blocks: Mapping[str, Sequence[Tuple
 
 def write_csv(path: str, suspects: Sequence[Suspect]) -> None:
     """Every label, the most suspect first: rank, image, task, label, probability of the label."""
-    outputs.write_csv(path, ["rank", "image", "task", "label", "probability"], (
+    files.write_csv(path, ["rank", "image", "task", "label", "probability"], (
         [number, suspect.image, suspect.task, suspect.label, f"{suspect.probability:.6f}"]
         for number, suspect in enumerate(suspects, 1)))
 

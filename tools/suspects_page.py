@@ -10,7 +10,7 @@ import os
 from typing import Dict, List, Optional, Sequence
 
 import recipe
-from tools.outputs import write_text
+from tools.files import write_text
 
 PHOTO_PIXELS = 300  # longer side of a photo on the page
 

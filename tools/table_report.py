@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Dict, List, Sequence, Tuple
 
 import recipe
-from tools import outputs, significance
-from tools.status import align
+from tools import files, significance
+from tools.files import align
 
 TITLES = {2: "Table 2: training schemes, gender accuracy of GNet", 3: "Table 3: cropping schemes"}
 PERCENT = 100.0
@@ -24,14 +24,14 @@ def write(table: int, cells: Dict[int, list], answers: Dict[tuple, Dict[int, dic
     orderings = compare_all(table, rights, {cell.key: cell.paper for cell in own})
     text = as_text(table, rows, orderings, facts)
     stem = f"runs/{facts['profile']}/table{table}"
-    outputs.write_text(recipe.absolute(f"{stem}.txt"), text + "\n")
+    files.write_text(recipe.absolute(f"{stem}.txt"), text + "\n")
     _write_csv(f"{stem}.csv", [_flat(row) for row in rows])
     _write_csv(f"{stem}_orderings.csv", [_flat_ordering(ordering, facts["seeds"]) for ordering in orderings])
     weights: Dict[int, Dict[str, str]] = {}
     for cell in own:
         for seed, answer in answers[cell.key].items():
             weights.setdefault(seed, {}).update(answer["weights"])
-    outputs.write_json(recipe.absolute(f"{stem}.json"),
+    files.write_json(recipe.absolute(f"{stem}.json"),
                        {"table": table, **facts, "rows": rows, "orderings": orderings, "weights": weights})
     draw(table, rows, recipe.absolute(f"{stem}.png"), facts)
     return text, [f"{stem}.txt", f"{stem}.csv", f"{stem}_orderings.csv", f"{stem}.json", f"{stem}.png"]
@@ -135,7 +135,7 @@ def _flat_ordering(item: dict, seeds: Sequence[int]) -> dict:
 
 
 def _write_csv(path: str, rows: Sequence[dict]):
-    outputs.write_csv(recipe.absolute(path), list(rows[0]), [list(row.values()) for row in rows])
+    files.write_csv(recipe.absolute(path), list(rows[0]), [list(row.values()) for row in rows])
 
 
 # ---------------------------------------------------------------------------------------------- picture
@@ -170,5 +170,5 @@ def draw(table: int, rows: Sequence[dict], path: str, facts: dict):
         axes.tick_params(axis="y", length=0)
     figure.legend(*panels[0].get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=3, fontsize=9)
     panels[0].set_title(f"{TITLES[table]} ({facts['profile']})", loc="left", fontsize=11)
-    with outputs.whole_file(path) as part:
+    with files.whole_file(path) as part:
         figure.savefig(part, format="png")

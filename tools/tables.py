@@ -171,7 +171,7 @@ def score_row(row, caffe, module: str) -> dict:
 
     caffe(): the engine's module, of the name `module`.
     """
-    from tools import faces, fingerprints, outputs, pipeline
+    from tools import faces, fingerprints, files, pipeline
 
     weights, folder = row.path(row.weights_out), row.path(row.databases["val"])
     if not os.path.exists(weights):
@@ -179,17 +179,17 @@ def score_row(row, caffe, module: str) -> dict:
     if not os.path.exists(os.path.join(folder, "data.mdb")):
         raise pipeline.PipelineError(f"{row.databases['val']} is missing: make lmdb CROP={recipe.NETS[row.net].crop} "
                                      f"PROFILE={row.profile.name} {recipe.target().variable}=path")
-    inputs = {"weights": fingerprints.sha256_of(weights), "faces": fingerprints.database_fingerprint(folder),
+    inputs = {"weights": files.sha256_of(weights), "faces": fingerprints.database_fingerprint(folder),
               "engine": module}
     path = row.path(os.path.join(row.folder, "faces.json"))
-    kept = fingerprints.read_json(path)
+    kept = files.read_json(path)
     if kept and kept.get("inputs") == inputs:
         return kept
     classifier = pipeline.Classifier(caffe(), row.profile.name, row.net, row.profile.test_batch_size, row.weights_out)
     labels, ones = faces.score_lmdb(classifier, folder)
     faces.check_count(folder, len(labels))
     found = {"inputs": inputs, "labels": labels, "ones": ones}
-    outputs.write_json(path, found)
+    files.write_json(path, found)
     return found
 
 

@@ -75,7 +75,7 @@ def run(rows, interpreter, gpu=None, force=False, header=(), say=print, leader=N
 def plan(rows, interpreter, leader=None) -> str:
     """Table of what will run, one line a row, and what to know about it."""
     from tools import chain
-    from tools.status import align
+    from tools.files import align
     from torchcaffe import files
 
     lines, notes = [("step", "from", "to", "learning rate", "iterations x batch", "state")], []

@@ -46,11 +46,11 @@ def check_vgg_face(path: str, width: float = 1.0, input_size: int = recipe.PAPER
 
     V1 and V2 files are accepted; further layers and a missing fc8 are not.
     """
-    from torchcaffe import files
+    from torchcaffe import files as caffe_files
     from torchcaffe.errors import WeightsError
 
     expected = expected_shapes(width, input_size)
-    layers = {layer.name: layer for layer in files.read_weights(path) if layer.blobs}
+    layers = {layer.name: layer for layer in caffe_files.read_weights(path) if layer.blobs}
     absent = [name for name in expected if name not in layers]
     unknown = [name for name in layers if name not in expected]
     if absent or unknown:
@@ -86,7 +86,7 @@ def same_as_first(path: str) -> str:
     """
     from torchcaffe.errors import WeightsError
 
-    from tools.fingerprints import sha256_of
+    from tools.files import sha256_of
 
     record_path = os.path.splitext(path)[0] + RECORD
     sha256 = sha256_of(path)
@@ -130,13 +130,13 @@ def write_random_vgg_face(path: str, width: float = 1.0, seed: int = recipe.PAPE
 
 def write_vgg_face(path: str, title: str, arrays: Dict[str, list], input_size: int) -> None:
     """Write layers as the release has them: V1, blobs with four axes. arrays: {layer: [weights, biases]}, float32."""
-    from torchcaffe import files
+    from torchcaffe import files as caffe_files
 
     layers = [
         (name, "CONVOLUTION" if blobs[0].ndim == 4 else "INNER_PRODUCT", [_padded(blob) for blob in blobs])
         for name, blobs in arrays.items()
     ]
-    files.write_v1_weights(path, title, layers, [("data", (1, 3, input_size, input_size))])
+    caffe_files.write_v1_weights(path, title, layers, [("data", (1, 3, input_size, input_size))])
 
 
 def _mirrored(generator, shape, first):

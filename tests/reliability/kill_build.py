@@ -90,7 +90,7 @@ class Detections:
     """Faces found in FotW's photos: every row that is there is an undisturbed search's, and none is lost again."""
 
     def prepare(self, folder):
-        from tools.draw_faces import draw_data_sets
+        from tools.drawn_data_sets import draw_data_sets
 
         draw_data_sets(str(folder / "drawn"), 20, 80)
         self.rows = 0
@@ -132,7 +132,7 @@ class Weights:
         return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
 
     def look(self, folder, name):
-        from tools.fingerprints import sha256_of
+        from tools.files import sha256_of
 
         return {path.name: sha256_of(str(path)) for path in (folder / name).glob("VGG_FACE.caffemodel")}
 

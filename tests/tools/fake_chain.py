@@ -10,7 +10,7 @@ import pytest
 from tiny_project import TINY, make_project
 
 import recipe
-from tools import chain, engine, fingerprints, runs, train
+from tools import chain, engine, files, runs, train
 
 FAKE = engine.Interpreter("fake_caffe", "a fake", (sys.executable,), {
     "PYTHONPATH": os.pathsep.join([recipe.ROOT, os.path.dirname(__file__)])})
@@ -45,4 +45,4 @@ def run(root, steps, force=False, **options):
 
 
 def record(row):
-    return fingerprints.read_json(row.path(row.weights_out) + ".json")
+    return files.read_json(row.path(row.weights_out) + ".json")

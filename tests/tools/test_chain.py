@@ -18,8 +18,8 @@ import pytest
 from PIL import Image
 from tiny_project import LONG, TINY, make_project
 
-from tools import chain, engine, fingerprints, metrics, status, train
-from torchcaffe import files
+from tools import chain, engine, files, metrics, status, train
+from torchcaffe import files as caffe_files
 
 
 @pytest.fixture(scope="module")
@@ -40,13 +40,13 @@ def run(root, steps, profile=TINY, **options):
 def test_four_steps_then_nothing_to_do(project, tmp_path):
     _, rows = run(project, [1, 2, 3, 4])
     for row in rows:
-        record = fingerprints.read_json(row.path(row.weights_out) + ".json")
-        assert record["sha256"] == fingerprints.sha256_of(row.path(row.weights_out))
+        record = files.read_json(row.path(row.weights_out) + ".json")
+        assert record["sha256"] == files.sha256_of(row.path(row.weights_out))
         assert chain.state(row).kind == "done"
     last = rows[-1]
     assert record["iteration"] == 6 and 0.0 <= record["accuracy"] <= 1.0
     assert record["engine"].startswith("torchcaffe") and record["seed"] == TINY.random_seed
-    learned = {layer.name for layer in files.read_weights(last.path(last.weights_out)) if layer.blobs}
+    learned = {layer.name for layer in caffe_files.read_weights(last.path(last.weights_out)) if layer.blobs}
     assert learned >= {"conv1_1", "fc7", "fc8_gender"} and "fc8_attributes" not in learned
     numbers = metrics.read(last.path(f"{last.folder}/metrics.csv"))
     assert [row["iteration"] for row in numbers] == [0, 1, 2, 3, 4, 5, 6]
@@ -74,7 +74,7 @@ def test_the_same_seed_gives_the_same_weights_bit_for_bit(project):
         for step in steps:
             _, (row,) = run(project, [step], seed=seed, variant=variant, start=start)
             start = row.weights_out
-            found.append(fingerprints.read_json(row.path(row.weights_out) + ".json"))
+            found.append(files.read_json(row.path(row.weights_out) + ".json"))
         return found
 
     first, again, other = chain_of(7, "a", 2, 4), chain_of(7, "b", 2, 4), chain_of(8, "c", 2)

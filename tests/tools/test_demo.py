@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import recipe
-from tools import demo, draw_faces, environment
+from tools import demo, drawn_data_sets, environment
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_missing_table(project: Path, capsys) -> None:
 def test_drawn_photo_for_the_prediction_is_a_smiling_woman(project: Path, capsys) -> None:
     """So that the README can say what the answer should be."""
     assert demo.draw_unseen() == demo.UNSEEN
-    person = draw_faces.draw_one(("FotW", demo.UNSEEN_SEED, 1, str(project / "again.jpg")))["attributes"]
+    person = drawn_data_sets.draw_one(("FotW", demo.UNSEEN_SEED, 1, str(project / "again.jpg")))["attributes"]
     assert person["Smiling"] and not person["Male"]
     assert (project / demo.UNSEEN).read_bytes() == (project / "again.jpg").read_bytes()
     assert "drawn to be female, smiling" in capsys.readouterr().out

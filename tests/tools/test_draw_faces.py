@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import recipe
-from tools import draw_faces, portrait
+from tools import draw_faces, drawn_data_sets, portrait
 
 CELEBA, FOTW = 20, 12
 
@@ -64,7 +64,7 @@ def test_labels_follow_the_painting(drawn: Path, tmp_path: Path) -> None:
     """Drawn again, each FotW photo is of the gender (1 = female) and smile that its row says."""
     rows = list(csv.reader((drawn / "FotW" / "smiles_trset" / "gender_fex_trset.csv").read_text().splitlines()))[1:]
     for number, row in enumerate(rows, start=1):
-        known = draw_faces.draw_one(("FotW", 2016, number, str(tmp_path / "again.jpg")))["attributes"]
+        known = drawn_data_sets.draw_one(("FotW", 2016, number, str(tmp_path / "again.jpg")))["attributes"]
         assert row[5:] == [str(int(not known["Male"])), str(int(known["Smiling"]))]
 
 
@@ -83,7 +83,7 @@ def test_smile_lifts_the_mouth_and_shows_teeth() -> None:
 
 def test_header_is_the_published_one(real_annotations: Path) -> None:
     published = (real_annotations / "gender_fex_valset.csv").read_text().splitlines()[0]
-    assert draw_faces.FOTW_HEADER == published
+    assert drawn_data_sets.FOTW_HEADER == published
 
 
 def test_boxes_and_landmarks_lie_in_the_photo(drawn: Path) -> None:
@@ -102,7 +102,7 @@ def test_boxes_and_landmarks_lie_in_the_photo(drawn: Path) -> None:
 
 def test_same_seed_same_photo(tmp_path: Path) -> None:
     jobs = [("FotW", seed, 1, str(tmp_path / f"{name}.jpg")) for name, seed in (("a", 1), ("b", 1), ("c", 2))]
-    records = [draw_faces.draw_one(job) for job in jobs]
+    records = [drawn_data_sets.draw_one(job) for job in jobs]
     contents = [Path(job[3]).read_bytes() for job in jobs]
     assert contents[0] == contents[1] != contents[2]
     assert records[0]["landmarks"] == records[1]["landmarks"] != records[2]["landmarks"]
@@ -111,10 +111,10 @@ def test_same_seed_same_photo(tmp_path: Path) -> None:
 def test_drawn_once(drawn: Path) -> None:
     photo = drawn / "FotW" / "smiles_trset" / "im_GenFex_00001.jpg"
     before = photo.stat().st_mtime_ns
-    draw_faces.draw_data_sets(str(drawn), CELEBA, FOTW)
+    drawn_data_sets.draw_data_sets(str(drawn), CELEBA, FOTW)
     assert photo.stat().st_mtime_ns == before
     record = json.loads((drawn / "drawn.json").read_text())
-    assert record == {"version": draw_faces.VERSION, "celeba": CELEBA, "fotw": FOTW, "seed": 2016}
+    assert record == {"version": drawn_data_sets.VERSION, "celeba": CELEBA, "fotw": FOTW, "seed": 2016}
 
 
 @pytest.mark.parametrize("arguments", [["--celeba", "-5"], ["--workers", "0"], ["--seed", "-1"], ["--sheet", "a.gifx"]])

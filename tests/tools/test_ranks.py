@@ -15,7 +15,7 @@ import pytest
 from tiny_project import TINY, make_project
 
 import recipe
-from tools import chain, engine, fingerprints, jobs, metrics, ranks, train
+from tools import chain, engine, files, jobs, metrics, ranks, train
 
 DRIVER = os.path.join(os.path.dirname(__file__), "ranks_driver.py")
 START = "import sys; from torchcaffe.launch import launch; sys.exit(launch(sys.argv[1:], 2))"
@@ -96,7 +96,7 @@ def test_two_steps_by_two_ranks_give_the_numbers_of_one(begun):
     assert process.returncode == 0, output
     assert "engine: torchcaffe on 2 processes" in output
     for row in (row_of(begun, 2, 4), row_of(begun, 3, 4)):
-        assert fingerprints.read_json(row.path(row.weights_out) + ".json")["ranks"] == 2
+        assert files.read_json(row.path(row.weights_out) + ".json")["ranks"] == 2
         with open(row.path(f"{row.folder}/train.log")) as stream:
             assert stream.read().count("Solving step") == 1  # rank 0's, and no other's
     alone = row_of(begun, 3, 4, variant="alone", start=row_of(begun, 2, 4).weights_out)  # what the ranks made of step 2

@@ -17,8 +17,8 @@ from fake_chain import FAKE, made, no_curves, project, record, run  # noqa: F401
 from tiny_project import TINY
 
 import recipe
-from tools import chain, engine, fingerprints, jobs, outputs, report, runs, status, train
-from torchcaffe import files
+from tools import chain, engine, fingerprints, jobs, files, report, runs, status, train
+from torchcaffe import files as caffe_files
 
 ROOT = recipe.ROOT
 
@@ -119,18 +119,18 @@ def test_overrides_go_under_a_name_of_their_own_and_leave_the_finished_step_as_i
     capsys.readouterr()
     assert command(3, "--batch", "4", "--max-iter", "2") == 0  # typed again: from the same variant
     assert "weights/tiny/step2_scheme3-batch4-iter2.caffemodel (2 iterations)" in capsys.readouterr().out
-    found = fingerprints.read_json(os.path.join(project, "weights/tiny/step3_gnet-batch4-iter2.caffemodel.json"))
+    found = files.read_json(os.path.join(project, "weights/tiny/step3_gnet-batch4-iter2.caffemodel.json"))
     assert found["start"] == {"file": "weights/tiny/step2_scheme3-batch4-iter2.caffemodel", "iteration": 2,
                               "variant": "batch4-iter2"}
     assert command(3) == 0
-    found = fingerprints.read_json(os.path.join(project, "weights/tiny/step3_gnet.caffemodel.json"))
+    found = files.read_json(os.path.join(project, "weights/tiny/step3_gnet.caffemodel.json"))
     assert found["start"] == {"file": "weights/tiny/step2_scheme3.caffemodel", "iteration": 6, "variant": ""}
 
 
 def test_a_variant_starts_from_the_chains_own_where_it_has_no_step_before(project, command):
     run(project, [2])
     assert command(3, "--seed", "7") == 0
-    found = fingerprints.read_json(os.path.join(project, "weights/tiny/step3_gnet-seed7.caffemodel.json"))
+    found = files.read_json(os.path.join(project, "weights/tiny/step3_gnet-seed7.caffemodel.json"))
     assert found["start"]["file"] == "weights/tiny/step2_scheme3.caffemodel" and found["variant"] == "seed7"
 
 
@@ -165,7 +165,7 @@ def test_weights_of_fewer_iterations_are_no_start_unless_they_are_asked_for(proj
 def test_a_start_of_another_variant_is_refused(project, command, capsys):
     run(project, [2])
     path = os.path.join(project, "weights/tiny/step2_scheme3.caffemodel.json")
-    outputs.write_json(path, {**fingerprints.read_json(path), "variant": "seed9"})  # copied here by hand
+    files.write_json(path, {**files.read_json(path), "variant": "seed9"})  # copied here by hand
     assert command(3) == 1 and "which are of variant seed9" in capsys.readouterr().err
 
 
@@ -188,7 +188,7 @@ def test_a_forced_run_that_fails_loses_nothing_and_is_resumed(project, monkeypat
     said, _ = run(project, [2], seed=7)
     assert "resumes from iteration 4" in said[0]
     assert record(row)["seed"] == 7 and glob.glob(row.path(row.place) + ".*") == [row.path(row.place) + ".lock"]
-    solver = files.read_solver(row.path(f"{row.place}/solver.prototxt"))
+    solver = caffe_files.read_solver(row.path(f"{row.place}/solver.prototxt"))
     assert solver.net == f"{row.place}/net.prototxt" and solver.snapshot_prefix == f"{row.place}/snapshot"
     assert os.path.exists(row.path(record(row)["best"]["weights"]))
 
@@ -203,7 +203,7 @@ def test_a_forced_run_that_cannot_start_loses_nothing(project, monkeypatch):
     assert tree(project, "weights", row.folder) == before
 
 
-@pytest.mark.parametrize("module, name", [(runs, "place"), (outputs, "write_json"), (jobs, "rename"), (os, "rename"),
+@pytest.mark.parametrize("module, name", [(runs, "place"), (files, "write_json"), (jobs, "rename"), (os, "rename"),
                                           (shutil, "rmtree")])
 @pytest.mark.parametrize("number", range(4))
 def test_a_forced_run_that_is_killed_at_its_end_is_completed(project, monkeypatch, module, name, number):
@@ -234,9 +234,9 @@ def test_a_forced_run_that_is_killed_at_its_end_is_completed(project, monkeypatc
     monkeypatch.setattr(module, name, real)
     monkeypatch.setattr(runs, "_finish", finish)
     found = record(row)
-    assert found is None or (found["sha256"] == fingerprints.sha256_of(row.path(row.weights_out))) or found == old
+    assert found is None or (found["sha256"] == files.sha256_of(row.path(row.weights_out))) or found == old
     run(project, [2], seed=7)
-    assert record(row)["seed"] == 7 and record(row)["sha256"] == fingerprints.sha256_of(row.path(row.weights_out))
+    assert record(row)["seed"] == 7 and record(row)["sha256"] == files.sha256_of(row.path(row.weights_out))
     assert report.is_run_of(record(row), row.path(row.place))
     assert glob.glob(row.path(row.place) + ".*") == [row.path(row.place) + ".lock"]
 
@@ -291,9 +291,9 @@ def test_a_finished_step_stays_done_beside_an_interrupted_run_of_other_settings(
 def test_a_run_of_an_earlier_version_is_resumed_by_what_status_prints(project, command, monkeypatch, capsys):
     interrupt(project, monkeypatch, [2], max_iter=9, seed=7, batch=4)
     path = os.path.join(project, "runs/tiny/step2_scheme3/run.json")
-    old = fingerprints.read_json(path)
+    old = files.read_json(path)
     inputs = {**old_form(old["inputs"]), "solver's max_iter": "9"}
-    outputs.write_json(path, {"inputs": inputs, "max_iter": 9, "finished": False})
+    files.write_json(path, {"inputs": inputs, "max_iter": 9, "finished": False})
     entry = next(entry for entry in status.collect(TINY, root=project) if entry["net"] == "gnet" and entry["step"] == 2)
     assert entry["command"] == "make step2 NET=gnet PROFILE=tiny BATCH=4 MAX_ITER=9 SEED=7 VARIANT=none"
     assert train.main(typed(entry["command"])) == 0 and "resumes from iteration 4" in capsys.readouterr().out
@@ -305,7 +305,7 @@ def test_the_report_has_no_curve_of_another_run_than_the_weights(project, monkey
     trained = [found for found in report.trainings("tiny") if found["number"] == 2]
     assert [line["iteration"] for line in trained[0]["metrics"]] == list(range(7))
     path = row.path(f"{row.place}/run.json")
-    outputs.write_json(path, {**fingerprints.read_json(path), "run": "another"})
+    files.write_json(path, {**files.read_json(path), "run": "another"})
     trained = [found for found in report.trainings("tiny") if found["number"] == 2]
     assert trained[0]["metrics"] == []
 
@@ -322,7 +322,7 @@ def test_the_test_phase_and_validation_faces_do_not_count(project):
     path = row.path(row.definition)
     with open(path) as stream:
         text = stream.read()
-    net = files.parse_net(text)
+    net = caffe_files.parse_net(text)
     for layer in net.layer:
         if any(rule.phase == 1 for rule in layer.include):
             layer.name = "other_" + layer.name
@@ -341,7 +341,7 @@ def test_the_test_phase_and_validation_faces_do_not_count(project):
 
 def test_a_nets_fingerprint_is_of_the_wire_formats_bytes():
     """Written here by hand: field 100 (layer) with fields 1 (name), 2 (type) and 107 (data_param: source)."""
-    net = files.parse_net('''name: "a" layer { name: "x" type: "Data" include { phase: TRAIN } data_param { batch_size: 5 prefetch: 9
+    net = caffe_files.parse_net('''name: "a" layer { name: "x" type: "Data" include { phase: TRAIN } data_param { batch_size: 5 prefetch: 9
         source: "s" } } layer { name: "x" type: "Data" include { phase: TEST } data_param { batch_size: 6 source: "t" } }''')
     rule = bytes([8 << 3 | 2, 2, 1 << 3, 0])
     data = bytes([0xDA, 0x06, 3, 1 << 3 | 2, 1]) + b"s"  # 107 << 3 | 2
@@ -363,7 +363,7 @@ def test_facts_of_another_split_do_not_count(project):
              "images": {"celeba_train": 24, "celeba_train_labels": 24, "celeba_val": 10}}
 
     def fingerprint(name="celeba_train"):
-        outputs.write_json(os.path.join(os.path.dirname(path), "manifest.json"), {"celeba": entry})
+        files.write_json(os.path.join(os.path.dirname(path), "manifest.json"), {"celeba": entry})
         return fingerprints.database_fingerprint(os.path.join(os.path.dirname(path), name))
 
     before, labels, val = fingerprint(), fingerprint("celeba_train_labels"), fingerprint("celeba_val")
@@ -386,8 +386,8 @@ def old_form(inputs):
 def test_a_result_of_an_earlier_version_is_done_with_a_remark_and_compared_where_that_is_exact(project):
     _, row = run(project, [2])
     old = old_form(record(row)["inputs"])
-    outputs.write_json(row.path(row.weights_out) + ".json", {**record(row), "inputs": old})
-    outputs.write_json(row.path(f"{row.place}/run.json"), {"inputs": old, "max_iter": 6, "finished": True})
+    files.write_json(row.path(row.weights_out) + ".json", {**record(row), "inputs": old})
+    files.write_json(row.path(f"{row.place}/run.json"), {"inputs": old, "max_iter": 6, "finished": True})
     said, _ = run(project, [2])
     assert "done" in said[0] and "earlier version" in said[1]
     for options, sentence in (({"max_iter": 2}, "solver's max_iter was 6, is 2"), ({"batch": 4}, "batch size was 8, is 4"),
@@ -441,7 +441,7 @@ def test_the_command_that_resumes_names_the_gpu(project, monkeypatch):
     interrupt(project, monkeypatch, [2])
     row, = chain.rows(TINY, ["gnet"], [2], root=project)
     path = row.path(f"{row.folder}/run.json")
-    outputs.write_json(path, {**fingerprints.read_json(path), "machine": jobs._machine(1, None)})
+    files.write_json(path, {**files.read_json(path), "machine": jobs._machine(1, None)})
     assert chain.interrupted_run(row).command == "make step2 NET=gnet PROFILE=tiny GPU=1"
 
 

@@ -14,8 +14,8 @@ from fake_chain import FAKE, made, no_curves, project, record, run  # noqa: F401
 from tiny_project import TINY
 
 import recipe
-from tools import chain, fingerprints, jobs, metrics, outputs, runs, status, train
-from torchcaffe import files
+from tools import chain, fingerprints, jobs, metrics, files, runs, status, train
+from torchcaffe import files as caffe_files
 
 def test_done_step_is_left_alone_and_force_repeats_it(project):
     _, row = run(project, [2])
@@ -70,7 +70,7 @@ def test_manifest_tells_whether_a_database_is_the_same(project):
     prints = []
     for facts in ({}, {"splits": ["train", "test"]}, {"seed": 2}):
         manifest["celeba"]["facts"].update(facts)
-        outputs.write_json(os.path.join(project, "data/tiny/scheme3/manifest.json"), manifest)
+        files.write_json(os.path.join(project, "data/tiny/scheme3/manifest.json"), manifest)
         prints.append(fingerprints.database_fingerprint(path))
     assert prints[0] == prints[1] != prints[2]
 
@@ -95,8 +95,8 @@ def test_weights_put_there_by_hand_are_not_replaced(project):
 
 def test_run_files(project):
     _, row = run(project, [2], batch=5)
-    solver = files.read_solver(row.path(f"{row.folder}/solver.prototxt"))
-    net = files.read_net(row.path(solver.net))
+    solver = caffe_files.read_solver(row.path(f"{row.folder}/solver.prototxt"))
+    net = caffe_files.read_net(row.path(solver.net))
     batches = [layer.data_param.batch_size for layer in net.layer if layer.type == "Data"]
     assert batches == [5, 5, 5, 5] and list(solver.test_iter) == [2]  # 10 faces, none of them twice
     assert solver.test_interval == 2**31 - 1 and not solver.test_initialization
@@ -150,9 +150,9 @@ def test_exploding_gradients_are_told_with_iteration_layer_and_cause(project, mo
 
 def test_file_without_an_expected_layer_is_refused(project):
     row, = chain.rows(TINY, ["gnet"], [1], root=project)
-    layers = [layer for layer in files.read_weights(row.path(row.weights_out)) if layer.name != "fc6"]
-    net = files.parse_net("".join(f'layer {{ name: "{layer.name}" type: "{layer.type}" }}\n' for layer in layers))
-    files.write_weights(row.path("weights/tiny/no_fc6.caffemodel"), net,
+    layers = [layer for layer in caffe_files.read_weights(row.path(row.weights_out)) if layer.name != "fc6"]
+    net = caffe_files.parse_net("".join(f'layer {{ name: "{layer.name}" type: "{layer.type}" }}\n' for layer in layers))
+    caffe_files.write_weights(row.path("weights/tiny/no_fc6.caffemodel"), net,
                         [[blob.data.reshape(blob.shape) for blob in layer.blobs] for layer in layers])
     with pytest.raises(chain.ChainError, match="does not fill layer fc6"):
         run(project, [2], start="weights/tiny/no_fc6.caffemodel", variant="no_fc6")

@@ -1,10 +1,8 @@
 """train_loss is the mean over all iterations since the row before, in both engines, however many a call of step does."""
 
-import csv
 import json
 import subprocess
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest

@@ -12,8 +12,8 @@ import pytest
 from https_server import Server, make_certificate
 
 import recipe
-from tools import download, fingerprints, vgg_face, weights
-from torchcaffe import files
+from tools import download, files, vgg_face, weights
+from torchcaffe import files as caffe_files
 from torchcaffe.errors import WeightsError
 
 NARROW = {"width": 1 / 64, "input_size": 32}
@@ -99,7 +99,7 @@ def test_make_weights_from_a_server(tmp_path, place, narrow, monkeypatch, capsys
         server.close()
     assert place.read_bytes() == narrow
     record = json.loads((place.parent / "VGG_FACE.json").read_text())
-    assert record == {"file": "VGG_FACE.caffemodel", "size": len(narrow), "sha256": fingerprints.sha256_of(str(place))}
+    assert record == {"file": "VGG_FACE.caffemodel", "size": len(narrow), "sha256": files.sha256_of(str(place))}
     assert sorted(path.name for path in place.parent.iterdir()) == ["VGG_FACE.caffemodel", "VGG_FACE.json"]
     requests = len(server.seen)
     assert weights.main([]) == 0  # there already: no request
@@ -115,8 +115,8 @@ def test_local_caffemodel(tmp_path, place, narrow) -> None:
 
 def test_a_file_is_checked_once_and_what_is_wrong_with_it_is_said_under_its_own_name(tmp_path, place, narrow, monkeypatch,
                                                                                     capsys) -> None:
-    read, checked = files.read_weights, []
-    monkeypatch.setattr(files, "read_weights", lambda path: checked.append(path) or read(path))
+    read, checked = caffe_files.read_weights, []
+    monkeypatch.setattr(caffe_files, "read_weights", lambda path: checked.append(path) or read(path))
     (tmp_path / "mine.caffemodel").write_bytes(narrow)
     weights.take_file(str(tmp_path / "mine.caffemodel"))
     assert len(checked) == 1
@@ -194,9 +194,9 @@ def rewritten(tmp_path: Path, narrow: bytes, change) -> str:
     Path(path).write_bytes(narrow)
     types = {"Convolution": "CONVOLUTION", "InnerProduct": "INNER_PRODUCT"}
     layers = [[layer.name, types[layer.type], [np.array(blob.data).reshape(blob.shape) for blob in layer.blobs]]
-              for layer in files.read_weights(path)]
+              for layer in caffe_files.read_weights(path)]
     change(layers)
-    files.write_v1_weights(path, "changed", layers)
+    caffe_files.write_v1_weights(path, "changed", layers)
     return path
 
 
@@ -253,7 +253,7 @@ def test_random_weights(tmp_path) -> None:
     vgg_face.write_random_vgg_face(str(first), width=0.25, seed=5, input_size=64)
     vgg_face.write_random_vgg_face(str(second), width=0.25, seed=5, input_size=64)
     assert first.read_bytes() == second.read_bytes()
-    layers = {layer.name: layer for layer in files.read_weights(str(first))}
+    layers = {layer.name: layer for layer in caffe_files.read_weights(str(first))}
     for name in ("conv4_2", "fc6", "fc7"):
         data = layers[name].blobs[0].data
         read = np.prod(vgg_face.expected_shapes(0.25, 64)[name][0][1:]) / 2  # a pair of mirrored inputs counts once
@@ -264,7 +264,7 @@ def test_random_weights(tmp_path) -> None:
 def test_random_weights_pass_the_signal_on_linearly(tmp_path) -> None:
     """fc6 of pooled pairs: relu(W relu(+-z)) must give back +-K z, whatever z is."""
     vgg_face.write_random_vgg_face(str(tmp_path / "w"), width=0.125, seed=1, input_size=32)
-    layers = {layer.name: np.asarray(layer.blobs[0].data) for layer in files.read_weights(str(tmp_path / "w"))}
+    layers = {layer.name: np.asarray(layer.blobs[0].data) for layer in caffe_files.read_weights(str(tmp_path / "w"))}
     generator = np.random.default_rng(0)
     z = generator.normal(size=layers["fc6"].size // 512 // 2)
     out = layers["fc6"].reshape(512, -1) @ np.concatenate([np.maximum(z, 0), np.maximum(-z, 0)])

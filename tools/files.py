@@ -1,7 +1,6 @@
-"""Files that tools leave behind, whole or not at all: what was there before stays until the new one is complete.
+"""Small files, written atomically: text, JSON, CSV, aligned tables; and the SHA-256 of files of any size.
 
-For what can be made again; what a training goes on from is on the disk before it has its name
-(torchcaffe.storage.atomic_write).
+For what can be made again. Snapshots and weights are flushed to the disk first (torchcaffe.storage.atomic_write).
 """
 
 from __future__ import annotations
@@ -9,11 +8,14 @@ from __future__ import annotations
 import contextlib
 import csv
 import errno
+import hashlib
 import json
 import os
 import re
 import tempfile
-from typing import Any, Iterable, Iterator, Sequence
+from typing import Any, Iterable, Iterator, Optional, Sequence
+
+CHUNK = 1 << 20  # bytes read at a time
 
 
 @contextlib.contextmanager
@@ -70,3 +72,32 @@ def write_csv(path: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -
         table = csv.writer(stream)
         table.writerow(header)
         table.writerows(rows)
+
+
+def read_json(path: str) -> Optional[dict]:
+    """Object in a JSON file; None where the file is missing, torn, or holds something else."""
+    try:
+        with open(path, encoding="utf-8") as stream:
+            found = json.load(stream)
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def sha256_of(path: str) -> str:
+    """sha256 of a file, 64 hexadecimal digits."""
+    return digest_of(path, hashlib.sha256())
+
+
+def digest_of(path: str, digest) -> str:
+    """Hexadecimal digits of a file by a hash of hashlib."""
+    with open(path, "rb") as stream:
+        while chunk := stream.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def align(lines: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as text with aligned columns."""
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
