@@ -2,7 +2,7 @@
 
 *Gender and Smile Classification using Deep Convolutional Neural Networks*, Zhang, Tan, Li, Qiao, CVPR workshops 2016.
 Sources are written "section 3.4" (the paper) or "ours: ..." (the paper is silent; docs/fidelity.md argues each). Those of
-Profile's numbers are data too: `make prototxt` writes them beside the numbers (tools/net_comments.py).
+Profile's numbers are data too: `make prototxt` writes them beside the numbers (gender_smile/nets/comments.py).
 Plain data and a few look-ups: this module imports nothing of this project and nothing heavy.
 """
 
@@ -297,7 +297,7 @@ DEMO = replace(
     max_iter={2: 1500, 3: 400, 4: 900},
     base_lr={2: 0.003, 3: 0.005, 4: 0.005},
     # No identity training stands behind the demo's step 1, so its convolutions have to learn at full rate. conv1_1
-    # sees pixels, PIXEL_SCALE times what the other layers see: with weights so much smaller (tools/vgg_face.py), this
+    # sees pixels, PIXEL_SCALE times what the other layers see: with weights so much smaller (gender_smile/nets/vgg_face.py), this
     # rate makes it learn as if its input had the scale of theirs.
     lr_mult={"conv1_1": PIXEL_SCALE**-2, "convolution": 1.0, "fc6": 1.0, "fc7": 1.0, "last": 1.0},
     # Most attributes are absent from most faces: starting there keeps the first updates from being about that alone.

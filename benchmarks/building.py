@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from benchmarks.measuring import ROOT, cost, figure, get_parser, rate, run, side_by_side
-from tools.engine import debian_tool
+from common.engine import debian_tool
 
 IMAGES = 16000
 SCHEME = "scheme3"

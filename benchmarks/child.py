@@ -35,7 +35,7 @@ class Child:
     """
 
     def __init__(self, engine: str, function: str, environment=None, **arguments):
-        from tools.engine import interpreter
+        from common.engine import interpreter
 
         self.what = f"{function} in {engine}"
         python = interpreter(engine)

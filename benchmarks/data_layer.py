@@ -73,7 +73,7 @@ def delivered(caffe, definition, batches, gpu=None):
 
 def gathered(caffe, definition, batches):
     """Images a second that are gathered as uint8, to be sent to a GPU and made into float32 there."""
-    from torchcaffe.transformer import Transformer
+    from torchcaffe.data.transformer import Transformer
 
     Transformer.finishes_on = lambda self, device: True
     source = caffe.Net(definition, caffe.TRAIN).layers[0].prefetcher.batches()

@@ -12,6 +12,6 @@ def photographs(folder):
     real = ROOT.parent / "shared" / "faces"
     if (real / "CelebA").is_dir() and (real / "FotW").is_dir():
         return str(real / "CelebA"), str(real / "FotW"), "photographs"
-    from tools.drawn_data_sets import draw_data_sets
+    from gender_smile.synthetic.data_sets import draw_data_sets
 
     return (*draw_data_sets(f"{folder}/faces", *DRAWN), "drawn faces")

@@ -66,7 +66,7 @@ def warm(caffe, project, path, rounds=7):
     sys.path.insert(0, project)
     import numpy as np
 
-    from tools.pipeline import Pipeline, read_photo
+    from gender_smile.inference.pipeline import Pipeline, read_photo
 
     pipeline, image = Pipeline.load("paper", "torch"), read_photo(path)
 

@@ -49,7 +49,7 @@ def learned(caffe, solver):
 
 
 def _solver(caffe, solver, gpu=False, precision="float32"):
-    from torchcaffe import parallel
+    from torchcaffe.distributed import parallel
 
     if gpu:
         caffe.set_device(int(os.environ.get("LOCAL_RANK", 0)))

@@ -136,8 +136,8 @@ def _fully_connected(kernel: np.ndarray) -> np.ndarray:
 
 def is_whole(name: str, path: str) -> bool:
     """Whether `path` is a caffemodel with all layers of one of NETS, each blob of the right shape and finite."""
-    from torchcaffe.errors import CaffeError
-    from torchcaffe.files import read_weights
+    from torchcaffe.core.errors import CaffeError
+    from torchcaffe.formats.files import read_weights
 
     try:
         layers = {layer.name: layer.blobs for layer in read_weights(path)}
@@ -154,7 +154,7 @@ def convert(name: str, path: Optional[str] = None, force: bool = False) -> bool:
 
     Raises DetectorError when the package is missing or holds something else.
     """
-    from torchcaffe.files import read_net, write_weights
+    from torchcaffe.formats.files import read_net, write_weights
 
     path = path or weights_path(name)
     if not force and os.path.exists(path) and is_whole(name, path):

@@ -15,8 +15,8 @@ from dataclasses import replace
 from typing import Dict, List, Optional
 
 import recipe
-from tools import command
-from tools.options import add_profile, positive, random_seed
+from common import command
+from common.options import add_profile, positive, random_seed
 
 EPILOG = """exit status: 0 done (or nothing to do), 1 the build failed (one line says why), 2 wrong use, 130 stopped"""
 
@@ -97,7 +97,7 @@ def _build(options: argparse.Namespace) -> int:
     """main's work, imports that take long among it."""
     from detector import DetectorError
     from lmdb_builders.errors import BuildError
-    from torchcaffe.errors import CaffeError
+    from torchcaffe.core.errors import CaffeError
 
     try:
         _build_all(options)

@@ -15,7 +15,7 @@ from typing import Dict, Tuple
 
 from lmdb_builders.errors import BuildError
 from lmdb_builders.records import UNUSABLE, DataSet, read_cells
-from tools.files import sha256_of
+from common.files import sha256_of
 
 COLUMNS = ("image", "column", "label", "correction")
 VALUES = {"0": 0, "1": 1, "2": UNUSABLE}

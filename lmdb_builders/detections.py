@@ -24,8 +24,8 @@ from lmdb_builders.images import read_orientation, read_with_orientation
 from lmdb_builders.orientation import Orientation
 from lmdb_builders.pool import ordered_map
 from lmdb_builders.records import DataSet, box_problem
-from tools.files import sha256_of
-from torchcaffe.storage import atomic_write
+from common.files import sha256_of
+from torchcaffe.formats.storage import atomic_write
 
 OK, NO_FACE, NOT_AT_BOX = "ok", "no-face", "no-face: none of the faces found touches the annotated box"
 UNREADABLE = "unreadable: "

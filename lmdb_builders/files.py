@@ -11,7 +11,7 @@ from typing import Iterator
 
 from lmdb_builders.errors import BuildError
 from lmdb_builders.pool import uninterrupted
-from torchcaffe.storage import atomic_write
+from torchcaffe.formats.storage import atomic_write
 
 
 def write_json(path: str, value) -> None:

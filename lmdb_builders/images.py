@@ -10,8 +10,8 @@ import numpy as np
 
 from lmdb_builders.errors import ImageError
 from lmdb_builders.orientation import SWAPPED, Orientation
-from torchcaffe import memory
-from torchcaffe.image_file import (
+from torchcaffe.core import memory
+from torchcaffe.data.image_file import (
     BYTES_A_PIXEL, FORMATS, ImageFileError, check_jpeg, check_size, open_image, read_image_file,
 )
 

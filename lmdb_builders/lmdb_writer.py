@@ -9,7 +9,7 @@ import numpy as np
 from lmdb_builders.errors import BuildError
 from lmdb_builders.files import disk_full
 from lmdb_builders.preprocess import to_planes
-from torchcaffe.database import DiskFullError, Writer
+from torchcaffe.data.database import DiskFullError, Writer
 
 ENCODINGS = ("raw", "jpg", "png")
 JPEG_QUALITY = 95  # OpenCV's default, which Caffe's converter uses

@@ -68,7 +68,7 @@ class _Context(SpawnContext):
 
 def _end(processes: list) -> str:
     """How the first of the processes that have ended came to its end. When one ends, the executor sends SIGTERM to others."""
-    from torchcaffe.launch import signal_in_words
+    from torchcaffe.distributed.launch import signal_in_words
 
     codes = [process.exitcode for process in processes if process.exitcode not in (None, 0)]
     code = next((code for code in codes if code != -signal.SIGTERM), codes[0] if codes else -signal.SIGKILL)

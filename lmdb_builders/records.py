@@ -11,7 +11,7 @@ from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
 import numpy as np
 
 from lmdb_builders.errors import BuildError
-from tools.files import sha256_of
+from common.files import sha256_of
 
 UNUSABLE = 2  # a label that is neither 0 nor 1; FotW itself writes 2 for "undetermined"
 SPLITS = ("train", "val", "test")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-FOLDERS = ("torchcaffe", "lmdb_builders", "detector", "tools", "benchmarks")
+FOLDERS = ("torchcaffe", "common", "detector", "lmdb_builders", "gender_smile", "tools", "benchmarks")
 READERS = ("torchcaffe", "lmdb_builders", "detector")  # what opens other people's files
 
 FORBIDDEN_MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "yaml", "code", "runpy", "imp"}
@@ -24,15 +24,15 @@ FORBIDDEN_ATTRIBUTES = {  # last name of what is called -> names before it that 
 ALLOWED = {  # (file, call): why
     ("torchcaffe/__init__.py", "import_module"): "names of its own table",
     ("torchcaffe/aliases.py", "import_module"): "what the program imports as caffe.X",
-    ("torchcaffe/cli.py", "import_module"): "names of its own table",
+    ("torchcaffe/commands/cli.py", "import_module"): "names of its own table",
     ("torchcaffe/layers/python.py", "import_module"): "a Python layer's, behind permission.python_layers_allowed",
-    ("torchcaffe/parallel.py", "broadcast_object_list"): "from rank 0 of the same training, over its own connections",
+    ("torchcaffe/distributed/parallel.py", "broadcast_object_list"): "from rank 0 of the same training, over its own connections",
     ("lmdb_builders/readers.py", "import_module"): "a reader that recipe.DATASETS names",
-    ("detector/mtcnn.py", "import_module"): "the engine's name, from tools/engine.py",
-    ("tools/engine.py", "import_module"): "caffe or torchcaffe",
-    ("tools/solve.py", "import_module"): "the engine's name, from tools/child.py and tools/ranks.py",
-    ("torchcaffe/export.py", "import_module"): "onnx or safetensors, named by the program",
-    ("tools/vgg_face_ports.py", "load"): "onnx's, a protobuf message and numbers",
+    ("detector/mtcnn.py", "import_module"): "the engine's name, from common/engine.py",
+    ("common/engine.py", "import_module"): "caffe or torchcaffe",
+    ("gender_smile/training/solve.py", "import_module"): "the engine's name, from gender_smile/training/child.py and gender_smile/training/ranks.py",
+    ("torchcaffe/formats/export.py", "import_module"): "onnx or safetensors, named by the program",
+    ("gender_smile/nets/vgg_face_ports.py", "load"): "onnx's, a protobuf message and numbers",
     ("detector/convert.py", "load"): "onnx's, the same, without external data",
     ("benchmarks/ranks.py", "load"): "numpy's, of its own arrays; it unpickles nothing unless told to",
     ("benchmarks/child.py", "import_module"): "modules of benchmarks, named by them",

@@ -11,7 +11,7 @@ Exit status: 0 written, 1 a photo is unreadable or shows no face, 2 wrong use.
 if __name__ == "__main__":
     import os, sys
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    from tools import environment; environment.ensure()
+    from common import environment; environment.ensure()
 
 import argparse
 import os
@@ -20,7 +20,7 @@ import string
 import sys
 
 import recipe
-from tools import command
+from common import command
 
 CAPTION_CHARACTERS = 28  # of a caption's line at the size of the panels
 
@@ -83,7 +83,7 @@ def find_face(path: str, detector=None):
     """(photo, face nearest the middle). Raises ImageError where there is none, or no photo."""
     from detector import Detector, nearest_to_center
     from lmdb_builders.errors import ImageError
-    from tools.photos import read_photo
+    from gender_smile.inference.photos import read_photo
 
     photo = read_photo(path)
     face = nearest_to_center((detector or Detector()).detect(photo), photo.shape)
@@ -96,7 +96,7 @@ def draw_faces(arguments) -> list:
     """(photo, face) of photos drawn at random; one without a face is named on stderr, and another drawn for it."""
     from detector import Detector
     from lmdb_builders.errors import ImageError
-    from tools.photos import expand
+    from gender_smile.inference.photos import expand
 
     paths = [source.path for source in expand([arguments.folder]) if not source.is_video and source.error is None]
     random.Random(arguments.seed).shuffle(paths)

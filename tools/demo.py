@@ -12,7 +12,7 @@ from __future__ import annotations
 if __name__ == "__main__":
     import os, sys
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    from tools import environment; environment.ensure()
+    from common import environment; environment.ensure()
 
 import argparse
 import csv
@@ -25,9 +25,10 @@ import time
 from typing import Dict, List, Tuple
 
 import recipe
-from tools import child, command, environment
-from tools.options import add_engine, positive
-from tools.drawn_data_sets import FACES
+from common import command, environment
+from gender_smile.training import child
+from common.options import add_engine, positive
+from gender_smile.synthetic.data_sets import FACES
 
 PROFILE = recipe.DEMO.name
 PICTURE = f"runs/{PROFILE}/prediction.png"
@@ -81,7 +82,7 @@ def run(stage: Stage, seconds: Dict[str, float]) -> None:
 
 def draw_unseen() -> str:
     """Draw the photo for the prediction, from a seed of its own; return its path in the project's folder."""
-    from tools.drawn_data_sets import draw_one
+    from gender_smile.synthetic.data_sets import draw_one
 
     path = recipe.absolute(UNSEEN)
     os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -110,7 +111,7 @@ def first_validation_photo(fotw: str) -> str:
 
 def summary(seconds: Dict[str, float]) -> str:
     """What came out: accuracies, minutes, files."""
-    from tools import evaluation_report
+    from gender_smile.evaluation import report as evaluation_report
 
     with open(recipe.absolute(RESULTS), encoding="utf-8") as stream:
         results = json.load(stream)

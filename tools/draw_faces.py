@@ -12,17 +12,17 @@ from __future__ import annotations
 if __name__ == "__main__":
     import os, sys
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    from tools import environment; environment.ensure()
+    from common import environment; environment.ensure()
 
 import argparse
 import os
 
 import recipe
 from lmdb_builders.errors import BuildError
-from tools import command
-from tools.drawn_data_sets import FACES, draw_data_sets, draw_sheet
-from tools.options import natural, positive
-from tools.pictures import SUFFIXES
+from common import command
+from gender_smile.synthetic.data_sets import FACES, draw_data_sets, draw_sheet
+from common.options import natural, positive
+from gender_smile.inference.pictures import SUFFIXES
 
 def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

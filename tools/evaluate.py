@@ -15,7 +15,7 @@ trusted (an LMDB's faces are not its manifest's), 2 wrong use or a missing input
 if __name__ == "__main__":
     import os, sys
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    from tools import environment; environment.ensure()
+    from common import environment; environment.ensure()
 
 import argparse
 import os
@@ -24,10 +24,13 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, Iterable, List, Optional
 
 import recipe
-from tools.options import add_engine, add_profile, positive, variant
-from tools import command, scores
-from tools.faces import EvaluationError, check_count, check_same, list_missed, manifest_entry, score_lmdb, validation_lmdb
-from tools.evaluation_report import FIGURES, Figures, figures_of, report, write
+from common.options import add_engine, add_profile, positive, variant
+from common import command
+from gender_smile.evaluation import scores
+from gender_smile.evaluation.faces import (
+    EvaluationError, check_count, check_same, list_missed, manifest_entry, score_lmdb, validation_lmdb,
+)
+from gender_smile.evaluation.report import FIGURES, Figures, figures_of, report, write
 
 
 @dataclass
@@ -73,7 +76,7 @@ def main(argv=None) -> int:
     arguments = parser.parse_args(argv)
     check_mode(parser, arguments)
     from lmdb_builders.errors import BuildError
-    from tools.pipeline import PipelineError
+    from gender_smile.inference.pipeline import PipelineError
 
     return command.run("evaluate.py", lambda: evaluate(arguments), PipelineError, BuildError,
                        writes=[recipe.absolute(f"runs/{arguments.profile}/evaluation.json"),
@@ -125,7 +128,7 @@ def publish(evaluation: Evaluation, arguments) -> None:
     paths = write(arguments.profile, evaluation, figures, challenge)
     print(report(arguments.profile, evaluation, figures, challenge))
     if arguments.submission:
-        from tools import submission
+        from gender_smile.evaluation import submission
 
         count = submission.write(arguments.submission, evaluation.predictions)
         print(f"{arguments.submission}: {count:,} of {len(evaluation.predictions):,} photos")
@@ -135,7 +138,7 @@ def publish(evaluation: Evaluation, arguments) -> None:
 def score_submission(arguments) -> None:
     """Print the figures of a file in the challenge's form."""
     from lmdb_builders.fotw import read_fotw
-    from tools import submission
+    from gender_smile.evaluation import submission
 
     dataset = read_fotw(arguments.photos, ("val",))
     print(submission.describe(submission.score(submission.read(arguments.score), dataset)))
@@ -143,8 +146,8 @@ def score_submission(arguments) -> None:
 
 def score_attributes(arguments) -> None:
     """Print and write step 2's accuracies on the test partition."""
-    from tools import attributes
-    from tools.pipeline import PipelineError, load_engine
+    from gender_smile.evaluation import attributes
+    from gender_smile.inference.pipeline import PipelineError, load_engine
 
     profile = recipe.PROFILES[arguments.profile]
     variant = arguments.variant
@@ -161,7 +164,7 @@ def score_attributes(arguments) -> None:
 # ------------------------------------------------------------------------------------------ training phase: LMDBs
 def evaluate_faces(arguments) -> Evaluation:
     """Answers for the nets' validation LMDBs; photos that did not get into them, by the manifest, are missed."""
-    from tools.pipeline import Classifier, load_engine
+    from gender_smile.inference.pipeline import Classifier, load_engine
 
     weights, others = weights_of(arguments), other_nets(arguments)
     sources = {net: validation_lmdb(arguments.profile, net) for net in (*weights, *others)}
@@ -187,8 +190,8 @@ def evaluate_faces(arguments) -> Evaluation:
 
 def weights_of(arguments) -> Dict[str, str]:
     """net -> its step 4's weights. Raises PipelineError where one of a variant is missing."""
-    from tools import chain
-    from tools.pipeline import PipelineError
+    from gender_smile.training import chain
+    from gender_smile.inference.pipeline import PipelineError
 
     found = {net: chain.Row(recipe.PROFILES[arguments.profile], net, 4, variant=arguments.variant).weights_out
              for net in recipe.PIPELINE_NETS}
@@ -201,7 +204,7 @@ def weights_of(arguments) -> Dict[str, str]:
 
 def other_nets(arguments) -> Dict[str, str]:
     """net -> its step 4's weights, of those of the recipe's other nets that are trained and have their validation LMDB."""
-    from tools import chain
+    from gender_smile.training import chain
 
     rows = [chain.Row(recipe.PROFILES[arguments.profile], net, 4, variant=arguments.variant)
             for net in recipe.NETS if net not in recipe.PIPELINE_NETS]
@@ -235,7 +238,7 @@ def combine(ones: Dict[str, dict], figures: Figures) -> Dict[str, dict]:
 def evaluate_photos(arguments) -> Evaluation:
     """Answers of the whole pipeline for every photo that the validation table of step 4's data set lists."""
     from lmdb_builders import readers
-    from tools.pipeline import Pipeline
+    from gender_smile.inference.pipeline import Pipeline
     from tqdm import tqdm
 
     dataset = readers.read(recipe.target().name, arguments.photos, ("val",))

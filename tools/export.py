@@ -12,7 +12,7 @@ from __future__ import annotations
 if __name__ == "__main__":
     import os, sys
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    from tools import environment; environment.ensure()
+    from common import environment; environment.ensure()
 
 import argparse
 import json
@@ -20,8 +20,8 @@ import os
 from typing import Any, Dict, Sequence, Tuple
 
 import recipe
-from tools import command
-from tools.options import add_trained_profile, variant
+from common import command
+from common.options import add_trained_profile, variant
 
 TOLERANCE = 1e-4  # of probabilities, and of their logarithms relative to them
 BATCHES = (1, 3)  # how many crops at a time are compared
@@ -71,16 +71,16 @@ def export(profile: str, net: str, folder: str, variant: str = "") -> Tuple[Dict
     """Write the three files of one net, of a variant with its name, into `folder`, which is made: ({"onnx", "safetensors",
     "json": path}, the largest difference found between onnxruntime and the engine).
 
-    Raises tools.pipeline.PipelineError where weights are missing, torchcaffe.export.ExportError for a missing package
+    Raises gender_smile.inference.pipeline.PipelineError where weights are missing, torchcaffe.formats.export.ExportError for a missing package
     or answers that differ.
     """
     import torchcaffe
-    from torchcaffe import export as exporting
-    from torchcaffe.files import atomic_write
+    from torchcaffe.formats import export as exporting
+    from torchcaffe.formats.files import atomic_write
 
-    from tools import chain
-    from tools.files import sha256_of
-    from tools.pipeline import Classifier
+    from gender_smile.training import chain
+    from common.files import sha256_of
+    from gender_smile.inference.pipeline import Classifier
 
     torchcaffe.set_mode_cpu()
     weights = chain.Row(recipe.PROFILES[profile], net, 4, variant=variant).weights_out
@@ -97,8 +97,8 @@ def export(profile: str, net: str, folder: str, variant: str = "") -> Tuple[Dict
 
 
 def check(path: str, trained) -> float:
-    """compare(), at most TOLERANCE: torchcaffe.export.ExportError for more."""
-    from torchcaffe.export import ExportError
+    """compare(), at most TOLERANCE: torchcaffe.formats.export.ExportError for more."""
+    from torchcaffe.formats.export import ExportError
 
     difference = compare(path, trained)
     if not difference <= TOLERANCE:
@@ -115,7 +115,7 @@ def compare(path: str, trained) -> float:
     """
     import numpy as np
     from lmdb_builders.preprocess import to_blob
-    from torchcaffe.export import import_package
+    from torchcaffe.formats.export import import_package
 
     session = import_package("onnxruntime").InferenceSession(path, providers=["CPUExecutionProvider"])
     generator, largest = np.random.default_rng(2016), 0.0
@@ -145,9 +145,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Return 0 when all nets are written, 1 when not; those written before stay."""
     options = get_parser().parse_args(argv)
     os.environ.setdefault("GLOG_minloglevel", "1")  # Caffe's report of each layer is for training
-    from torchcaffe.errors import CaffeError
+    from torchcaffe.core.errors import CaffeError
 
-    from tools.pipeline import PipelineError
+    from gender_smile.inference.pipeline import PipelineError
 
     return command.run("export", lambda: export_all(options), CaffeError, PipelineError, status=1,
                        writes=[os.path.join(_folder(options.profile, options), f"{net}.onnx") for net in options.net])
@@ -159,7 +159,7 @@ def _folder(profile: str, options: argparse.Namespace) -> str:
 
 def export_all(options: argparse.Namespace) -> int:
     """Export the nets that the command line names; the exit status."""
-    from tools.pipeline import choose_profile
+    from gender_smile.inference.pipeline import choose_profile
 
     profile = choose_profile(options.profile)
     folder = _folder(profile, options)

@@ -10,7 +10,7 @@ Exit status: 0 all files are current, 1 --check found some that are not, 2 wrong
 if __name__ == "__main__":
     import os, sys
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    from tools import environment; environment.ensure()
+    from common import environment; environment.ensure()
 
 import argparse
 import math
@@ -19,8 +19,8 @@ import sys
 from typing import Dict, Iterable, List, Tuple
 
 import recipe
-from tools.net_comments import comment, head, number_table, plain, reason, step_title
-from tools.net_comments import training_numbers, value, width_numbers
+from gender_smile.nets.comments import comment, head, number_table, plain, reason, step_title
+from gender_smile.nets.comments import training_numbers, value, width_numbers
 
 DEPLOY_HEADS = {
     "gender": "gender: probabilities of {0} and {1}",
@@ -121,14 +121,14 @@ def render(comments: List[str], path: str, net) -> str:
 
 
 def training_file(profile: recipe.Profile, net: str, step: int) -> str:
-    from tools import nets
+    from gender_smile.nets import topology
 
     comments = head(profile, step_title(net, step)) + training_numbers(profile)
-    return render(comments, recipe.net_prototxt(profile.name, net, step), nets.training_net(profile, net, step))
+    return render(comments, recipe.net_prototxt(profile.name, net, step), topology.training_net(profile, net, step))
 
 
 def deploy_file(profile: recipe.Profile, name: str) -> str:
-    from tools import nets
+    from gender_smile.nets import topology
 
     classes = recipe.TASKS[name].classes if name in recipe.TASKS else ()
     comments = [
@@ -137,7 +137,7 @@ def deploy_file(profile: recipe.Profile, name: str) -> str:
         *number_table(profile, ("crop_size", None, "size")),
         *width_numbers(profile),
     ]
-    return render(comments, recipe.deploy_prototxt(profile.name, name), nets.deploy_net(profile, name))
+    return render(comments, recipe.deploy_prototxt(profile.name, name), topology.deploy_net(profile, name))
 
 
 def solver_file(profile: recipe.Profile, net: str, step: int) -> str:

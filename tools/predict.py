@@ -21,7 +21,7 @@ from __future__ import annotations
 if __name__ == "__main__":
     import os, sys
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    from tools import environment; environment.ensure()
+    from common import environment; environment.ensure()
 
 import argparse
 import contextlib
@@ -29,13 +29,14 @@ import os
 import sys
 from typing import Any, Iterator, Optional, Sequence, TextIO
 
-from tools.options import add_engine, add_trained_profile, positive, whole_number
+from common.options import add_engine, add_trained_profile, positive, whole_number
 from lmdb_builders.errors import ImageError
-from tools import command, photos
-from tools.answers import plain_say, printable, writer
-from tools.photos import Photo, Source
-from tools.pictures import Pictures, PlaceError
-from tools.pipeline import Pipeline, PipelineError, Prediction
+from common import command
+from gender_smile.inference import photos
+from gender_smile.inference.answers import plain_say, printable, writer
+from gender_smile.inference.photos import Photo, Source
+from gender_smile.inference.pictures import Pictures, PlaceError
+from gender_smile.inference.pipeline import Pipeline, PipelineError, Prediction
 
 __all__ = ["Photo", "Pipeline", "PipelineError", "Prediction", "main"]
 
@@ -133,7 +134,7 @@ def progress(sources: Sequence[Source], every: Optional[int]) -> Iterator[Any]:
         return
     from tqdm import tqdm
 
-    from tools.progress import bar_size
+    from common.progress import bar_size
 
     total = photos.count_photos(sources, every)
     size = bar_size(sys.stderr)

@@ -11,7 +11,7 @@ from __future__ import annotations
 if __name__ == "__main__":
     import os, sys
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    from tools import environment; environment.ensure()
+    from common import environment; environment.ensure()
 
 import argparse
 import csv
@@ -23,8 +23,8 @@ from dataclasses import fields
 from typing import Any, Dict, List, Set
 
 import recipe
-from tools import command
-from tools.options import add_profile
+from common import command
+from common.options import add_profile
 
 FACES = 8  # rows of the crops sheet
 MISTAKES = 12  # of each task
@@ -50,8 +50,8 @@ def departures(profile: recipe.Profile) -> List[dict]:
 
 def trainings(profile: str) -> List[dict]:
     """Records of the trained steps, by step and name: the record with "stem", "number", "name", "variant", "metrics"."""
-    from tools import metrics
-    from tools.files import read_json
+    from gender_smile.training import metrics
+    from common.files import read_json
 
     found = []
     for path in sorted(glob.glob(glob.escape(recipe.absolute(f"weights/{profile}")) + "/step*.caffemodel.json")):
@@ -69,7 +69,7 @@ def trainings(profile: str) -> List[dict]:
 
 def is_run_of(record: dict, folder: str) -> bool:
     """True where the run in `folder` made the weights of `record`: a later one, which is not finished, has another curve."""
-    from tools.files import read_json
+    from common.files import read_json
 
     run = read_json(os.path.join(folder, "run.json"))
     if run is None:
@@ -114,7 +114,7 @@ def mistakes(profile: str, count: int = MISTAKES) -> Dict[str, List[dict]]:
 
 def crops_of(profile: str, task: str, images: Set[str]) -> Dict[str, Dict[str, object]]:
     """Image -> scheme -> crop (H x W x 3 uint8 BGR), of `images`, from the validation LMDBs of `task`."""
-    from tools.faces import read_lmdb
+    from gender_smile.evaluation.faces import read_lmdb
 
     found: Dict[str, Dict[str, object]] = {}
     for scheme, folder in validation_lmdbs(profile, task).items():
@@ -125,7 +125,7 @@ def crops_of(profile: str, task: str, images: Set[str]) -> Dict[str, Dict[str, o
 
 def draw_names(profile: str, count: int = FACES) -> List[str]:
     """`count` validation faces drawn at random, by the recipe's seed."""
-    from tools.faces import read_names
+    from gender_smile.evaluation.faces import read_names
 
     names = sorted(set().union(*map(read_names, validation_lmdbs(profile, "gender").values())))
     return random.Random(recipe.PROFILES[profile].random_seed).sample(names, min(count, len(names)))
@@ -139,8 +139,8 @@ def validation_lmdbs(profile: str, task: str) -> Dict[str, str]:
 
 
 def collect(profile: recipe.Profile) -> dict:
-    """Everything that the page shows; see tools/report_page.py."""
-    from tools.files import read_json
+    """Everything that the page shows; see gender_smile/pages/report_page.py."""
+    from common.files import read_json
 
     runs = f"runs/{profile.name}"
     wrong = mistakes(profile.name)
@@ -166,7 +166,7 @@ def collect(profile: recipe.Profile) -> dict:
 def main(argv=None) -> int:
     """Return 0 when the page is written, 2 where nothing is there to report or it cannot be written."""
     options = get_parser().parse_args(argv)
-    from tools.classifier import PipelineError
+    from gender_smile.inference.classifier import PipelineError
 
     return command.run("report", lambda: report(options), PipelineError, writes=[_path(options)])
 
@@ -177,7 +177,7 @@ def _path(options: argparse.Namespace) -> str:
 
 def report(options: argparse.Namespace) -> int:
     """Write the page; the exit status."""
-    from tools import report_page
+    from gender_smile.pages import report_page
 
     profile = recipe.PROFILES[options.profile]
     found = collect(profile)

@@ -9,7 +9,7 @@ from __future__ import annotations
 if __name__ == "__main__":
     import os, sys
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    from tools import environment; environment.ensure()
+    from common import environment; environment.ensure()
 
 import argparse
 import glob
@@ -20,7 +20,7 @@ from dataclasses import replace
 from typing import Dict, List, Optional, Sequence
 
 import recipe
-from tools import command, files
+from common import command, files
 
 
 def collect(profile: recipe.Profile, root: str = recipe.ROOT) -> List[dict]:
@@ -30,7 +30,7 @@ def collect(profile: recipe.Profile, root: str = recipe.ROOT) -> List[dict]:
     is "done", "running", "stopped" or "missing"; accuracy is a fraction; what is not known is None. Only small files are
     read: whether the inputs are still the same is found out by the step itself.
     """
-    from tools import chain
+    from gender_smile.training import chain
 
     found = []
     for net in recipe.NETS:
@@ -43,7 +43,7 @@ def collect(profile: recipe.Profile, root: str = recipe.ROOT) -> List[dict]:
 
 def variants(profile: recipe.Profile, root: str = recipe.ROOT) -> list:
     """Rows of the variants that are trained or were begun, by name, net and step."""
-    from tools import chain
+    from gender_smile.training import chain
 
     own: Dict[str, chain.Row] = {}
     for net in recipe.NETS:
@@ -62,7 +62,7 @@ def variants(profile: recipe.Profile, root: str = recipe.ROOT) -> list:
 
 def describe(row) -> dict:
     """The object of one row (see collect)."""
-    from tools import chain, metrics
+    from gender_smile.training import chain, metrics
 
     state, run = chain.state(row), chain.interrupted_run(row)
     entry = {

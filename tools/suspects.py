@@ -13,7 +13,7 @@ from __future__ import annotations
 if __name__ == "__main__":
     import os, sys
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    from tools import environment; environment.ensure()
+    from common import environment; environment.ensure()
 
 import argparse
 import functools
@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from typing import Dict, List, Mapping, Sequence, Tuple
 
 import recipe
-from tools import command, files
-from tools.options import add_engine, add_profile, random_seed, share, variant
+from common import command, files
+from common.options import add_engine, add_profile, random_seed, share, variant
 
 FOLDS, REPEATS = 10, 2  # each label is judged by two models, each fitted to nine tenths of the others
 REGULARIZATION = 0.001  # C of the logistic regressions: thousands of features for about a thousand faces
@@ -67,8 +67,8 @@ def features(profile: recipe.Profile, task: str, load_engine,
     """
     import numpy as np
 
-    from tools import chain
-    from tools.faces import read_lmdb
+    from gender_smile.training import chain
+    from gender_smile.evaluation.faces import read_lmdb
 
     labels: Dict[str, int] = {}
     blocks: List[Tuple] = []
@@ -114,7 +114,7 @@ def activations(caffe, profile: recipe.Profile, net: str, weights: str, crops):
     """fc7 of a trained net, N x units float32: the mean of the faces and of their mirror images."""
     import numpy as np
 
-    from tools.pipeline import Classifier
+    from gender_smile.inference.pipeline import Classifier
 
     classifier = Classifier(caffe, profile.name, net, profile.test_batch_size, weights)
     found = []
@@ -204,7 +204,7 @@ def main(argv=None) -> int:
     """Return 0 when the page is written, 2 where something is missing."""
     options = get_parser().parse_args(argv)
     from lmdb_builders.errors import BuildError
-    from tools.classifier import PipelineError
+    from gender_smile.inference.classifier import PipelineError
 
     folder = recipe.absolute(f"runs/{options.profile}")
     return command.run("suspects", lambda: suspect(options), SuspectsError, PipelineError, BuildError,
@@ -213,7 +213,8 @@ def main(argv=None) -> int:
 
 def suspect(options: argparse.Namespace) -> int:
     """Rank the labels and write the page, or tell how well it works; the exit status."""
-    from tools import classifier, suspects_page
+    from gender_smile.inference import classifier
+    from gender_smile.pages import suspects_page
 
     _need_libraries()
     engine = functools.cache(lambda: classifier.load_engine(options.engine, options.gpu))

@@ -15,7 +15,7 @@ from __future__ import annotations
 if __name__ == "__main__":
     import os, sys
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    from tools import environment; environment.ensure()
+    from common import environment; environment.ensure()
 
 import argparse
 import functools
@@ -25,8 +25,8 @@ from dataclasses import replace
 from typing import Dict, Sequence
 
 import recipe
-from tools import command
-from tools.options import add_engine, add_profile, positive, random_seed, share
+from common import command
+from common.options import add_engine, add_profile, positive, random_seed, share
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -54,8 +54,8 @@ def main(argv=None) -> int:
     if options.engine == "caffe" and options.precision != "float32":
         parser.error(f"real Caffe computes in float32: leave out --precision {options.precision}, or take ENGINE=torch")
     from lmdb_builders.errors import BuildError
-    from tools import engine
-    from tools.pipeline import PipelineError
+    from common import engine
+    from gender_smile.inference.pipeline import PipelineError
 
     return command.run("tables", lambda: make(options), PipelineError, BuildError, engine.EngineError, writes=[
         recipe.absolute(f"runs/{options.profile}/table{table}.{kind}") for table in options.table
@@ -64,10 +64,12 @@ def main(argv=None) -> int:
 
 def make(options: argparse.Namespace) -> int:
     """Train, score and write what the command line asks for; the exit status."""
-    from tools import engine, schemes, table_report, workers
-    from tools.faces import EvaluationError
-    from tools.pipeline import PipelineError
-    from torchcaffe.errors import CaffeError
+    from common import engine
+    from gender_smile.evaluation import tables as table_report
+    from gender_smile.training import schemes, workers
+    from gender_smile.evaluation.faces import EvaluationError
+    from gender_smile.inference.pipeline import PipelineError
+    from torchcaffe.core.errors import CaffeError
 
     if options.engine == "caffe":
         engine.resolve("caffe")  # scores come from this Python: refuse now, not after days of training
@@ -98,7 +100,7 @@ def make(options: argparse.Namespace) -> int:
 
 def _train(cells: Dict[int, list], options, workers):
     """Train what the cells of every seed need, a seed after the other, but without waiting between them."""
-    from tools import schemes
+    from gender_smile.training import schemes
 
     rows = {row.weights_out: row for found in cells.values() for row in schemes.trainings(found)}
     check_inputs(list(rows.values()))
@@ -110,8 +112,8 @@ def _train(cells: Dict[int, list], options, workers):
 
 def check_inputs(rows: Sequence):
     """Raise PipelineError that names everything that is missing for the trainings `rows`, and the commands that make it."""
-    from tools import chain
-    from tools.pipeline import PipelineError
+    from gender_smile.training import chain
+    from gender_smile.inference.pipeline import PipelineError
 
     made, problems = {row.weights_out for row in rows}, {}
     lacking: Dict[str, Dict[str, str]] = {}  # crop -> name of an LMDB -> its data set
@@ -147,7 +149,9 @@ def score(cells: Dict[int, list], options) -> Dict[tuple, Dict[int, dict]]:
 
     Raises faces.EvaluationError where a net's faces are not those of its manifest, or not the same in an ensemble.
     """
-    from tools import engine, faces, pipeline
+    from common import engine
+    from gender_smile.evaluation import faces
+    from gender_smile.inference import pipeline
 
     caffe = functools.cache(lambda: pipeline.load_engine(options.engine, options.gpu))
     scored: Dict[str, dict] = {}  # rows of both tables share nets
@@ -171,7 +175,10 @@ def score_row(row, caffe, module: str) -> dict:
 
     caffe(): the engine's module, of the name `module`.
     """
-    from tools import faces, fingerprints, files, pipeline
+    from common import files
+    from gender_smile.evaluation import faces
+    from gender_smile.inference import pipeline
+    from gender_smile.training import fingerprints
 
     weights, folder = row.path(row.weights_out), row.path(row.databases["val"])
     if not os.path.exists(weights):

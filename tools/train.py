@@ -16,7 +16,7 @@ from __future__ import annotations
 if __name__ == "__main__":
     import os, sys
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    from tools import environment; environment.ensure()
+    from common import environment; environment.ensure()
 
 import argparse
 import os
@@ -24,8 +24,8 @@ import subprocess
 import sys
 
 import recipe
-from tools import command
-from tools.options import add_engine, add_profile, positive, positive_real, random_seed, variant
+from common import command
+from common.options import add_engine, add_profile, positive, positive_real, random_seed, variant
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -58,11 +58,11 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def run(rows, interpreter, gpu=None, force=False, header=(), say=print, leader=None, keep=None):
-    """Do `rows` (of tools.chain) in order. Raises chain.ChainError, child.Stopped and the engine's CaffeError.
+    """Do `rows` (of gender_smile.training.chain) in order. Raises chain.ChainError, child.Stopped and the engine's CaffeError.
 
-    leader: of the ranks that train together (tools/ranks.py), None where this process trains alone; keep: see runs.
+    leader: of the ranks that train together (gender_smile/training/ranks.py), None where this process trains alone; keep: see runs.
     """
-    from tools import adopt, runs
+    from gender_smile.training import adopt, runs
 
     for row in rows:
         if row.step == 1:
@@ -74,9 +74,9 @@ def run(rows, interpreter, gpu=None, force=False, header=(), say=print, leader=N
 
 def plan(rows, interpreter, leader=None) -> str:
     """Table of what will run, one line a row, and what to know about it."""
-    from tools import chain
-    from tools.files import align
-    from torchcaffe import files
+    from gender_smile.training import chain
+    from common.files import align
+    from torchcaffe.formats import files
 
     lines, notes = [("step", "from", "to", "learning rate", "iterations x batch", "state")], []
     for row in rows:
@@ -94,7 +94,7 @@ def plan(rows, interpreter, leader=None) -> str:
 
 def _from(row) -> str:
     """What a row starts from: the file, and how long it was trained."""
-    from tools import chain
+    from gender_smile.training import chain
 
     start = chain.started_from(row)
     if start is None:
@@ -133,8 +133,9 @@ def main(argv=None) -> int:
                      "ENGINE=torch")
     if options.weights and len(options.step) > 1:
         parser.error("--weights is for one step at a time")
-    from tools import chain, engine
-    from torchcaffe.errors import CaffeError
+    from common import engine
+    from gender_smile.training import chain
+    from torchcaffe.core.errors import CaffeError
 
     return command.run("train", lambda: _train(options, sys.argv[1:] if argv is None else argv), chain.ChainError,
                        engine.EngineError, CaffeError, status=1, stopped="stopped", writes=())
@@ -142,7 +143,8 @@ def main(argv=None) -> int:
 
 def _train(options, arguments) -> int:
     """main's work: as one of several ranks, as their leader, or alone."""
-    from tools import child, engine, ranks
+    from common import engine
+    from gender_smile.training import child, ranks
 
     leader, reason = None, None
     try:
@@ -173,7 +175,7 @@ def _train(options, arguments) -> int:
 
 def _rows(options) -> list:
     """The rows that the command line asks for."""
-    from tools import chain
+    from gender_smile.training import chain
 
     profile = recipe.PROFILES[options.profile]
     overrides = {"batch": options.batch, "max_iter": options.max_iter, "base_lr": options.base_lr,
@@ -192,7 +194,7 @@ def _start(options):
 
 def _engine(name: str, count: int) -> str:
     """Engine for `count` processes. Raises chain.ChainError where it cannot train in several."""
-    from tools import chain
+    from gender_smile.training import chain
 
     if count > 1 and name == "caffe":
         raise chain.ChainError("real Caffe trains on several GPUs by itself (caffe train -gpu 0,1: batch_size a GPU); "

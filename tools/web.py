@@ -12,17 +12,17 @@ from __future__ import annotations
 if __name__ == "__main__":
     import os, sys
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    from tools import environment; environment.ensure()
+    from common import environment; environment.ensure()
 
 import argparse
 from typing import TYPE_CHECKING, Any, Optional, Sequence, Tuple
 
-from tools import command
-from tools.options import add_engine, add_trained_profile
-from tools.pipeline import Pipeline, PipelineError
+from common import command
+from common.options import add_engine, add_trained_profile
+from gender_smile.inference.pipeline import Pipeline, PipelineError
 
 if TYPE_CHECKING:
-    from tools.web_app import Limits
+    from gender_smile.pages.web_app import Limits
 
 CONNECTIONS = 100  # at a time
 GRACE = 2  # seconds that Ctrl-C gives to answers under way
@@ -68,7 +68,7 @@ def make_server(pipeline: Pipeline, host: str, port: int, limits: Optional["Limi
     """(uvicorn.Server, the socket that it is to run on). Raises as serve()."""
     import uvicorn
 
-    from tools.web_app import LOCAL_HOSTS, application
+    from gender_smile.pages.web_app import LOCAL_HOSTS, application
 
     app = application(pipeline, limits, (*LOCAL_HOSTS, host) if is_local(host) else ("*",))
     listener = listen(host, port)

@@ -11,7 +11,7 @@ from __future__ import annotations
 if __name__ == "__main__":
     import os, sys
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    from tools import environment; environment.ensure()
+    from common import environment; environment.ensure()
 
 import argparse
 import os
@@ -20,8 +20,9 @@ import tarfile
 import zlib
 
 import recipe
-from tools import command, download, vgg_face_ports
-from tools.vgg_face import VGG_FACE, check_vgg_face, same_as_first, verify_vgg_face, write_random_vgg_face
+from common import command, download
+from gender_smile.nets import vgg_face_ports
+from gender_smile.nets.vgg_face import VGG_FACE, check_vgg_face, same_as_first, verify_vgg_face, write_random_vgg_face
 
 __all__ = ["check_vgg_face", "fetch", "take_file", "verify_vgg_face", "write_random_vgg_face"]
 GZIP = b"\x1f\x8b"
@@ -30,7 +31,7 @@ GZIP = b"\x1f\x8b"
 def fetch(url: str = recipe.VGG_FACE_URL, target: str = VGG_FACE, md5: str = recipe.VGG_FACE_ARCHIVE_MD5) -> str:
     """Download the archive at `url` (https), check its md5 and take the caffemodel out to `target`; return its sha256.
 
-    Raises download.DownloadError or torchcaffe.errors.WeightsError; what a broken download brought is kept.
+    Raises download.DownloadError or torchcaffe.core.errors.WeightsError; what a broken download brought is kept.
     """
     target = recipe.absolute(target)
     os.makedirs(os.path.dirname(target), exist_ok=True)
@@ -47,7 +48,7 @@ def take_file(path: str, target: str = VGG_FACE, md5: str = recipe.VGG_FACE_ARCH
     """Take the caffemodel from a file on this machine, the archive or the caffemodel itself; return its sha256.
 
     A port in safetensors or ONNX becomes one; `channels` ("rgb" or "bgr") is what its first layer reads.
-    Raises download.DownloadError for an archive with another md5, torchcaffe.errors.WeightsError, OSError.
+    Raises download.DownloadError for an archive with another md5, torchcaffe.core.errors.WeightsError, OSError.
     """
     target = recipe.absolute(target)
     os.makedirs(os.path.dirname(target), exist_ok=True)
@@ -61,8 +62,8 @@ def take_file(path: str, target: str = VGG_FACE, md5: str = recipe.VGG_FACE_ARCH
 
 def _install(source: str, target: str, channels: str | None = None) -> str:
     """Put the caffemodel of `source` (archive, caffemodel or port) at `target`, once its structure is checked."""
-    from torchcaffe.errors import WeightsError
-    from torchcaffe.files import atomic_write
+    from torchcaffe.core.errors import WeightsError
+    from torchcaffe.formats.files import atomic_write
 
     if os.path.exists(target) and os.path.samefile(source, target):
         return verify_vgg_face(target)
@@ -89,7 +90,7 @@ def _install(source: str, target: str, channels: str | None = None) -> str:
 
 def _extract(archive: str, target: str) -> None:
     """Copy the one member that is wanted, a plain file, to `target`. No path and no link of the archive is used."""
-    from torchcaffe.errors import WeightsError
+    from torchcaffe.core.errors import WeightsError
 
     try:
         with tarfile.open(archive, mode="r|gz") as members:
@@ -128,7 +129,7 @@ def main(argv=None) -> int:
     options = parser.parse_args(argv)
     if options.channels and options.file is None:
         parser.error("--channels is of a port: name it with --file")
-    from torchcaffe.errors import CaffeError
+    from torchcaffe.core.errors import CaffeError
 
     return command.run("weights", lambda: take(options), CaffeError, download.DownloadError, status=1,
                        stopped="stopped; what has arrived is kept, type it again to go on",

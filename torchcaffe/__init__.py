@@ -12,45 +12,45 @@ from __future__ import annotations
 import importlib
 import os
 
-from torchcaffe.aliases import watch
+from torchcaffe.aliases import ALIASES, watch
 
 __version__ = "1.0.0"  # the version of Caffe whose behavior this is
 TRAIN, TEST = 0, 1
 
 _HOMES = {
     "install": "aliases",
-    "allow_python_layers": "permission",
-    "Net": "net",
+    "allow_python_layers": "core.permission",
+    "Net": "core.net",
     "Classifier": "classifier",
     "Detector": "detector",
-    "NCCL": "nccl",
-    "Timer": "timer",
-    "init_log": "log",
-    "SGDSolver": "solver",
-    "NesterovSolver": "solver",
-    "AdaGradSolver": "solver",
-    "RMSPropSolver": "solver",
-    "AdaDeltaSolver": "solver",
-    "AdamSolver": "solver",
-    "get_solver": "solver",
-    "set_mode_cpu": "mode",
-    "set_mode_gpu": "mode",
-    "set_precision": "mode",
-    "set_device": "mode",
-    "solver_count": "mode",
-    "set_solver_count": "mode",
-    "solver_rank": "mode",
-    "set_solver_rank": "mode",
-    "set_multiprocess": "mode",
-    "has_nccl": "mode",
-    "set_random_seed": "rng",
+    "NCCL": "distributed.nccl",
+    "Timer": "core.timer",
+    "init_log": "core.log",
+    "SGDSolver": "solvers.solver",
+    "NesterovSolver": "solvers.solver",
+    "AdaGradSolver": "solvers.solver",
+    "RMSPropSolver": "solvers.solver",
+    "AdaDeltaSolver": "solvers.solver",
+    "AdamSolver": "solvers.solver",
+    "get_solver": "solvers.solver",
+    "set_mode_cpu": "core.mode",
+    "set_mode_gpu": "core.mode",
+    "set_precision": "core.mode",
+    "set_device": "core.mode",
+    "solver_count": "core.mode",
+    "set_solver_count": "core.mode",
+    "solver_rank": "core.mode",
+    "set_solver_rank": "core.mode",
+    "set_multiprocess": "core.mode",
+    "has_nccl": "core.mode",
+    "set_random_seed": "core.rng",
     "Layer": "layers",
     "layers": "net_spec",
     "params": "net_spec",
     "NetSpec": "net_spec",
     "to_proto": "net_spec",
 }
-_MODULES = ("classifier", "coord_map", "detector", "draw", "io", "log", "net_spec", "proto", "pycaffe", "_caffe")
+_MODULES = ("classifier", "coord_map", "detector", "draw", "io", "net_spec", "proto", "pycaffe", "_caffe")
 
 # torch reads it at its first allocation, and then asks Linux for memory in pages of 2 MB: activations are new memory in
 # each iteration, and pages of 4 KB cost a fifth of the time of a training on a CPU (benchmarks/training.py).
@@ -66,7 +66,7 @@ def layer_type_list():
 
 
 def __getattr__(name):
-    if name in _MODULES:
+    if name in _MODULES or name in ALIASES:
         return importlib.import_module(f"torchcaffe.{name}")
     if name in _HOMES:
         value = getattr(importlib.import_module(f"torchcaffe.{_HOMES[name]}"), name)
@@ -76,4 +76,4 @@ def __getattr__(name):
 
 
 def __dir__():
-    return sorted([*globals(), *_HOMES, *_MODULES])
+    return sorted([*globals(), *_HOMES, *_MODULES, *ALIASES])

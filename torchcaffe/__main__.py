@@ -1,6 +1,6 @@
 """`python -m torchcaffe`: Caffe's command line and its tools."""
 
-from torchcaffe.cli import main
+from torchcaffe.commands.cli import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

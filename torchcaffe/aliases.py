@@ -14,6 +14,11 @@ import importlib.util
 import sys
 
 ALIAS = "caffe"
+# Paths that scripts and the documentation import -> the module's own place in this package.
+ALIASES = {
+    "errors": "core.errors", "export": "formats.export", "files": "formats.files", "log": "core.log",
+    "parallel": "distributed.parallel", "rng": "core.rng",
+}
 
 
 def install(python_layers=None):
@@ -38,10 +43,12 @@ def install(python_layers=None):
 
 
 class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds caffe.X as torchcaffe.X while sys.modules["caffe"] is torchcaffe; silent otherwise."""
+    """Finds torchcaffe.X of ALIASES in its room, and caffe.X as torchcaffe.X while sys.modules["caffe"] is torchcaffe."""
 
     def find_spec(self, fullname, path=None, target=None):
         package, _, rest = fullname.partition(".")
+        if package == "torchcaffe":
+            return importlib.machinery.ModuleSpec(fullname, self) if rest in ALIASES else None
         if package != ALIAS or sys.modules.get(ALIAS) is not sys.modules.get("torchcaffe"):
             return None
         if importlib.util.find_spec(f"torchcaffe.{rest}") is None:
@@ -49,7 +56,8 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return importlib.machinery.ModuleSpec(fullname, self)
 
     def create_module(self, spec):
-        module = importlib.import_module("torchcaffe" + spec.name[len(ALIAS) :])
+        rest = spec.name.partition(".")[2]
+        module = importlib.import_module(f"torchcaffe.{ALIASES.get(rest, rest)}")
         spec.loader_state = module.__spec__
         return module
 

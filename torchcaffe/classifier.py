@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from torchcaffe import TEST, io
-from torchcaffe.net import Net
+from torchcaffe.core.net import Net
 
 
 def transformer_of(net, mean=None, input_scale=None, raw_scale=None, channel_swap=None):

@@ -6,8 +6,8 @@ import numpy as np
 
 from torchcaffe import TEST, io
 from torchcaffe.classifier import transformer_of
-from torchcaffe.errors import CaffeError
-from torchcaffe.net import Net
+from torchcaffe.core.errors import CaffeError
+from torchcaffe.core.net import Net
 
 
 class Detector(Net):

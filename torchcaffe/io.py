@@ -10,8 +10,8 @@ import os
 
 import numpy as np
 
-from torchcaffe import image_file
-from torchcaffe.errors import DataError
+from torchcaffe.data import image_file
+from torchcaffe.core.errors import DataError
 from torchcaffe.proto import caffe_pb2
 
 _LUMINANCE = np.array([0.2125, 0.7154, 0.0721])  # of R, G, B

@@ -1,33 +1,20 @@
 """`caffe.pycaffe`: where scripts written for pycaffe also look for nets and solvers."""
 
-from torchcaffe.blob import Blob, BlobVec, IntVec
+from torchcaffe.core.blob import Blob, BlobVec, IntVec
 from torchcaffe.layers import Layer
-from torchcaffe.log import init_log, log
-from torchcaffe.mode import (
-    has_nccl,
-    set_device,
-    set_mode_cpu,
-    set_mode_gpu,
-    set_multiprocess,
-    set_solver_count,
-    set_solver_rank,
-    solver_count,
-    solver_rank,
+from torchcaffe.core.log import init_log, log
+from torchcaffe.core.mode import (
+    has_nccl, set_device, set_mode_cpu, set_mode_gpu, set_multiprocess, set_solver_count, set_solver_rank,
+    solver_count, solver_rank,
 )
-from torchcaffe.nccl import NCCL
-from torchcaffe.net import Net
-from torchcaffe.rng import set_random_seed
-from torchcaffe.solver import (
-    AdaDeltaSolver,
-    AdaGradSolver,
-    AdamSolver,
-    NesterovSolver,
-    RMSPropSolver,
-    SGDSolver,
-    get_solver,
+from torchcaffe.distributed.nccl import NCCL
+from torchcaffe.core.net import Net
+from torchcaffe.core.rng import set_random_seed
+from torchcaffe.solvers.solver import (
+    AdaDeltaSolver, AdaGradSolver, AdamSolver, NesterovSolver, RMSPropSolver, SGDSolver, get_solver,
 )
-from torchcaffe.timer import Timer
-from torchcaffe.vectors import BoolVec, DtypeVec, LayerVec, NetVec, RawBlobVec, StringVec
+from torchcaffe.core.timer import Timer
+from torchcaffe.core.vectors import BoolVec, DtypeVec, LayerVec, NetVec, RawBlobVec, StringVec
 
 Solver = SGDSolver
 

@@ -8,7 +8,7 @@ import pytest
 from detector import DetectorError, convert
 from detector.mtcnn import NETS, definition_path
 from detector.convert import read_onnx
-from torchcaffe.files import read_weights
+from torchcaffe.formats.files import read_weights
 
 
 def blobs_of(path):

@@ -13,12 +13,14 @@ from google.protobuf.message import DecodeError
 from fuzz_target import ROOT, target
 
 import torchcaffe as caffe
-from torchcaffe import files, policies, resume, rng, solver_state, updates
-from torchcaffe.database import Writer, records
-from torchcaffe.datum import StoredDatum, read_datum, to_array
-from torchcaffe.errors import CaffeError
-from torchcaffe.image_list import read_list
-from torchcaffe.net import Net
+from torchcaffe.core import rng
+from torchcaffe.formats import files, solver_state
+from torchcaffe.solvers import policies, resume, updates
+from torchcaffe.data.database import Writer, records
+from torchcaffe.data.datum import StoredDatum, read_datum, to_array
+from torchcaffe.core.errors import CaffeError
+from torchcaffe.data.image_list import read_list
+from torchcaffe.core.net import Net
 from torchcaffe.proto import caffe_pb2
 
 SMALL = """name: "small"

@@ -27,8 +27,8 @@ from lmdb_builders.crops import crop_face
 from lmdb_builders.images import read_image
 from lmdb_builders.orientation import Orientation
 from lmdb_builders.preprocess import to_blob
-from tools.files import sha256_of
-from tools.fingerprints import database_fingerprint
+from common.files import sha256_of
+from gender_smile.training.fingerprints import database_fingerprint
 from torchcaffe.proto import caffe_pb2
 
 STORED_BY = {  # EXIF's tag -> the inverse of the turn that it asks for

@@ -9,8 +9,8 @@ import pytest
 
 from lmdb_builders.errors import BuildError
 from lmdb_builders.lmdb_writer import LmdbWriter, encode_crop, image_datum, labels_datum, record_key, stored_bytes
-from torchcaffe import database
-from torchcaffe.errors import DataError
+from torchcaffe.data import database
+from torchcaffe.core.errors import DataError
 from torchcaffe.proto import caffe_pb2
 
 CROP = np.random.RandomState(1).randint(0, 256, (8, 8, 3), np.uint8)

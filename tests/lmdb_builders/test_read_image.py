@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from lmdb_builders.errors import ImageError
 from lmdb_builders.images import read_image, read_orientation, read_with_orientation
 from lmdb_builders.orientation import Orientation
-from torchcaffe import memory
+from torchcaffe.core import memory
 
 
 @pytest.fixture

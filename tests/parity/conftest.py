@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.engine import debian_tool
+from common.engine import debian_tool
 
 ROOT = Path(__file__).resolve().parents[2]
 DEBIAN = ROOT / ".caffe"

@@ -7,7 +7,7 @@ import h5py
 import lmdb
 import numpy as np
 
-from torchcaffe.files import write_blob
+from torchcaffe.formats.files import write_blob
 from torchcaffe.proto import caffe_pb2
 
 

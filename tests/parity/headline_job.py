@@ -8,7 +8,7 @@ from comparison import ROOT
 import recipe
 from lmdb_builders.lmdb_writer import LmdbWriter, image_datum, record_key
 from lmdb_builders.preprocess import to_planes
-from tools import vgg_face
+from gender_smile.nets import vgg_face
 
 NET, STEP = "gnet", 4
 ITERATIONS = 100

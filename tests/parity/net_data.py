@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 from lmdb_builders.lmdb_writer import LmdbWriter, record_key
-from torchcaffe.files import write_blob
+from torchcaffe.formats.files import write_blob
 from torchcaffe.proto import caffe_pb2
 
 MARGIN = 8  # pixels that a stored image is larger than the crop of it

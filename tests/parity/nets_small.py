@@ -5,7 +5,7 @@ from comparison import ROOT
 from nets_lines import average_pool, conv, dense, gaussian, max_pool, relu
 
 from torchcaffe import NetSpec, layers, params
-from torchcaffe.files import read_net
+from torchcaffe.formats.files import read_net
 
 
 def lenet(at):

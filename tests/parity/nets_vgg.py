@@ -6,7 +6,7 @@ from nets_lines import MEAN, conv, drop, gaussian, max_pool, relu
 
 import recipe
 from torchcaffe import NetSpec, layers
-from torchcaffe.files import write_v1_weights
+from torchcaffe.formats.files import write_v1_weights
 
 SEGMENTS = 21  # PASCAL VOC's classes with the background
 

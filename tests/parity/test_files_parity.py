@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import torchcaffe as caffe
-from torchcaffe.files import read_net, read_solver_state, read_weights, write_v1_weights
+from torchcaffe.formats.files import read_net, read_solver_state, read_weights, write_v1_weights
 
 sys.path.insert(0, str(Path(__file__).parent))
 import cross_engine  # noqa: E402
@@ -33,7 +33,7 @@ def assert_equal(left, right, relative=0.0):
 @pytest.fixture(scope="module")
 def runs(real_python, real_tool, tmp_path_factory):
     """Folder with real/ and ours/, each holding what that engine wrote, and then read of the other."""
-    from torchcaffe.cli import main
+    from torchcaffe.commands.cli import main
 
     folder = tmp_path_factory.mktemp("cross")
     for name in ("img", "real", "ours"):

@@ -11,8 +11,8 @@ from cases import ABORTS, CASES
 from files import prepare
 
 import torchcaffe
-from torchcaffe import execution
-from torchcaffe.errors import CaffeError, PrototxtError
+from torchcaffe.core import execution
+from torchcaffe.core.errors import CaffeError, PrototxtError
 from torchcaffe.layers import layer_types
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import torchcaffe as caffe
-from torchcaffe.files import read_blob, read_net, read_solver
+from torchcaffe.formats.files import read_blob, read_net, read_solver
 from torchcaffe.proto import caffe_pb2
 
 LIST = "a.png 3\nb b.jpg -2\nmissing.png 4\ngray.png abc\nc.JPEG 7\nnolabel.png\n\na.png 9"
@@ -44,7 +44,7 @@ def images(tmp_path_factory):
 @pytest.fixture
 def ours(monkeypatch):
     """ours(verb, *words) in this process, in the folder given as `cwd`; the exit status."""
-    from torchcaffe.cli import main
+    from torchcaffe.commands.cli import main
 
     def run(*words, cwd):
         monkeypatch.chdir(cwd)

@@ -90,7 +90,7 @@ class Detections:
     """Faces found in FotW's photos: every row that is there is an undisturbed search's, and none is lost again."""
 
     def prepare(self, folder):
-        from tools.drawn_data_sets import draw_data_sets
+        from gender_smile.synthetic.data_sets import draw_data_sets
 
         draw_data_sets(str(folder / "drawn"), 20, 80)
         self.rows = 0
@@ -120,7 +120,7 @@ class Weights:
     """VGG-Face's file taken from another place: at its name it is whole or absent."""
 
     def prepare(self, folder):
-        from tools.vgg_face import write_random_vgg_face
+        from gender_smile.nets.vgg_face import write_random_vgg_face
 
         write_random_vgg_face(str(folder / "source.caffemodel"))
 
@@ -132,7 +132,7 @@ class Weights:
         return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
 
     def look(self, folder, name):
-        from tools.files import sha256_of
+        from common.files import sha256_of
 
         return {path.name: sha256_of(str(path)) for path in (folder / name).glob("VGG_FACE.caffemodel")}
 

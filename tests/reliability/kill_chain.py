@@ -26,14 +26,14 @@ from pathlib import Path
 from watching import children
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "tools")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 os.environ["PYTHONPATH"] = os.pathsep.join(sys.path[:2])
 
 COMMAND = """
 import sys
 from dataclasses import replace
 from tiny_project import TINY
-from tools import chain, child, engine, train
+from common import engine; from gender_smile.training import chain, child; from tools import train
 iterations = {step: int(sys.argv[2]) for step in (2, 3, 4)}
 profile = replace(TINY, max_iter=iterations, test_interval={step: 7 for step in iterations}, snapshot=3)
 try:

@@ -20,7 +20,7 @@ from pathlib import Path
 import watching
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "tools")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 
 MEMORY, HANDLES = 32, 2  # what may be more at the end: MB, open files
 BEGUN = 6  # rows of metrics, one for each 20 iterations; the first test and snapshot come after 100
@@ -28,7 +28,7 @@ COMMAND = """
 import sys
 from dataclasses import replace
 from tiny_project import TINY
-from tools import chain, engine, metrics, train
+from common import engine; from gender_smile.training import chain, metrics; from tools import train
 metrics.draw([], sys.argv[1] + "/empty.png", "")  # what a drawing of the curve loads is there from the start
 profile = replace(TINY, max_iter={2: int(sys.argv[2])}, test_interval={2: 100}, snapshot=100, display=20)
 train.run(chain.rows(profile, ["gnet"], [1, 2], root=sys.argv[1]), engine.interpreter("torch"))

@@ -1,6 +1,6 @@
 """A disk that fills or turns read-only while a step trains, for real: a small file system of memory is mounted.
 
-Needs the right to mount; tests/tools/test_chain.py has a limit on the size of files in its place everywhere.
+Needs the right to mount; tests/gender_smile/test_chain.py has a limit on the size of files in its place everywhere.
 """
 
 import contextlib
@@ -13,12 +13,14 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 
 from tiny_project import TINY, make_project
 
 import recipe
-from tools import chain, engine, train
+from common import engine
+from gender_smile.training import chain
+from tools import train
 
 FAKE = engine.Interpreter("fake_caffe", "a fake", (sys.executable,), {
     "PYTHONPATH": os.pathsep.join([recipe.ROOT, sys.path[0]])})  # fmt: skip

@@ -24,7 +24,7 @@ REASONS = {
 def test_every_kind_of_bad_photo_is_named(tmp_path):
     """Read as predict.py reads them, without nets."""
     from lmdb_builders.errors import ImageError
-    from tools.pipeline import read_photo
+    from gender_smile.inference.pipeline import read_photo
 
     seen = set()
     for path in load_predict.bad_photos(tmp_path, 30):

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 import recipe
-from tools import demo, drawn_data_sets, environment
+from common import environment
+from gender_smile.synthetic import data_sets as drawn_data_sets
+from tools import demo
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import recipe
-from tools import draw_faces, drawn_data_sets, portrait
+from gender_smile.synthetic import data_sets as drawn_data_sets, portrait
+from tools import draw_faces
 
 CELEBA, FOTW = 20, 12
 

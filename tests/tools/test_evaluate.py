@@ -12,7 +12,8 @@ import pytest
 import recipe
 from evaluation_project import GENDER, SIZE, SMILE, results, run, write_lmdb, write_photos
 from lmdb_builders.lmdb_writer import LmdbWriter, image_datum, labels_datum, record_key
-from tools import evaluate, faces
+from gender_smile.evaluation import faces
+from tools import evaluate
 
 
 @pytest.mark.parametrize("batch", ["1", "3", "4", "50"])

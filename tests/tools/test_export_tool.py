@@ -17,8 +17,8 @@ import recipe
 from lmdb_builders.crops import crop_face
 from lmdb_builders.preprocess import to_blob
 from tools import export, make_nets
-from tools.pipeline import Classifier
-from torchcaffe.errors import CaffeError
+from gender_smile.inference.pipeline import Classifier
+from torchcaffe.core.errors import CaffeError
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -104,7 +104,7 @@ def test_averaged_nets_name_each_other() -> None:
 
 
 def test_file_that_answers_otherwise_is_not_written(project, monkeypatch, capsys) -> None:
-    from torchcaffe.export import _Writer
+    from torchcaffe.formats.export import _Writer
 
     relu = _Writer.write_ReLU
 
@@ -115,7 +115,7 @@ def test_file_that_answers_otherwise_is_not_written(project, monkeypatch, capsys
             relu(self, layer, bottoms, top, shape)
 
     monkeypatch.setattr(_Writer, "write_ReLU", forgetful)
-    monkeypatch.setattr("tools.pipeline.choose_profile", lambda name: "tiny")
+    monkeypatch.setattr("gender_smile.inference.pipeline.choose_profile", lambda name: "tiny")
     assert export.main(["--net", "gnet", "--output", str(project / "out")]) == 1
     assert "differ from the engine's" in capsys.readouterr().err
     assert list((project / "out").iterdir()) == []
@@ -123,7 +123,7 @@ def test_file_that_answers_otherwise_is_not_written(project, monkeypatch, capsys
 
 def test_differences_before_a_softmax_that_hides_them_are_seen(project, monkeypatch) -> None:
     """Probabilities of 0 and 1 are the same on both sides although one's scores are 5 % larger."""
-    from torchcaffe.export import _Writer
+    from torchcaffe.formats.export import _Writer
 
     path = recipe.absolute(recipe.step_weights("tiny", "gnet", 4))
     net = engine("gnet").net
@@ -142,7 +142,7 @@ def test_differences_before_a_softmax_that_hides_them_are_seen(project, monkeypa
 
 
 def test_command(project, monkeypatch, capsys) -> None:
-    monkeypatch.setattr("tools.pipeline.choose_profile", lambda name: "tiny")
+    monkeypatch.setattr("gender_smile.inference.pipeline.choose_profile", lambda name: "tiny")
     assert export.main(["--net", "snet1"]) == 0
     assert capsys.readouterr().out.startswith("SNet1: ")
     found = sorted(path.name for path in (project / "weights" / "tiny" / "export").iterdir())
@@ -174,7 +174,7 @@ def test_opencv_reads_caffes_own_files(project) -> None:
 
 def test_export_needs_its_packages(project, monkeypatch, capsys) -> None:
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
-    monkeypatch.setattr("tools.pipeline.choose_profile", lambda name: "tiny")
+    monkeypatch.setattr("gender_smile.inference.pipeline.choose_profile", lambda name: "tiny")
     assert export.main(["--net", "gnet"]) == 1
     assert "pip install -e '.[export]'" in capsys.readouterr().err
     with pytest.raises(CaffeError):

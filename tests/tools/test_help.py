@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tools import options
+from common import options
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TOOLS = sorted(path for path in (ROOT / "tools").glob("*.py") if "def get_parser(" in path.read_text(encoding="utf-8"))

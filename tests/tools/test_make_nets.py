@@ -11,7 +11,8 @@ from reading_nets import (
 )
 
 import recipe
-from tools import make_nets, net_comments
+from gender_smile.nets import comments as net_comments
+from tools import make_nets
 from torchcaffe.proto import caffe_pb2
 
 

@@ -9,7 +9,7 @@ from google.protobuf import text_format
 from reading_nets import ROOT, TEST, infer, layers_of, read_net
 
 import recipe
-from tools import nets
+from gender_smile.nets import topology
 from torchcaffe.proto import caffe_pb2
 
 
@@ -51,7 +51,7 @@ def test_opencv_reads_the_deploy_net_as_the_engine_does(demo_weights):
 def test_step_2_counts_gender_and_smile_among_the_forty(tmp_path):
     """The TEST net's accuracy layers against counting, with scores and labels given in the place of images."""
     caffe = pytest.importorskip("torchcaffe")
-    net = nets.training_net(recipe.DEMO, "gnet", 2)
+    net = topology.training_net(recipe.DEMO, "gnet", 2)
     kept = [layer for layer in layers_of(net, TEST) if "accuracy" in layer.name or "slice" in layer.name]
     kept += [layer for layer in layers_of(net, TEST) if layer.name.startswith(("absent", "two_scores", "unused"))]
     order = [layer.name for layer in net.layer]

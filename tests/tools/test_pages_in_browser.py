@@ -11,7 +11,8 @@ import recipe
 from lmdb_builders import corrections
 from test_report import add_evaluation, add_faces, add_table, add_training
 from test_web_page import browser  # noqa: F401, a fixture
-from tools import report, suspects, suspects_page
+from gender_smile.pages import suspects_page
+from tools import report, suspects
 
 pytestmark = pytest.mark.slow
 

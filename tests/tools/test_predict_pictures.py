@@ -12,8 +12,9 @@ from PIL import Image
 import recipe
 from predict_project import save
 from pipeline_fakes import photo
-from tools import answers, draw, photos, predict
-from tools.pipeline import Pipeline
+from gender_smile.inference import answers, draw, photos
+from tools import predict
+from gender_smile.inference.pipeline import Pipeline
 
 
 def test_one_picture_goes_to_the_file_named(photos_folder, capsys):

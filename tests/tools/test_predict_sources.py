@@ -18,8 +18,8 @@ from predict_project import answers, save
 from pipeline_fakes import FakeDetector, photo
 from lmdb_builders import corrections
 from tools import predict
-from tools.answers import bar
-from tools.prediction import COLUMNS
+from gender_smile.inference.answers import bar
+from gender_smile.inference.prediction import COLUMNS
 
 
 def video(name: str, count: int = 12) -> str:
@@ -125,7 +125,7 @@ def test_a_frame_whose_picture_would_overwrite_an_input_costs_that_picture(photo
 
 
 def test_a_camera(photos_folder, capsys, monkeypatch):
-    from tools import photos
+    from gender_smile.inference import photos
 
     pictures = [photos.Photo("camera 0", photo(), frame=frame, seconds=frame / 30, live=True) for frame in (0, 30)]
     monkeypatch.setattr(photos, "camera", lambda number, every: iter(pictures))
@@ -140,7 +140,7 @@ def test_a_camera_that_is_not_there(photos_folder, capsys):
 
 
 def test_an_answer_of_a_camera_comes_before_the_next_picture(photos_folder, capsys, monkeypatch):
-    from tools import photos
+    from gender_smile.inference import photos
 
     said = []
 
@@ -172,12 +172,12 @@ def test_a_bar_and_colorful_text_only_on_a_terminal(photos_folder, root, termina
         "import sys, time; sys.path[:0] = [%r, %r]\n"
         "import recipe, detector; recipe.ROOT = %r\n"
         "from pipeline_fakes import FakeDetector, fake_caffe\n"
-        "from tools import engine, predict\n"
+        "from common import engine; from tools import predict\n"
         "predict.PATIENCE = 0\n"
         "engine.resolve = lambda name='auto': fake_caffe()\n"
         "detector.Detector = FakeDetector\n"
         "raise SystemExit(predict.main(['0.png', '1.png', 'missing.png', '2.png']))\n"
-    ) % (str(root), str(root / "tests" / "tools"), recipe.ROOT)
+    ) % (str(root), str(root / "tests" / "support"), recipe.ROOT)
     environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
     if terminal:
         leader, follower = pty.openpty()

@@ -12,7 +12,8 @@ import pytest
 
 import recipe
 from lmdb_builders.lmdb_writer import LmdbWriter, encode_crop, image_datum, record_key
-from tools import metrics, report
+from gender_smile.training import metrics
+from tools import report
 
 SIZE = recipe.DEMO.stored_size
 

@@ -14,7 +14,9 @@ import recipe
 from lmdb_builders import corrections
 from lmdb_builders.lmdb_writer import LmdbWriter, encode_crop, image_datum, record_key
 from pipeline_fakes import fake_caffe
-from tools import engine, suspects, suspects_page
+from common import engine
+from gender_smile.pages import suspects_page
+from tools import suspects
 
 pytest.importorskip("sklearn", reason="the extra labels is not installed")
 pytest.importorskip("sklearn", reason="the extra labels is not installed")

@@ -21,8 +21,10 @@ from PIL import Image
 import recipe
 from lmdb_builders.lmdb_writer import LmdbWriter, encode_crop, image_datum, record_key
 from pipeline_fakes import fake_caffe, install, photo
-from tools import chain, engine, schemes, tables, workers
-from tools.classifier import PipelineError
+from common import engine
+from gender_smile.training import chain, schemes, workers
+from tools import tables
+from gender_smile.inference.classifier import PipelineError
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 SIZE = recipe.DEMO.stored_size
@@ -222,7 +224,7 @@ def wait_for(project, lines: int):
 TWO_AT_A_TIME = textwrap.dedent("""
     import sys
     import recipe
-    from tools import schemes, workers
+    from gender_smile.training import schemes, workers
     workers.HANGING_SECONDS = 0.5
     try:
         workers.train(schemes.trainings(schemes.table_rows(recipe.DEMO, [2], 2016, root=sys.argv[1])), jobs=2)

@@ -14,8 +14,10 @@ from fake_chain import FAKE, made, no_curves, project, record, run  # noqa: F401
 from tiny_project import TINY
 
 import recipe
-from tools import chain, fingerprints, jobs, metrics, files, runs, status, train
-from torchcaffe import files as caffe_files
+from common import files
+from gender_smile.training import chain, fingerprints, jobs, metrics, runs
+from tools import status, train
+from torchcaffe.formats import files as caffe_files
 
 def test_done_step_is_left_alone_and_force_repeats_it(project):
     _, row = run(project, [2])

@@ -21,8 +21,8 @@ import recipe
 from page_client import ask, file_of, picture, predict, running
 from pipeline_fakes import install, photo
 from tools import web
-from tools.pipeline import Pipeline, PipelineError
-from tools.web_app import HEADERS, Rate
+from gender_smile.inference.pipeline import Pipeline, PipelineError
+from gender_smile.pages.web_app import HEADERS, Rate
 
 
 @pytest.fixture
@@ -238,7 +238,7 @@ def test_examples_are_made_once(pipeline, monkeypatch):
         time.sleep(0.2)
         return [b"photo"] * 3
 
-    monkeypatch.setattr("tools.web_app.Examples._make", slow)
+    monkeypatch.setattr("gender_smile.pages.web_app.Examples._make", slow)
     with running(pipeline) as address, ThreadPoolExecutor(3) as pool:
         found = list(pool.map(lambda number: ask(address, path=f"/examples/{number}.jpg")[2], range(3)))
     assert found == [b"photo"] * 3 and len(made) == 1
@@ -307,7 +307,7 @@ def test_without_weights(pipeline, capsys):
 
 
 def test_rates_are_forgotten_when_there_are_too_many(monkeypatch):
-    monkeypatch.setattr("tools.web_app.CLIENTS", 3)
+    monkeypatch.setattr("gender_smile.pages.web_app.CLIENTS", 3)
     rate = Rate(60, 1, time.monotonic)
     for number in range(10):
         rate.take(str(number))

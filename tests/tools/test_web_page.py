@@ -13,7 +13,7 @@ import recipe
 from detector.mtcnn import NETS, weights_path
 from random_nets import write_random_nets
 from page_client import running
-from tools.pipeline import Pipeline
+from gender_smile.inference.pipeline import Pipeline
 
 pytestmark = pytest.mark.slow
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: make lint or make cov installs it")

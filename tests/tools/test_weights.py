@@ -1,4 +1,4 @@
-"""tools/weights.py and tools/vgg_face.py: only VGG-Face's file, whole and as recorded, comes into place."""
+"""tools/weights.py and gender_smile/nets/vgg_face.py: only VGG-Face's file, whole and as recorded, comes into place."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ import pytest
 from https_server import Server, make_certificate
 
 import recipe
-from tools import download, files, vgg_face, weights
-from torchcaffe import files as caffe_files
-from torchcaffe.errors import WeightsError
+from common import download, files
+from gender_smile.nets import vgg_face
+from tools import weights
+from torchcaffe.formats import files as caffe_files
+from torchcaffe.core.errors import WeightsError
 
 NARROW = {"width": 1 / 64, "input_size": 32}
 

@@ -3,7 +3,7 @@
 import pytest
 
 import torchcaffe as caffe
-from torchcaffe.prefetch import stop_all
+from torchcaffe.data.prefetch import stop_all
 
 
 @pytest.fixture(autouse=True)

@@ -14,9 +14,9 @@ import sys
 import numpy as np
 
 import torchcaffe as caffe
-from torchcaffe import parallel, reducer
-from torchcaffe.datasource import Environment
-from torchcaffe.errors import NetError
+from torchcaffe.distributed import parallel, reducer
+from torchcaffe.data.datasource import Environment
+from torchcaffe.core.errors import NetError
 
 RECORDS, BATCH = 26, 8
 NET = """name: "small"

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from torchcaffe import files
+from torchcaffe.formats import files
 from torchcaffe.proto import caffe_pb2
 
 random = np.random.default_rng(5)

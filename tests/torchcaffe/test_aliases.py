@@ -11,11 +11,11 @@ from caffe import layers as L, params as P, NetSpec, to_proto
 from caffe.proto import caffe_pb2
 from caffe.pycaffe import Net, SGDSolver
 import caffe.proto.caffe_pb2 as again
-import torchcaffe.io, torchcaffe.proto.caffe_pb2, torchcaffe.net
+import torchcaffe.io, torchcaffe.proto.caffe_pb2, torchcaffe.core.net
 assert caffe is torchcaffe and caffe.io is torchcaffe.io is sys.modules["caffe.io"]
 assert caffe.io.__name__ == caffe.io.__spec__.name == "torchcaffe.io"
 assert caffe_pb2 is again is torchcaffe.proto.caffe_pb2 is caffe.proto.caffe_pb2
-assert Net is caffe.Net is torchcaffe.net.Net and SGDSolver is caffe.SGDSolver
+assert Net is caffe.Net is torchcaffe.core.net.Net and SGDSolver is caffe.SGDSolver
 assert caffe_pb2.NetParameter is torchcaffe.proto.caffe_pb2.NetParameter
 assert to_proto(L.Pooling(L.Input(), pool=P.Pooling.AVE)).layer[1].pooling_param.pool == 1
 assert caffe.layers.ReLU and caffe.Layer and callable(caffe.log)

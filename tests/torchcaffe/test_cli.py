@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import torchcaffe as caffe
-from torchcaffe.cli import VERBS, main, usage
+from torchcaffe.commands.cli import VERBS, main, usage
 from torchcaffe.commands.flags import UsageError, parse
-from torchcaffe.files import read_net
+from torchcaffe.formats.files import read_net
 
 NET = """name: "small"
 layer { name: "d" type: "DummyData" top: "data" top: "label" dummy_data_param {
@@ -134,7 +134,7 @@ def test_help_version_and_usage(run):
 
 def test_help_loads_no_torch(root):
     code = (
-        "import sys; from torchcaffe.cli import main; main(['train', '-help']); main([]); "
+        "import sys; from torchcaffe.commands.cli import main; main(['train', '-help']); main([]); "
         "assert not {'torch', 'cv2', 'numpy'} & set(sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True).returncode == 0
@@ -254,7 +254,7 @@ def test_device_query(run):
 
 
 def test_log_dir(run, folder, monkeypatch):
-    from torchcaffe.log import Settings
+    from torchcaffe.core.log import Settings
 
     monkeypatch.setattr(Settings, "files", {})
     monkeypatch.setattr(Settings, "log_dir", None)

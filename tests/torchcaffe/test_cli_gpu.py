@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from torchcaffe import mode
+from torchcaffe.core import mode
 from torchcaffe.commands import devices
 from torchcaffe.commands.flags import UsageError
-from torchcaffe.errors import CaffeError
+from torchcaffe.core.errors import CaffeError
 
 
 @pytest.fixture
@@ -37,7 +37,8 @@ def test_each_rank_of_a_machine_trains_on_its_own(two_gpus, capsys):
 
 
 def test_several_gpus_get_a_process_each_with_a_batch_each(two_gpus, tmp_path, monkeypatch):
-    from torchcaffe import cli, launch
+    from torchcaffe.commands import cli
+    from torchcaffe.distributed import launch
 
     (tmp_path / "solver").write_text('net: "x"')
     started = []
@@ -72,7 +73,8 @@ def test_device_query(two_gpus, capsys):
 @pytest.mark.parametrize("flag, solver, expected", [("", "solver_mode: GPU device_id: 1", [1]), ("", "", []),
                                                     ("0", "solver_mode: GPU device_id: 1", [0])])  # fmt: skip
 def test_solver_mode_counts_where_no_flag_is_given(two_gpus, tmp_path, monkeypatch, flag, solver, expected):
-    from torchcaffe import cli, solver as solvers
+    from torchcaffe.commands import cli
+    from torchcaffe.solvers import solver as solvers
 
     class Stop(CaffeError):
         pass

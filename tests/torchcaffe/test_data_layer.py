@@ -13,11 +13,11 @@ import pytest
 import torch
 
 import torchcaffe as caffe
-from torchcaffe.errors import DataError, NetError
-from torchcaffe.files import write_blob
-from torchcaffe.prefetch import Buffers
+from torchcaffe.core.errors import DataError, NetError
+from torchcaffe.formats.files import write_blob
+from torchcaffe.data.prefetch import Buffers
 from torchcaffe.proto import caffe_pb2
-from torchcaffe.transformer import Transformer
+from torchcaffe.data.transformer import Transformer
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 3, 6, 8), dtype=np.uint8)
 

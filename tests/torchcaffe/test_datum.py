@@ -5,7 +5,7 @@ from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from torchcaffe.datum import StoredDatum, read_datum
+from torchcaffe.data.datum import StoredDatum, read_datum
 from torchcaffe.proto import caffe_pb2
 
 FIELDS = ("channels", "height", "width", "data", "label", "encoded")

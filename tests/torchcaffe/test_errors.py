@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import torchcaffe as caffe
-from torchcaffe.database import Writer
-from torchcaffe.errors import CaffeError, DataError, NetError, PrototxtError, ShapeError, SolverError, WeightsError
-from torchcaffe.files import parse_net, write_blob
+from torchcaffe.data.database import Writer
+from torchcaffe.core.errors import CaffeError, DataError, NetError, PrototxtError, ShapeError, SolverError, WeightsError
+from torchcaffe.formats.files import parse_net, write_blob
 from torchcaffe.proto import caffe_pb2
 
 INPUT = 'layer { name: "d" type: "Input" top: "data" input_param { shape { dim: 2 dim: 3 dim: 4 dim: 4 } } }\n'
@@ -213,7 +213,7 @@ def test_a_nul_where_no_path_stands_is_taken(tmp_path):
 
 @pytest.mark.parametrize("suffix", ["", ".h5"])
 def test_a_solver_state_that_names_a_nul(tmp_path, suffix):
-    from torchcaffe.files import SolverState, read_solver_state, write_solver_state
+    from torchcaffe.formats.files import SolverState, read_solver_state, write_solver_state
 
     path = str(tmp_path / f"a.solverstate{suffix}")
     write_solver_state(path, SolverState(3, "model" if suffix else "a\0z", 0, []))
@@ -228,7 +228,7 @@ def test_a_solver_state_that_names_a_nul(tmp_path, suffix):
 
 
 def test_a_list_of_images_in_utf_16(tmp_path):
-    from torchcaffe.image_list import read_list
+    from torchcaffe.data.image_list import read_list
 
     (tmp_path / "list").write_bytes("a.jpg 1\n".encode("utf-16"))
     with pytest.raises(DataError, match="list, line 1 holds a NUL character; save the list as UTF-8 text"):

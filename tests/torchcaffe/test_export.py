@@ -1,4 +1,4 @@
-"""torchcaffe.export: onnxruntime and the safetensors package read what it writes, and answer as the engine does."""
+"""torchcaffe.formats.export: onnxruntime and the safetensors package read what it writes, and answer as the engine does."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from safetensors.numpy import load_file
 from safetensors import safe_open
 
 import torchcaffe as caffe
-from torchcaffe import export
-from torchcaffe.errors import CaffeError
+from torchcaffe.formats import export
+from torchcaffe.core.errors import CaffeError
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from small_files import floats, small_blobs, small_net
 
-from torchcaffe import files, storage
-from torchcaffe.errors import CaffeError, DataError, NetError, PrototxtError, SolverError, WeightsError
+from torchcaffe.formats import files, storage
+from torchcaffe.core.errors import CaffeError, DataError, NetError, PrototxtError, SolverError, WeightsError
 from torchcaffe.proto import caffe_pb2
 
 
@@ -218,7 +218,7 @@ def test_write_through_a_link_and_into_no_folder(tmp_path):
 
 
 def test_large_files_are_refused_before_they_are_written(tmp_path, monkeypatch):
-    monkeypatch.setattr("torchcaffe.weights._LIMIT", 100)
+    monkeypatch.setattr("torchcaffe.formats.weights._LIMIT", 100)
     with pytest.raises(WeightsError, match="more than protobuf reads; use HDF5"):
         files.write_weights(tmp_path / "w", small_net(), small_blobs())
     assert not os.listdir(tmp_path)

@@ -5,10 +5,10 @@ import cv2
 import numpy as np
 import pytest
 
-from torchcaffe.datum import to_array
-from torchcaffe.errors import DataError
-from torchcaffe.image_file import ImageFileError, check_image, check_jpeg, decode
-from torchcaffe.image_list import read_image
+from torchcaffe.data.datum import to_array
+from torchcaffe.core.errors import DataError
+from torchcaffe.data.image_file import ImageFileError, check_image, check_jpeg, decode
+from torchcaffe.data.image_list import read_image
 from torchcaffe.io import load_image
 from torchcaffe.proto import caffe_pb2
 

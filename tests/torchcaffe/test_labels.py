@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from torchcaffe.errors import NetError
+from torchcaffe.core.errors import NetError
 from torchcaffe.layers import loss
 
 NET = """layer {{ name: "x" type: "Input" top: "x" input_param {{ shape {{ dim: {items} dim: {classes} }} }} }}

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import torchcaffe as caffe
-from torchcaffe import cli, permission
-from torchcaffe.errors import CaffeError, DataError, NetError
+from torchcaffe.commands import cli
+from torchcaffe.core import permission
+from torchcaffe.core.errors import CaffeError, DataError, NetError
 
 DATA = 'layer { name: "d" type: "Input" top: "d" input_param { shape { dim: 4 dim: 3 } } }\n'
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import torchcaffe as caffe
-from torchcaffe.errors import NetError, ShapeError
+from torchcaffe.core.errors import NetError, ShapeError
 
 LOWEST = np.finfo(np.float32).min  # where max pooling starts: what a window beyond the image gives
 rng = np.random.default_rng(0)

@@ -10,18 +10,18 @@ import lmdb
 import numpy as np
 import pytest
 
-from torchcaffe.database import records
-from torchcaffe.datasource import Environment
-from torchcaffe.errors import DataError
-from torchcaffe.lmdb_pages import Pages
+from torchcaffe.data.database import records
+from torchcaffe.data.datasource import Environment
+from torchcaffe.core.errors import DataError
+from torchcaffe.data.lmdb_pages import Pages
 from torchcaffe.proto import caffe_pb2
 
 PAGE = 4096
 READ = """
 import os, sys
 os.environ["GLOG_minloglevel"] = "3"
-from torchcaffe.database import records
-from torchcaffe.errors import DataError
+from torchcaffe.data.database import records
+from torchcaffe.core.errors import DataError
 for line in sys.stdin:
     try:
         print(sum(1 for _ in records(line.strip())), flush=True)

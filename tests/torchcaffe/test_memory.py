@@ -10,9 +10,9 @@ import lmdb
 import numpy as np
 import pytest
 
-from torchcaffe import memory
-from torchcaffe.errors import CaffeError, DataError, NetError, PrototxtError, ShapeError, SolverError, WeightsError
-from torchcaffe.files import read_net, read_solver_state, read_weights
+from torchcaffe.core import memory
+from torchcaffe.core.errors import CaffeError, DataError, NetError, PrototxtError, ShapeError, SolverError, WeightsError
+from torchcaffe.formats.files import read_net, read_solver_state, read_weights
 from torchcaffe.proto import caffe_pb2
 
 INPUT = 'layer { name: "d" type: "Input" top: "d" input_param { shape { dim: 1 dim: %d } } }\n'

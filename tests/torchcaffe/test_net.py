@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import torchcaffe as caffe
-from torchcaffe import execution
-from torchcaffe.errors import NetError, WeightsError
+from torchcaffe.core import execution
+from torchcaffe.core.errors import NetError, WeightsError
 
 NET = """
 name: "small"

@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 
-from torchcaffe.files import parse_net
+from torchcaffe.formats.files import parse_net
 from torchcaffe.net_spec import Function, NetSpec, Top, layers as L, params as P, to_proto
 
 

@@ -18,13 +18,13 @@ import torch
 from PIL import Image
 
 import torchcaffe as caffe
-from torchcaffe import parallel, reducer
-from torchcaffe.blob import parameter
+from torchcaffe.distributed import parallel, reducer
+from torchcaffe.core.blob import parameter
 from torchcaffe.proto import caffe_pb2
-from torchcaffe.shares import Share, uneven
+from torchcaffe.distributed.shares import Share, uneven
 
 START = """import signal, sys
-from torchcaffe.launch import launch
+from torchcaffe.distributed.launch import launch
 sys.exit(launch(sys.argv[2:], int(sys.argv[1]), (signal.SIGHUP,)))
 """
 

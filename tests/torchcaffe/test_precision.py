@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import torchcaffe as caffe
-from torchcaffe import precision
+from torchcaffe.core import precision
 
 NET = """name: "small"
 layer { name: "data" type: "DummyData" top: "data" top: "label" dummy_data_param {

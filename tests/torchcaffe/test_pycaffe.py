@@ -8,8 +8,8 @@ import pytest
 
 import torchcaffe as caffe
 from torchcaffe import coord_map, draw
-from torchcaffe.errors import CaffeError, SolverError
-from torchcaffe.files import parse_net
+from torchcaffe.core.errors import CaffeError, SolverError
+from torchcaffe.formats.files import parse_net
 
 NET = """name: "small"
 layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 8 dim: 8 } } }
@@ -63,7 +63,7 @@ def test_rectangular_kernels_have_coordinates():
 
 def test_timer(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("torchcaffe.timer.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("torchcaffe.core.timer.time.perf_counter", lambda: now[0])
     timer = caffe.Timer()
     assert timer.ms == 0
     for started, stopped, looked in ((1.0, 1.25, 9.0), (10.0, 10.5, 10.5)):
@@ -103,7 +103,7 @@ def test_nccl_with_one_process_does_nothing_and_refuses_a_foreign_uid(make_solve
 
 
 def test_log_and_init_log(capsys, monkeypatch, tmp_path):
-    from torchcaffe.log import Settings
+    from torchcaffe.core.log import Settings
 
     for name, value in (("minloglevel", None), ("stderrthreshold", None), ("initialized", False), ("files", {})):
         monkeypatch.setattr(Settings, name, value)
@@ -121,7 +121,7 @@ def test_log_and_init_log(capsys, monkeypatch, tmp_path):
 
 
 def test_an_unwritable_log_folder_is_one_line(monkeypatch, tmp_path):
-    from torchcaffe.log import Settings
+    from torchcaffe.core.log import Settings
 
     monkeypatch.setattr(Settings, "files", {})
     monkeypatch.setenv("GLOG_minloglevel", "0")

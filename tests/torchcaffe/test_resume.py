@@ -10,7 +10,7 @@ import pytest
 
 import torchcaffe as caffe
 from lmdb_builders.lmdb_writer import LmdbWriter, image_datum, record_key
-from torchcaffe.errors import SolverError
+from torchcaffe.core.errors import SolverError
 
 RECORDS = 11  # no multiple of the batch size: epochs end within batches
 TRANSFORM = "transform_param { mirror: true crop_size: 9 mean_value: 100 }"

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from torchcaffe import policies
-from torchcaffe.errors import SolverError, WeightsError
+from torchcaffe.solvers import policies
+from torchcaffe.core.errors import SolverError, WeightsError
 
 # A linear regression whose data changes at every iteration: DummyData refills non-constant blobs.
 NET = """
@@ -28,7 +28,7 @@ def gradients(weight, bias, data, target):
 
 def numpy_training(solver, iterations, rule, momentum, iter_size=1, clip=None, decay=0.01, regularization="L2"):
     """Caffe's iteration in float64, on the batches that the solver's own generator will draw."""
-    from torchcaffe.rng import Generator
+    from torchcaffe.core.rng import Generator
 
     shadow = Generator(0)
     shadow.load_state_dict(solver.net.layers[0].context.generator.state_dict())

@@ -4,10 +4,10 @@ import re
 
 import pytest
 
-from torchcaffe.errors import NetError, SolverError
-from torchcaffe.files import parse_net, parse_solver, read_solver
-from torchcaffe.upgrade import V1_TYPES
-from torchcaffe.upgrade_v0 import V0_TYPES
+from torchcaffe.core.errors import NetError, SolverError
+from torchcaffe.formats.files import parse_net, parse_solver, read_solver
+from torchcaffe.formats.upgrade import V1_TYPES
+from torchcaffe.formats.upgrade_v0 import V0_TYPES
 
 
 def test_v1_types_are_the_formats(shared):

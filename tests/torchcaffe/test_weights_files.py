@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from small_files import floats, plain_message, small_blobs, small_net
 
-from torchcaffe import files, wire
-from torchcaffe.errors import WeightsError
+from torchcaffe.formats import files, wire
+from torchcaffe.core.errors import WeightsError
 from torchcaffe.proto import caffe_pb2
 
 

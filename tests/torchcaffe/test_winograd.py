@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import torchcaffe as caffe
-from torchcaffe import execution
+from torchcaffe.core import execution
 from torchcaffe.layers import winograd
 from torchcaffe.layers.activation import ReLU
 

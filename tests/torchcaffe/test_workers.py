@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from torchcaffe import workers
+from torchcaffe.data import workers
 
 
 @pytest.fixture(params=[1, 2, 5])

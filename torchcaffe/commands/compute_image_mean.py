@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from torchcaffe import log
-from torchcaffe.database import records
-from torchcaffe.errors import DataError
-from torchcaffe.storage import check_writable
+from torchcaffe.core import log
+from torchcaffe.data.database import records
+from torchcaffe.core.errors import DataError
+from torchcaffe.formats.storage import check_writable
 
 
 def compute_image_mean(flags, database, output=None):
     """Mean per pixel, in float32 as Caffe adds up, written with legacy shape 1, C, H, W; log the channels' means."""
     import numpy as np
 
-    from torchcaffe.datum import to_array
+    from torchcaffe.data.datum import to_array
 
     if output is not None:
         check_writable(output)
@@ -34,7 +34,7 @@ def compute_image_mean(flags, database, output=None):
         log.info(f"Processed {count} files.")
     mean = total / np.float32(count)
     if output is not None:
-        from torchcaffe.files import write_blob
+        from torchcaffe.formats.files import write_blob
 
         log.info(f"Write to {output}")
         write_blob(output, mean[None], legacy=True)

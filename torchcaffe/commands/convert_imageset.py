@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 
-from torchcaffe import log
-from torchcaffe.database import Writer
-from torchcaffe.errors import DataError
-from torchcaffe.image_file import ImageFileError, decode, read_image_file
+from torchcaffe.core import log
+from torchcaffe.data.database import Writer
+from torchcaffe.core.errors import DataError
+from torchcaffe.data.image_file import ImageFileError, decode, read_image_file
 
 
 def convert_imageset(flags, root, listing, database):
     """Write `database` from the lines "name label" of `listing`; names are appended to `root` as they are."""
-    from torchcaffe.image_list import read_list
-    from torchcaffe.rng import generator
-    from torchcaffe.shuffles import shuffle
+    from torchcaffe.data.image_list import read_list
+    from torchcaffe.core.rng import generator
+    from torchcaffe.data.shuffles import shuffle
 
     lines = read_list(listing, blank_lines=True)
     if flags.shuffle:

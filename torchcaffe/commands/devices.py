@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from torchcaffe import log, mode
+from torchcaffe.core import log, mode
 from torchcaffe.commands.flags import UsageError
-from torchcaffe.errors import CaffeError
+from torchcaffe.core.errors import CaffeError
 
 # label of Caffe's device_query -> attribute of torch's device properties
 _PROPERTIES = (

@@ -10,7 +10,7 @@ def draw_net(flags, source, target):
     if flags.phase not in ("TRAIN", "TEST", "ALL"):
         raise UsageError(f"flag '-phase' is TRAIN, TEST or ALL, not '{flags.phase}'")
     from torchcaffe import draw
-    from torchcaffe.files import read_net
+    from torchcaffe.formats.files import read_net
 
     phase = {"TRAIN": 0, "TEST": 1}.get(flags.phase)
     net = read_net(source)

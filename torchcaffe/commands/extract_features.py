@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from torchcaffe import log
+from torchcaffe.core import log
 from torchcaffe.commands import devices
 from torchcaffe.commands.flags import UsageError
-from torchcaffe.database import Writer
-from torchcaffe.errors import NetError
+from torchcaffe.data.database import Writer
+from torchcaffe.core.errors import NetError
 
 
 def extract_features(flags, weights, model, blobs, databases, batches, kind, device="CPU", device_id="0"):
@@ -17,7 +17,7 @@ def extract_features(flags, weights, model, blobs, databases, batches, kind, dev
     if not batches.isdigit() or not device_id.isdigit():
         raise UsageError(f"the number of mini-batches and DEVICE_ID are whole numbers, not '{batches}', '{device_id}'")
     from torchcaffe import TEST
-    from torchcaffe.net import Net
+    from torchcaffe.core.net import Net
 
     devices.use([int(device_id)] if device == "GPU" else [])
     net = Net(model, TEST)

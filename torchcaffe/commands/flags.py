@@ -73,7 +73,7 @@ def _value(name, default, text):
 
 
 def _set_log(values, given):
-    from torchcaffe.log import Settings
+    from torchcaffe.core.log import Settings
 
     for name in ("log_dir", "minloglevel", "stderrthreshold"):
         if name in given:

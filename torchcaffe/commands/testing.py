@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from torchcaffe import log
+from torchcaffe.core import log
 from torchcaffe.commands import devices
 from torchcaffe.commands.flags import UsageError
-from torchcaffe.log import number
+from torchcaffe.core.log import number
 
 
 def load(flags, phase):
     """The net of -model in its state, on the device of -gpu (the first one)."""
-    from torchcaffe.net import Net
+    from torchcaffe.core.net import Net
 
     devices.use(devices.numbers(flags.gpu))
     return Net(flags.model, phase, level=flags.level, stages=devices.stages(flags.stage))
@@ -24,7 +24,8 @@ def test(flags):
         raise UsageError("Need model weights to score: -weights FILE")
     if flags.iterations < 1:
         raise UsageError(f"flag '-iterations' is 1 or more, not {flags.iterations}")
-    from torchcaffe import TEST, execution
+    from torchcaffe import TEST
+    from torchcaffe.core import execution
 
     net = load(flags, TEST)
     net.copy_from(flags.weights)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from torchcaffe import log
+from torchcaffe.core import log
 from torchcaffe.commands.flags import UsageError
 from torchcaffe.commands.testing import load
-from torchcaffe.log import number
+from torchcaffe.core.log import number
 
 
 def time(flags):
@@ -17,7 +17,7 @@ def time(flags):
     if flags.iterations < 1:
         raise UsageError(f"flag '-iterations' is 1 or more, not {flags.iterations}")
     from torchcaffe import TEST, TRAIN
-    from torchcaffe.timer import Timer
+    from torchcaffe.core.timer import Timer
 
     net = load(flags, TEST if flags.phase == "TEST" else TRAIN)
     last = len(net.layers) - 1

@@ -10,7 +10,7 @@ import contextlib
 import os
 import signal
 
-from torchcaffe import log, mode
+from torchcaffe.core import log, mode
 from torchcaffe.commands import devices
 from torchcaffe.commands.flags import UsageError
 
@@ -30,8 +30,8 @@ def train(flags):
             raise UsageError(f'Invalid signal effect "{effect}" was specified; it is one of {", ".join(_EFFECTS)}')
     if flags.precision not in mode.PRECISIONS:
         raise UsageError(f'-precision is one of {", ".join(mode.PRECISIONS)}, not "{flags.precision}"')
-    from torchcaffe.files import read_solver
-    from torchcaffe.solver import create_solver
+    from torchcaffe.formats.files import read_solver
+    from torchcaffe.solvers.solver import create_solver
 
     param = read_solver(flags.solver)
     param.train_state.level = flags.level
@@ -39,7 +39,7 @@ def train(flags):
     gpus = devices.numbers(flags.gpu)
     if not flags.gpu and param.HasField("solver_mode") and param.solver_mode == param.GPU:
         gpus = [param.device_id if param.HasField("device_id") else 0]
-    from torchcaffe import parallel
+    from torchcaffe.distributed import parallel
 
     found = parallel.Environment.read()
     if found is None and len(gpus) > 1:
@@ -65,7 +65,7 @@ def train(flags):
 
 def _one_process_each(flags, gpus, signals) -> int:
     """Train as Caffe does on several GPUs, each with batches of batch_size; returns the exit status."""
-    from torchcaffe.launch import launch
+    from torchcaffe.distributed.launch import launch
 
     for number in gpus:
         mode.check_gpu(number)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from torchcaffe import log
+from torchcaffe.core import log
 
 
 def upgrade_net_proto_text(flags, source, target):
     """A net's prototxt."""
     from torchcaffe.proto import caffe_pb2
-    from torchcaffe.upgrade import upgrade_net
+    from torchcaffe.formats.upgrade import upgrade_net
 
     net = _upgrade_text(source, caffe_pb2.NetParameter(), upgrade_net)
     _write_text(target, net)
@@ -18,7 +18,7 @@ def upgrade_net_proto_text(flags, source, target):
 def upgrade_solver_proto_text(flags, source, target):
     """A solver's prototxt."""
     from torchcaffe.proto import caffe_pb2
-    from torchcaffe.upgrade import upgrade_solver
+    from torchcaffe.formats.upgrade import upgrade_solver
 
     solver = _upgrade_text(source, caffe_pb2.SolverParameter(), upgrade_solver)
     _write_text(target, solver)
@@ -29,10 +29,10 @@ def upgrade_net_proto_binary(flags, source, target):
     """A caffemodel."""
     from google.protobuf.message import DecodeError
 
-    from torchcaffe import storage
-    from torchcaffe.errors import WeightsError
+    from torchcaffe.formats import storage
+    from torchcaffe.core.errors import WeightsError
     from torchcaffe.proto import caffe_pb2
-    from torchcaffe.upgrade import upgrade_net
+    from torchcaffe.formats.upgrade import upgrade_net
 
     content = storage.read_bytes(source, WeightsError, "weights file")
     storage.refuse_other_kind(source, content, "caffemodel", WeightsError)
@@ -47,9 +47,9 @@ def upgrade_net_proto_binary(flags, source, target):
 
 
 def _upgrade_text(source, message, upgrade):
-    from torchcaffe import storage
-    from torchcaffe.errors import PrototxtError
-    from torchcaffe.text import parse
+    from torchcaffe.formats import storage
+    from torchcaffe.core.errors import PrototxtError
+    from torchcaffe.formats.prototxt import parse
 
     content = storage.read_bytes(source, PrototxtError, "definition")
     storage.refuse_other_kind(source, content, "text", PrototxtError)
@@ -68,7 +68,7 @@ def _upgrade(source, message, upgrade):
 def _write_text(target, message):
     from google.protobuf import text_format
 
-    from torchcaffe import storage
+    from torchcaffe.formats import storage
 
     with storage.atomic_write(target) as temporary, open(temporary, "w", encoding="utf-8") as file:
         file.write(text_format.MessageToString(message))

@@ -9,10 +9,10 @@ from typing import Dict, List, Type
 import numpy as np
 import torch
 
-from torchcaffe import fillers, memory, shapes
-from torchcaffe.blob import Blob, BlobVec, parameter
-from torchcaffe.errors import NetError, ShapeError
-from torchcaffe.shares import WHOLE, Share
+from torchcaffe.core import fillers, memory, shapes
+from torchcaffe.core.blob import Blob, BlobVec, parameter
+from torchcaffe.core.errors import NetError, ShapeError
+from torchcaffe.distributed.shares import WHOLE, Share
 
 TRAIN, TEST = 0, 1
 

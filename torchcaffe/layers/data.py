@@ -7,8 +7,8 @@ import math
 import numpy as np
 import torch
 
-from torchcaffe import fillers, log, memory
-from torchcaffe.errors import CaffeError, DataError
+from torchcaffe.core import fillers, log, memory
+from torchcaffe.core.errors import CaffeError, DataError
 from torchcaffe.layers.base import Layer, register
 from torchcaffe.proto import caffe_pb2
 
@@ -88,7 +88,7 @@ class Prefetched(Source):
 
     def read_ahead(self, batches, depth, shape):
         """Prefetcher of `depth` batches whose data has this shape. Raises NetError where the memory is too small."""
-        from torchcaffe.prefetch import Prefetcher
+        from torchcaffe.data.prefetch import Prefetcher
 
         memory.require(
             4 * (depth + 1) * math.prod(shape),
@@ -112,7 +112,7 @@ class Data(Prefetched):
     tops = (1, 2)
 
     def setup(self, bottom, top):
-        from torchcaffe.datasource import lmdb_batches
+        from torchcaffe.data.datasource import lmdb_batches
 
         p = self.param.data_param
         self.check(p.backend == p.LMDB, "backend: LMDB must be given (Caffe's default, LEVELDB, is not offered)")
@@ -136,7 +136,7 @@ class ImageData(Prefetched):
     tops = (2, 2)
 
     def setup(self, bottom, top):
-        from torchcaffe.image_list import image_batches
+        from torchcaffe.data.image_list import image_batches
 
         p = self.param.image_data_param
         self.check(bool(p.new_height) == bool(p.new_width), "give both new_height and new_width, or neither")

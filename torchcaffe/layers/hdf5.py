@@ -7,12 +7,12 @@ import os
 import numpy as np
 import torch
 
-from torchcaffe import shuffles
-from torchcaffe.errors import DataError
-from torchcaffe.hdf5 import member, open_hdf5, read_array
+from torchcaffe.data import shuffles
+from torchcaffe.core.errors import DataError
+from torchcaffe.formats.hdf5 import member, open_hdf5, read_array
 from torchcaffe.layers.base import Layer, register
 from torchcaffe.layers.data import Source
-from torchcaffe.storage import is_hdf5, read_bytes
+from torchcaffe.formats.storage import is_hdf5, read_bytes
 
 
 @register

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from torchcaffe import parallel
-from torchcaffe.errors import ShapeError
+from torchcaffe.distributed import parallel
+from torchcaffe.core.errors import ShapeError
 from torchcaffe.layers.base import Layer, register
 
 SMALLEST = 1e-20  # where InfogainLoss and MultinomialLogisticLoss limit probabilities: kLOG_THRESHOLD
@@ -180,7 +180,7 @@ class InfogainLoss(LossLayer):
         self.check(not self.param.loss_param.HasField("normalize"), "normalize is not for this loss: use normalization")
         self.matrix = None
         if len(bottom) < 3:
-            from torchcaffe.files import read_blob
+            from torchcaffe.formats.files import read_blob
 
             self.check(p.source, "the infogain matrix is missing: give infogain_loss_param.source or a third bottom")
             self.matrix = torch.from_numpy(np.array(read_blob(p.source), np.float32)).to(self.context.device)

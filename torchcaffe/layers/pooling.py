@@ -7,7 +7,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from torchcaffe.blob import Blob
+from torchcaffe.core.blob import Blob
 from torchcaffe.layers.base import Layer, register
 
 LOWEST = torch.finfo(torch.float32).min  # where Caffe's max pooling starts: -FLT_MAX

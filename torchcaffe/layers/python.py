@@ -6,10 +6,10 @@ import importlib
 import sys
 
 from torchcaffe.aliases import ALIAS, install
-from torchcaffe.blob import BlobVec
-from torchcaffe.errors import NetError
+from torchcaffe.core.blob import BlobVec
+from torchcaffe.core.errors import NetError
 from torchcaffe.layers import base
-from torchcaffe.permission import REMEDY, python_layers_allowed
+from torchcaffe.core.permission import REMEDY, python_layers_allowed
 
 
 class Layer:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from torchcaffe.derived import Derived
+from torchcaffe.core.derived import Derived
 
 CHANNELS, SIDE = 64, 12  # of the smallest input and output that are worth it
 TILES = 224  # transformed at a time: they stay in the processor's cache

@@ -1,0 +1,133 @@
+"""Stage 3 of the test pipeline: a trained net in its deploy form, crops in, probabilities out; and who runs it."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Optional, Sequence
+
+import recipe
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# Crops that go through a net at a time. Matrix products round otherwise for other batch sizes, in every engine and on every
+# device: one at a time, a face gets the same digits alone and among others.
+BATCH = 1
+
+
+class PipelineError(RuntimeError):
+    """The pipeline cannot run: a file is missing or wrong. The message names it and the command that makes it."""
+
+
+def choose_profile(profile: str = "auto") -> str:
+    """Name of the profile whose step-4 weights to use; "auto" is the paper's where all are there, else the demo's."""
+    if profile != "auto":
+        if profile not in recipe.PROFILES:
+            raise PipelineError(f"unknown profile {profile!r}: use auto, {', '.join(recipe.PROFILES)}")
+        return profile
+    for name in (recipe.PAPER.name, recipe.DEMO.name):
+        if all(os.path.isfile(weights_path(name, net)) for net in recipe.PIPELINE_NETS):
+            return name
+    raise PipelineError(
+        f"no trained weights: neither {recipe.step_weights(recipe.PAPER.name, 'gnet', 4)} (make step4) nor "
+        f"{recipe.step_weights(recipe.DEMO.name, 'gnet', 4)} (make demo) and their companions are there"
+    )
+
+
+def weights_path(profile: str, net: str) -> str:
+    """Absolute path of a net's final weights, Model 3."""
+    return recipe.absolute(recipe.step_weights(profile, net, 4))
+
+
+def load_engine(engine: str = "auto", gpu: Optional[int] = None) -> Any:
+    """The module that speaks pycaffe, set to the CPU or to GPU number `gpu`; it logs no INFO unless GLOG_minloglevel says so."""
+    from common.engine import resolve
+
+    os.environ.setdefault("GLOG_minloglevel", "1")  # Caffe's report of each layer is for training
+    try:
+        caffe = resolve(engine)
+        set_device(caffe, gpu)
+    except RuntimeError as error:
+        raise PipelineError(str(error)) from error
+    return caffe
+
+
+def set_device(caffe: Any, gpu: Optional[int]) -> None:
+    """Set this thread (modes are a thread's own, in Caffe too) to the CPU, or to GPU number `gpu`."""
+    if gpu is None:
+        caffe.set_mode_cpu()
+    else:
+        caffe.set_device(gpu)
+        caffe.set_mode_gpu()
+
+
+class Classifier:
+    """One trained net (GNet, SNet1, ...) in its deploy form: crops in, probabilities out.
+
+    caffe: a module that speaks pycaffe; weights: another file than the chain's; batch: crops a forward, more than 1 only
+    where the last digits may depend on which crops come together. Raises PipelineError where a file is missing.
+    """
+
+    def __init__(self, caffe: Any, profile: str, net: str, batch: int = BATCH, weights: Optional[str] = None):
+        self.caffe, self.net_key, self.batch = caffe, net, batch
+        self.profile = recipe.PROFILES[profile]
+        self.task = recipe.TASKS[recipe.NETS[net].task]
+        self.crop = recipe.CROPS[recipe.NETS[net].crop]
+        self.definition = recipe.deploy_prototxt(profile, self.task.name)
+        self.weights = weights or recipe.step_weights(profile, net, 4)
+        option = "" if profile == recipe.PAPER.name else f" PROFILE={profile}"
+        self.net = load_net(caffe, self.definition, self.weights, f"make step4 NET={net}{option}")
+        self.size = self.net.blobs["data"].data.shape[-1]  # of its input, in pixels
+
+    def probabilities(self, crops: Sequence["np.ndarray"]) -> "np.ndarray":
+        """Probability of class 1 ("female" or "smiling") of each crop.
+
+        crops: N x stored_size x stored_size x 3 uint8, BGR, 0..255, cut by this net's scheme. Returns N float64 in 0..1.
+        """
+        import numpy as np
+
+        results = np.empty(len(crops), dtype=np.float64)
+        for start in range(0, len(crops), self.batch):
+            found = forward(self.net, crops[start : start + self.batch], self.weights)
+            results[start : start + len(found)] = found[:, 1]
+        return results
+
+    def seen(self, crop: "np.ndarray") -> "np.ndarray":
+        """The middle of a stored crop, which the net's input shows: size x size x 3."""
+        top, left = (crop.shape[0] - self.size) // 2, (crop.shape[1] - self.size) // 2
+        return crop[top : top + self.size, left : left + self.size]
+
+
+def load_net(caffe: Any, definition: str, weights: str, command: str) -> Any:
+    """A trained net in its deploy form; paths below the project's folder, `command` makes the weights.
+
+    Raises PipelineError where a file is missing or does not fit.
+    """
+    for path, maker in ((definition, "make prototxt"), (weights, command)):
+        if not os.path.isfile(recipe.absolute(path)):
+            raise PipelineError(f"{path} is missing: {maker} makes it")
+    try:
+        return caffe.Net(recipe.absolute(definition), caffe.TEST, weights=recipe.absolute(weights))
+    except (RuntimeError, OSError) as error:
+        raise PipelineError(f"cannot load {weights} into {definition}: {error}") from error
+
+
+def forward(net: Any, crops: Sequence["np.ndarray"], weights: str) -> "np.ndarray":
+    """Output "prob" of a net of load_net for stored crops, N x classes; PipelineError names `weights` where it is no number."""
+    import numpy as np
+    from lmdb_builders.preprocess import to_blob
+
+    blob = to_blob(np.asarray(crops), net.blobs["data"].data.shape[-1])
+    fill(net, blob)
+    found = net.forward()["prob"].reshape(len(blob), -1)
+    if not np.isfinite(found).all():
+        raise PipelineError(f"{weights} gives probabilities that are no numbers: train it again (FORCE=1)")
+    return found
+
+
+def fill(net: Any, blob: "np.ndarray") -> None:
+    """Give a net its input, N x 3 x size x size float32, for any N."""
+    data = net.blobs["data"]
+    if tuple(data.data.shape) != blob.shape:
+        data.reshape(*blob.shape)
+    data.data[...] = blob

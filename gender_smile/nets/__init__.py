@@ -1,0 +1,1 @@
+"""The paper's nets and VGG-Face's weights."""

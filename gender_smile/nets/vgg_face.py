@@ -1,0 +1,175 @@
+"""VGG-Face's weights: which layers and shapes the file must have, and a random file of the same form.
+
+Not a command of its own; `tools/weights.py` and step 1 use it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Dict, Tuple
+
+import recipe
+
+Shapes = Tuple[Tuple[int, ...], Tuple[int, ...]]  # of a layer's weights and of its biases
+
+VGG_FACE = "weights/VGG_FACE.caffemodel"  # where `make weights` puts it, in the project's folder
+RECORD = ".json"  # appended to a caffemodel's path without its suffix: what was found there at first use
+
+
+def expected_shapes(width: float = 1.0, input_size: int = recipe.PAPER.crop_size) -> Dict[str, Shapes]:
+    """Shapes of VGG-Face's 16 layers with learned weights, in the net's order: {name: (weights, biases)}.
+
+    `width` is the share of VGG-Face's filters and units that the net has, `input_size` its square input in pixels.
+    Convolutions are (filters, channels, 3, 3), fully connected layers (units, inputs).
+    """
+    def share(full: int) -> int:
+        return max(1, int(round(full * width)))
+
+    shapes: Dict[str, Shapes] = {}
+    channels = 3
+    for group, (filters, count) in enumerate(recipe.CONVOLUTIONS, start=1):
+        for number in range(1, count + 1):
+            shapes[f"conv{group}_{number}"] = ((share(filters), channels, 3, 3), (share(filters),))
+            channels = share(filters)
+    side = -(-input_size // 2 ** len(recipe.CONVOLUTIONS))  # each group ends with a pooling that halves, rounding up
+    inputs = channels * side * side
+    for name, units in (("fc6", share(recipe.FULLY_CONNECTED)), ("fc7", share(recipe.FULLY_CONNECTED)),
+                        ("fc8", recipe.IDENTITIES)):
+        shapes[name] = ((units, inputs), (units,))
+        inputs = units
+    return shapes
+
+
+def check_vgg_face(path: str, width: float = 1.0, input_size: int = recipe.PAPER.crop_size) -> None:
+    """Raise torchcaffe.core.errors.WeightsError unless `path` holds VGG-Face's 16 layers, of these shapes, all finite.
+
+    V1 and V2 files are accepted; further layers and a missing fc8 are not.
+    """
+    from torchcaffe.formats import files as caffe_files
+    from torchcaffe.core.errors import WeightsError
+
+    expected = expected_shapes(width, input_size)
+    layers = {layer.name: layer for layer in caffe_files.read_weights(path) if layer.blobs}
+    absent = [name for name in expected if name not in layers]
+    unknown = [name for name in layers if name not in expected]
+    if absent or unknown:
+        parts = [f"{word} {', '.join(names)}" for word, names in (("lacks", absent), ("has", unknown)) if names]
+        raise WeightsError(f"{path}: not VGG-Face's weights: it {' and '.join(parts)}; expected the "
+                           f"{len(expected)} layers conv1_1 .. conv5_3, fc6, fc7, fc8 (see weights/README.md)")
+    for name, shapes in expected.items():
+        blobs = layers[name].blobs
+        found = tuple(_without_padding(blob.shape) for blob in blobs)
+        if found != tuple(_without_padding(shape) for shape in shapes):
+            raise WeightsError(f"{path}: layer {name} has shapes {_listed(blob.shape for blob in blobs)}, "
+                               f"expected {_listed(shapes)} (see weights/README.md)")
+        for blob in blobs:
+            # A NaN passes through min and max; no temporary array of the blob's size is made.
+            if not abs(float(blob.data.min())) + abs(float(blob.data.max())) < float("inf"):
+                raise WeightsError(f"{path}: layer {name} holds values that are not finite; fetch the file anew")
+
+
+def verify_vgg_face(path: str) -> str:
+    """Check the structure of VGG-Face's file and that it is the one first used; return its sha256.
+
+    Raises torchcaffe.core.errors.WeightsError.
+    """
+    check_vgg_face(path)
+    return same_as_first(path)
+
+
+def same_as_first(path: str) -> str:
+    """Check that VGG-Face's file is the one first used; return its sha256.
+
+    At first use that is written to a JSON file beside it (VGG_FACE.json), later compared with it.
+    Raises torchcaffe.core.errors.WeightsError.
+    """
+    from torchcaffe.core.errors import WeightsError
+
+    from common.files import sha256_of
+
+    record_path = os.path.splitext(path)[0] + RECORD
+    sha256 = sha256_of(path)
+    found = {"file": os.path.basename(path), "size": os.path.getsize(path), "sha256": sha256}
+    if not os.path.exists(record_path):
+        with open(record_path, "w", encoding="utf-8") as stream:
+            json.dump(found, stream, indent=2)
+            stream.write("\n")
+        return sha256
+    try:
+        with open(record_path, encoding="utf-8") as stream:
+            recorded = json.load(stream)["sha256"]
+    except (ValueError, LookupError, TypeError):
+        raise WeightsError(f"{record_path}: does not hold the sha256 noted at first use; delete it to note it anew") from None
+    if recorded != found["sha256"]:
+        raise WeightsError(f"{path}: sha256 is {found['sha256']}, but {recorded} was noted in {record_path} at first "
+                           "use; if you changed the file on purpose, delete that note")
+    return recorded
+
+
+def write_random_vgg_face(path: str, width: float = 1.0, seed: int = recipe.PAPER.random_seed,
+                          input_size: int = recipe.PAPER.crop_size) -> None:
+    """Write a file of VGG-Face's form (V1 caffemodel) with random weights. Nothing is learned in it.
+
+    It stands in where the real file is not to be had: in the demo's step 1 and in tests. Fifteen layers without batch
+    normalization hardly learn from independent random weights, so every layer comes in mirrored pairs of units, whose
+    ReLUs together pass the signal on undistorted: at the start the net is linear in its input but for the pooling
+    ("looks linear", Balduzzi et al. 2017). conv1_1 brings pixels of -129..161 to the scale of 1; biases are 0.
+    The same arguments give the same file. 580 MB at full width.
+    """
+    import numpy as np
+
+    generator = np.random.default_rng(seed)
+    arrays = {
+        name: [_mirrored(generator, shape, first=name == "conv1_1"), np.zeros(bias_shape, np.float32)]
+        for name, (shape, bias_shape) in expected_shapes(width, input_size).items()
+    }
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    write_vgg_face(path, "VGG_FACE_random", arrays, input_size)
+
+
+def write_vgg_face(path: str, title: str, arrays: Dict[str, list], input_size: int) -> None:
+    """Write layers as the release has them: V1, blobs with four axes. arrays: {layer: [weights, biases]}, float32."""
+    from torchcaffe.formats import files as caffe_files
+
+    layers = [
+        (name, "CONVOLUTION" if blobs[0].ndim == 4 else "INNER_PRODUCT", [_padded(blob) for blob in blobs])
+        for name, blobs in arrays.items()
+    ]
+    caffe_files.write_v1_weights(path, title, layers, [("data", (1, 3, input_size, input_size))])
+
+
+def _mirrored(generator, shape, first):
+    """Random weights float32 of `shape` whose second half of units is the negative of the first.
+
+    Units read pairs (the first half of the channels against the second) so that relu(z) - relu(-z) = z arrives; the
+    first layer reads pixels. Gaussian with variance 1 / inputs read, which keeps the scale; an odd layer has no pairs.
+    """
+    import numpy as np
+
+    units, channels = shape[:2]
+    if units % 2 or (channels % 2 and not first):
+        return generator.standard_normal(shape, dtype=np.float32) * np.float32((2.0 / np.prod(shape[1:])) ** 0.5)
+    read = channels if first else channels // 2
+    half = generator.standard_normal((units // 2, read, *shape[2:]), dtype=np.float32)
+    half *= np.float32((1.0 / np.prod(half.shape[1:])) ** 0.5)
+    if first:
+        half /= np.float32(recipe.PIXEL_SCALE)
+        return np.concatenate([half, -half])
+    row = np.concatenate([half, -half], axis=1)
+    return np.concatenate([row, -row])
+
+
+def _padded(array):
+    """`array` with four axes, as V1 files have it: leading ones are put before its own."""
+    return array.reshape((1,) * (4 - array.ndim) + array.shape)
+
+
+def _without_padding(shape: Tuple[int, ...]) -> Tuple[int, ...]:
+    """V1 files pad every shape to four axes with leading ones."""
+    shape = tuple(int(size) for size in shape)
+    return _without_padding(shape[1:]) if shape[:1] == (1,) else shape
+
+
+def _listed(shapes) -> str:
+    return " and ".join("x".join(str(size) for size in shape) for shape in shapes)

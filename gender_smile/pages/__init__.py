@@ -1,0 +1,1 @@
+"""HTML pages: report, suspects, web."""

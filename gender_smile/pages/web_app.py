@@ -1,0 +1,286 @@
+"""The page's server as an ASGI application: a photo comes in as the body of a request, answers go out as JSON.
+
+Nothing is written to disk: bodies are read into memory up to a limit, and forgotten with the request.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import time
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence, Tuple
+
+from anyio import CapacityLimiter, Lock, fail_after, get_cancelled_exc_class, to_thread
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+import recipe
+from lmdb_builders.errors import ImageError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from gender_smile.inference.pipeline import Pipeline
+    from gender_smile.inference.prediction import Prediction
+
+PAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "static")
+LOCAL_HOSTS = ("127.0.0.1", "localhost", "[::1]")  # other names that lead here are another page's trick (rebinding)
+PREVIEW_SIDE = 1280  # pixels of the longer side of the photo that goes back
+CROP_SIDE = 224  # pixels of a crop that goes back, at least
+CLIENTS = 10_000  # addresses whose rates are remembered
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
+    "media-src 'self' blob: mediastream:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one server takes upon itself."""
+
+    upload_bytes: int = 20 * 2**20  # of a photo's file
+    upload_seconds: float = 30.0  # for it to arrive
+    per_minute: float = 60.0  # photos of one address, in the long run
+    at_once: int = 10  # photos of one address that may come without a pause
+    waiting: int = 16  # photos of all addresses that are in work or wait
+    workers: int = 2  # photos being decoded or predicted: one can be decoded while the nets have another
+    faces: int = 12  # answered of one photo
+
+
+class Refusal(Exception):
+    """A request that gets no answer: the status and the sentence for the user."""
+
+    def __init__(self, status: int, message: str, headers: Optional[Dict[str, str]] = None):
+        super().__init__(message)
+        self.status, self.headers = status, headers
+
+
+class Rate:
+    """Photos that each address may still send: `at_once` in store, refilled by `per_minute`."""
+
+    def __init__(self, per_minute: float, at_once: int, clock: Callable[[], float] = time.monotonic):
+        self.per_second, self.at_once, self.clock = per_minute / 60, at_once, clock
+        self.left: Dict[str, Tuple[float, float]] = {}  # address -> (photos left, when)
+
+    def take(self, address: str) -> float:
+        """Take one; 0 where there was one, else the seconds until there is."""
+        now = self.clock()
+        left, then = self.left.pop(address, (float(self.at_once), now))
+        left = min(float(self.at_once), left + (now - then) * self.per_second)
+        wait = 0.0 if left >= 1 else (1 - left) / self.per_second
+        self.left[address] = (left if wait else left - 1, now)
+        while len(self.left) > CLIENTS:
+            del self.left[next(iter(self.left))]  # the one longest unheard
+        return wait
+
+
+class Secured:
+    """Middleware that adds HEADERS to every response."""
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def secured(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", []),
+                                      *((name.lower().encode(), value.encode()) for name, value in HEADERS.items())]
+            await send(message)
+
+        await self.app(scope, receive, secured if scope["type"] == "http" else send)
+
+
+class Predictions:
+    """The requests for predictions, and what they may take."""
+
+    def __init__(self, pipeline: "Pipeline", limits: Limits):
+        self.pipeline, self.limits = pipeline, limits
+        self.rate = Rate(limits.per_minute, limits.at_once)
+        self.workers = CapacityLimiter(limits.workers)
+        self.waiting = 0
+
+    async def respond(self, request: Request) -> Response:
+        """POST, the photo's file as the body; ?explain=1 adds where the nets looked."""
+        try:
+            return JSONResponse(await self._answer(request), headers={"Cache-Control": "no-store"})
+        except Refusal as refusal:
+            return JSONResponse({"error": str(refusal)}, refusal.status, headers=refusal.headers)
+        except ClientDisconnect:
+            return Response(status_code=499)
+        except get_cancelled_exc_class():  # the server ends, and this photo does not arrive
+            return JSONResponse({"error": "The page is being closed."}, 503)
+
+    async def _answer(self, request: Request) -> Dict[str, Any]:
+        if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+            raise Refusal(403, "Photos are taken from this page only.")
+        if request.headers.get("content-type") != "application/octet-stream":  # no form of another page can send that
+            raise Refusal(415, "Send the photo's file as it is, with Content-Type: application/octet-stream.")
+        wait = self.rate.take(request.client.host if request.client else "")
+        if wait:
+            raise Refusal(429, f"That was a lot of photos: wait {max(1, round(wait))} s.", {"Retry-After": f"{wait + 1:.0f}"})
+        if self.waiting >= self.limits.waiting:
+            raise Refusal(503, "Too many people at once: try again in a few seconds.", {"Retry-After": "5"})
+        self.waiting += 1
+        try:
+            content = await self._body(request)
+            explain = request.query_params.get("explain") == "1"
+            return await to_thread.run_sync(self._predict, content, explain, limiter=self.workers)
+        finally:
+            self.waiting -= 1
+
+    async def _body(self, request: Request) -> bytes:
+        most = self.limits.upload_bytes
+        told = request.headers.get("content-length", "")
+        if told.isdigit() and int(told) > most:
+            raise Refusal(413, too_large(most))
+        parts, size = [], 0
+        try:
+            with fail_after(self.limits.upload_seconds):
+                async for part in request.stream():
+                    size += len(part)
+                    if size > most:
+                        raise Refusal(413, too_large(most))
+                    parts.append(part)
+        except TimeoutError:
+            raise Refusal(408, "The photo took too long to arrive.") from None
+        return b"".join(parts)
+
+    def _predict(self, content: bytes, explain: bool) -> Dict[str, Any]:
+        """In a thread of its own: bytes to what page.js draws."""
+        from lmdb_builders.images import decode_image
+        from gender_smile.inference.pipeline import PipelineError
+
+        try:
+            photo = decode_image(content)
+        except ImageError as error:
+            reason = "the file is empty" if not content else str(error)
+            raise Refusal(400, f"This cannot be shown as a photo: {reason}.") from None
+        try:
+            found = self.pipeline.predict_faces(photo, crops=True, explain=explain, most=self.limits.faces)
+        except PipelineError as error:
+            raise Refusal(500, f"The nets cannot run: {error}") from None
+        answers = [shown(prediction) for prediction in found if prediction.error is None]
+        return {
+            "width": photo.shape[1], "height": photo.shape[0], "preview": preview(photo), "profile": self.pipeline.profile,
+            "answers": answers, "found": found[0].faces, "error": None if answers else found[0].error,
+        }
+
+
+def too_large(most: int) -> str:
+    return f"This file is larger than {most / 2**20:g} MB: send a smaller copy of the photo."
+
+
+def shown(prediction: "Prediction") -> Dict[str, Any]:
+    """A prediction as JSON, with what each net saw and, where it is known, where it looked, as pictures."""
+    from gender_smile.inference.heatmaps import overlay
+
+    pictures = {net: data_url(enlarged(crop), ".png") for net, crop in prediction.crops.items()}
+    heat = {net: data_url(overlay(enlarged(prediction.crops[net]), enlarged(heat)), ".png")
+            for net, heat in prediction.heat.items()}
+    return {**prediction.as_dict(), "ones": prediction.ones, "crops": pictures, "heat": heat}
+
+
+def shown_nets() -> List[Dict[str, str]]:
+    """What the page says of each net of the ensembles: its name, what its probability is of, and what it sees."""
+    found = []
+    for task, nets in recipe.ENSEMBLES.items():
+        for net in nets:
+            view = recipe.CROPS[recipe.NETS[net].crop].describes.split(":")[0]
+            found.append({"net": net, "title": recipe.NETS[net].title, "task": task, "answer": recipe.TASKS[task].classes[1],
+                          "view": view})
+    return found
+
+
+def enlarged(tile: "np.ndarray") -> "np.ndarray":
+    """A crop or a heat map of at least CROP_SIDE pixels a side."""
+    import cv2
+
+    side = max(CROP_SIDE, tile.shape[0])
+    return cv2.resize(tile, (side, side), interpolation=cv2.INTER_LINEAR)
+
+
+def preview(photo: "np.ndarray") -> str:
+    """The photo, upright and no larger than a screen: some files (TIFF, CMYK, 16 bits) no browser shows."""
+    import cv2
+
+    scale = min(1.0, PREVIEW_SIDE / max(photo.shape[:2]))
+    size = max(1, round(photo.shape[1] * scale)), max(1, round(photo.shape[0] * scale))
+    return data_url(cv2.resize(photo, size, interpolation=cv2.INTER_AREA), ".jpg")
+
+
+def data_url(image: "np.ndarray", suffix: str) -> str:
+    """A picture as the address that holds it."""
+    return f"data:image/{'png' if suffix == '.png' else 'jpeg'};base64,{base64.b64encode(encoded(image, suffix)).decode()}"
+
+
+def encoded(image: "np.ndarray", suffix: str) -> bytes:
+    import cv2
+
+    return cv2.imencode(suffix, image)[1].tobytes()
+
+
+class Examples:
+    """Photos to try the page with, made when they are first asked for: scikit-image's astronaut and faces we draw."""
+
+    def __init__(self) -> None:
+        self.files: List[bytes] = []
+        self.lock = Lock()
+
+    async def respond(self, request: Request) -> Response:
+        async with self.lock:  # a page asks for all at once
+            if not self.files:
+                self.files = await to_thread.run_sync(self._make)
+        if request.path_params["number"] >= len(self.files):
+            return Response("there is no such example", 404)
+        return Response(self.files[request.path_params["number"]], media_type="image/jpeg",
+                        headers={"Cache-Control": "max-age=3600"})
+
+    def _make(self) -> List[bytes]:
+        import numpy as np
+        from skimage import data
+
+        from gender_smile.synthetic import portrait
+
+        photos = [data.astronaut()[:, :, ::-1]]
+        for seed, female in ((3, False), (8, True)):
+            random = np.random.default_rng(seed)
+            person = portrait.invent(random, female=female, smiling=female)
+            photos.append(portrait.photograph(person, random, 320, 320, 0.5)[0])
+        return [encoded(np.ascontiguousarray(photo), ".jpg") for photo in photos]
+
+
+def application(pipeline: "Pipeline", limits: Optional[Limits] = None, hosts: Sequence[str] = LOCAL_HOSTS) -> Starlette:
+    """The page of a pipeline.
+
+    hosts: names by which browsers may call it ("*": any); a page whose own name leads here is refused with 400.
+    """
+    limits = limits or Limits()
+    with open(os.path.join(PAGE, "index.html"), encoding="utf-8") as file:
+        page = file.read().replace("UPLOAD_BYTES", str(limits.upload_bytes)).replace("PROFILE", pipeline.profile)
+    page = page.replace("NETS_AS_JSON", escape(json.dumps(shown_nets()), quote=True))
+
+    async def index(request: Request) -> Response:
+        return HTMLResponse(page)
+
+    routes = [
+        Route("/", index),
+        Route("/predict", Predictions(pipeline, limits).respond, methods=["POST"]),
+        Route("/examples/{number:int}.jpg", Examples().respond),
+        Mount("/page", StaticFiles(directory=PAGE)),
+    ]
+    middleware = [Middleware(Secured), Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))]
+    return Starlette(routes=routes, middleware=middleware)

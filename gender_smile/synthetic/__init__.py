@@ -1,0 +1,1 @@
+"""Drawn portraits with known labels."""

@@ -1,0 +1,1 @@
+"""The chain of steps: what each reads and writes, and the process that trains."""

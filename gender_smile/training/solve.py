@@ -1,0 +1,316 @@
+"""The loop that trains, in a process of its own: pycaffe's names only, so that real Caffe and torchcaffe both run it.
+
+    python -m gender_smile.training.solve runs/demo/step4_gnet/job.json      # tools/train.py writes the job and starts this
+    python -m gender_smile.training.solve --follow 0 /tmp/folder             # as another rank of a training (gender_smile/training/ranks.py): its job 0
+
+Needs only the standard library, numpy and the engine, and keeps to Python 3.9 (Debian 11's Caffe). What happens goes to
+stdout as JSON, one object a line ("event": start, weights, step, warning, test, snapshot, end); the engine's log, and the lines
+of our own test passes in Caffe's format, go to stderr. SIGINT, SIGTERM and SIGUSR1 finish the iteration, take a
+snapshot and stop; SIGHUP takes a snapshot. Exit status: 0 done, 1 failed, 130 stopped.
+
+A job of kind "convert" has module, net, weights, output: it saves `weights` in today's format. One of kind "train" has
+    module              "caffe" or "torchcaffe"
+    precision           "float32", or torchcaffe's "tf32" or "bf16"
+    gpu                 number of a GPU, or null for the CPU; of several ranks each takes its own (LOCAL_RANK)
+    turn                only where several ranks train: number of this job among those that they do
+    solver              solver prototxt, its own testing turned off
+    weights, expected   caffemodel to start from (or null), and the layers that it has to fill
+    resume              solverstate to go on from (or null)
+    max_iter, display, snapshot, test_interval, test_iter       as in a solver prototxt
+    snapshot_prefix, title      as the solver has it; the net's name for the log
+All paths are relative to the folder in which this runs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import os
+import platform
+import sys
+import time
+
+import numpy as np
+
+from gender_smile.training.solving import Alone, Events, Failed, GradientWatch, Stop, log, write_record
+
+STOPPED = 130
+STUCK_LOSS = 87.3365  # -log(FLT_MIN): what Caffe's softmax loss shows when a probability has become zero
+STUCK_ITERATIONS = 20
+CALL_SECONDS = 1.0  # of training between two looks at signals and loss
+
+
+def run(job, events, stop, join):
+    """Do `job`; return the process's exit status. `join()`: the ranks to do it with, once the GPU is chosen."""
+    caffe = importlib.import_module(job["module"])
+    if job.get("gpu") is None:
+        caffe.set_mode_cpu()
+    else:
+        caffe.set_device(int(os.environ["LOCAL_RANK"]) if "turn" in job else job["gpu"])
+        caffe.set_mode_gpu()
+    versions = {"engine": "%s %s" % (job["module"], getattr(caffe, "__version__", "")),
+                "numpy": np.__version__, "python": platform.python_version()}
+    if job["module"] == "torchcaffe":  # sums come out the same, bit for bit, from the same PyTorch and number of threads
+        import torch
+
+        versions.update(torch=torch.__version__, threads=torch.get_num_threads())
+    log(", ".join("%s %s" % item for item in sorted(versions.items())))
+    if job["kind"] == "convert":
+        net = caffe.Net(job["net"], caffe.TEST, weights=job["weights"])
+        net.save(job["output"])
+        events("end", status="done", iteration=0, versions=versions)
+        return 0
+    if job.get("precision", "float32") != "float32":
+        caffe.set_precision(job["precision"])
+    training = Training(caffe, job, events, stop, join())
+    events("start", iteration=training.iteration, versions=versions)
+    return training.run()
+
+
+class Training:
+    """One solver with what the loop needs to know about its nets."""
+
+    def __init__(self, caffe, job, events, stop, ranks):
+        self.job, self.events, self.stop, self.ranks = job, events, stop, ranks
+        self.solver = caffe.get_solver(job["solver"])
+        self.solver.keep_diffs, self.solver.watch_gradients = False, True  # attributes that real Caffe does not read
+        self.gradients = GradientWatch()
+        self.net = self.solver.net
+        self.losses = _loss_weights(self.net)
+        if ranks.rank == 0:
+            self._load()
+        ranks.equalize(self.solver)
+        self.first = self.iteration
+        self.test_net = self.solver.test_nets[0]
+        self.test_net.share_with(self.net)  # Caffe itself does so only in its own test pass
+        self.window = []  # (iterations, sum of their losses) of the calls since the last row of metrics
+        self.stuck = 0  # iterations
+        self.pace = CALL_SECONDS  # seconds an iteration takes, guessed at first
+
+    @property
+    def iteration(self):
+        """Number of updates done."""
+        return int(self.solver.iter)
+
+    def _load(self):
+        if self.job.get("resume"):
+            self.solver.restore(self.job["resume"])
+            log("Resuming from %s" % self.job["resume"])
+        elif self.job.get("weights"):
+            self._fill(self.job["weights"], self.job["expected"])
+
+    def _fill(self, weights, expected):
+        """Copy `weights` by layer name, and see from the numbers themselves which layers it filled."""
+        log("Finetuning from %s" % weights)
+        before = {name: _samples(blobs) for name, blobs in self.net.params.items()}
+        self.net.copy_from(weights)
+        copied, left = [], []
+        for name, blobs in self.net.params.items():
+            same = all(np.array_equal(old, new) for old, new in zip(before[name], _samples(blobs)))
+            (left if same else copied).append(name)
+        report = getattr(self.net, "copy_report", None)
+        self.events("weights", file=weights, copied=copied, left=left,
+                    ignored=[str(name) for name in getattr(report, "ignored", ())])
+        missing = [name for name in expected if name not in copied]
+        if missing:
+            raise Failed("%s does not fill layer %s: it holds no such layer, so the net would start there "
+                         "from random numbers" % (weights, ", ".join(missing)))
+
+    # ---- the loop
+    def run(self):
+        """Train to max_iter; return the exit status."""
+        last = self.job["max_iter"]
+        log("Solving %s" % self.job["title"])  # where Caffe's log parsers start to count seconds
+        if not self.job.get("resume") or self.iteration >= last:
+            self.ranks.alone(self._test)
+        while self.iteration < last:
+            count, asked = self.ranks.agree(self._count(), self.stop.request)
+            if asked == Stop.STOP:
+                break
+            self._step(count)
+            if self._due("snapshot") or self.iteration == last or asked == Stop.SNAPSHOT:
+                if asked:
+                    self.stop.request = Stop.NOTHING if self.stop.request == asked else self.stop.request
+                self.ranks.alone(self._snapshot)
+            if self._due("test_interval") or self.iteration == last:
+                self.ranks.alone(self._test)
+        if self.iteration >= last:
+            self.events("end", status="done", iteration=self.iteration)
+            return 0
+        self.ranks.alone(self._snapshot)
+        self.events("end", status="stopped", iteration=self.iteration)
+        return STOPPED
+
+    def _count(self):
+        """Iterations up to the next row of metrics, test or snapshot, but of at most about a second.
+
+        Few, so that a signal and a broken loss are noticed soon; not one by one, as an engine may do more for the
+        last iteration of a call, whose gradients anyone may look at.
+        """
+        intervals = [self.job[name] for name in ("display", "test_interval", "snapshot") if self.job[name] > 0]
+        ends = [self.job["max_iter"]] + [(self.iteration // every + 1) * every for every in intervals]
+        return max(1, min(min(ends) - self.iteration, int(CALL_SECONDS / self.pace)))
+
+    def _step(self, count):
+        """Train `count` iterations and look at the loss."""
+        rate, began = float(self.solver.lr), time.time()
+        if hasattr(self.solver, "mean_loss"):  # torchcaffe adds the losses up where they are
+            self.solver.step(count)
+            mean = self.solver.mean_loss
+        else:  # real Caffe shows the last loss only; it has waited for it, so that single steps cost nothing
+            losses = []
+            for _ in range(count):
+                self.solver.step(1)
+                losses.append(self._loss())
+            mean = sum(losses) / count
+        self.pace = max(1e-6, (time.time() - began) / count)
+        self._look_at_loss(count, mean, rate)
+        self._look_at_gradients(rate)
+
+    def _due(self, interval):
+        every = self.job[interval]
+        return every > 0 and self.iteration % every == 0
+
+    def _loss(self):
+        """Loss of the last iteration."""
+        return sum(weight * float(self.net.blobs[name].data.sum()) for name, weight in self.losses.items())
+
+    def _look_at_loss(self, count, mean, rate):
+        """Report the loss of the last iteration, and the mean since the last row; raise Failed where training on makes
+        no sense.
+
+        mean: of this rank's losses in the `count` iterations since the last look.
+        """
+        loss, mean = self.ranks.means([self._loss(), mean])
+        self.stuck = self.stuck + count if abs(loss - STUCK_LOSS) < 0.01 else 0
+        if not math.isfinite(loss):
+            raise Failed("iteration %d: the loss is %s; most likely the learning rate %g is too high for these weights"
+                         % (self.iteration - 1, loss, rate))
+        if self.stuck >= STUCK_ITERATIONS:
+            raise Failed("iteration %d: the loss has been 87.3365 (the logarithm of the smallest number) for %d "
+                         "iterations, so the net has saturated; most likely the learning rate %g is too high"
+                         % (self.iteration - 1, self.stuck, rate))
+        self.window.append((count, count * mean))
+        row = self._due("display") or self._due("test_interval") or self.iteration == self.job["max_iter"]
+        self.events("step", iteration=self.iteration, loss=loss, rate=rate, row=row,
+                    mean_loss=sum(total for _, total in self.window) / sum(steps for steps, _ in self.window))
+        if row:
+            self.window = []
+
+    def _look_at_gradients(self, rate):
+        """Warn where gradients explode. Real Caffe's diffs are the updates by now, which grow as they do."""
+        norms = getattr(self.solver, "gradient_norms", None)
+        if norms is None:
+            norms = {name: math.sqrt(sum(float(np.vdot(blob.diff, blob.diff)) for blob in blobs))
+                     for name, blobs in self.net.params.items()}
+        found = self.gradients.look(norms)
+        if found:
+            message = "iteration %d: %s; most likely the learning rate %g is too high (--base-lr, BASE_LR= of make)" % (
+                self.iteration - 1, found, rate)
+            log(message)
+            self.events("warning", message=message)
+
+    # ---- testing
+    def _test(self):
+        """Mean of the test net's outputs over test_iter batches, logged as Caffe logs it."""
+        log("Iteration %d, Testing net (#0)" % self.iteration)
+        began, sums = time.time(), {}
+        for _ in range(self.job["test_iter"]):
+            if self.stop.asked:
+                return
+            for name, value in self.test_net.forward().items():
+                sums[name] = sums.get(name, 0.0) + np.array(value, np.float64)
+        means = {name: value / self.job["test_iter"] for name, value in sums.items()}
+        weights = _loss_weights(self.test_net)
+        number = 0
+        for name, value in sorted(means.items()):
+            for scalar in value.reshape(-1):
+                weighted = " (* %g = %g loss)" % (weights[name], weights[name] * scalar) if name in weights else ""
+                log("    Test net output #%d: %s = %g%s" % (number, name, scalar, weighted))
+                number += 1
+        loss = sum(weight * float(means[name].sum()) for name, weight in weights.items())
+        if not math.isfinite(loss):
+            raise Failed("iteration %d: the validation loss is %s; most likely the learning rate is too high for these "
+                         "weights" % (self.iteration, loss))
+        accuracies = {name: float(value) for name, value in means.items() if name.startswith("accuracy")}
+        mean = sum(accuracies.values()) / len(accuracies) if accuracies else None
+        self.events("test", iteration=self.iteration, loss=loss, accuracy=mean, accuracies=accuracies,
+                    seconds=time.time() - began)
+
+    # ---- snapshots
+    def _snapshot(self):
+        """Snapshot of this iteration, taken by the solver already or now, with its record, which says that it is whole.
+
+        torchcaffe writes the record itself (torchcaffe/solvers/resume.py), with more in it; beside real Caffe's we do.
+        """
+        stem = "%s_iter_%d" % (self.job["snapshot_prefix"], self.iteration)
+        if self.iteration == self.first:
+            return
+        for name, blobs in self.net.params.items():
+            if not all(np.isfinite(blob.data).all() for blob in blobs):
+                raise Failed("iteration %d: layer %s holds numbers that are not finite; most likely the learning rate "
+                             "is too high" % (self.iteration, name))
+        if not self._due("snapshot"):
+            self.solver.snapshot()
+        record, files = stem + ".json", [stem + ".caffemodel", stem + ".solverstate"]
+        if not os.path.exists(record) or os.stat(record).st_mtime_ns < os.stat(files[1]).st_mtime_ns:
+            write_record(record, self.iteration, files)
+        self.events("snapshot", iteration=self.iteration, stem=stem)
+
+
+def _samples(blobs):
+    """Copies of evenly spaced values of each blob, enough to tell whether a layer was filled."""
+    return [blob.data.reshape(-1)[::max(1, blob.data.size // 10000)].copy() for blob in blobs]
+
+
+def _loss_weights(net):
+    """Output blob -> its weight in the total loss, for those that have one."""
+    weights = dict(net.blob_loss_weights)
+    return {name: float(weights[name]) for name in net.outputs if weights.get(name)}
+
+
+def main(argv=None):
+    arguments = sys.argv[1:] if argv is None else argv
+    if arguments in (["-h"], ["--help"]):
+        print(__doc__)
+        return 0
+    if len(arguments) == 3 and arguments[0] == "--follow":
+        from gender_smile.training import ranks
+
+        job = ranks.followed(int(arguments[1]), arguments[2])
+        return ranks.NO_MORE if job is None else solve(job)
+    if len(arguments) != 1:
+        print(__doc__)
+        return 2
+    with open(arguments[0]) as stream:
+        return solve(json.load(stream))
+
+
+def solve(job):
+    """Do `job` and report what happens; return the process's exit status."""
+    stop = Stop()
+    events = Events(stop)
+    ranks = [Alone()]
+
+    def join():
+        if "turn" in job:
+            from gender_smile.training.ranks import Together
+
+            ranks.append(Together(lambda message: events("end", status="failed", message=message)))
+            ranks[-1].meet("turn %d" % job["turn"])
+        return ranks[-1]
+
+    try:
+        status = run(job, events, stop, join)
+    except Exception as error:
+        message = ranks[-1].account(error, "%s" % error or type(error).__name__)
+        log(message)
+        events("end", status="failed", message=message)
+        status = 1
+    ranks[-1].leave(status)
+    return status
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

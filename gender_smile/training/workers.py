@@ -1,0 +1,112 @@
+"""Run trainings as commands of their own, several at a time, each as soon as the weights it starts from are there."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Callable, List, Optional, Sequence
+
+from common import environment
+from gender_smile.training import chain, schemes
+from common.progress import duration
+from gender_smile.training.solving import STOP_SIGNALS
+
+POLL_SECONDS = 0.2
+HANGING_SECONDS = 5.0  # after a second signal: a training that has not ended by then is killed
+THREADS = "OMP_NUM_THREADS"  # PyTorch's and OpenBLAS's number of threads
+
+
+class TrainingError(RuntimeError):
+    """A training failed; it has said why."""
+
+
+class Interrupted(Exception):
+    """The trainings were asked to stop, and have."""
+
+
+def train(rows: Sequence[chain.Row], jobs: int = 1, options: Sequence[str] = (), say: Callable = print):
+    """Do `rows`, at most `jobs` at a time, with `options` of tools/train.py added to each command.
+
+    A row that is done takes its command a few seconds. With several jobs the cores are shared out between them
+    (OMP_NUM_THREADS, unless it is set) and what they print is shown when they end. SIGINT, SIGTERM and SIGUSR1 are handed on: each
+    training takes a snapshot, from which the same call goes on. At SIGHUP each takes one and goes on. Where one fails,
+    those that run come to their end and no other starts. Raises TrainingError and Interrupted.
+    """
+    waiting, failed, asked = list(rows), [], []
+    running: List[Job] = []
+
+    def take_snapshots(number, frame):
+        for job in running:
+            job.process.send_signal(number)
+
+    before = {number: signal.signal(number, lambda number, frame: asked.append(number))
+              for number in STOP_SIGNALS}
+    before[signal.SIGHUP] = signal.signal(signal.SIGHUP, take_snapshots)
+    handed_on = 0
+    hurry: Optional[float] = None  # when a stop at once was asked for
+    try:
+        while running or (waiting and not failed and not asked):
+            for _ in asked[handed_on:]:  # the first stops them with a snapshot, a second at once
+                for job in running:
+                    job.process.send_signal(signal.SIGTERM)
+            handed_on = len(asked)
+            if len(asked) > 1:
+                hurry = hurry or time.monotonic()
+                if time.monotonic() - hurry > HANGING_SECONDS:
+                    for job in running:
+                        job.process.kill()
+            pending = {row.weights_out for row in waiting} | {job.row.weights_out for job in running}
+            for row in list(waiting):
+                if len(running) < jobs and not failed and not asked and row.weights_in not in pending:
+                    waiting.remove(row)
+                    running.append(Job(row, jobs, options, say))
+            ended = [job for job in running if job.process.poll() is not None]
+            for job in ended:
+                running.remove(job)
+                if not job.ended(say):
+                    failed.append(job)
+            if not ended:
+                time.sleep(POLL_SECONDS)
+    except BaseException:  # a full disk, or nobody to print to: nobody would own those that run
+        for job in running:
+            job.process.send_signal(signal.SIGTERM)
+        for job in running:
+            job.process.wait()
+        raise
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+    if asked:
+        raise Interrupted
+    if failed:
+        raise TrainingError(f"{failed[0].row.title} failed; mend it and type the same command again: it goes on there")
+
+
+class Job:
+    """The command that trains `row`, started."""
+
+    def __init__(self, row: chain.Row, jobs: int, options: Sequence[str], say: Callable):
+        words = schemes.arguments(row, options)
+        say(f"$ {environment.as_typed(words)}")
+        variables = dict(os.environ)
+        self.output = tempfile.TemporaryFile("w+", errors="replace") if jobs > 1 else None
+        if jobs > 1:
+            variables.setdefault(THREADS, str(max(1, (os.cpu_count() or 1) // jobs)))
+        self.row, self.began = row, time.monotonic()
+        # Each has a session of its own: what the terminal sends reaches it through us only, once.
+        self.process = subprocess.Popen([sys.executable, *words], cwd=row.root, env=variables, stdout=self.output,
+                                        stderr=subprocess.STDOUT if jobs > 1 else None, start_new_session=True)
+
+    def ended(self, say: Callable) -> bool:
+        """True where the training succeeded; says what it has printed since its plan."""
+        if self.output is not None:
+            self.output.seek(0)
+            lines: List[str] = [line for line in self.output.read().splitlines() if line.strip()]
+            self.output.close()
+            shown = lines[-1:] if self.process.returncode == 0 else lines[-5:]
+            say("\n".join(f"  {line}" for line in shown) + f" [{duration(time.monotonic() - self.began)}]")
+        return self.process.returncode == 0

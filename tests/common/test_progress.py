@@ -1,0 +1,53 @@
+"""The progress bar on a terminal, and lines elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import io
+import os
+import pty
+import struct
+import termios
+
+import pytest
+
+from common.progress import Progress
+
+
+def train(stream):
+    progress = Progress("step 4, GNet", 50, stream=stream)
+    for iteration in range(1, 51):
+        progress.step(iteration, 0.7)
+    progress.test(50, 0.5, 0.875)
+    progress.say("a word")
+    progress.close()
+
+
+def read_all(terminal: int) -> str:
+    """What a terminal was given by a program that has closed it: a read gives at most 4 KB."""
+    parts = []
+    with contextlib.suppress(OSError):  # Linux's end of a terminal
+        while part := os.read(terminal, 1 << 16):
+            parts.append(part)
+    return b"".join(parts).decode()
+
+
+@pytest.mark.parametrize("rows, columns", [(24, 110), (0, 0)])
+def test_bar_on_a_terminal_that_tells_its_size_or_does_not(rows, columns):
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    with open(theirs, "w") as stream:
+        train(stream)
+    shown = read_all(ours)
+    os.close(ours)
+    last = shown.replace("\r", "\n").strip().splitlines()[-1]
+    assert last.startswith("step 4, GNet 100% |") and "50/50" in last
+    assert "loss 0.7000, accuracy 87.50 %" in last and "a word" in shown
+
+
+def test_few_lines_where_nobody_watches():
+    stream = io.StringIO()
+    train(stream)
+    assert stream.getvalue().splitlines() == [
+        "step 4, GNet: 50 of 50, validation loss 0.5000, accuracy 87.50 %", "a word"]

@@ -1,0 +1,148 @@
+"""Caffe's command line: `caffe` itself (train, test, time, device_query) and its tools, as verbs of one command.
+
+    python -m torchcaffe train -solver solver.prototxt -weights start.caffemodel
+    python -m torchcaffe test -model net.prototxt -weights net.caffemodel -iterations 100
+    python -m torchcaffe convert_imageset -resize_width 64 -resize_height 64 photos/ list.txt photos_lmdb
+
+Flags and log lines are Caffe's. A user's mistake ends in one line on stderr and exit status 1.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import NamedTuple
+
+from torchcaffe.core import mode
+from torchcaffe.commands.flags import UsageError, describe, parse
+from torchcaffe.core.errors import CaffeError
+from torchcaffe.core.permission import allow_python_layers
+
+_PYTHON_LAYERS = (False, "let the net import and run the modules that its Python layers name")
+_CAFFE_FLAGS = {
+    "solver": ("", "train: the solver's prototxt"),
+    "model": ("", "test, time: the net's prototxt"),
+    "weights": ("", "train: weights to start from, file,file,...; test: weights to test"),
+    "snapshot": ("", "train: .solverstate to go on from"),
+    "gpu": ("", "number of the GPU, 0,1 or all (train: one process each); without: the CPU"),
+    "precision": ("float32", "train: float32 as Caffe, tf32 (GPUs) or bf16; not a flag of Caffe's"),
+    "iterations": (50, "test, time: number of batches"),
+    "phase": ("", "time: TRAIN (default) or TEST"),
+    "level": (0, "level of the net's state"),
+    "stage": ("", "stages of the net's state, stage,stage,..."),
+    "sigint_effect": ("stop", "train: what SIGINT (Ctrl-C) does: snapshot, stop or none"),
+    "sighup_effect": ("snapshot", "train: what SIGHUP does: snapshot, stop or none"),
+    "python_layers": _PYTHON_LAYERS,
+}
+_BACKEND = ("lmdb", "kind of database; only lmdb is offered")
+
+
+class Verb(NamedTuple):
+    """One command: where it is written, what it is for, its flags and its other words."""
+
+    home: str
+    summary: str
+    flags: dict
+    words: str = ""
+
+
+VERBS = {
+    "train": Verb("training", "train or finetune a model", _CAFFE_FLAGS),
+    "test": Verb("testing", "score a model", _CAFFE_FLAGS),
+    "device_query": Verb("devices", "show GPU diagnostic information", _CAFFE_FLAGS),
+    "time": Verb("timing", "benchmark model execution time", _CAFFE_FLAGS),
+    "convert_imageset": Verb(
+        "convert_imageset",
+        "make an LMDB of listed images",
+        {
+            "gray": (False, "read images as gray ones"),
+            "shuffle": (False, "shuffle the list"),
+            "backend": _BACKEND,
+            "resize_width": (0, "width to resize to (with resize_height)"),
+            "resize_height": (0, "height to resize to (with resize_width)"),
+            "check_size": (False, "check that all records have the same size"),
+            "encoded": (False, "store image files, not pixels"),
+            "encode_type": ("", "store image files of this type: png, jpg ..."),
+        },
+        "ROOTFOLDER/ LISTFILE DB_NAME",
+    ),
+    "compute_image_mean": Verb(
+        "compute_image_mean", "mean image of an LMDB", {"backend": _BACKEND}, "INPUT_DB [OUTPUT_FILE]"
+    ),
+    "extract_features": Verb(
+        "extract_features",
+        "store a net's blobs in LMDBs",
+        {"python_layers": _PYTHON_LAYERS},
+        "WEIGHTS MODEL BLOB[,BLOB...] DB[,DB...] MINI_BATCHES lmdb [CPU|GPU] [DEVICE_ID]",
+    ),
+    "upgrade_net_proto_text": Verb("upgrade", "bring a net's prototxt to today's form", {}, "INPUT OUTPUT"),
+    "upgrade_net_proto_binary": Verb("upgrade", "bring a caffemodel to today's form", {}, "INPUT OUTPUT"),
+    "upgrade_solver_proto_text": Verb("upgrade", "bring a solver's prototxt to today's form", {}, "INPUT OUTPUT"),
+    "draw_net": Verb(
+        "drawing",
+        "draw a net",
+        {
+            "rankdir": ("LR", "direction: LR, TB, RL or BT"),
+            "phase": ("ALL", "draw this phase: TRAIN, TEST or ALL"),
+            "display_lrm": (False, "show learning-rate multipliers"),
+        },
+        "INPUT_PROTOTXT OUTPUT_IMAGE",
+    ),
+}
+
+
+def main(argv=None) -> int:
+    """Run one verb; returns the exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    name = words[0] if words else ""
+    try:
+        if any(word.lstrip("-") in ("help", "h") and word.startswith("-") for word in words):
+            print(usage(name if name in VERBS else ""))
+            return 0
+        if [word.lstrip("-") for word in words] == ["version"]:
+            print("caffe version 1.0.0")
+            return 0
+        if name in VERBS and VERBS[name].flags is not _CAFFE_FLAGS:
+            return _run(name, *parse(words[1:], VERBS[name].flags))
+        flags, others = parse(words, _CAFFE_FLAGS)
+        if len(others) != 1:
+            print(usage())
+            return 0
+        name = others[0]
+        if name not in VERBS:
+            raise UsageError(f"unknown action '{name}'; the actions are {', '.join(VERBS)}")
+        return _run(name, flags, [])
+    except (UsageError, CaffeError, ImportError) as problem:
+        where = f"rank {mode.solver_rank()}: " if mode.solver_rank() else ""
+        print(f"torchcaffe{' ' + name if name in VERBS else ''}: {where}{problem}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(name, flags, others):
+    least, most = _counts(VERBS[name].words)
+    if not least <= len(others) <= most:
+        raise UsageError(f"usage: python -m torchcaffe {name} [FLAGS] {VERBS[name].words}")
+    if getattr(flags, "python_layers", False):
+        allow_python_layers()
+    module = importlib.import_module(f"torchcaffe.commands.{VERBS[name].home}")
+    return getattr(module, name)(flags, *others) or 0
+
+
+def _counts(words):
+    """(smallest, largest) number of words that a line such as "IN [OUT]" stands for."""
+    names = words.split()
+    return sum(not name.startswith("[") for name in names), len(names)
+
+
+def usage(name: str = "") -> str:
+    """Help on one verb, or on all."""
+    if name:
+        verb = VERBS[name]
+        lines = [f"usage: python -m torchcaffe {name} [FLAGS] {verb.words}".rstrip(), "", verb.summary]
+        return "\n".join(lines + (["", "flags:", describe(verb.flags)] if verb.flags else []))
+    commands = "\n".join(f"  {name:<26}{verb.summary}" for name, verb in VERBS.items())
+    return (
+        f"usage: python -m torchcaffe <command> <args>\n\ncommands:\n{commands}\n\n`<command> -help` lists its flags."
+    )

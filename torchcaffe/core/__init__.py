@@ -1,0 +1,1 @@
+"""Nets, blobs and how they run."""

@@ -1,0 +1,183 @@
+"""The part of Net that reads, shares and writes weights: by layer name, as Caffe does it."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+from typing import List
+
+import numpy as np
+import torch
+
+from torchcaffe.core import log
+from torchcaffe.formats import storage
+from torchcaffe.core.errors import WeightsError
+from torchcaffe.proto import caffe_pb2
+
+BLOCK = 2**21  # numbers copied at a time
+
+
+@dataclass
+class CopyReport:
+    """What copy_from did, by layer name."""
+
+    source: str
+    copied: List[str] = field(default_factory=list)
+    ignored: List[str] = field(default_factory=list)  # in the file, not in the net
+    left: List[str] = field(default_factory=list)  # in the net, not in the file: still at their fillers
+
+    def __str__(self):
+        parts = [f"{self.source}: copied {len(self.copied)} layers"]
+        if self.left:
+            parts.append(f"left at their initial values: {', '.join(self.left)}")
+        if self.ignored:
+            parts.append(f"not in this net: {', '.join(self.ignored)}")
+        return "; ".join(parts)
+
+
+def legacy_dims(dims):
+    """Shape left-padded with ones to four axes, as files before BlobShape state it."""
+    return (1,) * (4 - len(dims)) + tuple(dims)
+
+
+class NetWeights:
+    """Mixin of Net."""
+
+    def copy_from(self, path):
+        """Copy parameters of layers that have the file's names (caffemodel or HDF5); the rest is left and reported.
+
+        `self.copy_report` then tells what was copied, ignored and left. Raises WeightsError, before anything is
+        changed, where a layer's blobs do not fit.
+        """
+        from torchcaffe.formats.files import read_weights
+
+        target = {}
+        for layer in self.built_layers:
+            target.setdefault(layer.param.name, layer)
+        report, pairs, filled = CopyReport(str(path)), [], set()
+        owned = {id(blob) for blob in self.learnable}
+        for source in read_weights(path):
+            layer = target.get(source.name)
+            if layer is None:
+                log.info(f"Ignoring source layer {source.name}")
+                if source.blobs:
+                    report.ignored.append(source.name)
+                continue
+            self._check_fit(path, source, layer, owned)
+            pairs += [(layer.blobs[index], blob) for index, blob in enumerate(source.blobs) if blob is not None]
+            if layer.blobs:
+                report.copied.append(source.name)
+            filled.update(id(blob.data_memory) for blob in layer.blobs)
+        for blob, given in pairs:
+            _copy(given.data, blob)
+            if given.diff is not None:
+                blob.put_diff(_tensor(given.diff, blob))
+        report.left = [
+            name for name, blobs in self.params.items() if any(id(blob.data_memory) not in filled for blob in blobs)
+        ]
+        self.copy_report = report
+        log.info(str(report))
+
+    @staticmethod
+    def _check_fit(path, source, layer, owned):
+        given = source.blobs + [None] * (len(layer.blobs) - len(source.blobs))
+        # HDF5 stores a shared parameter with its owner only; every other blob has to be there.
+        missing = any(new is None and id(blob) in owned for new, blob in zip(given, layer.blobs))
+        if missing or len(given) != len(layer.blobs):
+            raise WeightsError(
+                f'{path}: layer "{source.name}" has {len(source.blobs)} blobs there and {len(layer.blobs)} in this net; '
+                "rename the layer to start it from its fillers"
+            )
+        for index, (given, blob) in enumerate(zip(source.blobs, layer.blobs)):
+            if given is None:
+                continue
+            if given.legacy:
+                fits = len(blob.dims) <= 4 and legacy_dims(blob.dims) == tuple(given.shape)
+            else:
+                fits = blob.dims == tuple(given.shape)
+            if not fits:
+                raise WeightsError(
+                    f'{path}: layer "{source.name}", blob {index}: the file has shape {tuple(given.shape)}, this net '
+                    f"{blob.dims}; rename the layer to start it from its fillers"
+                )
+
+    load_hdf5 = copy_from
+
+    def share_with(self, other):
+        """Use the memory of `other`'s parameters, by layer name; both nets then see every change."""
+        source = {layer.param.name: layer for layer in reversed(other.built_layers)}
+        for layer in self.built_layers:
+            owner = source.get(layer.param.name)
+            if owner is None:
+                if layer.blobs:
+                    log.info(f"Layer {layer.param.name} is not in the net it should share with")
+                continue
+            shapes, others = ([blob.dims for blob in which.blobs] for which in (layer, owner))
+            if shapes != others:
+                raise WeightsError(f'layer "{layer.param.name}" cannot share weights: shapes {shapes} and {others}')
+            for blob, owned in zip(layer.blobs, owner.blobs):
+                blob.share_data(owned)
+
+    def to_proto(self):
+        """NetParameter as a snapshot holds it: every layer with its effective parameters, without blobs."""
+        param = caffe_pb2.NetParameter(name=self.param.name)
+        for layer in self.built_layers:
+            copy = param.layer.add()
+            copy.CopyFrom(layer.param)
+            del copy.blobs[:]
+        return param
+
+    def save(self, path, with_diffs=False):
+        """Write a caffemodel (V2, as Caffe 1.0 writes it); whole or not at all."""
+        from torchcaffe.formats.files import write_weights
+
+        diffs = [[blob.diff for blob in layer.blobs] for layer in self.built_layers] if with_diffs else None
+        write_weights(path, self.to_proto(), [[_array(blob) for blob in layer.blobs] for layer in self.built_layers], diffs)
+
+    def save_hdf5(self, path, with_diffs=False):
+        """Write weights in Caffe's HDF5 layout; shared parameters are stored with their owner only."""
+        from torchcaffe.formats.files import write_weights_hdf5
+
+        names = [layer.param.name for layer in self.built_layers]
+        repeated = {name for name in names if names.count(name) > 1}
+        if repeated:
+            raise WeightsError(f"HDF5 weights need unique layer names; repeated: {', '.join(sorted(repeated))}")
+        owned = {id(blob) for blob in self.learnable}
+        layers = [
+            (layer.param.name, {i: _array(blob) for i, blob in enumerate(layer.blobs) if id(blob) in owned})
+            for layer in self.built_layers
+        ]
+        diffs = None
+        if with_diffs:
+            diffs = [(at.param.name, {i: blob.diff for i, blob in enumerate(at.blobs)}) for at in self.built_layers]
+        write_weights_hdf5(path, layers, diffs)
+
+
+def _array(blob):
+    """Host copy of a parameter for writing, without marking it as written."""
+    tensor = blob.tensor().detach()
+    return tensor.cpu().numpy()
+
+
+def _copy(array, blob):
+    """Copy `array` into a parameter, a block at a time; what was copied from a mapped file leaves our memory again."""
+    memory = blob.data_memory
+    source, target = _tensor(array, blob).reshape(-1), memory.tensor.detach().reshape(-1)
+    plain = memory.tensor.is_contiguous() and source.data_ptr() == array.ctypes.data
+    if not plain or source.numel() <= BLOCK:
+        storage.fetch(array)
+        memory.put(source)
+        return
+    flat = array.reshape(-1)
+    for start in range(0, len(flat), BLOCK):
+        storage.fetch(flat[start : start + BLOCK])
+        target[start : start + BLOCK].copy_(source[start : start + BLOCK])
+        storage.forget(flat[start : start + BLOCK])
+    memory.written()
+
+
+def _tensor(array, blob):
+    """`array` (often a read-only view on the file) as a tensor to copy from."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writ")
+        return torch.from_numpy(np.asarray(array, np.float32).reshape(blob.dims))

@@ -1,0 +1,35 @@
+"""What a net's precision (mode.set_precision) asks of PyTorch: "float32" as Caffe, "tf32", or "bf16" for products."""
+
+from __future__ import annotations
+
+import torch
+
+from torchcaffe.core import log
+from torchcaffe.core.errors import CaffeError
+
+
+def checked(name: str, device) -> str:
+    """`name`, where a net on `device` can compute so; warns where that would be slow. Raises CaffeError."""
+    if device.type == "cpu" and name == "tf32":
+        raise CaffeError("precision tf32 is a GPU's; on a CPU use float32, or bf16 where the processor has it")
+    if device.type == "cpu" and name == "bf16" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        log.warning("This processor has no bfloat16 instructions: precision bf16 is slower than float32 here.")
+    return name
+
+
+def apply(net, training=False):
+    """Set what PyTorch keeps for the whole process. By itself it would let cuDNN round float32 to tf32."""
+    if net.device.type != "cuda":
+        return
+    wanted = "ieee" if net.precision == "float32" else "tf32"
+    torch.backends.cuda.matmul.fp32_precision = torch.backends.cudnn.conv.fp32_precision = wanted
+    # Trying cuDNN's algorithms pays where batches keep their shape, but what it picks depends on the moment: only where no
+    # answer is given, for an answer must not depend on what ran before.
+    torch.backends.cudnn.benchmark = training
+
+
+def widened(layer, tensors):
+    """The tensors as the layer takes them: float32, or any type where its results are as good in it."""
+    if layer.context.precision == "float32" or layer.any_precision:
+        return tensors
+    return [tensor.float() if tensor.dtype == torch.bfloat16 else tensor for tensor in tensors]

@@ -1,0 +1,157 @@
+"""Where Data layers get their batches: LMDB records in key order."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import threading
+import weakref
+
+import numpy as np
+
+from torchcaffe.core import log
+from torchcaffe.data import workers
+from torchcaffe.data.datum import read_datum, to_array
+from torchcaffe.core.errors import DataError
+from torchcaffe.data.lmdb_pages import PageError, Pages
+from torchcaffe.data.transformer import Transformer, UnequalShapes
+
+_environments = weakref.WeakValueDictionary()
+_environments_lock = threading.Lock()
+
+
+class Environment:
+    """A read-only LMDB, opened once a process however many layers read it. Raises DataError, also where it is damaged.
+
+    It is the file that was there when it was opened; one that is put in its place later is another Environment.
+    """
+
+    def __init__(self, path: str):
+        import lmdb
+
+        self.path = path
+        try:
+            self.file = os.open(os.path.join(path, "data.mdb"), os.O_RDONLY)  # the pages that are checked are its
+            weakref.finalize(self, os.close, self.file)
+            Pages(self.file).close()
+            self.lmdb = lmdb.open(path, readonly=True, lock=False, readahead=True, meminit=False, max_spare_txns=4)
+            if _identity(path) != _identity(self.file):
+                raise PageError("it was replaced while it was being opened")
+            empty = not self.lmdb.stat()["entries"]
+        except (lmdb.Error, PageError, OSError) as error:
+            raise DataError(f"{path}: not a readable LMDB ({error}); build or copy it again") from error
+        if empty:
+            raise DataError(f"{path}: the LMDB is empty; build it again")
+
+    @staticmethod
+    def open(path: str) -> "Environment":
+        try:
+            key = _identity(path)
+        except (OSError, ValueError):  # ValueError: a path with a zero byte
+            file = os.path.join(path, "data.mdb")
+            raise DataError(f"{path}: no LMDB there (expected {file}); build it first") from None
+        with _environments_lock:
+            found = _environments.get(key)
+            if found is None:
+                found = _environments[key] = Environment(path)
+            return found
+
+    def records_from(self, position: int, log_restart: bool, takes=None, endless: bool = True):
+        """(key, value) in key order, views of the file that are valid until the generator is closed; over and over.
+
+        `position`: of the first, of positions counted on over the end of the file.
+        `takes(position)`: which to read, of positions counted on for ever. What is not taken is stepped over by its
+        key alone: its pages are never touched.
+        """
+        import lmdb
+
+        try:
+            with Pages(self.file) as pages, self.lmdb.begin(buffers=True) as transaction, transaction.cursor() as cursor:
+                keys = _checked_keys(cursor, pages.leaves(transaction.id()))
+                keys = itertools.islice(keys, position % max(1, transaction.stat()["entries"]), None)
+                while True:
+                    before = position
+                    for key in keys:
+                        if takes is None or takes(position):
+                            yield key, cursor.value()
+                        position += 1
+                    if position == before:
+                        raise PageError("it holds less than it says")
+                    if not endless:
+                        return
+                    if log_restart:
+                        log.info("Restarting data prefetching from start.")
+                    cursor.first()
+                    keys = cursor.iternext(values=False)
+        except (lmdb.Error, PageError, OSError) as error:
+            raise DataError(f"{self.path}: damaged LMDB ({error}); build or copy it again") from error
+
+    def datum(self, key, value):
+        """The record as a Datum. Raises DataError."""
+        try:
+            return read_datum(value)
+        except Exception as error:
+            raise DataError(f"{self.where(key)} is not a Datum") from error
+
+    def where(self, key):
+        """A record's name in an error."""
+        return f"{self.path}: record {bytes(key).decode(errors='replace')}"
+
+
+def _identity(opened):
+    """(device, inode) of the file of an LMDB: of a folder's path, or of the file's own descriptor."""
+    found = os.stat(opened if isinstance(opened, int) else os.path.join(opened, "data.mdb"))
+    return found.st_dev, found.st_ino
+
+
+def _checked_keys(cursor, leaves):
+    """The keys in order, once; the cursor goes to a page only when `leaves` has checked it and said what it holds."""
+    keys = None
+    for count in leaves:
+        keys = cursor.iternext(values=False) if keys is None else keys
+        yield from itertools.islice(keys, count)
+
+
+def lmdb_batches(layer):
+    """(what Prefetcher takes batches from, shape of the data) of a Data layer, drawing what Caffe draws."""
+    whole, environment = layer.param.data_param.batch_size, Environment.open(layer.param.data_param.source)
+    transformer = Transformer(layer)
+    transformer.seed(layer.context.generator)
+    transformer.seed(layer.context.generator)  # Caffe seeds twice, and uses the second
+    seed_thread(layer.context.generator)
+    with contextlib.closing(environment.records_from(0, False)) as records:
+        key, value = next(records)
+        first = to_array(environment.datum(key, value), environment.where(key), transformer.force)
+    shape = transformer.output_shape(layer, first.shape)
+    share = layer.share
+    size = share.size(whole, layer)
+
+    def load(record):
+        (key, _), datum = record
+        return to_array(datum, environment.where(key), transformer.force)
+
+    def batches(state=None):
+        position = int(state["position"]) if state else 0
+        transformer.set_state(state)
+        takes = None if share.count == 1 else lambda position: share.takes(position, whole)
+        with contextlib.closing(environment.records_from(position, share.rank == 0, takes)) as records:
+            while True:
+                chosen = list(itertools.islice(records, size))
+                datums = [environment.datum(*record) for record in chosen]
+                apply = workers.thread_map if datums[0].encoded else map
+                arrays = list(apply(load, list(zip(chosen, datums))))
+                labels = np.array([datum.label for datum in datums], np.float32)
+                try:
+                    batch = transformer.batch(arrays, labels, apply)
+                except UnequalShapes as odd:
+                    raise DataError(f"{environment.where(chosen[odd.index][0])} has {odd}; build the LMDB again") from None
+                position += whole if share.split else whole * share.count
+                yield batch._replace(state={"position": position, **transformer.state()})
+
+    return batches, (size, *shape)
+
+
+def seed_thread(generator):
+    """Caffe seeds each prefetching thread from the net's generator, even where nothing random follows."""
+    generator.draw()

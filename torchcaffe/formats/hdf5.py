@@ -1,0 +1,98 @@
+"""HDF5 files from elsewhere: what is read of them are plain arrays, stored in the file itself, of a size it can have.
+
+HDF5 has ways out of a file (links and datasets that lie in other files) and sizes that cost nothing to declare; Caffe's
+files have neither.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+
+import numpy as np
+
+from torchcaffe.core import memory, shapes
+from torchcaffe.core.errors import CaffeError, WeightsError
+
+PACKED = 1100  # bytes that one stored byte can stand for: deflate, the closest packing in use, reaches 1032
+LONGEST_TEXT = 1 << 16  # bytes of a path
+
+
+@contextlib.contextmanager
+def open_hdf5(path, error=WeightsError):
+    """The open file; `error` in one line where HDF5 cannot read it, or something in it."""
+    import h5py
+
+    if not os.path.isfile(path):
+        raise error(f"{path}: no such file, or not a regular one; check the path")
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except CaffeError:
+        raise
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError) as problem:
+        said = " ".join(str(problem.args[0] if problem.args else problem).split())
+        raise error(f"{path}: HDF5 cannot read it (truncated or damaged?): {said}; fetch or copy it again") from None
+
+
+def names(path, group, error=WeightsError) -> list:
+    """The names in a group, str; `error` where one is no text (h5py gives bytes then)."""
+    found = list(group)
+    odd = next((name for name in found if not isinstance(name, str)), None)
+    if odd is not None:
+        raise error(f"{path}: the name {odd!r} in {group.name} is not UTF-8 text; the file is damaged, or not Caffe's")
+    return found
+
+
+def member(path, group, name, error=WeightsError):
+    """What `name` stands for in a group: h5py.Group or Dataset, in this file. KeyError where there is nothing."""
+    import h5py
+
+    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+        raise error(f"{path}: {name} is a link to somewhere else, which is not followed; write the file without links")
+    return group[name]
+
+
+def read_numbers(path, dataset, what, error=WeightsError) -> np.ndarray:
+    """The numbers of a dataset of floats or integers, as they are stored.
+
+    Raises:
+        error: no numbers, in other files, or of a shape for which the file or the memory is too small.
+    """
+    import h5py
+
+    if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in "fiu" or dataset.shape is None:
+        raise error(f"{path}: {what} is not an array of numbers")
+    if dataset.is_virtual or dataset.external:
+        raise error(f"{path}: {what} lies in another file, which is not followed; copy the numbers into this one")
+    problem = shapes.problem(dataset.shape)
+    if problem:
+        raise error(f"{path}: {what}: {problem}")
+    declared = dataset.dtype.itemsize * max(dataset.size, math.prod(dataset.chunks or ()))
+    stored = dataset.id.get_storage_size()
+    if declared > PACKED * stored + memory.LARGE:
+        raise error(
+            f"{path}: {what} has the shape {dataset.shape}, {declared:,} bytes, of which the file holds {stored:,}; "
+            "it is damaged: fetch or write it again"
+        )
+    memory.require(declared + 4 * dataset.size, f"{path}: {what} of shape {dataset.shape}", error)
+    return dataset[()]
+
+
+def read_array(path, dataset, what, error=WeightsError) -> np.ndarray:
+    """As read_numbers, as float32."""
+    return np.asarray(read_numbers(path, dataset, what, error), np.float32)
+
+
+def read_text(path, dataset, what, error=WeightsError) -> str:
+    """A single string."""
+    import h5py
+
+    fits = isinstance(dataset, h5py.Dataset) and dataset.shape == () and dataset.dtype.kind in "SO"
+    if not fits or dataset.external or dataset.is_virtual or dataset.dtype.itemsize > LONGEST_TEXT:
+        raise error(f"{path}: {what} is not a text")
+    value = dataset[()]
+    if not isinstance(value, (bytes, str)):
+        raise error(f"{path}: {what} is not a text")
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value

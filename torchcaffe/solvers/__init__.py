@@ -1,0 +1,1 @@
+"""Solvers, update rules, learning rates and snapshots."""
