@@ -85,7 +85,6 @@ def test_data(folder, make_net, source, transform, backend, kind, words):
             NetError,
             '"q": .*multiple sources',
         ),
-        (layer('type: "LSTM"'), NetError, '"x": type LSTM is in Caffe'),
         (layer('type: "Nope"'), NetError, 'unknown layer type "Nope".*known'),
         (layer('type: "ReLU" loss_weight: 1 loss_weight: 2'), NetError, '"x": loss_weight needs'),
         (layer('type: "ReLU" param { lr_mult: 1 }'), NetError, "1 param entries for 0"),

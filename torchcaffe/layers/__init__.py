@@ -12,6 +12,7 @@ from torchcaffe.layers import (  # noqa: F401
     normalization,
     pooling,
     python,
+    recurrent,
     reduction,
     utility,
     vision,
