@@ -16,6 +16,7 @@ from torchcaffe.layers import (  # noqa: F401
     reduction,
     utility,
     vision,
+    window_data,
 )
 from torchcaffe.layers.base import TEST, TRAIN, Context, layer_class, layer_types, register
 from torchcaffe.layers.python import Layer

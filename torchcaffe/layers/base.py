@@ -180,7 +180,6 @@ def _given(proto, shape, layer, index):
 
 
 _REGISTRY: Dict[str, Type[Layer]] = {}
-LEFT_OUT = ("WindowData",)  # of Caffe 1.0's catalogue
 
 
 def register(cls: Type[Layer]) -> Type[Layer]:
@@ -193,8 +192,6 @@ def layer_class(type_name: str, layer_name: str) -> Type[Layer]:
     """Class of a layer type; NetError lists what exists."""
     if type_name in _REGISTRY:
         return _REGISTRY[type_name]
-    if type_name in LEFT_OUT:
-        raise NetError(f'layer "{layer_name}": type {type_name} is in Caffe\'s catalogue but not in torchcaffe')
     known = ", ".join(sorted(_REGISTRY))
     raise NetError(f'layer "{layer_name}": unknown layer type "{type_name}"; known types: {known}')
 
