@@ -1,4 +1,4 @@
-"""Where Data layers get their batches: LMDB records in key order."""
+"""Where Data layers get their batches: records of an LMDB or a LevelDB in key order."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import weakref
 import numpy as np
 
 from torchcaffe import log, workers
-from torchcaffe.datum import read_datum, to_array
+from torchcaffe.datum import Records, to_array
 from torchcaffe.errors import DataError
+from torchcaffe.leveldb import LevelDB, is_leveldb
 from torchcaffe.lmdb_pages import PageError, Pages
 from torchcaffe.transformer import Transformer, UnequalShapes
 
@@ -20,14 +21,15 @@ _environments = weakref.WeakValueDictionary()
 _environments_lock = threading.Lock()
 
 
-class Environment:
+class Environment(Records):
     """A read-only LMDB, opened once a process however many layers read it. Raises DataError, also where it is damaged."""
 
     def __init__(self, path: str):
         import lmdb
 
         if not os.path.isfile(os.path.join(path, "data.mdb")):
-            raise DataError(f"{path}: no LMDB there (expected {os.path.join(path, 'data.mdb')}); build it first")
+            remedy = "it is a LevelDB: give backend: LEVELDB" if is_leveldb(path) else "build it first"
+            raise DataError(f"{path}: no LMDB there (expected {os.path.join(path, 'data.mdb')}); {remedy}")
         self.path = path
         try:
             Pages(path).close()
@@ -80,17 +82,6 @@ class Environment:
         except (lmdb.Error, PageError, OSError) as error:
             raise DataError(f"{self.path}: damaged LMDB ({error}); build or copy it again") from error
 
-    def datum(self, key, value):
-        """The record as a Datum. Raises DataError."""
-        try:
-            return read_datum(value)
-        except Exception as error:
-            raise DataError(f"{self.where(key)} is not a Datum") from error
-
-    def where(self, key):
-        """A record's name in an error."""
-        return f"{self.path}: record {bytes(key).decode(errors='replace')}"
-
 
 def _checked_keys(cursor, leaves):
     """The keys in order, once; the cursor goes to a page only when `leaves` has checked it and said what it holds."""
@@ -100,9 +91,20 @@ def _checked_keys(cursor, leaves):
         yield from itertools.islice(keys, count)
 
 
-def lmdb_batches(layer):
+BACKENDS = {"lmdb": Environment, "leveldb": LevelDB}
+
+
+def open_database(path: str, backend: str):
+    """The database for reading. Raises DataError, also for a backend that is unknown."""
+    if backend not in BACKENDS:
+        raise DataError(f"unknown backend {backend}: {' or '.join(BACKENDS)}")
+    return BACKENDS[backend].open(path)
+
+
+def record_batches(layer):
     """(what Prefetcher takes batches from, shape of the data) of a Data layer, drawing what Caffe draws."""
-    whole, environment = layer.param.data_param.batch_size, Environment.open(layer.param.data_param.source)
+    p = layer.param.data_param
+    whole, environment = p.batch_size, open_database(p.source, p.DB.Name(p.backend).lower())
     transformer = Transformer(layer)
     transformer.seed(layer.context.generator)
     transformer.seed(layer.context.generator)  # Caffe seeds twice, and uses the second
@@ -132,7 +134,7 @@ def lmdb_batches(layer):
                 try:
                     batch = transformer.batch(arrays, labels, apply)
                 except UnequalShapes as odd:
-                    raise DataError(f"{environment.where(chosen[odd.index][0])} has {odd}; build the LMDB again") from None
+                    raise DataError(f"{environment.where(chosen[odd.index][0])} has {odd}; build the database again") from None
                 position += whole if share.split else whole * share.count
                 yield batch._replace(state={"position": position, **transformer.state()})
 

@@ -53,7 +53,8 @@ def folder(tmp_path, monkeypatch):
     [
         ("missing", "", "LMDB", DataError, 'layer "d".*missing.*no LMDB there.*build it'),
         ("empty", "", "LMDB", DataError, "empty: no LMDB there"),
-        ("good", "", "LEVELDB", NetError, "backend: LMDB"),
+        ("good", "", "LEVELDB", NetError, '"d" .Data.: good is an LMDB: backend: LMDB must be given'),
+        ("missing", "", "LEVELDB", DataError, "missing: no LevelDB there .expected missing/CURRENT.; build it first, or give"),
         ("good", 'mean_file: "gone"', "LMDB", DataError, "gone: no such array file"),
         ("good", 'mean_file: "mean5.binaryproto"', "LMDB", NetError, r"\(3, 5, 5\).*\(3, 6, 6\)"),
         ("good", "mean_value: 1 mean_value: 2", "LMDB", NetError, "2 mean values do not fit 3 channels"),

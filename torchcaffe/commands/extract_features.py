@@ -1,4 +1,4 @@
-"""`extract_features`: blobs of a net, item by item, into LMDBs. Its lines are of level ERROR, as Caffe's are."""
+"""`extract_features`: blobs of a net, item by item, into LMDBs or LevelDBs. Its lines are of level ERROR, as Caffe's are."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def extract_features(flags, weights, model, blobs, databases, batches, kind, dev
                 log.error(f"Extracted features of {writer.count} query images for feature blob {name}")
     finally:
         for writer in writers:
-            writer.lmdb.close()
+            writer.close()
     log.error("Successfully extracted the features!")
 
 
