@@ -62,6 +62,7 @@ def test_lists(folder):
         ("", "is empty"),
         ("0 a.png", 'line 1: expected #, found "0"'),
         ("# 0", "line 1: expected an image's path, found the end of the file"),
+        ("# 0 a.png 3 1 1 1\n99999999999 1 0 0 0 0\n", "line 2: expected a window's class, found \"99999999999\""),
         ("# x a.png 3 1 1 0", 'expected an image\'s number, found "x"'),
         ("# 0 a.png 3 1 1 2\n1 1 0 0 0 0\n", "line 2: expected a window's class, found the end"),
         ("# 0 a.png 3 1 1 1\n1 1 0 0 0 0.5\n", 'line 2: expected a window\'s y2, found "0.5"'),
@@ -96,6 +97,13 @@ def test_a_window_outside_its_image_is_named(folder, make_net):
     (folder / "out.txt").write_text("# 0 a.png 3 30 40 1\n1 1 0 0 40 3\n")
     with pytest.raises(CaffeError, match=r"out.txt, line 2: the window \(0, 0, 40, 3\) is not in a.png.*40 columns and 30 rows"):
         make_net(text("fg_fraction: 1", source="out.txt")).forward()
+
+
+def test_a_sliver_of_which_nothing_remains_is_named(folder, make_net):
+    """With the context around it the window is so high that the part of it in the image is less than half a pixel."""
+    (folder / "high.txt").write_text("# 0 a.png 3 30 40 1\n1 1 0 29 3 2000\n")
+    with pytest.raises(CaffeError, match="high.txt, line 2: the window .* is not in a.png"):
+        make_net(text("fg_fraction: 1 context_pad: 3", source="high.txt")).forward()
 
 
 def test_scale_beside_crop_size_is_warned_of(folder, make_net, capfd, monkeypatch):

@@ -76,16 +76,16 @@ def read_windows(path, root_folder="", foreground=0.5, background=0.5):
     words = _Words(path)
     while not words.ended():
         words.next("#", lambda word: word if word == "#" else None)
-        words.next("an image's number", int)
+        words.next("an image's number", whole)
         image = root_folder + words.next("an image's path", str)
-        channels = words.next("the image's channels", int)
+        channels = words.next("the image's channels", whole)
         if channels != CHANNELS:
             raise DataError(f"{words.where()}: {channels} channels; windows are of color images: {CHANNELS}")
         for what in ("height", "width"):
-            words.next(f"the image's {what}", int)
-        for _ in range(words.next("the number of windows", int)):
-            label, overlap = words.next("a window's class", int), words.next("a window's overlap", float)
-            corners = [words.next(f"a window's {name}", int) for name in ("x1", "y1", "x2", "y2")]
+            words.next(f"the image's {what}", whole)
+        for _ in range(words.next("the number of windows", whole)):
+            label, overlap = words.next("a window's class", whole), words.next("a window's overlap", float)
+            corners = [words.next(f"a window's {name}", whole) for name in ("x1", "y1", "x2", "y2")]
             if overlap >= foreground:
                 if label <= 0:
                     raise DataError(f"{words.where()}: an object's class is 1 or more, not {label}; 0 is the background")
@@ -93,6 +93,14 @@ def read_windows(path, root_folder="", foreground=0.5, background=0.5):
             elif overlap < background:
                 others.append(Window(image, 0, *corners, words.line))
     return objects, others
+
+
+def whole(word) -> int:
+    """A whole number of 32 bits, as Caffe's. Raises ValueError."""
+    number = int(word)
+    if not -(2**31) <= number < 2**31:
+        raise ValueError(word)
+    return number
 
 
 class _Words:
@@ -192,7 +200,8 @@ class Cutter:
         window, mirrored = drawn
         image = self.image(window)
         (x1, y1, x2, y2), (left, top), (width, height) = self.place(window, image.shape, mirrored)
-        if x1 > x2 or y1 > y2 or min(x1, y1) < 0 or x2 >= image.shape[1] or y2 >= image.shape[0]:
+        inside = 0 <= x1 <= x2 < image.shape[1] and 0 <= y1 <= y2 < image.shape[0]
+        if not inside or width < 1 or height < 1:
             raise DataError(
                 f'layer "{self.name}" (WindowData): {self.source}, line {window.line}: the window {window[2:6]} is not in '
                 f"{window.path}, which has {image.shape[1]} columns and {image.shape[0]} rows; correct the list"
