@@ -91,14 +91,14 @@ def _checked_keys(cursor, leaves):
         yield from itertools.islice(keys, count)
 
 
-BACKENDS = {"lmdb": Environment, "leveldb": LevelDB}
+_OPENERS = {"lmdb": Environment.open, "leveldb": LevelDB.open}
 
 
 def open_database(path: str, backend: str):
-    """The database for reading. Raises DataError, also for a backend that is unknown."""
-    if backend not in BACKENDS:
-        raise DataError(f"unknown backend {backend}: {' or '.join(BACKENDS)}")
-    return BACKENDS[backend].open(path)
+    """The Environment or LevelDB for reading. Raises DataError, also for a backend that is unknown."""
+    if backend not in _OPENERS:
+        raise DataError(f"unknown backend {backend}: {' or '.join(_OPENERS)}")
+    return _OPENERS[backend](path)
 
 
 def record_batches(layer):
