@@ -20,6 +20,7 @@ from torchcaffe.data.database import Writer, records
 from torchcaffe.data.datum import StoredDatum, read_datum, to_array
 from torchcaffe.core.errors import CaffeError
 from torchcaffe.data.image_list import read_list
+from torchcaffe.layers.window_data import read_windows
 from torchcaffe.core.net import Net
 from torchcaffe.proto import caffe_pb2
 
@@ -272,6 +273,13 @@ def lmdb(data, folder):
 def image_list(data, folder):
     for name, label in read_through(read_list, data, folder, "list.txt"):
         assert isinstance(name, str) and isinstance(label, int)
+
+
+@target(lambda folder: [b"# 0 a.png 3 9 9 2\n1 0.9 0 0 4 4\n2 0.1 1 1 8 8\n# 1 b.png 3 5 5 0\n"], [CaffeError])
+def window_list(data, folder):
+    for windows in read_through(read_windows, data, folder, "windows.txt"):
+        for window in windows:
+            assert isinstance(window.path, str) and all(abs(number) <= 2**31 for number in window[1:])
 
 
 def table_seeds(folder):

@@ -1,6 +1,6 @@
 """No finished result is lost: other settings are refused or go under another name, and FORCE=1 replaces at the end only."""
 
-# ruff: noqa: F811 (fixtures come from fake_chain)
+
 from __future__ import annotations
 
 import fcntl
@@ -13,7 +13,7 @@ import subprocess
 import threading
 
 import pytest
-from fake_chain import FAKE, made, no_curves, project, record, run  # noqa: F401 (fixtures)
+from fake_chain import FAKE, made, no_curves, project, record, run
 from tiny_project import TINY
 
 import recipe

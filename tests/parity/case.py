@@ -75,7 +75,7 @@ class Case:
 def values(kind, shape, random):
     """float32 array of `shape`.
 
-    Kinds: normal, positive (0.1 and more), large (most beyond +-20), ties (whole numbers -2..2, many equal), halves,
+    Kinds: normal, small (0.3 of it), positive (0.1 and more), large (most beyond +-20), ties (whole numbers -2..2, many equal), halves,
     unit (0..1), rows (positive, each row of axis 1 sums to 1), bits (0 or 1, the first 1), labels:K (whole numbers
     0..K-1), fractions:K (the same plus a fraction, which the engines cut off), ignored:K (labels, a third of them 255),
     special (normal with not-a-number and infinities), holes (the same without -infinity), zero.
@@ -100,6 +100,7 @@ def values(kind, shape, random):
     else:
         array = {
             "normal": lambda x: x,
+            "small": lambda x: 0.3 * x,
             "positive": lambda x: np.abs(x) + 0.1,
             "large": lambda x: 40 * x,
             "ties": lambda x: np.clip(np.round(x), -2, 2),

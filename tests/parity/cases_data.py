@@ -63,6 +63,35 @@ def images():
             )
 
 
+def windows():
+    layer = 'window_data_param { source: "{folder}/windows.txt" root_folder: "{folder}/" batch_size: 6 %s } transform_param { %s }'
+    context = [mode + pad for mode in ("", 'crop_mode: "square" ') for pad in ("", "context_pad: 2", "context_pad: 6")]
+    transforms = (
+        "",
+        "mirror: true",
+        "mean_value: 100 mirror: true",
+        "mean_value: 10 mean_value: 20 mean_value: 30",
+        'mean_file: "{folder}/window_mean.binaryproto" mirror: true',
+    )
+    for phase in ("TRAIN", "TEST"):
+        for one in context:
+            for transform in transforms:
+                yield Case("WindowData", layer % (one, "crop_size: 15 " + transform), tops=2, phase=phase, **NONE)
+    for settings in (
+        "fg_threshold: 0.7 bg_threshold: 0.3",
+        "fg_fraction: 0.5",
+        "fg_fraction: 0.34",
+        "fg_fraction: 0",
+        "fg_fraction: 1",
+        "cache_images: true",
+        'crop_mode: "warp"',
+        'crop_mode: "other"',
+        "scale: 0.1 mirror: true crop_size: 9",  # of these, scale alone counts
+    ):
+        transform = "mean_value: 50 crop_size: 16 scale: 3"  # whose scale does not
+        yield Case("WindowData", layer % (settings, transform), tops=2, **NONE)
+
+
 def arrays():
     for settings in ("", "shuffle: true"):
         for source in ("one", "three"):
@@ -102,12 +131,26 @@ def python():
     yield Case("Python", layer % ("Affine", "2"), [((3, 2), "normal")], force=False, learn=True, phase="TEST")
 
 
-CASES = [case for group in (databases, images, arrays, python) for case in group()]
+CASES = [case for group in (databases, images, windows, arrays, python) for case in group()]
 SHAPE = (2, 3, 4, 5)
 MEMORY = "memory_data_param { batch_size: 2 channels: 3 height: 4 width: 5 }"
 IMAGES = 'image_data_param { source: "{folder}/%s" root_folder: "{folder}/" batch_size: 2 %s } transform_param { %s }'
 DATABASE = 'data_param { source: "{folder}/lmdb" backend: LMDB batch_size: 2 } transform_param { %s }'
+WINDOWS = 'window_data_param { source: "{folder}/%s" root_folder: "{folder}/" batch_size: 4 %s } transform_param { %s }'
 ABORTS = [
+    Abort("WindowData", WINDOWS % ("windows.txt", "", ""), [], "crop_size must be positive", tops=2),
+    Abort("WindowData", WINDOWS % ("none.txt", "", "crop_size: 9"), [], "no such list of windows", tops=2),
+    Abort("WindowData", WINDOWS % ("class0.txt", "", "crop_size: 9"), [], "line 1: an object's class is 1", tops=2),
+    Abort("WindowData", WINDOWS % ("images.txt", "", "crop_size: 9"), [], "line 1: expected #, found", tops=2),
+    Abort("WindowData", WINDOWS % ("no_object.txt", "", "crop_size: 9"), [], "no windows of objects", tops=2, run=True),
+    Abort("WindowData", WINDOWS % ("no_background.txt", "", "crop_size: 9"), [], "no windows of background", tops=2, run=True),
+    Abort("WindowData", WINDOWS % ("outside.txt", "fg_fraction: 1", "crop_size: 9"), [], "line 1: the window", tops=2, run=True),
+    Abort("WindowData", WINDOWS % ("windows.txt", "context_pad: 5", "crop_size: 10"), [], "leaves nothing", tops=2, run=True),
+    Abort("WindowData", WINDOWS % ("windows.txt", "", "crop_size: 9"), [], "takes 2 top blobs", tops=1),
+    Abort("WindowData", WINDOWS % ("windows.txt", "", "crop_size: 9 mean_value: 1 mean_value: 2"), [], "2 mean values", tops=2),
+    Abort("WindowData", WINDOWS % ("windows.txt", "fg_fraction: 1.5", "crop_size: 9"), [], "fg_fraction must be", tops=2, run=True),
+    Abort("WindowData", WINDOWS % ("gone.txt", "cache_images: true", "crop_size: 9"), [], "No such file", tops=2, run=True),
+    Abort("WindowData", WINDOWS % ("one_channel.txt", "", "crop_size: 9"), [], "line 1: 1 channels", tops=2, run=True),
     Abort("Data", 'data_param { source: "{folder}/none" backend: LMDB batch_size: 2 }', [], "no LMDB there", tops=2),
     Abort("Data", 'data_param { source: "{folder}/lmdb" batch_size: 2 }', [], "backend: LMDB must be given", tops=2),
     Abort("Data", DATABASE % "crop_size: 50", [], "crop_size 50 is larger", tops=2),

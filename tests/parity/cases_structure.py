@@ -190,6 +190,5 @@ ABORTS = [
     Abort("Softmax", "", [(4,)], "out of range"),
     Abort("Input", "input_param { shape { dim: 1 } shape { dim: 2 } }", [], "no shape, one, or one a top", tops=3),
     Abort("DummyData", "", [], "needs one shape"),
-    Abort("LSTM", "", [SHAPE, SHAPE], "not in torchcaffe"),
     Abort("NoSuchLayer", "", [SHAPE], "unknown layer type"),
 ]

@@ -31,6 +31,18 @@ layer { name: "pool" type: "Pooling" bottom: "norm" top: "pool" pooling_param { 
 layer { name: "ip" type: "InnerProduct" bottom: "pool" top: "ip" param { lr_mult: 1 } param { lr_mult: 2 decay_mult: 0 }
   inner_product_param { num_output: 3 } }
 layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
+layer { name: "steps" type: "Reshape" bottom: "data" top: "steps" reshape_param { shape { dim: 12 dim: 4 dim: 36 } } }
+layer { name: "start" type: "DummyData" top: "start" top: "later" dummy_data_param { data_filler { value: 0 }
+  data_filler { value: 1 } shape { dim: 1 dim: 4 } shape { dim: 11 dim: 4 } } }
+layer { name: "labels" type: "Reshape" bottom: "label" top: "labels" reshape_param { shape { dim: 4 dim: 1 } } }
+layer { name: "cont" type: "Concat" bottom: "start" bottom: "later" top: "cont" concat_param { axis: 0 } }
+layer { name: "lstm1" type: "LSTM" bottom: "steps" bottom: "cont" top: "lstm1" param { lr_mult: 2 } param { lr_mult: 1 }
+  recurrent_param { num_output: 5 } }
+layer { name: "lstm2" type: "LSTM" bottom: "lstm1" bottom: "cont" bottom: "labels" top: "lstm2" recurrent_param { num_output: 4 } }
+layer { name: "rnn" type: "RNN" bottom: "lstm2" bottom: "cont" top: "rnn" recurrent_param { num_output: 3 } }
+layer { name: "last" type: "Reshape" bottom: "rnn" top: "last" reshape_param { shape { dim: 4 dim: -1 } } }
+layer { name: "ip2" type: "InnerProduct" bottom: "last" top: "ip2" inner_product_param { num_output: 3 } }
+layer { name: "loss2" type: "SoftmaxWithLoss" bottom: "ip2" bottom: "label" top: "loss2" }
 """
 
 
@@ -43,7 +55,7 @@ def weights(net):
 def fill(net):
     """The same start in both engines."""
     random = np.random.RandomState(3)
-    for name in ("conv", "ip"):
+    for name in ("conv", "ip", "lstm1", "lstm2", "rnn", "ip2"):
         for blob in net.params[name]:
             blob.data[...] = random.uniform(-0.2, 0.2, blob.data.shape)
 

@@ -63,6 +63,26 @@ def numbers(folder, count, length):
     return _database(folder / f"numbers_{length}", values, np.zeros(count, int))
 
 
+def sentences(folder, count, steps, streams, words, starts=False):
+    """LMDB of `count` sentences of 5 words and more in `streams` streams side by side: batches of `steps` x `streams` records.
+
+    A record is a word, its label the one that follows (as a rule of three words before it); with `starts` it is 0 where a
+    sentence begins, else 1.
+    """
+    random = np.random.RandomState(steps)
+    length = count // streams * steps + 1
+    text, cont = np.zeros((length, streams), int), np.ones((length, streams), int)
+    for stream in range(streams):
+        start = 0
+        for step in range(length):
+            if step == start:
+                start, cont[step, stream] = step + random.randint(5, 12), 0
+            drawn = random.randint(words) if random.rand() < 0.2 else 0
+            text[step, stream] = (3 * text[step - 1, stream] + 5 * text[step - 2, stream] + 1 + drawn) % words
+    values = (cont if starts else text)[:-1].reshape(-1, 1, 1, 1).astype(np.float64)
+    return _database(folder / f"sentences_{steps}x{streams}_{words}{starts:d}", values, text[1:].reshape(-1))
+
+
 def _database(path, arrays, labels):
     """LMDB of arrays (channels, height, width), uint8 or float; one that is there stays."""
     if path.exists():

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Callable, NamedTuple, Optional
 
 import nets_imagenet
+import nets_recurrent
 import nets_small
 import nets_vgg
 from comparison import ROOT
@@ -30,6 +31,7 @@ class WholeNet(NamedTuple):
     weights: Optional[str] = None  # a file to start from; without it, what the net's fillers draw
     prepare: Optional[Callable] = None  # what is done with the net's own draws
     cancelling: tuple = ()  # layers whose biases' gradients cancel out
+    unit: str = "pixels"  # what Setting.side counts
 
     def base_lr(self, at):
         """The authors' rate brought to this batch size: in proportion."""
@@ -108,6 +110,15 @@ NETS = {
         Setting(1 / 2, 96, 1),
         Setting(1 / 16, 64, 1),
         prepare=nets_vgg.interpolate,
+    ),
+    "LRCN": WholeNet(
+        nets_recurrent.lrcn,
+        0.01,
+        100,
+        sgd(0, '"step" gamma: 0.5 stepsize: 20000') + " clip_gradients: 10",
+        Setting(1 / 2, 20, 16),
+        Setting(1 / 32, 6, 5),
+        unit="time steps",
     ),
 }
 

@@ -24,7 +24,7 @@ def module_questions():
     ask("version", lambda: [caffe.__version__, caffe.TRAIN, caffe.TEST])
     ask("ranks", lambda: [caffe.solver_count(), caffe.solver_rank()])
     ask("timer", run("t = caffe.Timer(); t.start(); t.stop(); answer = t.ms >= 0"))
-    ask("layer types", lambda: [name for name in caffe.layer_type_list() if name in ("Data", "ReLU", "Softmax")])
+    ask("layer types", lambda: list(caffe.layer_type_list()))
     for module in ("io", "net_spec", "classifier", "detector", "coord_map", "pycaffe", "_caffe", "proto.caffe_pb2"):
         ask("import " + module, run("import importlib; importlib.import_module('caffe.%s'); answer = True" % module))
     for name in (

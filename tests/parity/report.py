@@ -62,7 +62,7 @@ def nets():
     for one in compared:
         at = NETS[one.trained.name].paper
         width = "" if at.width == 1 else f", {at.width:g} of the width"
-        size = f"{at.batch} of {at.side} pixels{width}"
+        size = f"{at.batch} of {at.side} {NETS[one.trained.name].unit}{width}"
         rows.append((one.trained.name, size, one.forward, one.backward, one.trained.curve, one.trained.weights))
     text = f"""
 ## Whole nets, {ITERATIONS} iterations of SGD each

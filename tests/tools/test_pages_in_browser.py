@@ -10,14 +10,14 @@ import pytest
 import recipe
 from lmdb_builders import corrections
 from test_report import add_evaluation, add_faces, add_table, add_training
-from test_web_page import browser  # noqa: F401, a fixture
+from test_web_page import browser
 from gender_smile.pages import suspects_page
 from tools import report, suspects
 
 pytestmark = pytest.mark.slow
 
 
-def opened(browser, path):  # noqa: F811
+def opened(browser, path):
     """(page, what it complained of, addresses it asked for) of a file."""
     page = browser.new_page(viewport={"width": 1100, "height": 800})
     complaints, asked = [], []
@@ -28,7 +28,7 @@ def opened(browser, path):  # noqa: F811
     return page, complaints, asked
 
 
-def test_decisions_become_corrections(browser, tmp_path, monkeypatch):  # noqa: F811
+def test_decisions_become_corrections(browser, tmp_path, monkeypatch):
     """Correct the first, keep the second, call the third undetermined, correct the fourth and undo it, skip to the last."""
     picture = suspects_page.as_address(np.full((20, 20, 3), 90, np.uint8))
     monkeypatch.setattr(suspects_page, "_photos", lambda profile, images, caffe: dict.fromkeys(images, picture))
@@ -57,7 +57,7 @@ def test_decisions_become_corrections(browser, tmp_path, monkeypatch):  # noqa: 
     page.close()
 
 
-def test_report_opens_alone_and_fits(browser, tmp_path, monkeypatch):  # noqa: F811
+def test_report_opens_alone_and_fits(browser, tmp_path, monkeypatch):
     monkeypatch.setattr(recipe, "ROOT", str(tmp_path))
     for stem in ("step1", "step2_scheme3", "step4_gnet"):
         add_training(tmp_path, stem)
@@ -78,7 +78,7 @@ def test_report_opens_alone_and_fits(browser, tmp_path, monkeypatch):  # noqa: F
 
 
 @pytest.mark.parametrize("target", ["#part4", "#part9"])
-def test_links_of_the_report_lead_somewhere(browser, tmp_path, monkeypatch, target):  # noqa: F811
+def test_links_of_the_report_lead_somewhere(browser, tmp_path, monkeypatch, target):
     monkeypatch.setattr(recipe, "ROOT", str(tmp_path))
     add_training(tmp_path, "step4_gnet")
     assert report.main(["--profile", "demo"]) == 0

@@ -1,6 +1,6 @@
 """The driver of the steps, with a fake engine that starts at once: what it skips, repeats, refuses and keeps."""
 
-# ruff: noqa: F811 (fixtures come from fake_chain)
+
 from __future__ import annotations
 
 import glob
@@ -10,7 +10,7 @@ import shutil
 from dataclasses import replace
 
 import pytest
-from fake_chain import FAKE, made, no_curves, project, record, run  # noqa: F401 (fixtures)
+from fake_chain import FAKE, made, no_curves, project, record, run
 from tiny_project import TINY
 
 import recipe

@@ -148,7 +148,7 @@ def test_records_of_several_sizes_are_cropped_to_one(make_net, tmp_path):
         np.testing.assert_array_equal(found, array[:, top : top + 5, left : left + 5])
     write_blob(tmp_path / "mean.binaryproto", np.zeros((1, 3, 6, 8), np.float32))
     mean = f'crop_size: 5 mean_file: "{tmp_path}/mean.binaryproto"'
-    with pytest.raises(DataError, match="record .* has shape .* build the LMDB again"):
+    with pytest.raises(DataError, match="record .* has shape .* build the database again"):
         make_net(data_net(str(tmp_path / "lmdb"), 5, mean), caffe.TEST).forward()
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import torchcaffe as caffe
-from torchcaffe.data.database import Writer
+from torchcaffe.data.database import create
 from torchcaffe.core.errors import CaffeError, DataError, NetError, PrototxtError, ShapeError, SolverError, WeightsError
 from torchcaffe.formats.files import parse_net, write_blob
 from torchcaffe.proto import caffe_pb2
@@ -33,14 +33,14 @@ def product(outputs):
 def folder(tmp_path, monkeypatch):
     """The working folder, with databases of which each has one fault."""
     monkeypatch.chdir(tmp_path)
-    image = lambda height: caffe_pb2.Datum(channels=3, height=height, width=6, data=bytes(18 * height))  # noqa: E731
+    image = lambda height: caffe_pb2.Datum(channels=3, height=height, width=6, data=bytes(18 * height))
     for name, records in {
         "good": [image(6), image(6)],
         "mixed": [image(6), image(5)],
         "undecodable": [caffe_pb2.Datum(data=b"nonsense", encoded=True)],
         "short": [caffe_pb2.Datum(channels=3, height=6, width=6, data=b"12")],
     }.items():
-        with Writer(name) as writer:
+        with create(name) as writer:
             for index, record in enumerate(records):
                 writer.put(str(index), record.SerializeToString())
     (tmp_path / "empty").mkdir()
@@ -53,7 +53,8 @@ def folder(tmp_path, monkeypatch):
     [
         ("missing", "", "LMDB", DataError, 'layer "d".*missing.*no LMDB there.*build it'),
         ("empty", "", "LMDB", DataError, "empty: no LMDB there"),
-        ("good", "", "LEVELDB", NetError, "backend: LMDB"),
+        ("good", "", "LEVELDB", NetError, '"d" .Data.: good is an LMDB: backend: LMDB must be given'),
+        ("missing", "", "LEVELDB", DataError, "missing: no LevelDB there .expected missing/CURRENT.; build it first, or give"),
         ("good", 'mean_file: "gone"', "LMDB", DataError, "gone: no such array file"),
         ("good", 'mean_file: "mean5.binaryproto"', "LMDB", NetError, r"\(3, 5, 5\).*\(3, 6, 6\)"),
         ("good", "mean_value: 1 mean_value: 2", "LMDB", NetError, "2 mean values do not fit 3 channels"),
@@ -85,7 +86,6 @@ def test_data(folder, make_net, source, transform, backend, kind, words):
             NetError,
             '"q": .*multiple sources',
         ),
-        (layer('type: "LSTM"'), NetError, '"x": type LSTM is in Caffe'),
         (layer('type: "Nope"'), NetError, 'unknown layer type "Nope".*known'),
         (layer('type: "ReLU" loss_weight: 1 loss_weight: 2'), NetError, '"x": loss_weight needs'),
         (layer('type: "ReLU" param { lr_mult: 1 }'), NetError, "1 param entries for 0"),

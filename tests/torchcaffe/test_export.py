@@ -149,6 +149,7 @@ def test_an_onnx_file_that_fails_its_check_gets_no_name(tmp_path) -> None:
     (layer("LRN", "norm1", "data", "norm1"), 'layer "norm1": type LRN cannot be written as ONNX; these can: Conv'),
     (layer("InnerProduct", "fc", "data", "fc", "inner_product_param { num_output: 2 axis: 2 }"), '"fc".*axis 2'),
     (layer("Pooling", "p", "data", "p", "pooling_param { kernel_size: 2 stride: 3 }"), '"p".* outside the image'),
+    (layer("Pooling", "p", "data", "p", "pooling_param { kernel_size: 2 pool: STOCHASTIC }"), '"p" .*STOCHASTIC'),
     (layer("Pooling", "p", "data", 'p" top: "mask', "pooling_param { kernel_size: 2 }"), '"p" .* 2 tops'),
     (layer("Convolution", "c", "data", "a", "convolution_param { num_output: 3 kernel_size: 1 }")
      + layer("Convolution", "c", "a", "b", "convolution_param { num_output: 3 kernel_size: 1 }"), "two layers .*c"),

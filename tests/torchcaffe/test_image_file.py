@@ -36,7 +36,7 @@ def test_real_photographs_are_taken(real_celeba):
 def test_bombs_are_refused_before_opencv_sees_them(tmp_path, kind, monkeypatch):
     monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
     data = bombs.bomb(kind, 30_000, 30_000)  # fewer than OpenCV's own limit, 2**30
-    with pytest.raises(DataError, match="record 7 is .*the limit of 100 megapixels.*build the LMDB again"):
+    with pytest.raises(DataError, match="record 7 is .*the limit of 100 megapixels.*build the database again"):
         to_array(caffe_pb2.Datum(data=data, encoded=True), "record 7")
     (tmp_path / "a.png").write_bytes(data)
     with pytest.raises(DataError, match="list.txt: .*a.png: .*the limit of 100 megapixels"):

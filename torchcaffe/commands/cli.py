@@ -34,7 +34,7 @@ _CAFFE_FLAGS = {
     "sighup_effect": ("snapshot", "train: what SIGHUP does: snapshot, stop or none"),
     "python_layers": _PYTHON_LAYERS,
 }
-_BACKEND = ("lmdb", "kind of database; only lmdb is offered")
+_BACKEND = ("lmdb", "kind of database: lmdb or leveldb")
 
 
 class Verb(NamedTuple):
@@ -53,7 +53,7 @@ VERBS = {
     "time": Verb("timing", "benchmark model execution time", _CAFFE_FLAGS),
     "convert_imageset": Verb(
         "convert_imageset",
-        "make an LMDB of listed images",
+        "make an LMDB or LevelDB of listed images",
         {
             "gray": (False, "read images as gray ones"),
             "shuffle": (False, "shuffle the list"),
@@ -67,13 +67,13 @@ VERBS = {
         "ROOTFOLDER/ LISTFILE DB_NAME",
     ),
     "compute_image_mean": Verb(
-        "compute_image_mean", "mean image of an LMDB", {"backend": _BACKEND}, "INPUT_DB [OUTPUT_FILE]"
+        "compute_image_mean", "mean image of a database", {"backend": _BACKEND}, "INPUT_DB [OUTPUT_FILE]"
     ),
     "extract_features": Verb(
         "extract_features",
-        "store a net's blobs in LMDBs",
+        "store a net's blobs in databases",
         {"python_layers": _PYTHON_LAYERS},
-        "WEIGHTS MODEL BLOB[,BLOB...] DB[,DB...] MINI_BATCHES lmdb [CPU|GPU] [DEVICE_ID]",
+        "WEIGHTS MODEL BLOB[,BLOB...] DB[,DB...] MINI_BATCHES lmdb|leveldb [CPU|GPU] [DEVICE_ID]",
     ),
     "upgrade_net_proto_text": Verb("upgrade", "bring a net's prototxt to today's form", {}, "INPUT OUTPUT"),
     "upgrade_net_proto_binary": Verb("upgrade", "bring a caffemodel to today's form", {}, "INPUT OUTPUT"),

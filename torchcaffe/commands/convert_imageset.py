@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from torchcaffe.core import log
-from torchcaffe.data.database import Writer
+from torchcaffe.data.database import create
 from torchcaffe.core.errors import DataError
 from torchcaffe.data.image_file import ImageFileError, decode, read_image_file
 
@@ -25,7 +25,7 @@ def convert_imageset(flags, root, listing, database):
         log.info("encode_type specified, assuming encoded=true.")
     size = (max(0, flags.resize_height), max(0, flags.resize_width))
     expected = None
-    with Writer(database, flags.backend) as writer:
+    with create(database, flags.backend) as writer:
         for index, (name, label) in enumerate(lines):
             datum = read_datum(root + name, label, size, not flags.gray, _encoding(flags, name))
             if datum is None:

@@ -1,11 +1,11 @@
-"""`extract_features`: blobs of a net, item by item, into LMDBs. Its lines are of level ERROR, as Caffe's are."""
+"""`extract_features`: blobs of a net, item by item, into LMDBs or LevelDBs. Its lines are of level ERROR, as Caffe's are."""
 
 from __future__ import annotations
 
 from torchcaffe.core import log
 from torchcaffe.commands import devices
 from torchcaffe.commands.flags import UsageError
-from torchcaffe.data.database import Writer
+from torchcaffe.data.database import create
 from torchcaffe.core.errors import NetError
 
 
@@ -28,7 +28,7 @@ def extract_features(flags, weights, model, blobs, databases, batches, kind, dev
     log.error("Extracting Features")
     writers = []
     try:
-        writers += [Writer(path, kind) for path in paths]
+        writers += [create(path, kind) for path in paths]
         for _ in range(int(batches)):
             net._forward(0, len(net.layers) - 1)
             for name, writer in zip(names, writers):

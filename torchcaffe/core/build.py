@@ -153,7 +153,7 @@ class NetBuilder:
             owner = self.owners.get(spec.name) if spec.name else None
             tensor = blob.data_memory.tensor
             if owner is None:
-                tensor.requires_grad_(bool(spec.lr_mult != 0 or self.net.force_backward))
+                tensor.requires_grad_(bool(spec.lr_mult != 0 or self.net.force_backward or layer.always_learns))
                 if spec.name:
                     self.owners[spec.name] = (layer.name, blob, len(self.net.learnable))
                 self.net.learnable.append(blob)

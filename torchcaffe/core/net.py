@@ -194,7 +194,7 @@ class Net(SetOnce, NetWeights):
                 forward_names[name].extend(array.copy())
             for name, array in self.backward(diffs=diffs, **top_diffs).items():
                 backward_names[name].extend(array.copy())
-        trim = lambda found: {name: np.asarray(items)[:count] for name, items in found.items()}  # noqa: E731
+        trim = lambda found: {name: np.asarray(items)[:count] for name, items in found.items()}
         return trim(forward_names), trim(backward_names)
 
     def _need_arrays(self, arrays):

@@ -1,4 +1,4 @@
-"""LMDBs as Caffe's tools write and read them: Datums under keys, in key order."""
+"""Databases as Caffe's tools write and read them: Datums under keys, in key order."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Union
 
 from torchcaffe.core import log
 from torchcaffe.core.errors import DataError
+from torchcaffe.data.datasource import open_database
+from torchcaffe.data.leveldb import LevelDBWriter
 
 COMMIT_BYTES = 1 << 20  # small: memory for more is asked of the system anew each time, which takes three times as long
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # EIO: what LMDB makes of a write that was cut
@@ -27,13 +29,8 @@ class Writer:
 
     ascending = False  # True: keys must ascend, which is faster to write
 
-    def __init__(self, path, backend: str = "lmdb"):
-        if backend != "lmdb":
-            raise DataError(f"backend {backend} is not offered, only lmdb")
-        if os.path.exists(path):
-            raise DataError(f"{path}: exists already; remove it or give another name")
+    def __init__(self, path):
         self._open(path, 0o744, _FIRST_SIZE)
-        log.info(f"Opened lmdb {path}")
 
     def _open(self, path, folder_mode: int, map_size: int, **options):
         import lmdb
@@ -98,13 +95,21 @@ class Writer:
         self.close() if kind is None else self.abandon()
 
 
+def create(path, backend: str = "lmdb"):
+    """A writer of a new database, "lmdb" or "leveldb". Raises DataError where `path` exists or cannot be written."""
+    writers = {"lmdb": Writer, "leveldb": LevelDBWriter}
+    if backend not in writers:
+        raise DataError(f"unknown backend {backend}: {' or '.join(writers)}")
+    if os.path.exists(path):
+        raise DataError(f"{path}: exists already; remove it or give another name")
+    writer = writers[backend](path)
+    log.info(f"Opened {backend} {path}")
+    return writer
+
+
 def records(path, backend: str = "lmdb"):
     """(key, Datum) of every record, in key order. Raises DataError."""
-    from torchcaffe.data.datasource import Environment
-
-    if backend != "lmdb":
-        raise DataError(f"backend {backend} is not offered, only lmdb")
-    environment = Environment.open(os.fspath(path))
-    log.info(f"Opened lmdb {path}")
-    for key, value in environment.records_from(0, False, endless=False):
-        yield bytes(key).decode(errors="replace"), environment.datum(key, value)
+    database = open_database(os.fspath(path), backend)
+    log.info(f"Opened {backend} {path}")
+    for key, value in database.records_from(0, False, endless=False):
+        yield bytes(key).decode(errors="replace"), database.datum(key, value)

@@ -1,4 +1,4 @@
-"""Where Data layers get their batches: LMDB records in key order."""
+"""Where Data layers get their batches: records of an LMDB or a LevelDB in key order."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import numpy as np
 
 from torchcaffe.core import log
 from torchcaffe.data import workers
-from torchcaffe.data.datum import read_datum, to_array
+from torchcaffe.data.datum import Records, to_array
 from torchcaffe.core.errors import DataError
+from torchcaffe.data.leveldb import LevelDB, is_leveldb
 from torchcaffe.data.lmdb_pages import PageError, Pages
 from torchcaffe.data.transformer import Transformer, UnequalShapes
 
@@ -21,7 +22,7 @@ _environments = weakref.WeakValueDictionary()
 _environments_lock = threading.Lock()
 
 
-class Environment:
+class Environment(Records):
     """A read-only LMDB, opened once a process however many layers read it. Raises DataError, also where it is damaged.
 
     It is the file that was there when it was opened; one that is put in its place later is another Environment.
@@ -50,7 +51,8 @@ class Environment:
             key = _identity(path)
         except (OSError, ValueError):  # ValueError: a path with a zero byte
             file = os.path.join(path, "data.mdb")
-            raise DataError(f"{path}: no LMDB there (expected {file}); build it first") from None
+            remedy = "it is a LevelDB: give backend: LEVELDB" if is_leveldb(path) else "build it first"
+            raise DataError(f"{path}: no LMDB there (expected {file}); {remedy}") from None
         with _environments_lock:
             found = _environments.get(key)
             if found is None:
@@ -87,17 +89,6 @@ class Environment:
         except (lmdb.Error, PageError, OSError) as error:
             raise DataError(f"{self.path}: damaged LMDB ({error}); build or copy it again") from error
 
-    def datum(self, key, value):
-        """The record as a Datum. Raises DataError."""
-        try:
-            return read_datum(value)
-        except Exception as error:
-            raise DataError(f"{self.where(key)} is not a Datum") from error
-
-    def where(self, key):
-        """A record's name in an error."""
-        return f"{self.path}: record {bytes(key).decode(errors='replace')}"
-
 
 def _identity(opened):
     """(device, inode) of the file of an LMDB: of a folder's path, or of the file's own descriptor."""
@@ -113,9 +104,20 @@ def _checked_keys(cursor, leaves):
         yield from itertools.islice(keys, count)
 
 
-def lmdb_batches(layer):
+_OPENERS = {"lmdb": Environment.open, "leveldb": LevelDB.open}
+
+
+def open_database(path: str, backend: str):
+    """The Environment or LevelDB for reading. Raises DataError, also for a backend that is unknown."""
+    if backend not in _OPENERS:
+        raise DataError(f"unknown backend {backend}: {' or '.join(_OPENERS)}")
+    return _OPENERS[backend](path)
+
+
+def record_batches(layer):
     """(what Prefetcher takes batches from, shape of the data) of a Data layer, drawing what Caffe draws."""
-    whole, environment = layer.param.data_param.batch_size, Environment.open(layer.param.data_param.source)
+    p = layer.param.data_param
+    whole, environment = p.batch_size, open_database(p.source, p.DB.Name(p.backend).lower())
     transformer = Transformer(layer)
     transformer.seed(layer.context.generator)
     transformer.seed(layer.context.generator)  # Caffe seeds twice, and uses the second
@@ -145,7 +147,7 @@ def lmdb_batches(layer):
                 try:
                     batch = transformer.batch(arrays, labels, apply)
                 except UnequalShapes as odd:
-                    raise DataError(f"{environment.where(chosen[odd.index][0])} has {odd}; build the LMDB again") from None
+                    raise DataError(f"{environment.where(chosen[odd.index][0])} has {odd}; build the database again") from None
                 position += whole if share.split else whole * share.count
                 yield batch._replace(state={"position": position, **transformer.state()})
 

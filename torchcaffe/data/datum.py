@@ -28,6 +28,23 @@ class StoredDatum(NamedTuple):
     float_data: tuple = ()
 
 
+class Records:
+    """What databases of Datums share: `path`, the record's name in an error, and the Datum of a record."""
+
+    path: str
+
+    def datum(self, key, value):
+        """The record as a Datum. Raises DataError."""
+        try:
+            return read_datum(value)
+        except Exception as error:
+            raise DataError(f"{self.where(key)} is not a Datum") from error
+
+    def where(self, key):
+        """A record's name in an error."""
+        return f"{self.path}: record {bytes(key).decode(errors='replace')}"
+
+
 def read_datum(value):
     """Datum of a record (bytes or a memoryview): its data uncopied where it has the fields that images have.
 
@@ -69,7 +86,7 @@ def to_array(datum, where, force=""):
     else:
         array = np.array(datum.float_data, np.float32)
     if array.size != math.prod(shape) or not array.size or min(shape) < 0:
-        raise DataError(f"{where} holds {array.size} values but says {shape}; build the LMDB again")
+        raise DataError(f"{where} holds {array.size} values but says {shape}; build the database again")
     return array.reshape(shape)
 
 
@@ -78,5 +95,5 @@ def decode(data, where, force=""):
     try:
         image = image_file.decode(data, force)
     except image_file.ImageFileError as problem:
-        raise DataError(f"{where} is {problem}; build the LMDB again") from None
+        raise DataError(f"{where} is {problem}; build the database again") from None
     return image.transpose(2, 0, 1) if image.ndim == 3 else image[None]

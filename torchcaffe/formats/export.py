@@ -182,6 +182,8 @@ class _Writer:
 
     def write_Pooling(self, layer, bottoms, top, shape):
         """Caffe rounds sizes up: the far padding is what its windows need, and never counts in a mean."""
+        if layer.method == layer.param.pooling_param.STOCHASTIC:
+            raise ExportError(f'layer "{layer.name}" (Pooling): STOCHASTIC pooling cannot be written as ONNX')
         kernel, count = layer.window(shape), layer.shapes(shape)[0][2:]
         needed = [(count[i] - 1) * layer.stride[i] + kernel[i] - shape[2 + i] - layer.pad[i] for i in (0, 1)]
         if any(far >= kernel[i] for i, far in enumerate(needed)):

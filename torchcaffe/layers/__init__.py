@@ -1,6 +1,6 @@
 """Caffe's layer catalogue, grouped as Caffe groups it; importing this package registers every layer."""
 
-from torchcaffe.layers import (  # noqa: F401
+from torchcaffe.layers import (
     accuracy,
     activation,
     affine,
@@ -12,9 +12,11 @@ from torchcaffe.layers import (  # noqa: F401
     normalization,
     pooling,
     python,
+    recurrent,
     reduction,
     utility,
     vision,
+    window_data,
 )
 from torchcaffe.layers.base import TEST, TRAIN, Context, layer_class, layer_types, register
 from torchcaffe.layers.python import Layer

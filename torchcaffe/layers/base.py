@@ -45,6 +45,7 @@ class Layer:
     gradient_to = None  # None: every bottom; else indices of the bottoms that get a gradient when forced
     refuses_gradient = ()  # bottoms that cannot have a gradient: an error where one is asked for; -1 is the last
     always_propagates = False  # writes bottom diffs whenever it runs backward, asked for or not
+    always_learns = False  # parameters of lr_mult 0 get gradients, too: clip_gradients counts them
     any_precision = False  # computes in the type of its bottoms; the others are given float32 in every precision
     works_on_blobs = False  # runs on Blobs (forward_blobs, backward_blobs) instead of tensors
     rectify = False  # told before a forward: it may do the work of the ReLU that overwrites its top
@@ -179,7 +180,6 @@ def _given(proto, shape, layer, index):
 
 
 _REGISTRY: Dict[str, Type[Layer]] = {}
-LEFT_OUT = ("LSTM", "LSTMUnit", "RNN", "WindowData")  # of Caffe 1.0's catalogue
 
 
 def register(cls: Type[Layer]) -> Type[Layer]:
@@ -192,8 +192,6 @@ def layer_class(type_name: str, layer_name: str) -> Type[Layer]:
     """Class of a layer type; NetError lists what exists."""
     if type_name in _REGISTRY:
         return _REGISTRY[type_name]
-    if type_name in LEFT_OUT:
-        raise NetError(f'layer "{layer_name}": type {type_name} is in Caffe\'s catalogue but not in torchcaffe')
     known = ", ".join(sorted(_REGISTRY))
     raise NetError(f'layer "{layer_name}": unknown layer type "{type_name}"; known types: {known}')
 

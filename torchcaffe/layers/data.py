@@ -1,8 +1,9 @@
-"""Layers that make their tops: Input, DummyData, Parameter, Data (LMDB), ImageData, MemoryData."""
+"""Layers that make their tops: Input, DummyData, Parameter, Data (LMDB, LevelDB), ImageData, MemoryData."""
 
 from __future__ import annotations
 
 import math
+import os
 
 import numpy as np
 import torch
@@ -106,19 +107,22 @@ class Prefetched(Source):
 
 @register
 class Data(Prefetched):
-    """Datums of an LMDB in key order, transformed in the background; a second top gives the labels."""
+    """Datums of an LMDB or LevelDB in key order, transformed in the background; a second top gives the labels."""
 
     type = "Data"
     tops = (1, 2)
 
     def setup(self, bottom, top):
-        from torchcaffe.data.datasource import lmdb_batches
+        from torchcaffe.data.datasource import record_batches
 
         p = self.param.data_param
-        self.check(p.backend == p.LMDB, "backend: LMDB must be given (Caffe's default, LEVELDB, is not offered)")
         self.check(p.source, "data_param.source is missing")
+        self.check(
+            p.backend == p.LMDB or not os.path.isfile(os.path.join(p.source, "data.mdb")),
+            f"{p.source} is an LMDB: backend: LMDB must be given (Caffe's default is LEVELDB)",
+        )
         self.check(p.batch_size > 0, "data_param.batch_size must be positive")
-        batches, shape = lmdb_batches(self)
+        batches, shape = record_batches(self)
         top[0].reshape(*shape)
         if len(top) > 1:
             top[1].reshape(shape[0])

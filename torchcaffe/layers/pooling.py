@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,11 @@ LOWEST = torch.finfo(torch.float32).min  # where Caffe's max pooling starts: -FL
 
 @register
 class Pooling(Layer):
-    """MAX and AVE pooling over four axes, with Caffe's rounding up, its clipping, and its divisor."""
+    """Pooling over four axes, with Caffe's rounding up, its clipping, and its divisor: MAX, AVE, or STOCHASTIC.
+
+    STOCHASTIC (Zeiler and Fergus, 2013) is for bottoms of 0 and more: in TRAIN a window gives one of its numbers, drawn
+    in proportion to them; in TEST their mean weighted by themselves. Real Caffe has it on a GPU only.
+    """
 
     type = "Pooling"
     tops = (1, 2)
@@ -26,10 +31,10 @@ class Pooling(Layer):
         p = self.param.pooling_param
         self.check(len(bottom[0].dims) == 4, f"pooling needs 4 axes, got shape {bottom[0].dims}")
         self.method = p.pool
-        self.check(p.pool != p.STOCHASTIC, "STOCHASTIC pooling exists on Caffe's GPU only and is not offered")
         self.check(len(top) == 1 or p.pool == p.MAX, "a second top (the mask) is for MAX pooling")
         self.global_pooling, self.round_up = p.global_pooling, p.round_mode == p.CEIL
         self.stride, self.pad = self.pair("stride"), self.pair("pad")
+        self.check(p.pool != p.STOCHASTIC or self.pad == (0, 0), "pad is for MAX and AVE pooling, not for STOCHASTIC")
         kernel_given = p.HasField("kernel_h") and p.HasField("kernel_w")
         if p.global_pooling:
             self.check(not (p.HasField("kernel_size") or kernel_given), "global_pooling takes no kernel size")
@@ -75,6 +80,8 @@ class Pooling(Layer):
         count = self.shapes(tuple(x.shape))[0][2:]
         if self.method == self.param.pooling_param.MAX:
             return self.maximum(x, kernel, count)
+        if self.method == self.param.pooling_param.STOCHASTIC:
+            return self.drawn(x, kernel, count) if self.training else self.weighted(x, kernel, count)
         return self.average(x, kernel, count)
 
     def padded(self, x, kernel, count, value):
@@ -122,6 +129,32 @@ class Pooling(Layer):
         sums = F.avg_pool2d(self.padded(x, kernel, count, 0.0), kernel, self.stride, divisor_override=1)
         rows, columns = (self.extents(x.shape[2 + i], kernel[i], count[i], i, x) for i in (0, 1))
         return sums / (rows[:, None] * columns[None, :])
+
+    def drawn(self, x, kernel, count):
+        """The number of each window at which the sum of those before it, row by row, reaches a drawn share of them all."""
+        wide = self.padded(x, kernel, count, 0.0)
+        with torch.no_grad():
+            windows = wide.unfold(2, kernel[0], self.stride[0]).unfold(3, kernel[1], self.stride[1]).flatten(4)
+            sums = windows.float().cumsum(-1)
+            chosen = (sums >= self.shares_drawn(sums[..., -1])[..., None]).to(torch.uint8).argmax(-1)
+            rows, columns = (torch.arange(count[i], device=x.device) * self.stride[i] for i in (0, 1))
+            rows = rows[:, None] + torch.div(chosen, kernel[1], rounding_mode="floor")
+            places = rows * wide.shape[3] + columns + chosen % kernel[1]
+        return wide.flatten(2).gather(2, places.flatten(2)).reshape(places.shape)
+
+    def shares_drawn(self, totals):
+        """A share of each total, drawn evenly from 0 .. 1."""
+        if self.context.exact_random and totals.device.type == "cpu":
+            draw = partial(self.context.generator.uniform, 0.0, 1.0)
+            return totals * torch.from_numpy(self.share.of_batch(draw, tuple(totals.shape)))
+        return totals * self.share.of_batch(partial(torch.rand, device=totals.device), tuple(totals.shape))
+
+    def weighted(self, x, kernel, count):
+        """Sum of squares / sum of each window, 0 where the sum is not above 0."""
+        wide = self.padded(x, kernel, count, 0.0)
+        total, squares = (F.avg_pool2d(part, kernel, self.stride, divisor_override=1) for part in (wide, wide * wide))
+        positive = total > 0
+        return torch.where(positive, squares / torch.where(positive, total, 1.0), 0.0)
 
     def extents(self, size, kernel, count, axis, like):
         """Window lengths that count in the divisor: the near padding does, what lies beyond it does not."""
