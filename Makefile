@@ -20,7 +20,7 @@
 #= BATCH     training batch size instead of the recipe's
 #= MAX_ITER  iterations instead of the recipe's
 #= BASE_LR   learning rate to start from instead of the recipe's
-#= VARIANT   for step2 to step4, evaluate and export: name of a training kept apart from the chain's own (none: the chain's own)
+#= VARIANT   for step2 to step4: the training's name (default: made from the overrides; none: the chain's own); for evaluate and export: which training
 #= START     for step2 to step4 with VARIANT: weights to start from instead of the previous step's (none: random numbers)
 #= ENCODE    image format in the LMDBs: raw (default), jpg or png
 #= TEST_SPLIT for lmdb, 1: also build the test partitions
@@ -35,11 +35,11 @@
 #= TARGET    for fuzz: the readers to fuzz (default: all, one after the other; make fuzz TARGET=--list)
 #= SECONDS   for fuzz: how long each (default: 60)
 #= KEEP      newest snapshots to keep while a step trains, besides the best one (default: 2)
-#= FORCE     1: do again what is done
+#= FORCE     1: do again what is done; a step's result stays until the new one is complete
 #= PYTHON    interpreter to make .venv with, 3.10 or newer (default: python3)
 #= TORCH     cpu: PyTorch's CPU build (default: what pip finds, on Linux the CUDA build)
 #= FAST      for parity, 1: run one part and write no page
-#= DEBIAN_MIRROR for caffe: where to fetch Debian's packages (default: the mirror of this machine's apt)
+#= DEBIAN_MIRROR for caffe: Debian mirrors to try in order (default: those of this machine's apt, then Debian's archive)
 
 PYTHON ?= python3
 PY := .venv/bin/python
@@ -90,7 +90,7 @@ endif
 demo: $(READY) ## everything once, small: draw faces (or CELEBA=, FOTW=), LMDBs, steps 1-4, evaluation, a prediction
 	@$(PY) -m tools.demo $(data_sets) $(call option,--engine,ENGINE) $(call option,--gpu,GPU) $(force)
 
-test: $(READY) ## run the tests but the slow ones (3 minutes)
+test: $(READY) ## run the quick tests (a few minutes)
 	$(PY) -m pytest
 
 test-all: $(READY) ## run all tests: whole nets against real Caffe, kills, broken files, ranks, the documentation's examples
