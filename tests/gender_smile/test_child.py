@@ -26,7 +26,7 @@ def why(row, log: str, status: int, end=None) -> str:
 
 
 @pytest.mark.parametrize("number, cause", [
-    (signal.SIGBUS, "an LMDB, was truncated or replaced in mid-run"), (signal.SIGSEGV, "a library in C"),
+    (signal.SIGBUS, "an LMDB, was truncated or replaced during the run"), (signal.SIGSEGV, "a C library"),
     (signal.SIGABRT, "a library has given up"), (signal.SIGKILL, "lack of memory"), (signal.SIGILL, "another processor"),
     (signal.SIGXCPU, "ulimit -t"), (signal.SIGTRAP, ""),
 ])
