@@ -7,6 +7,7 @@ import os
 import numpy as np
 import torch
 
+from torchcaffe.core import extras
 from torchcaffe.data import shuffles
 from torchcaffe.core.errors import DataError
 from torchcaffe.formats.hdf5 import member, open_hdf5, read_array
@@ -123,7 +124,7 @@ class HDF5Output(Layer):
     tops = (0, 0)
 
     def setup(self, bottom, top):
-        import h5py
+        h5py = extras.load("h5py")
 
         self.path = self.param.hdf5_output_param.file_name
         self.check(self.path, "hdf5_output_param.file_name is missing")
@@ -141,7 +142,7 @@ class HDF5Output(Layer):
         return []
 
     def forward(self, data, label):
-        import h5py
+        h5py = extras.load("h5py")
 
         if self.written:
             raise DataError(

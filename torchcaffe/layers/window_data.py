@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from torchcaffe.core import log
+from torchcaffe.core import extras, log
 from torchcaffe.data import image_file, workers
 from torchcaffe.data.datasource import seed_thread
 from torchcaffe.core.errors import DataError
@@ -196,7 +196,7 @@ class Cutter:
 
     def cut(self, drawn, out):
         """Write a window, (pixel - mean) * scale, into `out`, 3×side×side of zeros. drawn: (Window, mirrored)."""
-        import cv2
+        cv2 = extras.load("cv2")
 
         window, mirrored = drawn
         image = self.image(window)
