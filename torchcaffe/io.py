@@ -10,7 +10,7 @@ import os
 
 import numpy as np
 
-from torchcaffe.core import extras
+from torchcaffe.core import extras, names
 from torchcaffe.data import image_file
 from torchcaffe.core.errors import DataError
 from torchcaffe.proto import caffe_pb2
@@ -168,7 +168,7 @@ class Transformer:
 
     def __check_input(self, in_):
         if in_ not in self.inputs:
-            raise Exception(f"{in_} is not one of the net inputs: {', '.join(self.inputs)}")
+            raise Exception(f"{in_} is not one of the net inputs: {names.nearest(str(in_), self.inputs)}")
 
     def preprocess(self, in_, data):
         """Net input (C, H, W) float32 from an image H' x W' x K; the image itself is left as it is."""

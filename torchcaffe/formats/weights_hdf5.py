@@ -11,6 +11,7 @@ import os
 
 import numpy as np
 
+from torchcaffe.core.names import listed
 from torchcaffe.core import extras
 from torchcaffe.formats import storage
 from torchcaffe.core.errors import WeightsError
@@ -32,7 +33,7 @@ def read_weights_hdf5(path) -> list:
     with open_hdf5(path) as file:
         if "data" not in file or not isinstance(member(path, file, "data"), h5py.Group):
             what = "a solver state; give the .caffemodel.h5 beside it" if "history" in file else "not weights of Caffe"
-            raise WeightsError(f"{path}: has no group 'data': it is {what}; it holds {', '.join(names(path, file)) or 'nothing'}")
+            raise WeightsError(f"{path}: has no group 'data': it is {what}; it holds {listed(names(path, file))}")
         layers = member(path, file, "data")
         return [LayerWeights(name, "", _read_blobs(path, name, member(path, layers, name))) for name in names(path, layers)]
 

@@ -7,7 +7,7 @@ import os
 import numpy as np
 import torch
 
-from torchcaffe.core import extras
+from torchcaffe.core import extras, names
 from torchcaffe.data import shuffles
 from torchcaffe.core.errors import DataError
 from torchcaffe.formats.hdf5 import member, open_hdf5, read_array
@@ -61,7 +61,7 @@ class HDF5Data(Source):
     def dataset(self, file, name, path):
         if name not in file:
             raise DataError(
-                f'{path}: no dataset "{name}" for the top of layer "{self.name}"; there are: {", ".join(file)}'
+                f'{path}: no dataset "{name}" for the top of layer "{self.name}"; there are: {names.nearest(name, file)}'
             )
         array = read_array(path, member(path, file, name, DataError), f'dataset "{name}"', DataError)
         if not array.shape:
