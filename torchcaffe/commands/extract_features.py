@@ -20,7 +20,7 @@ def extract_features(flags, weights, model, blobs, databases, batches, kind, dev
     from torchcaffe import TEST
     from torchcaffe.core.net import Net
 
-    devices.use([int(device_id)] if device == "GPU" else [])
+    devices.use([int(device_id)] if device == "GPU" else [], flag=devices.IN_WORDS)
     net = Net(model, TEST)
     net.copy_from(weights)
     for name in names:
