@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
+from torchcaffe.core import extras
 from torchcaffe.proto import caffe_pb2
 
 _COLORS = {"Convolution": "#FF5050", "Deconvolution": "#FF5050", "Pooling": "#FF9900", "InnerProduct": "#CC33FF"}
 _OTHER, _IN_PLACE, _BLOB = "#6495ED", "#90EE90", "#E0E0E0"
-
-
-def _pydot():
-    try:
-        import pydot
-    except ImportError:
-        raise ImportError(
-            "drawing nets needs pydot, and Graphviz's program dot: type `pip install pydot` "
-            "and, for example, `sudo apt-get install graphviz`"
-        ) from None
-    return pydot
 
 
 def choose_color_by_layertype(layertype):
@@ -94,7 +84,7 @@ def get_pydot_graph(caffe_net, rankdir, label_edges=True, phase=None, display_lr
     Raises:
         ImportError: pydot is not installed.
     """
-    pydot = _pydot()
+    pydot = extras.load("pydot")
     graph = pydot.Dot(caffe_net.name or "Net", graph_type="digraph", rankdir=rankdir)
     nodes, edges = {}, []
     for layer in caffe_net.layer:

@@ -10,6 +10,7 @@ import os
 
 import numpy as np
 
+from torchcaffe.core import extras, names
 from torchcaffe.data import image_file
 from torchcaffe.core.errors import DataError
 from torchcaffe.proto import caffe_pb2
@@ -89,15 +90,13 @@ def load_image(filename, color=True):
     Raises:
         DataError: a file that is not of image_file.FORMATS, or larger than its limit.
     """
-    import skimage.io
-    from skimage.util import img_as_float
-
+    skimage_io, skimage_util = extras.load("skimage.io"), extras.load("skimage.util")
     if os.path.isfile(filename):
         try:
             image_file.check_image(image_file.read_image_file(filename))
         except image_file.ImageFileError as problem:
             raise DataError(f"{filename}: {problem}") from None
-    image = img_as_float(skimage.io.imread(filename))
+    image = skimage_util.img_as_float(skimage_io.imread(filename))
     if image.ndim == 2:
         image = image[:, :, np.newaxis]
     elif image.shape[2] in (2, 4):
@@ -116,15 +115,13 @@ def resize_image(im, new_dims, interp_order=1):
         interp_order: 0 nearest, 1 bilinear, ... 5, as scikit-image and SciPy count.
     """
     if im.shape[-1] not in (1, 3):
-        from scipy.ndimage import zoom
-
+        zoom = extras.load("scipy.ndimage").zoom
         scale = tuple(np.array(new_dims, float) / np.array(im.shape[:2]))
         return zoom(im, scale + (1,), order=interp_order).astype(np.float32)
     low, high = im.min(), im.max()
     if not high > low:
         return np.full((new_dims[0], new_dims[1], im.shape[-1]), low, np.float32)
-    from skimage.transform import resize
-
+    resize = extras.load("skimage.transform").resize
     unit = resize((im - low) / (high - low), new_dims, order=interp_order, mode="constant")
     return (unit * (high - low) + low).astype(np.float32)
 
@@ -171,7 +168,7 @@ class Transformer:
 
     def __check_input(self, in_):
         if in_ not in self.inputs:
-            raise Exception(f"{in_} is not one of the net inputs: {', '.join(self.inputs)}")
+            raise Exception(f"{in_} is not one of the net inputs: {names.nearest(str(in_), self.inputs)}")
 
     def preprocess(self, in_, data):
         """Net input (C, H, W) float32 from an image H' x W' x K; the image itself is left as it is."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 
+from torchcaffe.core import names
 from torchcaffe.proto import caffe_pb2
 
 
@@ -95,7 +96,7 @@ def _plain(field, value):
         value = value.tolist()
     if field.enum_type and isinstance(value, str):
         if value not in field.enum_type.values_by_name:
-            raise ValueError(f"{field.name} has no value {value}; it has {', '.join(field.enum_type.values_by_name)}")
+            raise ValueError(f"{field.name} has no value {value}; it has {names.nearest(str(value), field.enum_type.values_by_name)}")
         return field.enum_type.values_by_name[value].number
     return value
 
@@ -192,7 +193,7 @@ class NetSpec:
         try:
             return super().__getattribute__("tops")[name]
         except KeyError:
-            raise AttributeError(f"the net has no blob '{name}'; it has {', '.join(self.tops) or 'none'}") from None
+            raise AttributeError(f"the net has no blob '{name}'; it has {names.nearest(name, self.tops)}") from None
 
     def __setitem__(self, key, value):
         self.tops[key] = value

@@ -48,7 +48,9 @@ def load_engine(engine: str = "auto", gpu: Optional[int] = None) -> Any:
         caffe = resolve(engine)
         set_device(caffe, gpu)
     except RuntimeError as error:
-        raise PipelineError(str(error)) from error
+        reason = getattr(error, "reason", None)  # of torchcaffe's NoGPUError
+        remedy = f"{reason}; leave out --gpu (GPU= of make) to compute on the CPU"
+        raise PipelineError(remedy if reason else str(error)) from error
     return caffe
 
 

@@ -146,7 +146,7 @@ class Together:
         from torchcaffe.distributed import parallel
 
         self.ranks = parallel.join(name)
-        self.alone, self.equalize = self.ranks.alone, self.ranks.equalize
+        self.alone, self.equalize = self.ranks.on_rank0, self.ranks.broadcast
 
     def leave(self, status: int):
         """End as a rank, and after a failure as a process: connections to ranks that hang must not keep it."""

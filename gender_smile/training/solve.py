@@ -47,8 +47,14 @@ def run(job, events, stop, join):
     if job.get("gpu") is None:
         caffe.set_mode_cpu()
     else:
-        caffe.set_device(int(os.environ["LOCAL_RANK"]) if "turn" in job else job["gpu"])
-        caffe.set_mode_gpu()
+        try:
+            caffe.set_device(int(os.environ["LOCAL_RANK"]) if "turn" in job else job["gpu"])
+            caffe.set_mode_gpu()
+        except RuntimeError as error:
+            reason = getattr(error, "reason", None)  # of torchcaffe's NoGPUError
+            if reason is None:
+                raise
+            raise Failed("%s; leave out GPU= (--gpu) to compute on the CPU" % reason)
     versions = {"engine": "%s %s" % (job["module"], getattr(caffe, "__version__", "")),
                 "numpy": np.__version__, "python": platform.python_version()}
     if job["module"] == "torchcaffe":  # sums come out the same, bit for bit, from the same PyTorch and number of threads

@@ -26,8 +26,8 @@ def why(row, log: str, status: int, end=None) -> str:
 
 
 @pytest.mark.parametrize("number, cause", [
-    (signal.SIGBUS, "an LMDB, was truncated or replaced in mid-run"), (signal.SIGSEGV, "a library in C"),
-    (signal.SIGABRT, "a library has given up"), (signal.SIGKILL, "lack of memory"), (signal.SIGILL, "another processor"),
+    (signal.SIGBUS, "an LMDB, was truncated or replaced during the run"), (signal.SIGSEGV, "a C library"),
+    (signal.SIGABRT, "a library aborted"), (signal.SIGKILL, "memory ran out"), (signal.SIGILL, "another processor"),
     (signal.SIGXCPU, "ulimit -t"), (signal.SIGTRAP, ""),
 ])
 def test_a_signal_is_told_by_name_and_cause_not_by_the_last_line_of_the_log(row, number, cause):

@@ -79,7 +79,7 @@ def test_killed_rank_is_named_and_the_same_command_goes_on(begun):
     assert process.returncode == 1
     assert "train: rank 1 was killed (SIGKILL" in output and "Traceback" not in output
     iteration = chain.newest_snapshot(row, None)["iteration"]
-    assert f"step 2, scheme3: rank 1 was killed (SIGKILL: by somebody, or by the system for lack of memory); the " \
+    assert f"step 2, scheme3: rank 1 was killed (SIGKILL: sent by a user, or by the system because memory ran out); the " \
            f"snapshot of iteration {iteration} is kept" in output
     process = start(begun, "2", 400)
     wait_for_iteration(row, iteration + 2, process)

@@ -9,7 +9,7 @@ from torchcaffe.commands.cli import main
 from torchcaffe.data.database import records
 from torchcaffe.formats.files import read_blob
 
-pytest.importorskip("plyvel", reason="needs the package plyvel: pip install -e '.[leveldb]'")
+pytest.importorskip("plyvel", reason="needs the package plyvel: pip install plyvel")
 COUNT = 1003  # more than a commit holds
 READ = """
 import caffe, numpy as np, sys

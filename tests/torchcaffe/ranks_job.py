@@ -168,7 +168,7 @@ class Job:
         for index, net in enumerate((NET, ROWS)):
             solver = self.solver(f"resume{index}", net=net)
             losses = [self.one(solver) for _ in range(3)]
-            solver.ranks.alone(solver.snapshot)
+            solver.ranks.on_rank0(solver.snapshot)
             solver = self.solver(f"resume{index}", net=net)
             if not self.rank:
                 solver.restore(f"{self.folder}/resume{index}_iter_3.solverstate")

@@ -17,7 +17,9 @@ def two_gpus(monkeypatch):
     import torch
 
     found = SimpleNamespace(major=9, minor=0, name="Pretended", total_memory=7, multi_processor_count=3)
-    for name, value in (("is_available", True), ("device_count", 2), ("get_device_name", "Pretended")):
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    for name, value in (("is_available", True), ("device_count", 2), ("get_device_name", "Pretended"),
+                        ("get_device_capability", (9, 0)), ("get_arch_list", ["sm_90"])):  # fmt: skip
         monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: found)
     monkeypatch.setenv("GLOG_minloglevel", "0")
@@ -59,7 +61,7 @@ def test_testing_uses_the_first_without_a_word(two_gpus, capsys):
 
 
 def test_a_gpu_that_is_not_there(two_gpus):
-    with pytest.raises(CaffeError, match="no GPU 5; this machine has 0 to 1"):
+    with pytest.raises(CaffeError, match="-gpu 5: there is no GPU 5; this machine has GPUs 0 to 1; leave out -gpu"):
         devices.use([5])
 
 
@@ -87,3 +89,67 @@ def test_solver_mode_counts_where_no_flag_is_given(two_gpus, tmp_path, monkeypat
     words = ["train", "-solver", str(tmp_path / "solver")] + (["-gpu", flag] if flag else [])
     assert cli.main(words) == 1
     assert two_gpus == expected
+
+
+# ---- why there is no GPU
+def why(monkeypatch, cuda="13.0", problem=None, **pretended):
+    """mode.why_no_gpu() where torch.cuda answers so; `problem`: what its init raises."""
+    import torch
+
+    def init():
+        if problem:
+            raise RuntimeError(problem)
+
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(torch.cuda, "init", init)
+    for name, value in {"is_available": False, **pretended}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
+    return mode.why_no_gpu()
+
+
+def test_a_cpu_build_is_told_from_a_driver_and_from_no_gpu(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert "is a CPU build; install a build for your GPU" in why(monkeypatch, cuda=None)
+    # The beginnings of what PyTorch 2.13 raises in these cases.
+    assert "driver is too old for this PyTorch" in why(
+        monkeypatch, problem="The NVIDIA driver on your system is too old (found version 11040). Please update your GPU driver")
+    assert "there is no NVIDIA driver on this machine" in why(
+        monkeypatch, problem="Found no NVIDIA driver on your system. Please check that you have an NVIDIA GPU and installed a driver")
+    assert "finds no usable GPU (No CUDA GPUs are available)" in why(monkeypatch, problem="No CUDA GPUs are available")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert "CUDA_VISIBLE_DEVICES= hides all GPUs" in why(monkeypatch, problem="No CUDA GPUs are available")
+
+
+@pytest.mark.parametrize("capability, built_for, works", [
+    ((8, 9), ["sm_75", "sm_80", "sm_90"], True),      # a later minor version
+    ((12, 0), ["sm_80", "compute_90"], True),         # compiled when it is loaded
+    ((9, 0), ["sm_90a"], True), ((12, 0), ["sm_90a", "sm_100f"], False),
+    ((10, 3), ["sm_100f"], True),
+    ((5, 2), ["sm_75", "sm_80", "sm_120", "compute_120"], False),
+    ((8, 0), ["sm_86"], False),
+])  # fmt: skip
+def test_a_gpu_that_this_build_no_longer_supports(monkeypatch, capability, built_for, works):
+    reason = why(monkeypatch, is_available=True, device_count=1, get_arch_list=built_for,
+                 get_device_capability=capability, get_device_name="Maxwell")
+    assert reason == "" if works else "GPU 0 (Maxwell) is not supported by this PyTorch" in reason and built_for[0] in reason
+
+
+def test_the_remedy_is_what_was_used(monkeypatch, tmp_path, capsys):
+    import torch
+
+    from torchcaffe.commands import cli
+
+    monkeypatch.setattr(torch.version, "cuda", None)
+    for call in (mode.set_mode_gpu, lambda: mode.set_device(0)):
+        with pytest.raises(CaffeError, match=r"CPU build.*; call set_mode_cpu\(\) instead to compute on the CPU$"):
+            call()
+    (tmp_path / "solver").write_text('net: "x" solver_mode: GPU')
+    solver = str(tmp_path / "solver")
+    for words, remedy in (
+        (["train", "-solver", solver, "-gpu", "0"], "leave out -gpu"), (["train", "-solver", solver, "-gpu", "all"], "leave out -gpu"),
+        (["train", "-solver", solver, "-gpu", "0,1"], "leave out -gpu"), (["train", "-solver", solver], "write solver_mode: CPU"),
+        (["extract_features", "w", "m", "b", "d", "1", "lmdb", "GPU"], "give CPU instead"),
+    ):  # fmt: skip
+        assert cli.main(words) == 1
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("torchcaffe ")]
+        assert "is a CPU build" in line and line.endswith(f"; {remedy} to compute on the CPU") and "set_mode_cpu" not in line

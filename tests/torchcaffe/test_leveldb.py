@@ -12,11 +12,11 @@ import pytest
 import torchcaffe as caffe
 from torchcaffe.commands.cli import main
 from torchcaffe.data.database import create, records
-from torchcaffe.core.errors import DataError
+from torchcaffe.core.errors import CaffeError, DataError
 from torchcaffe.data.leveldb import LevelDB
 from torchcaffe.proto import caffe_pb2
 
-PLYVEL = "needs the package plyvel: pip install -e '.[leveldb]'"
+PLYVEL = "needs the package plyvel: pip install plyvel"
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -72,7 +72,7 @@ def test_positions_count_on_over_the_end(folder, plyvel, position):
 
 def test_what_is_not_taken_is_passed_over(folder, plyvel):
     build("db")
-    found = LevelDB.open("db").records_from(0, False, takes=lambda position: position % 2 == 1)
+    found = LevelDB.open("db").records_from(0, False, owns=lambda position: position % 2 == 1)
     assert [int(next(found)[0]) for _ in range(5)] == [1, 3, 0, 2, 4]
 
 
@@ -141,7 +141,7 @@ def test_the_missing_package_is_named(folder, monkeypatch, make_net):
     Path("db").mkdir()
     Path("db/CURRENT").write_text("MANIFEST-000001\n")
     for attempt in (lambda: make_net(data_layer("db")), lambda: create("new", "leveldb")):
-        with pytest.raises(DataError, match=r"LevelDB needs the package plyvel: pip install -e '.\[leveldb\]'"):
+        with pytest.raises(CaffeError, match="LevelDB needs the package plyvel, which is not installed; type: pip install plyvel"):
             attempt()
 
 

@@ -96,7 +96,7 @@ def test_nccl_with_one_process_does_nothing_and_refuses_a_foreign_uid(make_solve
     np.testing.assert_allclose(solver.net.params["ip"][0].data, [[0.8, 1.8], [2.4, 3.4]], rtol=1e-6)
     try:
         caffe.set_solver_count(2)
-        with pytest.raises(SolverError, match="'uid' is no uid: call caffe.NCCL.new_uid"):
+        with pytest.raises(SolverError, match="'uid' is not a uid: call caffe.NCCL.new_uid"):
             caffe.NCCL(solver, "uid")
     finally:
         caffe.set_solver_count(1)

@@ -1,8 +1,10 @@
 """Caffe's command line: `caffe` itself (train, test, time, device_query) and its tools, as verbs of one command.
 
-    python -m torchcaffe train -solver solver.prototxt -weights start.caffemodel
-    python -m torchcaffe test -model net.prototxt -weights net.caffemodel -iterations 100
-    python -m torchcaffe convert_imageset -resize_width 64 -resize_height 64 photos/ list.txt photos_lmdb
+    torchcaffe train -solver solver.prototxt -weights start.caffemodel
+    torchcaffe test -model net.prototxt -weights net.caffemodel -iterations 100
+    torchcaffe convert_imageset -resize_width 64 -resize_height 64 photos/ list.txt photos_lmdb
+
+From a checkout, or where only the module is on the path: python -m torchcaffe.
 
 Flags and log lines are Caffe's. A user's mistake ends in one line on stderr and exit status 1.
 """
@@ -10,6 +12,7 @@ Flags and log lines are Caffe's. A user's mistake ends in one line on stderr and
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import NamedTuple
 
@@ -23,7 +26,7 @@ _CAFFE_FLAGS = {
     "solver": ("", "train: the solver's prototxt"),
     "model": ("", "test, time: the net's prototxt"),
     "weights": ("", "train: weights to start from, file,file,...; test: weights to test"),
-    "snapshot": ("", "train: .solverstate to go on from"),
+    "snapshot": ("", "train: .solverstate to resume from"),
     "gpu": ("", "number of the GPU, 0,1 or all (train: one process each); without: the CPU"),
     "precision": ("float32", "train: float32 as Caffe, tf32 (GPUs) or bf16; not a flag of Caffe's"),
     "iterations": (50, "test, time: number of batches"),
@@ -97,7 +100,7 @@ def main(argv=None) -> int:
     name = words[0] if words else ""
     try:
         if any(word.lstrip("-") in ("help", "h") and word.startswith("-") for word in words):
-            print(usage(name if name in VERBS else ""))
+            print(usage(name if name in VERBS else ""), flush=True)
             return 0
         if [word.lstrip("-") for word in words] == ["version"]:
             print("caffe version 1.0.0")
@@ -106,7 +109,7 @@ def main(argv=None) -> int:
             return _run(name, *parse(words[1:], VERBS[name].flags))
         flags, others = parse(words, _CAFFE_FLAGS)
         if len(others) != 1:
-            print(usage())
+            print(usage(), flush=True)
             return 0
         name = others[0]
         if name not in VERBS:
@@ -116,6 +119,9 @@ def main(argv=None) -> int:
         where = f"rank {mode.solver_rank()}: " if mode.solver_rank() else ""
         print(f"torchcaffe{' ' + name if name in VERBS else ''}: {where}{problem}", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # the reader of stdout has gone: torchcaffe --help | head -1
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         return 130
 
@@ -123,7 +129,7 @@ def main(argv=None) -> int:
 def _run(name, flags, others):
     least, most = _counts(VERBS[name].words)
     if not least <= len(others) <= most:
-        raise UsageError(f"usage: python -m torchcaffe {name} [FLAGS] {VERBS[name].words}")
+        raise UsageError(f"usage: {program()} {name} [FLAGS] {VERBS[name].words}")
     if getattr(flags, "python_layers", False):
         allow_python_layers()
     module = importlib.import_module(f"torchcaffe.commands.{VERBS[name].home}")
@@ -136,13 +142,18 @@ def _counts(words):
     return sum(not name.startswith("[") for name in names), len(names)
 
 
+def program() -> str:
+    """How the user started this command line: the installed command `torchcaffe`, or the module."""
+    return "torchcaffe" if os.path.basename(sys.argv[0]) == "torchcaffe" else "python -m torchcaffe"
+
+
 def usage(name: str = "") -> str:
     """Help on one verb, or on all."""
     if name:
         verb = VERBS[name]
-        lines = [f"usage: python -m torchcaffe {name} [FLAGS] {verb.words}".rstrip(), "", verb.summary]
+        lines = [f"usage: {program()} {name} [FLAGS] {verb.words}".rstrip(), "", verb.summary]
         return "\n".join(lines + (["", "flags:", describe(verb.flags)] if verb.flags else []))
     commands = "\n".join(f"  {name:<26}{verb.summary}" for name, verb in VERBS.items())
     return (
-        f"usage: python -m torchcaffe <command> <args>\n\ncommands:\n{commands}\n\n`<command> -help` lists its flags."
+        f"usage: {program()} <command> <args>\n\ncommands:\n{commands}\n\n`<command> -help` lists its flags."
     )

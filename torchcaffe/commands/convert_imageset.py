@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from torchcaffe.core import log
+from torchcaffe.core import extras, log
 from torchcaffe.data.database import create
 from torchcaffe.core.errors import DataError
 from torchcaffe.data.image_file import ImageFileError, decode, read_image_file
@@ -71,7 +71,7 @@ def read_datum(path, label, size, color, encoding):
         return None
     height, width = size
     if height > 0 and width > 0:
-        import cv2
+        cv2 = extras.load("cv2")
 
         image = cv2.resize(image, (width, height))
     if encoding:
@@ -83,7 +83,7 @@ def read_datum(path, label, size, color, encoding):
 
 
 def _encoded(path, image, encoding, size):
-    import cv2
+    cv2 = extras.load("cv2")
 
     extension = os.path.splitext(path)[1][1:].lower()
     wanted = encoding.lower()

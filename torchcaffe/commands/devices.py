@@ -18,6 +18,8 @@ _PROPERTIES = (
     ("Clock rate", "clock_rate"),
     ("Number of multiprocessors", "multi_processor_count"),
 )
+IN_SOLVER, IN_WORDS = "solver_mode: GPU", "GPU"  # what asks for a GPU besides -gpu
+_ON_CPU = {IN_SOLVER: "write solver_mode: CPU", IN_WORDS: "give CPU instead"}
 
 
 def numbers(text: str) -> list:
@@ -25,8 +27,7 @@ def numbers(text: str) -> list:
     if text == "all":
         import torch
 
-        if not torch.cuda.is_available():
-            raise CaffeError("-gpu all: no CUDA GPU is usable by this PyTorch; leave out -gpu to compute on the CPU")
+        check(0, "-gpu all")
         return list(range(torch.cuda.device_count()))
     try:
         return [int(word) for word in text.split(",")] if text else []
@@ -34,10 +35,18 @@ def numbers(text: str) -> list:
         raise UsageError(f"flag '-gpu' takes GPU numbers such as 0 or 0,1, or all, not '{text}'") from None
 
 
-def use(gpus, training=False, rank=0):
+def check(number: int, flag: str = ""):
+    """Raise CaffeError where PyTorch cannot compute on this GPU; `flag`: what asked for it (-gpu unless given)."""
+    reason = mode.why_no_gpu(number)
+    if reason:
+        raise CaffeError(f"{flag or f'-gpu {number}'}: {reason}; {_ON_CPU.get(flag, 'leave out -gpu')} to compute on the CPU")
+
+
+def use(gpus, training=False, rank=0, flag=""):
     """Compute on one of these GPUs, or on the CPU where there are none; says which, as Caffe does.
 
-    `rank`: of this process among those that train on this machine; it counts into `gpus`. Raises UsageError.
+    `rank`: of this process among those that train on this machine; it counts into `gpus`. `flag`: see check.
+    Raises UsageError, CaffeError.
     """
     if not gpus:
         log.info("Use CPU.")
@@ -50,6 +59,7 @@ def use(gpus, training=False, rank=0):
             f"-gpu names {len(gpus)} of this machine's GPUs, but there is a rank {rank} here: "
             "name one for each rank, or all"
         )
+    check(gpus[rank], flag)
     mode.set_device(gpus[rank])
     mode.set_mode_gpu()
     if training:
@@ -73,7 +83,7 @@ def device_query(flags):
     gpus = numbers(flags.gpu)
     log.info(f"Querying GPUs {flags.gpu}")
     for number in gpus:
-        mode.set_device(number)
+        check(number)
         found = torch.cuda.get_device_properties(number)
         log.info(f"{'Device id:':<31}{number}")
         for label, name in _PROPERTIES:

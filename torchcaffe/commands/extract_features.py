@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from torchcaffe.core.names import nearest
 from torchcaffe.core import log
 from torchcaffe.commands import devices
 from torchcaffe.commands.flags import UsageError
@@ -19,12 +20,12 @@ def extract_features(flags, weights, model, blobs, databases, batches, kind, dev
     from torchcaffe import TEST
     from torchcaffe.core.net import Net
 
-    devices.use([int(device_id)] if device == "GPU" else [])
+    devices.use([int(device_id)] if device == "GPU" else [], flag=devices.IN_WORDS)
     net = Net(model, TEST)
     net.copy_from(weights)
     for name in names:
         if name not in net.blobs:
-            raise NetError(f"Unknown feature blob name {name} in the network {model}; it has {', '.join(net.blobs)}")
+            raise NetError(f"Unknown feature blob name {name} in the network {model}; it has {nearest(name, net.blobs)}")
     log.error("Extracting Features")
     writers = []
     try:

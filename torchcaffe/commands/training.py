@@ -36,15 +36,15 @@ def train(flags):
     param = read_solver(flags.solver)
     param.train_state.level = flags.level
     param.train_state.stage.extend(devices.stages(flags.stage))
-    gpus = devices.numbers(flags.gpu)
+    gpus, flag = devices.numbers(flags.gpu), ""
     if not flags.gpu and param.HasField("solver_mode") and param.solver_mode == param.GPU:
-        gpus = [param.device_id if param.HasField("device_id") else 0]
+        gpus, flag = [param.device_id if param.HasField("device_id") else 0], devices.IN_SOLVER
     from torchcaffe.distributed import parallel
 
     found = parallel.Environment.read()
     if found is None and len(gpus) > 1:
         return _one_process_each(flags, gpus, [number for number in effects if number is not None])
-    devices.use(gpus, training=True, rank=found.local_rank if found else 0)
+    devices.use(gpus, training=True, rank=found.local_rank if found else 0, flag=flag)
     if found and found.count > 1:
         parallel.join(split=_PER_GPU not in os.environ)
     if flags.snapshot or flags.weights:
@@ -68,7 +68,7 @@ def _one_process_each(flags, gpus, signals) -> int:
     from torchcaffe.distributed.launch import launch
 
     for number in gpus:
-        mode.check_gpu(number)
+        devices.check(number)
     given = [f"-{name}={value}" for name, value in vars(flags).items() if value]  # what is left out is the default
     return launch(["-m", "torchcaffe", "train", *given], len(gpus), signals, {_PER_GPU: "1"})
 

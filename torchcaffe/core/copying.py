@@ -9,7 +9,7 @@ from typing import List
 import numpy as np
 import torch
 
-from torchcaffe.core import log
+from torchcaffe.core import log, names
 from torchcaffe.formats import storage
 from torchcaffe.core.errors import WeightsError
 from torchcaffe.proto import caffe_pb2
@@ -29,9 +29,9 @@ class CopyReport:
     def __str__(self):
         parts = [f"{self.source}: copied {len(self.copied)} layers"]
         if self.left:
-            parts.append(f"left at their initial values: {', '.join(self.left)}")
+            parts.append(f"left at their initial values: {names.listed(self.left)}")
         if self.ignored:
-            parts.append(f"not in this net: {', '.join(self.ignored)}")
+            parts.append(f"not in this net: {names.listed(self.ignored)}")
         return "; ".join(parts)
 
 
@@ -138,10 +138,10 @@ class NetWeights:
         """Write weights in Caffe's HDF5 layout; shared parameters are stored with their owner only."""
         from torchcaffe.formats.files import write_weights_hdf5
 
-        names = [layer.param.name for layer in self.built_layers]
-        repeated = {name for name in names if names.count(name) > 1}
+        layer_names = [layer.param.name for layer in self.built_layers]
+        repeated = {name for name in layer_names if layer_names.count(name) > 1}
         if repeated:
-            raise WeightsError(f"HDF5 weights need unique layer names; repeated: {', '.join(sorted(repeated))}")
+            raise WeightsError(f"HDF5 weights need unique layer names; repeated: {names.listed(sorted(repeated))}")
         owned = {id(blob) for blob in self.learnable}
         layers = [
             (layer.param.name, {i: _array(blob) for i, blob in enumerate(layer.blobs) if id(blob) in owned})

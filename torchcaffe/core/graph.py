@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from torchcaffe.core import log
+from torchcaffe.core import log, names
 from torchcaffe.core.errors import NetError
 from torchcaffe.proto import caffe_pb2
 
@@ -91,7 +91,7 @@ def _readers(param):
             if bottom not in latest:
                 raise NetError(
                     f'layer "{layer.name}": unknown bottom blob "{bottom}" (bottom {position}); '
-                    f"blobs so far: {', '.join(latest) or 'none'}"
+                    f"blobs so far: {names.nearest(bottom, latest)}"
                 )
             producer_of[index, position] = latest[bottom]
             readers[latest[bottom]] += 1

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import re
 import threading
 
 from torchcaffe.core.errors import CaffeError
 from torchcaffe.distributed.shares import Share
 
 PRECISIONS = ("float32", "tf32", "bf16")
+
+
+class NoGPUError(CaffeError):
+    """PyTorch cannot compute on the GPU that was asked for; `reason` is why_no_gpu()'s."""
+
+    def __init__(self, reason):
+        super().__init__(f"{reason}; call set_mode_cpu() instead to compute on the CPU")
+        self.reason = reason
 
 
 class _Settings(threading.local):
@@ -41,13 +51,65 @@ def set_device(device_id: int):
 
 
 def check_gpu(device_id: int):
-    """Raise CaffeError where this machine has no GPU of that number that PyTorch can use."""
+    """Raise CaffeError where PyTorch cannot compute on the GPU of that number; says why, and what to call."""
+    reason = why_no_gpu(device_id)
+    if reason:
+        raise NoGPUError(reason)
+
+
+def why_no_gpu(device_id: int = 0) -> str:
+    """Why PyTorch cannot compute on the GPU of that number, with the remedy; "" where it can."""
+    import warnings
+
     import torch
 
-    if not torch.cuda.is_available():
-        raise CaffeError("no CUDA GPU is usable by this PyTorch; leave out GPU= (or -gpu) to compute on the CPU")
-    if not 0 <= device_id < torch.cuda.device_count():
-        raise CaffeError(f"there is no GPU {device_id}; this machine has 0 to {torch.cuda.device_count() - 1}")
+    if torch.version.cuda is None and torch.version.hip is None:
+        return f"this PyTorch ({torch.__version__}) is a CPU build; install a build for your GPU: https://pytorch.org/get-started"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch warns of what is returned here
+        if not torch.cuda.is_available():
+            return _why_no_cuda(torch)
+        count = torch.cuda.device_count()
+        if not 0 <= device_id < count:
+            return f"there is no GPU {device_id}; this machine has " + (f"GPUs 0 to {count - 1}" if count > 1 else "GPU 0 only")
+        built_for = torch.cuda.get_arch_list()
+        if torch.version.hip is None and not _supported(torch.cuda.get_device_capability(device_id), built_for):
+            return (f"GPU {device_id} ({torch.cuda.get_device_name(device_id)}) is not supported by this PyTorch "
+                    f"({torch.__version__}), which is built for {', '.join(built_for)}; install a build for this GPU")
+    return ""
+
+
+def _why_no_cuda(torch) -> str:
+    """Why a build for GPUs finds none: what the driver says."""
+    try:
+        torch.cuda.init()
+        message = "no GPU is found"
+    except (RuntimeError, AssertionError) as problem:
+        message = str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__
+    if "too old" in message:
+        return f"the NVIDIA driver is too old for this PyTorch ({torch.__version__}); update the driver, or install an older build"
+    if "no NVIDIA driver" in message:
+        return "there is no NVIDIA driver on this machine; install one: https://www.nvidia.com/drivers"
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if hidden is not None and hidden.strip() in ("", "-1", "NoDevFiles"):
+        return f"CUDA_VISIBLE_DEVICES={hidden} hides all GPUs; unset it"
+    return f"PyTorch finds no usable GPU ({message}); nvidia-smi shows what the driver finds"
+
+
+def _supported(capability, built_for) -> bool:
+    """True where a build for architectures such as sm_80, sm_90a and compute_90 runs on a GPU of this (major, minor)."""
+    for name in built_for:
+        kind, number, suffix = re.fullmatch(r"(sm|compute)_(\d+)([a-z]*)", name).groups()
+        built = divmod(int(number), 10)
+        if suffix == "a":  # for this architecture only
+            fits = built == capability
+        elif kind == "compute":  # is compiled for later architectures when it is loaded
+            fits = built <= capability
+        else:  # runs on later minor versions
+            fits = built[0] == capability[0] and built[1] <= capability[1]
+        if fits:
+            return True
+    return False
 
 
 def set_precision(name: str):

@@ -13,6 +13,8 @@ import struct
 import sys
 import warnings
 
+from torchcaffe.core import extras
+
 MEGAPIXELS_LIMIT = 100  # ours: decoding takes 1.4 GB at this size; the largest phone photos have 200, most 12 or 50
 VARIABLE = "MEGAPIXELS_LIMIT"  # of the environment: another limit
 SCANS_LIMIT = 100  # of a JPEG; ten are usual, and each costs the time of a whole image, whatever it holds
@@ -43,7 +45,7 @@ def megapixels_limit() -> float:
 
 def let_pillow_open() -> None:
     """Raise Pillow's own limit where ours is higher: it opens no image of twice as many pixels."""
-    from PIL import Image
+    Image = extras.load("PIL.Image")
 
     if Image.MAX_IMAGE_PIXELS is not None:
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, int(megapixels_limit() * 1e6))
@@ -87,7 +89,7 @@ def open_image(data: bytes):
 
     Raises ImageFileError, also for whatever decoding raises inside the block.
     """
-    from PIL import Image, UnidentifiedImageError
+    PIL, Image = extras.load("PIL"), extras.load("PIL.Image")
 
     try:
         with warnings.catch_warnings():
@@ -98,7 +100,7 @@ def open_image(data: bytes):
                 yield image
     except ImageFileError:
         raise
-    except UnidentifiedImageError:
+    except PIL.UnidentifiedImageError:
         raise ImageFileError(f"not an image of a known format ({', '.join(FORMATS)})") from None
     except Image.DecompressionBombError:
         raise ImageFileError(f"more than the limit of {megapixels_limit():g} megapixels") from None
@@ -136,8 +138,9 @@ def decode(data: bytes, form: str = ""):
     """
     if "cv2" not in sys.modules:  # its own limit is read when it is loaded
         os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(int(megapixels_limit() * 1e6)))
-    import cv2
     import numpy as np
+
+    cv2 = extras.load("cv2")
 
     check_image(data)
     flag = {"color": cv2.IMREAD_COLOR, "gray": cv2.IMREAD_GRAYSCALE, "": cv2.IMREAD_UNCHANGED}[form]

@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 
-from torchcaffe.core import log
+from torchcaffe.core import extras, log
 from torchcaffe.data import image_file, workers
 from torchcaffe.data.datasource import seed_thread
 from torchcaffe.core.errors import DataError
@@ -55,7 +55,7 @@ def read_image(path, height=0, width=0, color=True, where=""):
     except (image_file.ImageFileError, OSError) as problem:
         raise DataError(f"{where}: {path}: {problem}; correct the list or the image") from None
     if height and width:
-        import cv2
+        cv2 = extras.load("cv2")
 
         image = cv2.resize(image, (width, height))
     return image.transpose(2, 0, 1) if image.ndim == 3 else image[None]
@@ -93,7 +93,7 @@ def image_batches(layer):
         while True:
             chosen = []
             for item in range(p.batch_size):
-                if share.takes(item, p.batch_size):
+                if share.owns(item, p.batch_size):
                     chosen.append(lines.entries[position])
                 position += 1
                 if position == len(lines.entries):

@@ -7,7 +7,7 @@ import os
 import threading
 import weakref
 
-from torchcaffe.core import log
+from torchcaffe.core import extras, log
 from torchcaffe.data.datum import Records
 from torchcaffe.core.errors import DataError
 
@@ -23,14 +23,6 @@ def is_leveldb(path) -> bool:
     return os.path.isfile(os.path.join(path, _MARK))
 
 
-def _package():
-    try:
-        import plyvel
-    except ModuleNotFoundError:
-        raise DataError("LevelDB needs the package plyvel: pip install -e '.[leveldb]' in this project") from None
-    return plyvel
-
-
 class LevelDB(Records):
     """A LevelDB for reading, opened once a process however many layers read it: LevelDB lets one process in at a time.
 
@@ -38,7 +30,7 @@ class LevelDB(Records):
     """
 
     def __init__(self, path: str):
-        plyvel = _package()
+        plyvel = extras.load("plyvel")
         self.path = path
         try:
             # By its whole path: LevelDB knows what this process has open by name.
@@ -64,15 +56,15 @@ class LevelDB(Records):
                 found = _open[key] = LevelDB(path)
             return found
 
-    def records_from(self, position: int, log_restart: bool, takes=None, endless: bool = True):
+    def records_from(self, position: int, log_restart: bool, owns=None, endless: bool = True):
         """(key, value) in key order, as bytes; over and over. The arguments are those of an LMDB's Environment."""
-        plyvel = _package()
+        plyvel = extras.load("plyvel")
         try:
             with contextlib.closing(self.database.raw_iterator(verify_checksums=True, fill_cache=False)) as records:
                 self.skip(records, position)
                 while True:
                     while records.valid():
-                        if takes is None or takes(position):
+                        if owns is None or owns(position):
                             yield records.key(), records.value()
                         position += 1
                         records.next()
@@ -101,7 +93,7 @@ class LevelDBWriter:
     """A new LevelDB, with the methods of database.Writer. Raises DataError where the folder exists or cannot be written."""
 
     def __init__(self, path):
-        plyvel = _package()
+        plyvel = extras.load("plyvel")
         try:
             self.database = plyvel.DB(os.path.realpath(path), create_if_missing=True, error_if_exists=True, **_OPTIONS)
         except plyvel.Error as error:
@@ -126,7 +118,7 @@ class LevelDBWriter:
         self.database.close()
 
     def _write(self):
-        plyvel = _package()
+        plyvel = extras.load("plyvel")
         try:
             with self.database.write_batch() as batch:
                 for key, value in self._pending:

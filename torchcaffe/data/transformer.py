@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from torchcaffe.core import rng
+from torchcaffe.core import extras, rng
 from torchcaffe.data.prefetch import Batch, Buffers
 
 
@@ -185,10 +185,9 @@ def is_interleaved(array) -> bool:
 
 def interleaved(array, mirrored):
     """C×H×W -> H×W×C, or H×W for one channel, each row from right to left where mirrored."""
-    import cv2
-
+    cv2 = extras.load_or_none("cv2")  # several times as fast as numpy
     image = array.transpose(1, 2, 0)
-    if len(array) > 4:  # more channels than OpenCV's functions for images take
+    if len(array) > 4 or cv2 is None:  # OpenCV's functions for images take up to 4 channels
         return image[:, ::-1] if mirrored else image
     if is_interleaved(array):
         return cv2.flip(image, 1) if mirrored else image

@@ -18,16 +18,16 @@ ENVIRONMENT = "env://"  # the uid where torchrun has started the processes
 
 
 class NCCL:
-    """NCCL(solver, uid): averages gradients over solver_count() processes; with one, there is nothing to do."""
+    """NCCL(solver, uid): averages gradients over solver_count() processes; no effect with one process."""
 
     def __init__(self, solver, uid):
-        self.solver, self.uid, self.ranks = solver, uid, parallel.Alone()
+        self.solver, self.uid, self.ranks = solver, uid, parallel.SingleProcess()
         if mode.solver_count() > 1:
             self.ranks = parallel.start(mode.solver_rank(), mode.solver_count(), _store(uid), split=False)
 
     @staticmethod
     def new_uid() -> str:
-        """A name for a group of processes: made once, by the process that starts them on this machine, and kept alive.
+        """A name for a group of processes. Call it once, in the process that starts the others, which must stay alive.
 
         Under torchrun it is the same in all processes, on all machines.
         """
@@ -37,8 +37,8 @@ class NCCL:
         return f"127.0.0.1:{_stores[-1].port}/{len(_stores)}"
 
     def bcast(self):
-        """Give every process the first one's weights."""
-        self.ranks.equalize(self.solver)
+        """Copy the first process's weights to all processes."""
+        self.ranks.broadcast(self.solver)
 
     def on_start(self):
         """Called by Caffe's solver before each iteration; nothing is left to do here."""
@@ -53,11 +53,11 @@ def _store(uid):
     address, _, name = str(uid).partition("/")
     host, _, port = address.partition(":")
     if not (name and port.isdigit()):
-        raise SolverError(f"{uid!r} is no uid: call caffe.NCCL.new_uid() once, and give its answer to all processes")
+        raise SolverError(f"{uid!r} is not a uid: call caffe.NCCL.new_uid() once, and pass its result to all processes")
     try:
         store = dist.TCPStore(host, int(port), is_master=False, timeout=parallel.TIMEOUT)
     except RuntimeError as problem:
         raise SolverError(
-            f"nobody answers at uid {uid}: the process that called new_uid() has ended ({problem})"
+            f"cannot connect to uid {uid}: the process that called new_uid() has ended ({problem})"
         ) from None
     return dist.PrefixStore(name, store)

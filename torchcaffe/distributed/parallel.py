@@ -6,7 +6,7 @@
 
 Each process (a rank) computes on its part of every batch (torchcaffe/distributed/shares.py), the gradient is the mean over ranks
 (torchcaffe/distributed/reducer.py), and every rank applies the same update. Rank 0 alone tests, logs and saves. A solver asks
-`current()` for its ranks when it is made; `Alone` answers where there is one process.
+`current()` for its ranks when it is made; without `join`, that is `SingleProcess`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torchcaffe.solvers import resume
 from torchcaffe.core.errors import CaffeError
 from torchcaffe.distributed.reducer import Reducer
 
-TIMEOUT = timedelta(minutes=10)  # for one collective; waiting for rank 0's own work has no limit
+TIMEOUT = timedelta(minutes=10)  # of one collective; on_rank0 waits without limit
 REQUESTS = (None, "snapshot", "stop")  # what a solver is asked for, the most demanding last
 
 
@@ -34,7 +34,7 @@ class LostRankError(CaffeError):
 
 
 class Environment(NamedTuple):
-    """What torchrun tells a process about itself."""
+    """The variables that torchrun sets for each process."""
 
     rank: int
     count: int
@@ -42,7 +42,7 @@ class Environment(NamedTuple):
 
     @staticmethod
     def read() -> Optional["Environment"]:
-        """None where this process was not started as one of several. Raises CaffeError for half of it."""
+        """None outside torchrun. Raises CaffeError where only some of the variables are set."""
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
         if "RANK" not in os.environ:
             return None
@@ -52,31 +52,31 @@ class Environment(NamedTuple):
         return Environment(*(int(os.environ[name]) for name in names[:3]))
 
 
-class Alone:
-    """One process: nobody to share with or to wait for."""
+class SingleProcess:
+    """Training in one process: every operation over ranks is trivial."""
 
     count = 1
 
     def reducer(self, net):
         return None
 
-    def reaching(self):
-        """Around what needs the other ranks: a lost connection becomes LostRankError."""
+    def collective(self):
+        """Context for communication with the other ranks: a lost connection becomes LostRankError."""
         return contextlib.nullcontext()
 
-    def equalize(self, solver):
-        """Give every rank rank 0's weights, history and iteration."""
+    def broadcast(self, solver):
+        """Copy rank 0's weights, history and iteration to every rank."""
 
-    def alone(self, work):
-        """Call `work` on rank 0; the others wait until it has returned."""
+    def on_rank0(self, work):
+        """Call `work` on rank 0 only; the other ranks wait until it has returned."""
         if mode.solver_rank() == 0:
             work()
 
     def ask(self, requested):
-        """Begin to agree on what the solvers of all ranks are asked for: one of REQUESTS."""
+        """Start an asynchronous all-reduce of what each rank's solver is asked for: one of REQUESTS."""
 
     def answer(self, requested):
-        """What was agreed on; alone: what is asked for by now."""
+        """Wait for the result of ask(): the most demanding request of any rank. One process: its own request."""
         return requested
 
     def means(self, values):
@@ -88,16 +88,16 @@ class Alone:
         return tensor
 
 
-class Ranks(Alone):
-    """The processes that train together, as one of them sees them."""
+class RankGroup(SingleProcess):
+    """The processes that train one net together, seen from one of them."""
 
     def __init__(self, rank: int, count: int, store):
         """`store`: torch.distributed's, the same for all ranks and used for nothing else."""
         device = mode.device()
         self.rank, self.count, self.store = rank, count, store
-        self.turns = 0  # of alone()
+        self.turns = 0  # calls of on_rank0()
         group = {"store": store, "rank": rank, "world_size": count, "timeout": TIMEOUT}
-        with self.reaching():
+        with self.collective():
             if device.type == "cuda":
                 torch.cuda.set_device(device)
                 dist.init_process_group("nccl", device_id=device, **group)
@@ -107,7 +107,7 @@ class Ranks(Alone):
                 self.control = dist.group.WORLD
 
     @contextlib.contextmanager
-    def reaching(self):
+    def collective(self):
         try:
             yield
         except RuntimeError as problem:
@@ -122,9 +122,9 @@ class Ranks(Alone):
     def reducer(self, net):
         return Reducer(net.learnable, self.count)
 
-    def equalize(self, solver):
+    def broadcast(self, solver):
         numbers = torch.tensor([solver.iter, solver.current_step])
-        with self.reaching(), torch.no_grad():
+        with self.collective(), torch.no_grad():
             dist.broadcast(numbers, 0, group=self.control)
             for blob in solver.net.learnable:
                 self._broadcast(blob.tensor())
@@ -145,25 +145,25 @@ class Ranks(Alone):
         if plain.data_ptr() != tensor.data_ptr():
             tensor.copy_(plain)
 
-    def alone(self, work):
+    def on_rank0(self, work):
         self.turns += 1
         if self.rank == 0:
             work()
-        with self.reaching():
+        with self.collective():
             if self.rank == 0:
-                self.store.set(f"alone/{self.turns}", "")
+                self.store.set(f"on_rank0/{self.turns}", "")
             else:
-                wait_for(self.store, f"alone/{self.turns}")
+                wait_for(self.store, f"on_rank0/{self.turns}")
 
     def ask(self, requested):
-        self.question = torch.tensor(REQUESTS.index(requested))
-        with self.reaching():
-            self.asked = dist.all_reduce(self.question, dist.ReduceOp.MAX, group=self.control, async_op=True)
+        self.request = torch.tensor(REQUESTS.index(requested))
+        with self.collective():
+            self.pending = dist.all_reduce(self.request, dist.ReduceOp.MAX, group=self.control, async_op=True)
 
     def answer(self, requested):
-        with self.reaching():
-            self.asked.wait()
-        return REQUESTS[int(self.question)]
+        with self.collective():
+            self.pending.wait()
+        return REQUESTS[int(self.request)]
 
     def means(self, values):
         return (self._sum(torch.tensor(values, dtype=torch.float64), self.control) / self.count).tolist()
@@ -171,7 +171,7 @@ class Ranks(Alone):
     def largest(self, values):
         """The largest over the ranks of each of a list of integers."""
         values = torch.tensor(values)
-        with self.reaching():
+        with self.collective():
             dist.all_reduce(values, dist.ReduceOp.MAX, group=self.control)
         return values.tolist()
 
@@ -179,26 +179,26 @@ class Ranks(Alone):
         return self._sum(tensor.clone(), None)
 
     def _sum(self, tensor, group):
-        with self.reaching():
+        with self.collective():
             dist.all_reduce(tensor, group=group)
         return tensor
 
 
-_current = Alone()
+_current = SingleProcess()
 
 
-def current() -> Alone:
-    """The ranks that this process trains with."""
+def current() -> SingleProcess:
+    """The group of ranks that this process trains in."""
     return _current
 
 
-def join(name: str = "train", split: bool = True) -> Ranks:
-    """Train with the processes that torchrun started together with this one; nets built from now on take their share.
+def join(name: str = "train", split: bool = True) -> RankGroup:
+    """Join the processes that torchrun started; nets built from now on train on this rank's part of each batch.
 
     Args:
-        name: of this training among those that the same processes do one after the other.
-        split: batch_size is that of all ranks together; False: each rank's own, as Caffe has it for several GPUs.
-    Raises CaffeError outside torchrun, LostRankError where the others do not come.
+        name: unique per training, where the same processes run several in sequence.
+        split: batch_size counts the items of all ranks; False: of each rank, as with Caffe's several GPUs.
+    Raises CaffeError outside torchrun, LostRankError where other ranks do not join in time.
     """
     found = Environment.read()
     if found is None:
@@ -206,16 +206,16 @@ def join(name: str = "train", split: bool = True) -> Ranks:
     return start(found.rank, found.count, dist.PrefixStore(name, connect()), split)
 
 
-def start(rank: int, count: int, store, split: bool) -> Ranks:
-    """As `join`, with the ranks and the store given. All ranks go on from rank 0's random numbers where they split."""
+def start(rank: int, count: int, store, split: bool) -> RankGroup:
+    """As `join`, with the ranks and the store given. With `split`, all ranks continue rank 0's random numbers."""
     global _current
-    _current = Ranks(rank, count, store)
+    _current = RankGroup(rank, count, store)
     mode.set_solver_count(count)
     mode.set_solver_rank(rank)
     mode.set_split_batch(split)
     if split:
         numbers = [rng.generator().state_dict(), torch.initial_seed()]
-        with _current.reaching():
+        with _current.collective():
             dist.broadcast_object_list(numbers, 0, group=_current.control)
         rng.generator().load_state_dict(numbers[0])
         torch.manual_seed(numbers[1])
@@ -223,11 +223,11 @@ def start(rank: int, count: int, store, split: bool) -> Ranks:
 
 
 def leave():
-    """Go on alone."""
+    """Leave the group: this process trains by itself again."""
     global _current
-    if isinstance(_current, Ranks):
+    if isinstance(_current, RankGroup):
         dist.destroy_process_group()
-    _current = Alone()
+    _current = SingleProcess()
     mode.set_solver_count(1)
     mode.set_solver_rank(0)
     mode.set_split_batch(False)
@@ -240,11 +240,11 @@ def connect(timeout: timedelta = TIMEOUT):
     try:
         return dist.TCPStore(host, port, is_master=ours, timeout=timeout)
     except RuntimeError as problem:
-        raise LostRankError(f"nobody answers at MASTER_ADDR {host}, MASTER_PORT {port}: {problem}") from None
+        raise LostRankError(f"cannot connect to MASTER_ADDR {host}, MASTER_PORT {port}: {problem}") from None
 
 
 def wait_for(store, key: str) -> bytes:
-    """Value of `key` once somebody has set it, however long that takes. Raises RuntimeError where the store is gone."""
+    """Wait without limit until `key` is set; return its value. Raises RuntimeError where the store is gone."""
     while True:
         try:
             store.wait([key], timedelta(seconds=10))

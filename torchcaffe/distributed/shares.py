@@ -1,4 +1,4 @@
-"""Which items of a training net's batches this process takes, where several train one net."""
+"""Which items of a training batch this rank computes on."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torchcaffe.core.errors import NetError
 
 @dataclass(frozen=True)
 class Share:
-    """Part of rank `rank` of `count`.
+    """The part of each batch that rank `rank` of `count` computes on.
 
-    split: batch_size counts the items of all ranks, and rank r takes the r-th of `count` equal parts of every batch.
-    Otherwise batch_size is this rank's own, and the data layers deal items in turn: Caffe's several GPUs.
+    split: batch_size counts the items of all ranks, and rank r has the r-th of `count` equal parts of every batch.
+    Otherwise batch_size is per rank, and items go to the ranks in turn, as on Caffe's several GPUs.
     """
 
     rank: int = 0
@@ -20,23 +20,23 @@ class Share:
     split: bool = False
 
     def size(self, batch_size: int, layer) -> int:
-        """Items of a batch that are ours. Raises NetError where the ranks cannot have equal parts."""
+        """Number of this rank's items of a batch. Raises NetError where it cannot be split evenly."""
         if not self.split:
             return batch_size
         if batch_size % self.count:
             raise NetError(f'layer "{layer.name}" ({layer.type}): {uneven(batch_size, self.count)}')
         return batch_size // self.count
 
-    def takes(self, position: int, batch_size: int) -> bool:
-        """True where the item at `position` of the data, counted on over batches and epochs, is ours."""
+    def owns(self, position: int, batch_size: int) -> bool:
+        """True where this rank computes on the item at `position`, counted through all batches and epochs."""
         if self.split:
             return position % batch_size * self.count // batch_size == self.rank
         return position % self.count == self.rank
 
     def of_batch(self, draw, shape):
-        """Our part of `draw(shape of the whole batch)`: `shape` is of our items, the batch is axis 0.
+        """This rank's part of `draw(shape of the whole batch)`; `shape` is of this rank's items, the batch is axis 0.
 
-        All ranks draw the same numbers, as one process would that has the whole batch, and each keeps its own items'.
+        All ranks draw the same numbers, those of one process with the whole batch, and keep those of their own items.
         """
         if not self.split or not shape:
             return draw(shape)
@@ -48,7 +48,7 @@ WHOLE = Share()
 
 
 def uneven(batch_size: int, count: int) -> str:
-    """What to say where `batch_size` is no multiple of `count`."""
+    """The message for a `batch_size` that is not a multiple of `count`."""
     below = batch_size // count * count
     sizes = " or ".join(str(size) for size in (below, below + count) if size)
     return (

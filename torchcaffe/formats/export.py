@@ -17,6 +17,7 @@ import os
 
 import numpy as np
 
+from torchcaffe.core import names
 from torchcaffe.formats import storage
 from torchcaffe.core.errors import CaffeError
 
@@ -141,7 +142,7 @@ class _Writer:
         if layer.type != "Input":
             if not hasattr(self, f"write_{layer.type}"):
                 raise ExportError(
-                    f'layer "{layer.name}": type {layer.type} cannot be written as ONNX; these can: {", ".join(KNOWN)}'
+                    f'layer "{layer.name}": type {layer.type} cannot be written as ONNX; these can: {names.nearest(layer.type, KNOWN)}'
                 )
             if len(layer.param.top) != 1:
                 raise ExportError(f'layer "{layer.name}" ({layer.type}): {len(layer.param.top)} tops; 1 can be written')

@@ -12,7 +12,7 @@ import os
 
 import numpy as np
 
-from torchcaffe.core import memory, shapes
+from torchcaffe.core import extras, memory, shapes
 from torchcaffe.core.errors import CaffeError, WeightsError
 
 PACKED = 1100  # bytes that one stored byte can stand for: deflate, the closest packing in use, reaches 1032
@@ -22,7 +22,7 @@ LONGEST_TEXT = 1 << 16  # bytes of a path
 @contextlib.contextmanager
 def open_hdf5(path, error=WeightsError):
     """The open file; `error` in one line where HDF5 cannot read it, or something in it."""
-    import h5py
+    h5py = extras.load("h5py")
 
     if not os.path.isfile(path):
         raise error(f"{path}: no such file, or not a regular one; check the path")
@@ -47,7 +47,7 @@ def names(path, group, error=WeightsError) -> list:
 
 def member(path, group, name, error=WeightsError):
     """What `name` stands for in a group: h5py.Group or Dataset, in this file. KeyError where there is nothing."""
-    import h5py
+    h5py = extras.load("h5py")
 
     if not isinstance(group.get(name, getlink=True), h5py.HardLink):
         raise error(f"{path}: {name} is a link to somewhere else, which is not followed; write the file without links")
@@ -60,7 +60,7 @@ def read_numbers(path, dataset, what, error=WeightsError) -> np.ndarray:
     Raises:
         error: no numbers, in other files, or of a shape for which the file or the memory is too small.
     """
-    import h5py
+    h5py = extras.load("h5py")
 
     if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in "fiu" or dataset.shape is None:
         raise error(f"{path}: {what} is not an array of numbers")
@@ -87,7 +87,7 @@ def read_array(path, dataset, what, error=WeightsError) -> np.ndarray:
 
 def read_text(path, dataset, what, error=WeightsError) -> str:
     """A single string."""
-    import h5py
+    h5py = extras.load("h5py")
 
     fits = isinstance(dataset, h5py.Dataset) and dataset.shape == () and dataset.dtype.kind in "SO"
     if not fits or dataset.external or dataset.is_virtual or dataset.dtype.itemsize > LONGEST_TEXT:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 
 from google.protobuf import text_format
 
+from torchcaffe.core import names
 from torchcaffe.core.errors import PrototxtError
 from torchcaffe.proto import caffe_pb2
 
@@ -133,6 +133,5 @@ def _unknown_field(kind, name, message):
 
 
 def _suggest(name, existing):
-    near = difflib.get_close_matches(name, existing, n=3, cutoff=0.6)
-    near = near or difflib.get_close_matches(name.upper(), existing, n=3, cutoff=0.6)
-    return f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(existing)}"
+    near = names.similar(name, existing)
+    return f"did you mean {' or '.join(near)}?" if near else f"it has {names.listed(existing)}"

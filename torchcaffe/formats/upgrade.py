@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from torchcaffe.core import log
+from torchcaffe.core import log, names
 from torchcaffe.core.errors import NetError, SolverError
 from torchcaffe.proto import caffe_pb2
 from torchcaffe.formats.upgrade_v0 import upgrade_v0
@@ -132,7 +132,7 @@ def _input_dims(net, index, name, source):
     if net.input_shape:
         if index < len(net.input_shape):
             return net.input_shape[index].dim
-        raise NetError(f"{source}: input '{name}' has no input_shape; give one for each of {', '.join(net.input)}")
+        raise NetError(f"{source}: input '{name}' has no input_shape; give one for each of {names.listed(net.input)}")
     dims = net.input_dim[4 * index : 4 * index + 4]
     if len(dims) == 4:
         return dims

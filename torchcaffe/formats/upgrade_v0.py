@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torchcaffe.core import log
+from torchcaffe.core import log, names
 from torchcaffe.core.errors import NetError
 from torchcaffe.proto import caffe_pb2
 
@@ -115,7 +115,7 @@ def _upgrade_entry(entry, source):
             new.name = value
         elif name == "type":
             if value not in V0_TYPES:
-                raise NetError(f"{source}: layer '{old.name}': no V0 type '{value}'; {', '.join(_TYPES)} exist")
+                raise NetError(f"{source}: layer '{old.name}': no V0 type '{value}'; known types: {names.nearest(value, _TYPES)}")
             new.type = V0_TYPES[value]
         elif name in _KEPT:
             getattr(new, name).extend(value)

@@ -11,6 +11,7 @@ import os
 
 import numpy as np
 
+from torchcaffe.core import names
 from torchcaffe.formats import storage, wire
 from torchcaffe.core.errors import NetError, WeightsError
 from torchcaffe.formats.layer_weights import LayerWeights, WeightBlob
@@ -187,7 +188,7 @@ def write_v1_weights(path, name, layers, inputs=()):
     buffers = wire.delimited(1, [name.encode()])
     for layer, kind, arrays in layers:
         if kind not in types.keys():
-            raise WeightsError(f"layer '{layer}': no V1 type '{kind}'; {', '.join(types.keys())} exist")
+            raise WeightsError(f"layer '{layer}': no V1 type '{kind}'; known types: {names.nearest(kind, types.keys())}")
         fields = wire.delimited(4, [layer.encode()]) + wire.number_field(5, types.Value(kind))
         for array in arrays:
             try:

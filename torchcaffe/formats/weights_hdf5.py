@@ -11,6 +11,8 @@ import os
 
 import numpy as np
 
+from torchcaffe.core.names import listed
+from torchcaffe.core import extras
 from torchcaffe.formats import storage
 from torchcaffe.core.errors import WeightsError
 from torchcaffe.formats.hdf5 import member, names, open_hdf5, read_array
@@ -25,13 +27,13 @@ def read_weights_hdf5(path) -> list:
     Raises:
         WeightsError: not Caffe's layout, or not numbers.
     """
-    import h5py
+    h5py = extras.load("h5py")
 
     path = os.fspath(path)
     with open_hdf5(path) as file:
         if "data" not in file or not isinstance(member(path, file, "data"), h5py.Group):
             what = "a solver state; give the .caffemodel.h5 beside it" if "history" in file else "not weights of Caffe"
-            raise WeightsError(f"{path}: has no group 'data': it is {what}; it holds {', '.join(names(path, file)) or 'nothing'}")
+            raise WeightsError(f"{path}: has no group 'data': it is {what}; it holds {listed(names(path, file))}")
         layers = member(path, file, "data")
         return [LayerWeights(name, "", _read_blobs(path, name, member(path, layers, name))) for name in names(path, layers)]
 
@@ -60,7 +62,7 @@ def write_weights_hdf5(path, layers, diffs=None):
     Raises:
         WeightsError: a layer name that occurs twice or has a "/", which HDF5 would take for a folder.
     """
-    import h5py
+    h5py = extras.load("h5py")
 
     written = [name for name, _ in layers]
     for name in written:
@@ -85,7 +87,7 @@ def _write_arrays(group, arrays):
 
 def write_solver_state_hdf5(path, state):
     """Write a files.SolverState in Caffe's HDF5 layout, whole or not at all."""
-    import h5py
+    h5py = extras.load("h5py")
 
     with storage.atomic_write(path) as temporary, h5py.File(temporary, "w") as file:
         file.create_dataset("iter", data=np.array([state.iter], np.int32))
@@ -96,7 +98,7 @@ def write_solver_state_hdf5(path, state):
 
 def _write_c_string(file, name, text):
     """A scalar of fixed length with a closing NUL, which is how Caffe reads and writes strings."""
-    import h5py
+    h5py = extras.load("h5py")
 
     content = text.encode() + b"\0"
     kind = h5py.h5t.C_S1.copy()

@@ -9,7 +9,7 @@ from typing import Dict, List, Type
 import numpy as np
 import torch
 
-from torchcaffe.core import fillers, memory, shapes
+from torchcaffe.core import fillers, memory, names, shapes
 from torchcaffe.core.blob import Blob, BlobVec, parameter
 from torchcaffe.core.errors import NetError, ShapeError
 from torchcaffe.distributed.shares import WHOLE, Share
@@ -192,7 +192,7 @@ def layer_class(type_name: str, layer_name: str) -> Type[Layer]:
     """Class of a layer type; NetError lists what exists."""
     if type_name in _REGISTRY:
         return _REGISTRY[type_name]
-    known = ", ".join(sorted(_REGISTRY))
+    known = names.nearest(type_name, sorted(_REGISTRY))
     raise NetError(f'layer "{layer_name}": unknown layer type "{type_name}"; known types: {known}')
 
 

@@ -7,6 +7,7 @@ import os
 import numpy as np
 import torch
 
+from torchcaffe.core import extras, names
 from torchcaffe.data import shuffles
 from torchcaffe.core.errors import DataError
 from torchcaffe.formats.hdf5 import member, open_hdf5, read_array
@@ -60,7 +61,7 @@ class HDF5Data(Source):
     def dataset(self, file, name, path):
         if name not in file:
             raise DataError(
-                f'{path}: no dataset "{name}" for the top of layer "{self.name}"; there are: {", ".join(file)}'
+                f'{path}: no dataset "{name}" for the top of layer "{self.name}"; there are: {names.nearest(name, file)}'
             )
         array = read_array(path, member(path, file, name, DataError), f'dataset "{name}"', DataError)
         if not array.shape:
@@ -104,7 +105,7 @@ class HDF5Data(Source):
     def forward(self):
         batch = [np.empty((self.size,) + array.shape[1:], np.float32) for array in self.arrays]
         for item in range(self.size):
-            while not self.share.takes(self.turn, self.param.hdf5_data_param.batch_size):
+            while not self.share.owns(self.turn, self.param.hdf5_data_param.batch_size):
                 self.advance()
             for target, array in zip(batch, self.arrays):
                 target[item] = array[self.order[self.row]]
@@ -123,7 +124,7 @@ class HDF5Output(Layer):
     tops = (0, 0)
 
     def setup(self, bottom, top):
-        import h5py
+        h5py = extras.load("h5py")
 
         self.path = self.param.hdf5_output_param.file_name
         self.check(self.path, "hdf5_output_param.file_name is missing")
@@ -141,7 +142,7 @@ class HDF5Output(Layer):
         return []
 
     def forward(self, data, label):
-        import h5py
+        h5py = extras.load("h5py")
 
         if self.written:
             raise DataError(

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from torchcaffe.core import log
+from torchcaffe.core import extras, log
 from torchcaffe.data import image_file, workers
 from torchcaffe.data.datasource import seed_thread
 from torchcaffe.core.errors import DataError
@@ -166,7 +166,7 @@ def window_batches(layer):
         position = int(state["position"]) if state else 0
         while True:
             chosen = [drawn(item) for item in range(p.batch_size)]
-            ours = [one for item, one in enumerate(chosen) if share.takes(item, p.batch_size)]
+            ours = [one for item, one in enumerate(chosen) if share.owns(item, p.batch_size)]
             array, tensor = buffers.take(shape, np.float32)
             array[...] = 0
             workers.thread_map(lambda one: cutter.cut(*one), list(zip(ours, array)))
@@ -196,7 +196,7 @@ class Cutter:
 
     def cut(self, drawn, out):
         """Write a window, (pixel - mean) * scale, into `out`, 3×side×side of zeros. drawn: (Window, mirrored)."""
-        import cv2
+        cv2 = extras.load("cv2")
 
         window, mirrored = drawn
         image = self.image(window)

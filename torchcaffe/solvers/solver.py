@@ -124,7 +124,7 @@ class SGDSolver(SetOnce, SolverFiles, SolverReports, SolverUpdates):
         """Train `iterations` iterations, whatever max_iter says; no snapshot at the end."""
         self.losses, self.smoothed_loss, self._loss_sum, self.stopped = [], 0.0, 0.0, False
         if not self.equal:  # whatever was loaded before, each rank starts from rank 0's numbers
-            self.ranks.equalize(self)
+            self.ranks.broadcast(self)
             self.equal = True
         self._first = self.iter
         stop = self.iter + operator.index(iterations)
@@ -140,7 +140,7 @@ class SGDSolver(SetOnce, SolverFiles, SolverReports, SolverUpdates):
         p = self.proto
         self.net.clear_param_diffs()
         if p.test_interval and self.iter % p.test_interval == 0 and (self.iter > 0 or p.test_initialization):
-            self.ranks.alone(self.test_all)
+            self.ranks.on_rank0(self.test_all)
             self.ranks.ask(self.requested)
             if self.ranks.answer(self.requested) == "stop":
                 return False
@@ -163,7 +163,7 @@ class SGDSolver(SetOnce, SolverFiles, SolverReports, SolverUpdates):
         agreed = self.ranks.answer(self.requested)
         if p.snapshot and self.iter % p.snapshot == 0 or agreed == "snapshot":
             self.requested = None if self.requested == "snapshot" else self.requested
-            self.ranks.alone(self.snapshot)
+            self.ranks.on_rank0(self.snapshot)
         return agreed != "stop"
 
     def forward_backward(self, keep_diffs: bool):
@@ -182,11 +182,11 @@ class SGDSolver(SetOnce, SolverFiles, SolverReports, SolverUpdates):
             loss = sweep.forward()
             if self.reducer and turn == passes - 1:
                 self.reducer.arm()
-            with self.ranks.reaching():
+            with self.ranks.collective():
                 sweep.backward()
             total += loss.double() if loss.is_cuda else float(loss)
         if self.reducer:
-            with self.ranks.reaching():
+            with self.ranks.collective():
                 self.reducer.finish()
         return total / passes
 
@@ -232,7 +232,7 @@ class SGDSolver(SetOnce, SolverFiles, SolverReports, SolverUpdates):
             self.check_snapshots()
         self.step(max(0, p.max_iter - self.iter))
         if p.snapshot_after_train and not (p.snapshot and self.iter % p.snapshot == 0):
-            self.ranks.alone(self.snapshot)
+            self.ranks.on_rank0(self.snapshot)
         if self.stopped:
             log.info("Optimization stopped early.")
             return
@@ -241,7 +241,7 @@ class SGDSolver(SetOnce, SolverFiles, SolverReports, SolverUpdates):
             self.smooth(loss)
             log.info(f"Iteration {self.iter}, loss = {number(*self.ranks.means([float(self.smoothed_loss)]))}")
         if p.test_interval and self.iter % p.test_interval == 0:
-            self.ranks.alone(self.test_all)
+            self.ranks.on_rank0(self.test_all)
         log.info("Optimization Done.")
 
 
