@@ -236,29 +236,29 @@ class Profile:
         {"conv1_1": 0.1, "convolution": 0.1, "fc6": 0.5, "fc7": 0.5, "last": 1.0},
         {
             "conv1_1": "section 3.4", "convolution": "section 3.4",
-            "fc6": "ours: the paper leaves fc6 out; it lies between the convolutions and fc7",
+            "fc6": "ours: not given in the paper; fc6 is between the convolutions and fc7",
             "fc7": "section 3.4", "last": "section 3.4",
         },
     )
-    display: int = number(20, "ours: lines in the log")
+    display: int = number(20, "ours: log interval")
     test_interval: Dict[int, int] = number(  # by step
         {2: 5_000, 3: 5_000, 4: 1_000},
         {2: "ours: CelebA's validation is large", 3: "ours: CelebA's validation is large",
          4: "ours: FotW's validation is small and quick"},
     )
-    snapshot: int = number(5_000, "ours: what a stopped run loses at most")
+    snapshot: int = number(5_000, "ours: the most iterations that a killed run loses")
     momentum: float = number(0.9, "section 3.4")
     weight_decay: float = number(0.0005, "section 3.4")
     lr_policy: str = number("poly", 'section 3.4: "reduced by polynomial"')
-    gamma: float = number(0.1, "section 3.4 names it, so it is written; Caffe's poly never reads gamma")
-    power: float = number(1.0, "ours: what poly reads instead, lr = base_lr * (1 - iter / max_iter) ^ power")
-    bias_lr_mult: float = number(1.0, "ours: the paper gives a layer one lr_mult")  # share of the layer's lr_mult
-    bias_decay_mult: float = number(0.0, "ours: usual Caffe nets do not decay biases")  # VGG-16 and CaffeNet, for instance
+    gamma: float = number(0.1, "section 3.4: given there; Caffe's poly policy ignores gamma")
+    power: float = number(1.0, "ours: required by poly: lr = base_lr * (1 - iter / max_iter) ^ power")
+    bias_lr_mult: float = number(1.0, "ours: the paper gives one lr_mult per layer")  # share of the layer's lr_mult
+    bias_decay_mult: float = number(0.0, "ours: as in Caffe's published nets")  # VGG-16 and CaffeNet, for instance
     dropout: float = number(DROPOUT, "as VGG-Face; the paper does not say")
     # Pixels that stored crops have beyond crop_size; training cuts at random in them.
     margin: int = number(0, "the paper: crops are used whole")
     mirror: bool = number(True, "ours: training only, as VGG-Face was trained")
-    test_initialization: bool = number(True, "ours: curves start at the weights the step was given")
+    test_initialization: bool = number(True, "ours: so that curves start at the initial weights")
     random_seed: int = number(2016, "ours: so that a run can be repeated")
     # Of layers below the last. Pixels of -129..161 come out of 15 such layers at the scale of 1: VGG-Face's Gaussian 0.01
     # makes 1e-6 of them, msra 100.

@@ -7,11 +7,13 @@ import errno
 import io
 import os
 import signal
+import subprocess
 import sys
 import threading
-from typing import Any, Callable, Dict, Iterator, Optional, Sequence, Type
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple, Type
 
-INTERRUPTED = 130  # as shells have it: 128 + SIGINT
+INTERRUPTED = 130  # exit status after a stop, as shells have it: 128 + SIGINT
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # the last is what clusters send before the time is up
 
 
 def run(name: str, work: Callable[[], int], *mistakes: Type[Exception], status: int = 2, stopped: str = "",
@@ -132,3 +134,37 @@ class _Outlet(io.FileIO):
             os.dup2(nowhere, self.fileno())
             os.close(nowhere)
             return len(data)
+
+
+@contextlib.contextmanager
+def forward_signals(start: Callable[[], subprocess.Popen], on_stop: Callable[[], Any] = lambda: None,
+                    at_once: Callable[[subprocess.Popen], Any] = subprocess.Popen.kill,
+                    ) -> Iterator[Tuple[subprocess.Popen, List[int]]]:
+    """Start a process and forward our signals to it; yields (process, list of the STOP_SIGNALS received so far).
+
+    The first stop signal sends it SIGTERM and calls `on_stop`, the second calls `at_once` on it, later ones kill it.
+    SIGHUP is forwarded as it is.
+    """
+    process: Optional[subprocess.Popen] = None
+    received: List[int] = []
+
+    def forward(number, frame) -> None:
+        if number == signal.SIGHUP:
+            if process is not None:
+                process.send_signal(number)
+            return
+        received.append(number)
+        if len(received) == 1:
+            on_stop()
+        if process is not None:
+            (subprocess.Popen.terminate, at_once, subprocess.Popen.kill)[min(len(received), 3) - 1](process)
+
+    before = {number: signal.signal(number, forward) for number in (*STOP_SIGNALS, signal.SIGHUP)}
+    try:
+        process = start()
+        if received:  # while it was started
+            process.terminate()
+        yield process, received
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)

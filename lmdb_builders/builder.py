@@ -13,7 +13,7 @@ from typing import Callable, Dict, Iterable, List, NamedTuple, Tuple, Union
 import numpy as np
 
 import recipe
-from lmdb_builders import adoption, manifest
+from lmdb_builders import manifest
 from lmdb_builders.crops import crop_face
 from lmdb_builders.detections import OK, Detection, detect, make_detector
 from lmdb_builders.errors import BuildError, ImageError
@@ -75,8 +75,6 @@ def build_dataset(dataset: DataSet, settings: Settings, staging: str) -> None:
     started = time.monotonic()
     path = os.path.join(settings.output, "detections", f"{dataset.name}.csv")
     use_dataset = recipe.DATASETS[dataset.name].landmarks and settings.landmarks == "dataset"
-    if not settings.force:
-        adoption.adopt(dataset, settings, path)
     found, origin = detect(
         dataset, path, use_dataset, settings.workers, settings.detector, settings.force, settings.progress
     )

@@ -26,7 +26,6 @@ from typing import Dict, List, Tuple
 
 import recipe
 from common import command, environment
-from gender_smile.training import child
 from common.options import add_engine, positive
 from gender_smile.synthetic.data_sets import FACES
 
@@ -35,7 +34,6 @@ PICTURE = f"runs/{PROFILE}/prediction.png"
 RESULTS = f"runs/{PROFILE}/results.json"
 UNSEEN = f"{FACES}/unseen.jpg"  # a drawn photo that is in neither data set
 UNSEEN_SEED = 56
-STOPPED = 130  # a stage's status after Ctrl-C
 VALIDATION = ("smiles_valset", "gender_fex_valset.csv")
 
 Stage = Tuple[str, List[str]]  # title, what follows `python`
@@ -71,10 +69,10 @@ def run(stage: Stage, seconds: Dict[str, float]) -> None:
     started = time.monotonic()
     # A session of its own: what the terminal sends reaches it through us only, once.
     start = functools.partial(subprocess.Popen, [sys.executable, *arguments], cwd=recipe.ROOT, start_new_session=True)
-    with child.handing_on(start, at_once=subprocess.Popen.terminate) as (process, asked):
+    with command.forward_signals(start, at_once=subprocess.Popen.terminate) as (process, stops):
         status = process.wait()
     seconds[title] = time.monotonic() - started
-    if asked or status == STOPPED:
+    if stops or status == command.INTERRUPTED:
         raise KeyboardInterrupt
     if status:
         raise StageError(f"{title} failed (status {status}); mend it and type the same command again: it goes on there")

@@ -178,7 +178,7 @@ def score_row(row, caffe, module: str) -> dict:
     from common import files
     from gender_smile.evaluation import faces
     from gender_smile.inference import pipeline
-    from gender_smile.training import fingerprints
+    from gender_smile.training import chain
 
     weights, folder = row.path(row.weights_out), row.path(row.databases["val"])
     if not os.path.exists(weights):
@@ -186,7 +186,7 @@ def score_row(row, caffe, module: str) -> dict:
     if not os.path.exists(os.path.join(folder, "data.mdb")):
         raise pipeline.PipelineError(f"{row.databases['val']} is missing: make lmdb CROP={recipe.NETS[row.net].crop} "
                                      f"PROFILE={row.profile.name} {recipe.target().variable}=path")
-    inputs = {"weights": files.sha256_of(weights), "faces": fingerprints.database_fingerprint(folder),
+    inputs = {"weights": files.sha256_of(weights), "faces": chain.database_fingerprint(folder),
               "engine": module}
     path = row.path(os.path.join(row.folder, "faces.json"))
     kept = files.read_json(path)

@@ -58,9 +58,9 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def run(rows, interpreter, gpu=None, force=False, header=(), say=print, leader=None, keep=None):
-    """Do `rows` (of gender_smile.training.chain) in order. Raises chain.ChainError, child.Stopped and the engine's CaffeError.
+    """Do `rows` (of gender_smile.training.chain) in order. Raises chain.ChainError, runs.Stopped and the engine's CaffeError.
 
-    leader: of the ranks that train together (gender_smile/training/ranks.py), None where this process trains alone; keep: see runs.
+    leader: ranks.Leader where several processes train; keep: see runs.train.
     """
     from gender_smile.training import adopt, runs
 
@@ -144,7 +144,7 @@ def main(argv=None) -> int:
 def _train(options, arguments) -> int:
     """main's work: as one of several ranks, as their leader, or alone."""
     from common import engine
-    from gender_smile.training import child, ranks
+    from gender_smile.training import ranks, runs
 
     leader, reason = None, None
     try:
@@ -162,7 +162,7 @@ def _train(options, arguments) -> int:
         print(plan(rows, interpreter, leader), flush=True)
         run(rows, interpreter, gpu, options.force, header(options), say, leader, options.keep)
         return 0
-    except child.Stopped as stopped:
+    except runs.Stopped as stopped:
         print(stopped, file=sys.stderr)
         return command.INTERRUPTED
     except Exception as error:

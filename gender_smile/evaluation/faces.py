@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Callable, Container, Dict, Iterable, Iter
 
 import recipe
 from gender_smile.inference.classifier import PipelineError
-from gender_smile.training.fingerprints import count_records
+from gender_smile.training.chain import count_records
 
 if TYPE_CHECKING:
     import numpy as np

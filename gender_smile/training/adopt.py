@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 
 from common import files
-from gender_smile.training import chain, child, runs
+from gender_smile.training import chain, runs
 
 
 def adopt(row: chain.Row, interpreter, force: bool = False, header=(), say=print) -> bool:
     """Do step 1 unless its result stands; True when done. A result of another file is replaced with `force` only.
 
-    Raises chain.ChainError, child.Stopped and WeightsError.
+    Raises chain.ChainError, runs.Stopped and WeightsError.
     """
     chain.check_inputs(row)
     with runs.only_one(row):
@@ -73,7 +73,7 @@ def _convert(row: chain.Row, interpreter, header, say, inputs: dict):
     files.write_json(row.path(path), job)
     ends = []
     try:
-        child.run(row, path, interpreter, header, ends.append, say)
+        runs.run_process(row, path, interpreter, header, ends.append, say)
         versions = ends[-1]["versions"]
         record = {"step": row.title, "iteration": 0, "loss": None, "accuracy": None, "engine": versions["engine"],
                   "versions": versions, "variant": row.variant,

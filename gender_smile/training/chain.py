@@ -13,16 +13,18 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import hashlib
+import json
 import os
 import shlex
+import struct
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Dict, List, Optional, Sequence
+from typing import Dict, List, Optional, Sequence, Tuple
 
 import recipe
 from common.files import read_json, sha256_of
-from gender_smile.training.fingerprints import (
-    FORM, converted, database_fingerprint, differences, field_text, shortest, stored_size, training_net,
-)
+
+FORM, CURRENT_FORM = "form", "2"  # names the way in which fingerprints are made
 
 # Solver fields that change what is shown and kept, not what is learned.
 INDIFFERENT = {"net", "snapshot_prefix", "snapshot", "display", "test_iter", "test_interval", "test_initialization",
@@ -315,7 +317,7 @@ class Interrupted:
 
     def changes(self, inputs: dict) -> List[str]:
         """What is not the same in `inputs`, as sentences."""
-        return changes(self.row, self.row.folder, self.inputs, inputs)
+        return differences(self.inputs, inputs)
 
 
 def state(row: Row, inputs: Optional[dict] = None) -> State:
@@ -332,27 +334,8 @@ def state(row: Row, inputs: Optional[dict] = None) -> State:
         return State("to do")
     if record is None or not isinstance(record.get("inputs"), dict) or "iteration" not in record:
         return State("done")  # put there by hand: not ours to replace
-    found = tuple(changes(row, row.place, record["inputs"], inputs)) if inputs is not None else ()
+    found = tuple(differences(record["inputs"], inputs)) if inputs is not None else ()
     return State("changed" if found else "done", record["iteration"], found, record)
-
-
-def changes(row: Row, folder: str, old: dict, inputs: dict) -> List[str]:
-    """Sentences on what differs between fingerprints `old` and `inputs`; the run of `old` was in `folder`, perhaps."""
-    net = None
-    if FORM not in old and (read_json(row.path(os.path.join(folder, "run.json"))) or {}).get("inputs") == old:
-        net = _trained_net(row, folder)
-    return differences(converted(old, inputs, net), inputs)
-
-
-def _trained_net(row: Row, folder: str):
-    """The net that a run in `folder` trains or has trained; None where it cannot be read."""
-    from torchcaffe.formats import files as caffe_files
-    from torchcaffe.core.errors import CaffeError
-
-    try:
-        return caffe_files.read_net(row.path(os.path.join(folder, "net.prototxt")))
-    except (CaffeError, OSError):
-        return None
 
 
 def workplace(row: Row) -> Row:
@@ -377,7 +360,7 @@ def interrupted_run(row: Row) -> Optional[Interrupted]:
     if place is None or snapshot is None:
         return None
     job = read_json(row.path(os.path.join(place.folder, "run.json"))) or {}
-    begun = row_of(row.profile, row.root, job.get("options") or _old_options(place, job))
+    begun = row_of(row.profile, row.root, job.get("options") or {})
     command = " ".join([resuming(begun), *job.get("machine", ())]) if begun else row.command
     inputs = job.get("inputs") if isinstance(job.get("inputs"), dict) else {}
     return Interrupted(replace(begun or row, fresh=place.fresh), snapshot["iteration"], job.get("max_iter"), inputs, command)
@@ -387,26 +370,6 @@ def resuming(row: Row) -> str:
     """The command that resumes the run of `row`; names its start where the command by itself would find another."""
     again = follow(replace(row, after=""))
     return row.command if again.weights_in == row.weights_in else replace(row, start=row.weights_in).command
-
-
-def _old_options(row: Row, job: dict) -> dict:
-    """Row.options of a run of an earlier version, from its record's inputs and its net."""
-    def number(name, kind):
-        with contextlib.suppress(KeyError, TypeError, ValueError):
-            return kind(job["inputs"]["solver's " + name])
-
-    profile, seed = row.profile, number("random_seed", int)
-    net = _trained_net(row, row.folder)
-    batch = training_net(net)[1] if net is not None else profile.batch_size
-    options = {**row.options, "batch": batch if batch != profile.batch_size else None,
-               "max_iter": job.get("max_iter"), "base_lr": number("base_lr", float), "seed": seed}
-    if options["max_iter"] == profile.max_iter.get(row.step):
-        options["max_iter"] = None
-    if options["base_lr"] is None or shortest(options["base_lr"]) == shortest(profile.base_lr.get(row.step, 0)):
-        options["base_lr"] = None
-    if seed == profile.random_seed:
-        options["seed"] = None
-    return options
 
 
 def newest_snapshot(row: Row, say=None) -> Optional[dict]:
@@ -450,6 +413,16 @@ def damaged(folder: str, record: Optional[dict], thoroughly: bool) -> str:
     return ""
 
 
+def _has_head(row: Row) -> bool:
+    """True where the weights that a step 4 was told to start from hold its last layer."""
+    if not row.weights_in:
+        return False
+    from torchcaffe.formats import files as caffe_files
+
+    names = {layer.name for layer in caffe_files.read_weights(row.path(row.weights_in))}
+    return recipe.TASKS[recipe.NETS[row.net].task].layer in names
+
+
 # ---------------------------------------------------------------------------------------------- fingerprints
 def fingerprints(row: Row, solver=None, net=None) -> Dict[str, str]:
     """What determines a row's result, by name: the solver's fields, the net in training, each file's contents.
@@ -457,7 +430,7 @@ def fingerprints(row: Row, solver=None, net=None) -> Dict[str, str]:
     solver, net: SolverParameter and NetParameter with the row's overrides (none in step 1). What only tests read is not
     in it: see `validation`.
     """
-    found = {FORM: "2"}
+    found = {FORM: CURRENT_FORM}
     if solver is not None:
         for field, value in solver.ListFields():
             if field.name not in INDIFFERENT:
@@ -480,11 +453,110 @@ def validation(row: Row) -> Dict[str, str]:
     return {path: database_fingerprint(row.path(path)) for part, path in row.databases.items() if part.startswith("val")}
 
 
-def _has_head(row: Row) -> bool:
-    """True where the weights that a step 4 was told to start from hold its last layer."""
-    if not row.weights_in:
-        return False
-    from torchcaffe.formats import files as caffe_files
+def differences(old: Dict[str, str], new: Dict[str, str]) -> List[str]:
+    """Sentences on what is not the same in two results of chain.fingerprints, with both values where they are short."""
+    if old.get(FORM) != new.get(FORM):
+        return ["it was made by another version of this project"]
+    found = []
+    for name in sorted(set(old) | set(new)):
+        before, now = old.get(name), new.get(name)
+        if before == now:
+            continue
+        if not _is_digest(before) and not _is_digest(now):
+            found.append(f"{name} was {before or 'not set'}, is {now or 'not set'}")
+        else:
+            found.append(f"{name} has changed" if before and now else f"{name} is {'new' if now else 'no longer used'}")
+    return found
 
-    names = {layer.name for layer in caffe_files.read_weights(row.path(row.weights_in))}
-    return recipe.TASKS[recipe.NETS[row.net].task].layer in names
+
+def _is_digest(value: Optional[str]) -> bool:
+    return value is not None and len(value) == 64 and set(value) <= set("0123456789abcdef")
+
+
+def shortest(value: float) -> str:
+    """The shortest decimal text of a float32."""
+    texts = (f"{value:.{digits}g}" for digits in range(1, 10))
+    as_float32 = struct.pack("<f", value)
+    return next((text for text in texts if struct.pack("<f", float(text)) == as_float32), repr(value))
+
+
+def field_text(field, value) -> str:
+    """A solver field's value as text that does not depend on protobuf's release; a message as a digest of its bytes."""
+    if not isinstance(value, (str, bytes)) and hasattr(value, "__len__"):
+        return " ".join(field_text(field, single) for single in value)
+    if hasattr(value, "SerializeToString"):
+        return hashlib.sha256(value.SerializeToString(deterministic=True)).hexdigest()
+    if field.type == field.TYPE_FLOAT:
+        return shortest(value)
+    return field.enum_type.values_by_number[value].name if field.enum_type is not None else str(value)
+
+
+def training_net(net) -> Tuple[str, int]:
+    """(SHA-256, batch size) of what a net computes in training: without the layers of the test phase, its own name, the
+    batch size, and how data is fetched."""
+    from torchcaffe.proto import caffe_pb2
+
+    kept = caffe_pb2.NetParameter()
+    kept.CopyFrom(net)
+    kept.ClearField("name")
+    kept.ClearField("debug_info")
+    del kept.layer[:]
+    batch = 0
+    for layer in net.layer:
+        phases = {rule.phase for rule in layer.include if rule.HasField("phase")}
+        if phases == {caffe_pb2.TEST} or caffe_pb2.TRAIN in {rule.phase for rule in layer.exclude if rule.HasField("phase")}:
+            continue
+        copy = kept.layer.add()
+        copy.CopyFrom(layer)
+        if layer.type == "Data":
+            batch = batch or layer.data_param.batch_size
+            copy.data_param.ClearField("batch_size")
+            copy.data_param.ClearField("prefetch")
+    return hashlib.sha256(kept.SerializeToString(deterministic=True)).hexdigest(), batch
+
+
+def database_fingerprint(path: str) -> str:
+    """Fingerprint of an LMDB folder: of what its builder's manifest says of it, or else of its size and its records' names.
+
+    Of the manifest count the data set's facts, those of the LMDB's own split, and its own number of images.
+    Raises torchcaffe's DataError for a damaged LMDB.
+    """
+    name = os.path.basename(path)
+    manifest = read_json(os.path.join(os.path.dirname(path), "manifest.json")) or {}
+    entry = manifest.get(name.split("_")[0])
+    entry = entry if isinstance(entry, dict) else {}
+    digest = hashlib.sha256()
+    if isinstance(entry.get("facts"), dict) and name in entry.get("images", {}):
+        split = name.removesuffix("_labels").rsplit("_", 1)[1]
+        facts = {**entry["facts"], **entry.get("split_facts", {}).get(split, {})}
+        digest.update(json.dumps([facts, name, entry["images"][name]], sort_keys=True).encode())
+        return digest.hexdigest()
+    for key, _ in _records(path):
+        digest.update(bytes(key) + b"\0")
+    digest.update(str(os.path.getsize(os.path.join(path, "data.mdb"))).encode())
+    return digest.hexdigest()
+
+
+def count_records(path: str) -> int:
+    """Number of records of an LMDB folder. Raises torchcaffe's DataError where it cannot be read."""
+    from torchcaffe.data.datasource import Environment
+
+    return Environment.open(path).lmdb.stat()["entries"]
+
+
+def stored_size(path: str):
+    """(height, width) of the first image of an LMDB folder. Raises torchcaffe's DataError, also for a damaged one."""
+    from torchcaffe.data.datasource import Environment
+    from torchcaffe.data.datum import to_array
+
+    environment = Environment.open(path)
+    with contextlib.closing(_records(path)) as records:
+        key, value = next(records)
+        return to_array(environment.datum(key, value), environment.where(key)).shape[1:]
+
+
+def _records(path: str):
+    """(key, value) of each record. Raises torchcaffe's DataError, also for a damaged LMDB."""
+    from torchcaffe.data.datasource import Environment
+
+    return Environment.open(path).records_from(0, False, endless=False)

@@ -3,9 +3,9 @@
     python tools/train.py --step 2 --gpus 4                                  # starts torchrun on itself
     torchrun --nproc-per-node 4 tools/train.py --step 2 --gpus 4             # the same; docs/distributed.md: machines
 
-Rank 0's tools/train.py does what it does alone, and publishes each job in torchrun's store; every other rank follows,
-with a process of gender_smile/training/solve.py for each job. What a job needs of rank 0's files travels with it, so a machine needs no
-more than the project and the LMDBs. The first failure, of any rank, is put into the store too, for all to end with it.
+Rank 0's tools/train.py works as it does alone, and publishes each job in torchrun's store; every other rank follows,
+with a process of solve.py for each job. Rank 0's files that a job needs travel with it, so a machine needs only the
+project and the LMDBs. The first failure, of any rank, is put into the store too, and ends all of them.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from typing import Optional
 
 import recipe
 from gender_smile.training.chain import ChainError
-from gender_smile.training.child import STOPPED, handing_on, killed
-from gender_smile.training.solving import STOP_SIGNALS, Failed
+from common.command import STOP_SIGNALS, forward_signals
+from gender_smile.training.protocol import STOPPED, Failed
 
 NO_MORE = 3  # exit status of a follower's gender_smile/training/solve.py: rank 0 has no more jobs
 FAILED, ENDED = "failed", "ended"  # keys in the store
@@ -112,9 +112,9 @@ def _follow_one(turn: int, folder: str, root: str) -> int:
     command = [sys.executable, "-m", "gender_smile.training.solve", "--follow", str(turn), folder]
     start = functools.partial(subprocess.Popen, command, cwd=root, env=environment, stdin=subprocess.DEVNULL,
                               stdout=subprocess.DEVNULL, start_new_session=True)
-    with handing_on(start) as (process, asked):
+    with forward_signals(start) as (process, stops):
         status = process.wait()
-    if asked and status == -signal.SIGTERM:  # before it took part in anything: nobody else knows
+    if stops and status == -signal.SIGTERM:  # before it took part in anything: nobody else knows
         with contextlib.suppress(RuntimeError):
             report(_store(timedelta(seconds=10)), f"rank {os.environ['RANK']} was told to stop")
         return STOPPED
@@ -123,9 +123,11 @@ def _follow_one(turn: int, folder: str, root: str) -> int:
 
 def _failed(status: int) -> int:
     """Say what became of our process, unless a failure is known already, and give rank 0 the time to end first."""
+    from torchcaffe.distributed.launch import signal_in_words
+
     with contextlib.suppress(RuntimeError):  # torchrun has gone, and with it whoever listens
         store = _store(timedelta(seconds=10))
-        message = f"rank {os.environ['RANK']} {killed(status) if status < 0 else 'failed'}"
+        message = f"rank {os.environ['RANK']} {f'was killed ({signal_in_words(-status)})' if status < 0 else 'failed'}"
         if report(store, message) == message:
             print(f"train: {message}", file=sys.stderr, flush=True)
         _wait(store, ENDED)

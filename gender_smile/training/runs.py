@@ -1,32 +1,42 @@
-"""A run: one row of the chain being trained, in its folder under runs/.
+"""Train one row of the chain: write the run's folder, start solve.py, follow its events, keep snapshots and the result.
 
     from common import engine; from gender_smile.training import chain, runs
     runs.train(chain.Row(recipe.DEMO, "gnet", 4), engine.interpreter("torch"))
 
-The folder holds net.prototxt and solver.prototxt (copies with the row's overrides), job.json (what gender_smile/training/solve.py is
-asked to do), run.json (from which inputs), train.log, metrics.csv, curve.png and the newest snapshots. All paths in
-these files are relative to the project's folder, where the training runs: a moved project goes on. A forced run trains
-in <folder>.new, and takes the place of what it replaces when it is complete.
+The folder, under runs/, holds net.prototxt and solver.prototxt (copies with the row's overrides), job.json (what solve.py
+does), run.json (the run's inputs), train.log, metrics.csv, curve.png and the newest snapshots. All paths in these files
+are relative to the project's folder, where the training runs, so a moved project resumes. A forced run trains in
+<folder>.new, and takes the place of what it replaces when it is complete.
 """
 
 from __future__ import annotations
 
 import contextlib
 import glob
+import json
 import os
 import shutil
+import signal
+import subprocess
 import time
+import uuid
 from dataclasses import replace
-from typing import Iterator, Optional, Tuple
+from typing import Callable, Iterator, List, Optional, Sequence, Tuple
 
-from common import files
-from gender_smile.training import chain, child, jobs
+from common import command, files
+from gender_smile.training import chain
 from gender_smile.training.metrics import Metrics, draw
 from common.progress import Progress, duration
 
-KEPT_SNAPSHOTS = 2  # of a running step, unless told otherwise; when it is done, the newest and the best one stay
+KEPT_SNAPSHOTS = 2  # of a running step unless told otherwise; when it is done, the newest and the best one stay
 DRAW_SECONDS = 20.0  # between two drawings of the curve
 LOCK_SECONDS = 1.0  # to wait for one who only looks whether a run is going on
+NEVER = 2**31 - 1  # as a test_interval: gender_smile/training/solve.py tests instead of the solver, and so sees the numbers
+LEARNING = ("Convolution", "InnerProduct")  # types of the paper's layers with weights
+
+
+class Stopped(Exception):
+    """The user stopped the training; the message says how it goes on."""
 
 
 # ---------------------------------------------------------------------------------------------- training
@@ -36,13 +46,13 @@ def train(row: chain.Row, interpreter, gpu: Optional[int] = None, force: bool = 
 
     Resumes from the newest whole snapshot of a run from the same inputs. A result of other inputs is never replaced
     unless `force` is given, and then only once the new one is complete. `interpreter`: see common/engine.py; `header`:
-    lines for the log's head; `leader`: of the ranks that train together (gender_smile/training/ranks.py); `keep`: how many of the newest
-    snapshots stay while it runs. Raises chain.ChainError, and child.Stopped after SIGINT or SIGTERM.
+    first lines of the log; `leader`: ranks.Leader where several processes train; `keep`: how many of the newest
+    snapshots stay while it runs. Raises chain.ChainError, and Stopped after SIGINT or SIGTERM.
     """
     chain.check_inputs(row)
     chain.check_start(row)
     with only_one(row) as lock:
-        solver, net = jobs.definitions(row)
+        solver, net = definitions(row)
         if leader is not None:
             leader.check(row, net)
         inputs = chain.fingerprints(row, solver, net)
@@ -51,14 +61,14 @@ def train(row: chain.Row, interpreter, gpu: Optional[int] = None, force: bool = 
             return False
         row, resume = _make_room(row, inputs, force, say)
         try:
-            jobs.place(row, solver)
-            jobs.write(row, interpreter.module, solver, net, inputs, gpu, resume and resume["state"], leader)
+            _place_solver(row, solver)
+            write_files(row, interpreter.module, solver, net, inputs, gpu, resume and resume["state"], leader)
             run = Run(row, solver, resume["iteration"] if resume else 0, say, keep)
             run.follow(interpreter, header, lock)
             _finish(row, run, solver, inputs, interpreter, leader, header)
         except OSError as error:  # of our own files: a full disk, a quota, a folder that has become read-only
             where = error.filename or row.folder
-            raise chain.ChainError(f"{row.title}: {where}: {error.strerror}{child.kept(row)}") from error
+            raise chain.ChainError(f"{row.title}: {where}: {error.strerror}{kept(row)}") from error
     return True
 
 
@@ -96,9 +106,7 @@ def refusal(row: chain.Row, state: chain.State) -> str:
 
 def _remarks(row: chain.Row, record: Optional[dict]) -> Iterator[str]:
     """What to know of a result that stands."""
-    if record and chain.FORM not in record.get("inputs", {}):
-        yield "made by an earlier version of this project, which recorded LMDBs in another way: they are not compared"
-    elif record and "validation" in record and record["validation"] != chain.validation(row):
+    if record and "validation" in record and record["validation"] != chain.validation(row):
         yield "the validation faces have changed since; loss and accuracy are those of the former ones"
 
 
@@ -122,6 +130,108 @@ def _make_room(row: chain.Row, inputs: dict, force: bool, say) -> Tuple[chain.Ro
     return row, None
 
 
+# ---------------------------------------------------------------------------------------------- the run's files
+def definitions(row: chain.Row):
+    """(SolverParameter, NetParameter) of a row as its run folder gets them, with the row's overrides."""
+    from torchcaffe.formats import files as caffe_files
+    from torchcaffe.proto import caffe_pb2
+
+    solver, net = caffe_files.read_solver(row.path(row.solver)), caffe_files.read_net(row.path(row.definition))
+    faces = chain.count_records(row.path(row.databases["val"]))
+    if faces == 0:
+        raise chain.ChainError(f"{row.title}: {row.databases['val']} holds no face; build it again")
+    for layer in net.layer:
+        phases = {rule.phase for rule in layer.include if rule.HasField("phase")}
+        if layer.type != "Data":
+            continue
+        if phases == {caffe_pb2.TRAIN} and row.batch:
+            layer.data_param.batch_size = row.batch
+        elif phases == {caffe_pb2.TEST}:
+            layer.data_param.batch_size = test_batch = _even_batch(faces, layer.data_param.batch_size)
+    if row.max_iter:
+        solver.max_iter = row.max_iter
+    if row.base_lr:
+        solver.base_lr = row.base_lr
+    if row.seed is not None:
+        solver.random_seed = row.seed
+    _place_solver(row, solver)
+    del solver.test_iter[:]
+    solver.test_iter.append(-(-faces // test_batch))
+    return solver, net
+
+
+def _place_solver(row: chain.Row, solver):
+    """Let `solver` work in the row's folder."""
+    solver.net = os.path.join(row.folder, "net.prototxt")
+    solver.snapshot_prefix = os.path.join(row.folder, "snapshot")
+
+
+def _rename_in_files(path: str, old: str, new: str):
+    """Let the solver and the job in the run folder at `path` name the folder `new` instead of `old`."""
+    for name in ("solver.prototxt", "job.json"):
+        with open(os.path.join(path, name), encoding="utf-8") as stream:
+            text = stream.read()
+        files.write_text(os.path.join(path, name), text.replace(old + "/", new + "/"))
+
+
+def _even_batch(faces: int, most: int) -> int:
+    """Test batch of at most `most`, and more than half, that covers all faces with the fewest taken twice."""
+    return min(range(most, most // 2, -1), key=lambda size: -faces % size)
+
+
+def write_files(row: chain.Row, module: str, solver, net, inputs: dict, gpu: Optional[int], resume: Optional[str],
+          leader=None):
+    """Put net.prototxt, solver.prototxt, job.json and run.json into the run folder.
+
+    module: the engine's; inputs: see chain.fingerprints; resume: .solverstate to go on from, or None; leader: see
+    gender_smile/training/ranks.py, None where one process trains.
+    """
+    from google.protobuf import text_format
+
+    note = "# {} with this run's batch size, iterations, base_lr and test_iter. Written by tools/train.py.\n"
+    with open(row.path(solver.net), "w", encoding="utf-8") as stream:
+        stream.write(note.format(row.definition) + text_format.MessageToString(net))
+    job = {
+        "kind": "train", "module": module, "title": row.title, "gpu": gpu, "precision": row.precision,
+        "solver": os.path.join(row.folder, "solver.prototxt"), "weights": row.weights_in,
+        "expected": expected_layers(row, net), "resume": resume, "snapshot_prefix": solver.snapshot_prefix,
+        "max_iter": solver.max_iter, "display": solver.display, "snapshot": solver.snapshot,
+        "test_interval": solver.test_interval, "test_iter": solver.test_iter[0],
+    }
+    silent = type(solver)()
+    silent.CopyFrom(solver)
+    silent.test_interval, silent.test_initialization = NEVER, False
+    with open(row.path(job["solver"]), "w", encoding="utf-8") as stream:
+        stream.write(note.format(row.solver) + f"# test_interval, in truth {solver.test_interval}, is out of reach: "
+                     "gender_smile/training/solve.py tests.\n" + text_format.MessageToString(silent))
+    if leader is not None:
+        job.update(gpu=0 if leader.gpus else None, turn=leader.turn)
+        leader.publish(job, str(silent), str(net))
+    files.write_json(row.path(os.path.join(row.folder, "job.json")), job)
+    files.write_json(row.path(os.path.join(row.folder, "run.json")), {
+        "run": _run_id(row, resume), "inputs": inputs, "max_iter": solver.max_iter, "options": row.options,
+        "machine": _machine(gpu, leader), "finished": False})
+
+
+def _run_id(row: chain.Row, resume: Optional[str]) -> str:
+    """What ties a run's folder to the record of its weights; a resumed run keeps its own."""
+    old = files.read_json(row.path(os.path.join(row.folder, "run.json"))) or {}
+    return str(old["run"]) if resume and old.get("run") else uuid.uuid4().hex
+
+
+def _machine(gpu: Optional[int], leader) -> list:
+    """Words of make's command line that say what trains."""
+    if leader is not None:
+        return [f"{'GPUS' if leader.gpus else 'PROCESSES'}={leader.count}"]
+    return [] if gpu is None else [f"GPU={gpu}"]
+
+
+def expected_layers(row: chain.Row, net) -> list:
+    """Layers that the weights have to fill: all that learn but a new last layer."""
+    return [layer.name for layer in net.layer if layer.type in LEARNING and layer.name != row.head]
+
+
+# ---------------------------------------------------------------------------------------------- the process that trains
 class Run:
     """The process that trains, followed: its events become metrics, curve, progress bar and messages."""
 
@@ -135,13 +245,13 @@ class Run:
         self.versions, self.test, self.drawn = {}, {}, 0.0
 
     def follow(self, interpreter, header=(), lock: Optional[int] = None):
-        """Start the process and read its events to the end; `lock`: see child.run.
+        """Start the process and read its events to the end; `lock`: see run_process.
 
-        Raises chain.ChainError or child.Stopped.
+        Raises chain.ChainError or Stopped.
         """
         job = os.path.join(self.row.folder, "job.json")
         try:
-            child.run(self.row, job, interpreter, header, self.event, self.say, lock)
+            run_process(self.row, job, interpreter, header, self.event, self.say, lock)
         finally:
             self.progress.close()
             self.metrics.close()
@@ -185,6 +295,86 @@ class Run:
         draw(self.metrics.rows, self.row.path(os.path.join(self.row.folder, "curve.png")), self.title)
 
 
+def run_process(row: chain.Row, job: str, interpreter, header: Sequence[str], on_event: Callable, say: Callable,
+        lock: Optional[int] = None):
+    """Run solve.py on the file `job` and give each of its events (a dict) to `on_event`.
+
+    The log goes to train.log in the row's run folder, after the lines of `header`. SIGINT, SIGTERM and SIGUSR1 are
+    forwarded: the first stops the process with a snapshot, a second one ends it at once. SIGHUP makes it take a
+    snapshot. The process inherits the file descriptor `lock`, and so holds the lock too. Raises chain.ChainError with
+    the reason when it fails, and Stopped when it was stopped.
+    """
+    log = row.path(os.path.join(row.folder, "train.log"))
+    try:
+        files.check_writable(row.path(row.weights_out))  # where the result goes when hours have passed
+    except OSError as error:
+        raise chain.ChainError(f"{row.title}: {row.weights_out}: {error.strerror}") from error
+    end = None
+    told = "stopping after this iteration, with a snapshot (once more: at once, without one)"
+    with command.forward_signals(lambda: _start(row, job, interpreter, header, log, lock), lambda: say(told)) as (process, stops):
+        try:
+            for line in process.stdout:
+                event = json.loads(line)
+                end = event if event["event"] == "end" else end
+                on_event(event)
+        except BaseException:
+            process.terminate()
+            raise
+        finally:
+            process.stdout.close()
+            status = process.wait()
+    if status == 0:
+        return
+    if end is not None and end["status"] == "stopped" or stops and end is None:  # perhaps another rank was asked
+        snapshot = chain.newest_snapshot(row, None)
+        place = f"from iteration {snapshot['iteration']} (without FORCE)" if snapshot else "from the start"
+        raise Stopped(f"{row.title}: stopped; the same command goes on {place}")
+    raise chain.ChainError(f"{row.title}: {reason(row, end, status)}")
+
+
+def _start(row: chain.Row, job: str, interpreter, header: Sequence[str], path: str, lock: Optional[int]):
+    with open(path, "a", encoding="utf-8") as log:
+        log.writelines(f"# {line}\n" for line in header)
+        log.flush()
+        # A session of its own: a Ctrl-C at the terminal reaches it through us only, once.
+        environment = {**interpreter.environ(), "GLOG_minloglevel": "0"}  # the log is whole, whatever the caller wants
+        return subprocess.Popen([*interpreter.command, "-m", "gender_smile.training.solve", job], cwd=row.root, text=True,
+                                env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log,
+                                pass_fds=() if lock is None else (lock,), start_new_session=True)
+
+
+def reason(row: chain.Row, end: Optional[dict], status: int) -> str:
+    """One line on why the process failed: its own message, or the last fatal line of its log (Caffe aborts)."""
+    from torchcaffe.distributed.launch import signal_in_words
+
+    log = os.path.join(row.folder, "train.log")
+    if end and end.get("message"):
+        message = end["message"].strip().splitlines()[0]
+    else:
+        lines = _last_lines(row.path(log))
+        fatal = [line.split("] ", 1)[1] for line in lines if line.startswith("F") and "] " in line]
+        if status < 0 and not (fatal and status == -signal.SIGABRT):
+            who = f"rank {os.environ['RANK']}" if "RANK" in os.environ else "the process that trains"
+            message = f"{who} was killed ({signal_in_words(-status)})"
+        else:
+            message = (fatal or lines or ["no message"])[-1] + f" (exit status {status})"
+    return f"{message}{kept(row)} (log: {log})"
+
+
+def _last_lines(log: str) -> List[str]:
+    """The last lines of a run's log that this start of it has written."""
+    with open(log, encoding="utf-8", errors="replace") as stream:
+        lines = [line.strip() for line in stream.readlines()[-200:] if line.strip()]
+    heads = [number for number, line in enumerate(lines) if line.startswith("# ")]
+    return lines[heads[-1] + 1:] if heads else lines
+
+
+def kept(row: chain.Row) -> str:
+    """What to add to the message of a failure: the newest whole snapshot, from which the same command goes on."""
+    snapshot = chain.newest_snapshot(row, None)
+    return f"; the snapshot of iteration {snapshot['iteration']} is kept ({snapshot['state']})" if snapshot else ""
+
+
 # ---------------------------------------------------------------------------------------------- the end
 def _finish(row: chain.Row, run: Run, solver, inputs: dict, interpreter, leader=None, header=()):
     """Put the final weights where the next step looks for them, with their record, and the run in its place.
@@ -219,7 +409,7 @@ def tidy(row: chain.Row):
     run = files.read_json(os.path.join(new, "run.json")) or {}
     record = files.read_json(row.path(row.weights_out + ".json")) or {}
     if run.get("finished") and run.get("run") and run["run"] == record.get("run"):
-        jobs.rename(new, fresh.folder, home.folder)
+        _rename_in_files(new, fresh.folder, home.folder)
         if os.path.exists(folder):
             shutil.rmtree(folder + ".old", ignore_errors=True)
             os.rename(folder, folder + ".old")

@@ -1,7 +1,7 @@
 """The loop that trains, in a process of its own: pycaffe's names only, so that real Caffe and torchcaffe both run it.
 
-    python -m gender_smile.training.solve runs/demo/step4_gnet/job.json      # tools/train.py writes the job and starts this
-    python -m gender_smile.training.solve --follow 0 /tmp/folder             # as another rank of a training (gender_smile/training/ranks.py): its job 0
+    python -m gender_smile.training.solve runs/demo/step4_gnet/job.json    # tools/train.py writes the job and starts this
+    python -m gender_smile.training.solve --follow 0 folder                # another rank's part in job 0 (ranks.py)
 
 Needs only the standard library, numpy and the engine, and keeps to Python 3.9 (Debian 11's Caffe). What happens goes to
 stdout as JSON, one object a line ("event": start, weights, step, warning, test, snapshot, end); the engine's log, and the lines
@@ -33,9 +33,8 @@ import time
 
 import numpy as np
 
-from gender_smile.training.solving import Alone, Events, Failed, GradientWatch, Stop, log, write_record
+from gender_smile.training.protocol import STOPPED, Alone, Events, Failed, GradientWatch, Stop, log, write_record
 
-STOPPED = 130
 STUCK_LOSS = 87.3365  # -log(FLT_MIN): what Caffe's softmax loss shows when a probability has become zero
 STUCK_ITERATIONS = 20
 CALL_SECONDS = 1.0  # of training between two looks at signals and loss

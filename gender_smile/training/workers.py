@@ -11,9 +11,9 @@ import time
 from typing import Callable, List, Optional, Sequence
 
 from common import environment
+from common.command import STOP_SIGNALS
 from gender_smile.training import chain, schemes
 from common.progress import duration
-from gender_smile.training.solving import STOP_SIGNALS
 
 POLL_SECONDS = 0.2
 HANGING_SECONDS = 5.0  # after a second signal: a training that has not ended by then is killed
@@ -32,9 +32,9 @@ def train(rows: Sequence[chain.Row], jobs: int = 1, options: Sequence[str] = (),
     """Do `rows`, at most `jobs` at a time, with `options` of tools/train.py added to each command.
 
     A row that is done takes its command a few seconds. With several jobs the cores are shared out between them
-    (OMP_NUM_THREADS, unless it is set) and what they print is shown when they end. SIGINT, SIGTERM and SIGUSR1 are handed on: each
-    training takes a snapshot, from which the same call goes on. At SIGHUP each takes one and goes on. Where one fails,
-    those that run come to their end and no other starts. Raises TrainingError and Interrupted.
+    (OMP_NUM_THREADS, unless it is set) and what they print is shown when they end. SIGINT, SIGTERM and SIGUSR1 are
+    forwarded: each training takes a snapshot, from which the same call resumes. At SIGHUP each takes one and continues.
+    When one fails, those that run are completed and no other starts. Raises TrainingError and Interrupted.
     """
     waiting, failed, asked = list(rows), [], []
     running: List[Job] = []

@@ -11,7 +11,7 @@ from fuzz_target import target
 from PIL import Image
 
 import recipe
-from lmdb_builders import adoption, detections, manifest
+from lmdb_builders import detections, manifest
 from lmdb_builders.celeba import BOX_COLUMNS, LANDMARK_COLUMNS, read_celeba
 from lmdb_builders.detections import read_detections
 from lmdb_builders.errors import BuildError, ImageError
@@ -122,7 +122,6 @@ def build_manifest(data, folder):
     (folder / manifest.FILE).write_bytes(data)
     wanted = manifest.Facts({"a": 1}, {"val": {"b": 2}})
     assert manifest.missing_splits(str(folder), "fotw", wanted, lambda split: ["x"]) in ([], ["val"])
-    adoption._old_entry(str(folder), "fotw")
 
 
 def photo_seeds(folder):

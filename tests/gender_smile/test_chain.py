@@ -99,12 +99,12 @@ def wait_for(child, condition):
 DRIVER = textwrap.dedent("""
     import sys
     from tiny_project import LONG
-    from common import command, engine; from gender_smile.training import chain, child; from tools import train
+    from common import command, engine; from gender_smile.training import chain, runs; from tools import train
     rows = chain.rows(LONG, ["gnet"], [int(step) for step in sys.argv[2:]], root=sys.argv[1])
     def work():
         try:
             train.run(rows, engine.interpreter("torch"), say=train.say)
-        except child.Stopped as stopped:
+        except runs.Stopped as stopped:
             print(stopped)
             return 130
         return 0

@@ -18,7 +18,7 @@ from tiny_project import TINY
 
 import recipe
 from common import engine, files
-from gender_smile.training import chain, fingerprints, jobs, runs
+from gender_smile.training import chain, runs
 from tools import report, status, train
 from torchcaffe.formats import files as caffe_files
 
@@ -205,7 +205,7 @@ def test_a_forced_run_that_cannot_start_loses_nothing(project, monkeypatch):
     assert tree(project, "weights", row.folder) == before
 
 
-@pytest.mark.parametrize("module, name", [(runs, "place"), (files, "write_json"), (jobs, "rename"), (os, "rename"),
+@pytest.mark.parametrize("module, name", [(runs, "place"), (files, "write_json"), (runs, "_rename_in_files"), (os, "rename"),
                                           (shutil, "rmtree")])
 @pytest.mark.parametrize("number", range(4))
 def test_a_forced_run_that_is_killed_at_its_end_is_completed(project, monkeypatch, module, name, number):
@@ -290,17 +290,6 @@ def test_a_finished_step_stays_done_beside_an_interrupted_run_of_other_settings(
     assert "MAX_ITER=9" in said[0] and "done" in said[1] and record(row)["iteration"] == 6
 
 
-def test_a_run_of_an_earlier_version_is_resumed_by_what_status_prints(project, command, monkeypatch, capsys):
-    interrupt(project, monkeypatch, [2], max_iter=9, seed=7, batch=4)
-    path = os.path.join(project, "runs/tiny/step2_scheme3/run.json")
-    old = files.read_json(path)
-    inputs = {**old_form(old["inputs"]), "solver's max_iter": "9"}
-    files.write_json(path, {"inputs": inputs, "max_iter": 9, "finished": False})
-    entry = next(entry for entry in status.collect(TINY, root=project) if entry["net"] == "gnet" and entry["step"] == 2)
-    assert entry["command"] == "make step2 NET=gnet PROFILE=tiny BATCH=4 MAX_ITER=9 SEED=7 VARIANT=none"
-    assert train.main(typed(entry["command"])) == 0 and "resumes from iteration 4" in capsys.readouterr().out
-
-
 def test_the_report_has_no_curve_of_another_run_than_the_weights(project, monkeypatch):
     monkeypatch.setattr(recipe, "ROOT", project)
     _, row = run(project, [2])
@@ -315,7 +304,7 @@ def test_the_report_has_no_curve_of_another_run_than_the_weights(project, monkey
 # ------------------------------------------------------------------------------------------ fingerprints of meaning
 def inputs_of(project, step=2):
     row, = chain.rows(TINY, ["gnet"], [step], root=project)
-    return chain.fingerprints(row, *jobs.definitions(row))
+    return chain.fingerprints(row, *runs.definitions(row))
 
 
 def test_the_test_phase_and_validation_faces_do_not_count(project):
@@ -349,7 +338,7 @@ def test_a_nets_fingerprint_is_of_the_wire_formats_bytes():
     data = bytes([0xDA, 0x06, 3, 1 << 3 | 2, 1]) + b"s"  # 107 << 3 | 2
     inside = bytes([1 << 3 | 2, 1]) + b"x" + bytes([2 << 3 | 2, 4]) + b"Data" + rule + data
     wire = bytes([0xA2, 0x06, len(inside)]) + inside  # 100 << 3 | 2
-    assert fingerprints.training_net(net) == (hashlib.sha256(wire).hexdigest(), 5)
+    assert chain.training_net(net) == (hashlib.sha256(wire).hexdigest(), 5)
 
 
 def test_solver_values_are_as_one_writes_them(project):
@@ -366,7 +355,7 @@ def test_facts_of_another_split_do_not_count(project):
 
     def fingerprint(name="celeba_train"):
         files.write_json(os.path.join(os.path.dirname(path), "manifest.json"), {"celeba": entry})
-        return fingerprints.database_fingerprint(os.path.join(os.path.dirname(path), name))
+        return chain.database_fingerprint(os.path.join(os.path.dirname(path), name))
 
     before, labels, val = fingerprint(), fingerprint("celeba_train_labels"), fingerprint("celeba_val")
     entry["split_facts"]["test"] = {"rows": "c"}
@@ -378,26 +367,15 @@ def test_facts_of_another_split_do_not_count(project):
     assert fingerprint() != before and fingerprint("celeba_train_labels") != labels
 
 
-def old_form(inputs):
-    """Fingerprints as versions before this form recorded them."""
-    found = {name: value for name, value in inputs.items() if name not in (chain.FORM, "batch size")}
-    return {**found, "net": "0" * 64, "solver's base_lr": "9.999999747378752e-05",
-            "data/tiny/scheme3/celeba_train": "1" * 64, "data/tiny/scheme3/celeba_val": "2" * 64}
-
-
-def test_a_result_of_an_earlier_version_is_done_with_a_remark_and_compared_where_that_is_exact(project):
-    _, row = run(project, [2])
-    old = old_form(record(row)["inputs"])
-    files.write_json(row.path(row.weights_out) + ".json", {**record(row), "inputs": old})
-    files.write_json(row.path(f"{row.place}/run.json"), {"inputs": old, "max_iter": 6, "finished": True})
-    said, _ = run(project, [2])
-    assert "done" in said[0] and "earlier version" in said[1]
-    for options, sentence in (({"max_iter": 2}, "solver's max_iter was 6, is 2"), ({"batch": 4}, "batch size was 8, is 4"),
-                              ({"base_lr": 0.0002}, "solver's base_lr was 0.0001, is 0.0002")):
-        with pytest.raises(chain.ChainError, match=f"finished, with other settings: {sentence}. To keep"):
-            run(project, [2], **options)
-    os.remove(row.path(f"{row.place}/net.prototxt"))  # nothing tells its batch any more
-    assert "done" in run(project, [2], batch=4)[0][0]
+def test_a_record_of_another_form_is_refused_until_it_is_forced(project, command, capsys):
+    assert command(2) == 0
+    row = chain.Row(TINY, "gnet", 2, root=project)
+    content = record(row)
+    content["inputs"].pop(chain.FORM)
+    files.write_json(row.path(row.weights_out) + ".json", content)
+    assert command(2) == 1
+    assert "made by another version of this project" in (told := capsys.readouterr().err) and "FORCE=1" in told
+    assert command(2, "--force") == 0 and record(row)["inputs"][chain.FORM] == chain.CURRENT_FORM
 
 
 # ------------------------------------------------------------------------------------------ the lock, and status
@@ -443,7 +421,7 @@ def test_the_command_that_resumes_names_the_gpu(project, monkeypatch):
     interrupt(project, monkeypatch, [2])
     row, = chain.rows(TINY, ["gnet"], [2], root=project)
     path = row.path(f"{row.folder}/run.json")
-    files.write_json(path, {**files.read_json(path), "machine": jobs._machine(1, None)})
+    files.write_json(path, {**files.read_json(path), "machine": runs._machine(1, None)})
     assert chain.interrupted_run(row).command == "make step2 NET=gnet PROFILE=tiny GPU=1"
 
 

@@ -27,8 +27,7 @@ from lmdb_builders.crops import crop_face
 from lmdb_builders.images import read_image
 from lmdb_builders.orientation import Orientation
 from lmdb_builders.preprocess import to_blob
-from common.files import sha256_of
-from gender_smile.training.fingerprints import database_fingerprint
+from gender_smile.training.chain import database_fingerprint
 from torchcaffe.proto import caffe_pb2
 
 STORED_BY = {  # EXIF's tag -> the inverse of the turn that it asks for
@@ -235,56 +234,6 @@ def test_other_settings_forget_a_split_that_is_not_built_with_them(run, tmp_path
     entry = manifest(tmp_path / "data")["fotw"]
     assert set(entry["split_facts"]) == {"train", "val"} and not any("test" in name for name in entry["images"])
     assert entry["facts"]["encode"] == "png"
-
-
-def as_version_1(data, celeba, fotw):
-    """Write the manifests as version 1 did, and the detections' marks."""
-    for scheme in SCHEMES:
-        path = data / scheme / "manifest.json"
-        content = json.loads(path.read_text())
-        for name in ("celeba", "fotw"):
-            entry = content[name]
-            del entry["split_facts"]
-            entry["unusable_labels"] = {}
-            entry["facts"].update(version=1, sources=entry.pop("sources"), splits=["train", "val"],
-                                  detections_sha256=sha256_of(str(data / f"detections/{name}.csv")))
-        path.write_text(json.dumps(content))
-    for path in data.glob("detections/*.json"):
-        path.write_text(path.read_text().replace('"upright": true,', ""))
-
-
-def test_a_build_of_version_1_is_kept_and_the_test_split_added(run, tmp_path, celeba, fotw, with_test_split):
-    data = tmp_path / "data"
-    run()
-    before, entry = state(data), manifest(data)["fotw"]
-    as_version_1(data, celeba, fotw)
-    status, out, _ = run("--test")
-    assert status == 0 and {name: after for name, after in state(data).items() if "_test" not in name} == before
-    now = manifest(data)["fotw"]
-    assert {split: now["split_facts"][split] for split in ("train", "val")} == entry["split_facts"]
-    assert now["facts"] == entry["facts"] and now["unusable_labels"]["train"] == entry["unusable_labels"]["train"]
-
-
-@pytest.mark.parametrize("change", ["orientation", "table", "detections", "seed"])
-def test_a_build_of_version_1_that_may_differ_is_built_again(run, tmp_path, celeba, fotw, edit, change):
-    data = tmp_path / "data"
-    run()
-    before = state(data)
-    as_version_1(data, celeba, fotw)
-    if change == "orientation":
-        exif = Image.Exif()
-        exif[0x0112] = 3
-        with Image.open(fotw / "smiles_valset/im_GenFex_00008.jpg") as image:
-            image.save(fotw / "smiles_valset/im_GenFex_00008.jpg", exif=exif)
-    if change == "table":
-        edit(fotw / "smiles_trset/gender_fex_trset.csv", "20,20,0,0", "20,20,1,0")
-    if change == "detections":
-        (data / "detections/fotw.csv").write_text((data / "detections/fotw.csv").read_text().replace("0.9", "0.8"))
-    assert run(*(["--seed", "5"] if change == "seed" else []))[0] == 0
-    built = {name.split("/")[1] for name, now in state(data).items() if now[1] != before[name][1]}
-    fotw_lmdbs = {"fotw_gender_train", "fotw_smile_train", "fotw_gender_val", "fotw_smile_val"}
-    assert built == {"orientation": {"fotw_gender_val", "fotw_smile_val"}, "table": fotw_lmdbs, "detections": fotw_lmdbs,
-                     "seed": {name.split("/")[1] for name in before}}[change]
 
 
 def test_one_data_set_after_the_other(run, tmp_path):

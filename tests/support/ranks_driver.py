@@ -8,7 +8,7 @@ import sys
 from tiny_project import TINY
 
 from common import engine
-from gender_smile.training import chain, child, ranks
+from gender_smile.training import chain, ranks, runs
 from tools import train
 
 
@@ -20,9 +20,9 @@ def main(root: str, steps: str, max_iter: str) -> int:
     try:
         print(train.plan(rows, engine.interpreter("torch"), leader))
         train.run(rows, engine.interpreter("torch"), say=lambda line: print(line, flush=True), leader=leader)
-    except child.Stopped as stopped:
+    except runs.Stopped as stopped:
         print(stopped)
-        return child.STOPPED
+        return ranks.STOPPED
     except chain.ChainError as error:
         reason = str(error)
         print(error)

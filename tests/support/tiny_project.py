@@ -10,7 +10,7 @@ import numpy as np
 
 import recipe
 from lmdb_builders import lmdb_writer
-from tools import make_nets
+from gender_smile.nets import prototxt
 
 TINY = replace(recipe.DEMO, name="tiny", crop_size=32, width=0.05, batch_size=8, test_batch_size=8,
                max_iter={2: 6, 3: 6, 4: 6}, test_interval={2: 3, 3: 3, 4: 3}, snapshot=2, display=1,
@@ -42,5 +42,5 @@ def write_databases(folder: str):
 
 def make_project(root: str, profile=TINY):
     """Nets and solvers of `profile`, TINY with other numbers perhaps, and its LMDBs (of scheme 3) below `root`."""
-    make_nets.write(make_nets.generate([profile]), root)
+    prototxt.write(prototxt.generate([profile]), root)
     write_databases(os.path.join(root, recipe.lmdb_folder("tiny", "scheme3")))

@@ -16,7 +16,8 @@ from tiny_project import TINY
 import recipe
 from lmdb_builders.crops import crop_face
 from lmdb_builders.preprocess import to_blob
-from tools import export, make_nets
+from gender_smile.nets import prototxt
+from tools import export
 from gender_smile.inference.pipeline import Classifier
 from torchcaffe.core.errors import CaffeError
 
@@ -30,7 +31,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("GLOG_minloglevel", "2")
     monkeypatch.setattr(recipe, "ROOT", str(tmp_path))
     monkeypatch.setitem(recipe.PROFILES, "tiny", TINY)
-    make_nets.write(make_nets.generate([TINY]), str(tmp_path))
+    prototxt.write(prototxt.generate([TINY]), str(tmp_path))
     write_random_nets("tiny")
     return tmp_path
 

@@ -15,7 +15,7 @@ from tiny_project import TINY
 
 import recipe
 from common import files
-from gender_smile.training import chain, fingerprints, jobs, metrics, runs
+from gender_smile.training import chain, metrics, runs
 from tools import status, train
 from torchcaffe.formats import files as caffe_files
 
@@ -44,7 +44,7 @@ def test_steps_that_nets_share_come_once():
 def test_records_that_hold_something_else_are_no_records(project, text):
     run(project, [2])
     row = chain.rows(TINY, ["gnet"], [2], root=project)[0]
-    inputs = chain.fingerprints(row, *jobs.definitions(row))
+    inputs = chain.fingerprints(row, *runs.definitions(row))
     for path in (row.weights_out + ".json", f"{row.folder}/run.json"):
         kept = open(row.path(path)).read()
         with open(row.path(path), "w") as stream:
@@ -68,12 +68,12 @@ def test_changed_weights_and_database_are_named(project):
 
 def test_manifest_tells_whether_a_database_is_the_same(project):
     path = os.path.join(project, "data/tiny/scheme3/celeba_val")
-    manifest = {"celeba": {"facts": {"seed": 1, "splits": ["train"]}, "images": {"celeba_val": 10}}, "fotw": {}}
+    manifest = {"celeba": {"facts": {"seed": 1}, "split_facts": {}, "images": {"celeba_val": 10}}, "fotw": {}}
     prints = []
-    for facts in ({}, {"splits": ["train", "test"]}, {"seed": 2}):
+    for facts in ({}, {}, {"seed": 2}):
         manifest["celeba"]["facts"].update(facts)
         files.write_json(os.path.join(project, "data/tiny/scheme3/manifest.json"), manifest)
-        prints.append(fingerprints.database_fingerprint(path))
+        prints.append(chain.database_fingerprint(path))
     assert prints[0] == prints[1] != prints[2]
 
 

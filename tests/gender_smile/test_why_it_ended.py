@@ -7,7 +7,7 @@ import signal
 import pytest
 
 import recipe
-from gender_smile.training import chain, child
+from gender_smile.training import chain, runs
 
 LOG = "# an earlier start\nF0101 10:00:00.000001 7 old.cpp:1] Check failed: old\n# this start\nIteration 5, loss = 1\n"
 
@@ -22,7 +22,7 @@ def row(tmp_path):
 def why(row, log: str, status: int, end=None) -> str:
     with open(row.path(f"{row.folder}/train.log"), "w") as stream:
         stream.write(log)
-    return child.reason(row, end, status)
+    return runs.reason(row, end, status)
 
 
 @pytest.mark.parametrize("number, cause", [
@@ -46,4 +46,4 @@ def test_a_check_of_caffes_is_told_in_its_own_words(row):
 def test_weights_that_would_have_no_place_are_told_before_training(row, tmp_path):
     (tmp_path / "weights").write_text("in the way")
     with pytest.raises(chain.ChainError, match=r"step 2, .*: weights/demo/step2_.*: cannot be written: Not a directory"):
-        child.run(row, "job.json", None, (), None, None)
+        runs.run_process(row, "job.json", None, (), None, None)

@@ -1,6 +1,6 @@
-"""What gender_smile/training/solve.py's process is made of: signals in, events and log lines out, and the ranks of a training.
+"""How solve.py, in its process, talks with tools/train.py: signals in; events, log lines and snapshot records out.
 
-The standard library only, and Python 3.9, as gender_smile/training/solve.py.
+Standard library only, Python 3.9, as solve.py.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import time
 import traceback
 
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # the last is what clusters send before the time is up
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # as common.command's, which needs a newer Python
+STOPPED = 130  # exit status after one of them
 
 
 class Failed(Exception):
@@ -121,7 +122,7 @@ def log(message):
 
 
 def write_record(path, iteration, files):
-    """Record of a snapshot, as torchcaffe/solvers/resume.py reads it: size and SHA-256 of its files, which are on the disk then."""
+    """Write a snapshot's record as torchcaffe/solvers/resume.py does: size and SHA-256 of its files, once these are on disk."""
     found = {}
     for name in files:
         digest = hashlib.sha256()
