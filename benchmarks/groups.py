@@ -170,7 +170,7 @@ def answer(
 
     from detector import iou, nearest_to_box
     from gender_smile.inference.photos import read
-    from gender_smile.inference.prediction import mean_of
+    from gender_smile.inference.pipeline import ensemble_mean
 
     photos = pipeline.predict_photos((changed(read(path), gray, shrink) for path, _, _ in faces), all_faces=True)
     for (path, record, labels), (photo, found) in zip(faces, tqdm(photos, total=len(faces), unit=" photos", disable=None)):
@@ -185,8 +185,8 @@ def answer(
         if face is None or photo.pixels is None or iou(face.box, box) == 0:  # another face of the photo
             yield Row(**known)
             continue
-        ones = by_face[id(face)].ones
-        yield Row(**known, gender_one=mean_of("gender", ones), smile_one=mean_of("smile", ones), **look(face, photo.pixels))
+        p_positive = by_face[id(face)].p_positive
+        yield Row(**known, gender_one=ensemble_mean("gender", p_positive), smile_one=ensemble_mean("smile", p_positive), **look(face, photo.pixels))
 
 
 def changed(photo: "Photo", gray: bool, shrink: float) -> "Photo":

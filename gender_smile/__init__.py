@@ -1,7 +1,7 @@
 """The paper's method as a library.
 
     from gender_smile import Pipeline
-    answer = Pipeline.load().predict(image)[0]      # image: H x W x 3, uint8, BGR
+    prediction = Pipeline.load().predict(image)     # a path, or H x W x 3, uint8, BGR
 
 Importing this package loads nothing; `Pipeline` is resolved on first use.
 """

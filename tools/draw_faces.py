@@ -22,7 +22,7 @@ from lmdb_builders.errors import BuildError
 from common import command
 from gender_smile.synthetic.data_sets import FACES, draw_data_sets, draw_sheet
 from common.options import natural, positive
-from gender_smile.inference.pictures import SUFFIXES
+from gender_smile.inference.photos import PICTURE_SUFFIXES
 
 def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -40,8 +40,8 @@ def main(argv=None) -> int:
     """Return 0 when the photos are drawn, 1 when they could not be written."""
     parser = get_parser()
     options = parser.parse_args(argv)
-    if options.sheet and not options.sheet.lower().endswith(SUFFIXES):
-        parser.error(f"--sheet: {options.sheet}: a picture is {', '.join(SUFFIXES)}")
+    if options.sheet and not options.sheet.lower().endswith(PICTURE_SUFFIXES):
+        parser.error(f"--sheet: {options.sheet}: a picture is {', '.join(PICTURE_SUFFIXES)}")
     return command.run("draw_faces", lambda: draw(options), BuildError, status=1,
                        writes=[options.sheet] if options.sheet else ())
 

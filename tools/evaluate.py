@@ -262,7 +262,7 @@ def evaluate_photos(arguments) -> Evaluation:
                 continue
             truths[task.name][image] = label
             for net in recipe.ENSEMBLES[task.name]:
-                ones[net][image] = prediction.ones.get(net)
+                ones[net][image] = prediction.p_positive.get(net)
     names = {record.image.rsplit("/", 1)[-1] for record in records}
     unread = list_missed((entry._asdict() for entry in dataset.skipped), names)
     count_missed(unread, truths, ones)

@@ -1,6 +1,6 @@
 """Gender and smile of the faces in photos (Figure 1: detector, crops, GNet and the mean of SNet1 and SNet2).
 
-    python tools/predict.py photo.jpg                       # text: the face nearest the middle
+    python tools/predict.py photo.jpg                       # text: the face nearest the center
     python tools/predict.py photos/ 'more/**/*.png' --json  # folders, patterns; one JSON object a face, in order
     python tools/predict.py group.jpg --all-faces --csv     # every face, a row each
     python tools/predict.py clip.mp4 --every 10             # every tenth frame of a video
@@ -33,9 +33,8 @@ from common.options import add_engine, add_trained_profile, positive, whole_numb
 from lmdb_builders.errors import ImageError
 from common import command
 from gender_smile.inference import photos
-from gender_smile.inference.answers import plain_say, printable, writer
+from gender_smile.inference.output import Pictures, PlaceError, plain_say, printable, writer
 from gender_smile.inference.photos import Photo, Source
-from gender_smile.inference.pictures import Pictures, PlaceError
 from gender_smile.inference.pipeline import Pipeline, PipelineError, Prediction
 
 __all__ = ["Photo", "Pipeline", "PipelineError", "Prediction", "main"]
@@ -54,7 +53,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--camera", type=_camera, metavar="NUMBER", help="this camera (0 is the first) until Ctrl-C")
     parser.add_argument("--every", type=positive, metavar="N",
                         help="of videos and cameras each N-th frame (default: about one a second)")
-    parser.add_argument("--all-faces", action="store_true", help="every face, not only the one nearest the middle")
+    parser.add_argument("--all-faces", action="store_true", help="every face, not only the one nearest the center")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print one JSON object a face, a line each")
     form.add_argument("--csv", action="store_true", help="print a table, a row a face")
@@ -65,8 +64,8 @@ def get_parser() -> argparse.ArgumentParser:
         help="write a picture of each photo with box, landmarks and probabilities: into a folder, or a .png or .jpg "
         "file (numbered where there are several)",
     )
-    parser.add_argument("--show-crops", action="store_true", help="add what each net saw to the pictures")
-    parser.add_argument("--explain", action="store_true", help="add that and where each net looked for its answer")
+    parser.add_argument("--show-crops", action="store_true", help="add the input of each net to the pictures")
+    parser.add_argument("--explain", action="store_true", help="add that and a heat map for each net")
     add_trained_profile(parser)
     add_engine(parser)
     return parser
@@ -75,7 +74,7 @@ def get_parser() -> argparse.ArgumentParser:
 def _camera(text: str) -> int:
     """A camera's number, as an argument's type."""
     if not 0 <= (value := whole_number(text)) < 2**31:  # OpenCV takes negative ones for "any", and some builds die of it
-        raise argparse.ArgumentTypeError(f"{text} is no camera's number: they count from 0")
+        raise argparse.ArgumentTypeError(f"{text}: a camera index is an integer from 0 on")
     return value
 
 

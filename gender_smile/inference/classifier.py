@@ -1,4 +1,4 @@
-"""Stage 3 of the test pipeline: a trained net in its deploy form, crops in, probabilities out; and who runs it."""
+"""Stage 3 of the test pipeline: a trained net in its deploy form, crops in, probabilities out; and the engine it runs on."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import recipe
 if TYPE_CHECKING:
     import numpy as np
 
-# Crops that go through a net at a time. Matrix products round otherwise for other batch sizes, in every engine and on every
-# device: one at a time, a face gets the same digits alone and among others.
+# Crops per forward pass. Matrix products round differently for other batch sizes, in every engine and on every device:
+# with one at a time, a face gets the same digits alone and among others.
 BATCH = 1
 
 
@@ -90,12 +90,12 @@ class Classifier:
 
         results = np.empty(len(crops), dtype=np.float64)
         for start in range(0, len(crops), self.batch):
-            found = forward(self.net, crops[start : start + self.batch], self.weights)
-            results[start : start + len(found)] = found[:, 1]
+            probabilities = forward(self.net, crops[start : start + self.batch], self.weights)
+            results[start : start + len(probabilities)] = probabilities[:, 1]
         return results
 
-    def seen(self, crop: "np.ndarray") -> "np.ndarray":
-        """The middle of a stored crop, which the net's input shows: size x size x 3."""
+    def center(self, crop: "np.ndarray") -> "np.ndarray":
+        """The center of a stored crop, which is the net's input: size x size x 3 uint8, BGR (a view)."""
         top, left = (crop.shape[0] - self.size) // 2, (crop.shape[1] - self.size) // 2
         return crop[top : top + self.size, left : left + self.size]
 
@@ -115,20 +115,23 @@ def load_net(caffe: Any, definition: str, weights: str, command: str) -> Any:
 
 
 def forward(net: Any, crops: Sequence["np.ndarray"], weights: str) -> "np.ndarray":
-    """Output "prob" of a net of load_net for stored crops, N x classes; PipelineError names `weights` where it is no number."""
+    """Output "prob" of a net of load_net for stored crops: N x classes float32, 0..1.
+
+    crops: N x stored_size x stored_size x 3 uint8, BGR. Raises PipelineError, which names `weights`, for NaN or Inf.
+    """
     import numpy as np
     from lmdb_builders.preprocess import to_blob
 
     blob = to_blob(np.asarray(crops), net.blobs["data"].data.shape[-1])
     fill(net, blob)
-    found = net.forward()["prob"].reshape(len(blob), -1)
-    if not np.isfinite(found).all():
-        raise PipelineError(f"{weights} gives probabilities that are no numbers: train it again (FORCE=1)")
-    return found
+    probabilities = net.forward()["prob"].reshape(len(blob), -1)
+    if not np.isfinite(probabilities).all():
+        raise PipelineError(f"{weights} outputs NaN or Inf: train it again (FORCE=1)")
+    return probabilities
 
 
 def fill(net: Any, blob: "np.ndarray") -> None:
-    """Give a net its input, N x 3 x size x size float32, for any N."""
+    """Set a net's input to `blob`, N x 3 x size x size float32, BGR, mean subtracted; reshapes the net for another N."""
     data = net.blobs["data"]
     if tuple(data.data.shape) != blob.shape:
         data.reshape(*blob.shape)

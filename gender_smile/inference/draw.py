@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any, List, Sequence, Tuple
 
 import recipe
 from common import files
+from gender_smile.inference.photos import MARK
+from gender_smile.inference.pipeline import percent
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from gender_smile.inference.prediction import Answer, Prediction
+    from gender_smile.inference.pipeline import Answer, Prediction
 
 LONG_SIDE = (720, 1600)  # pixels of the photo's longer side in the picture: small photos grow, large ones shrink
 NARROWEST = 640  # pixels; a narrow photo stands in the middle of a picture of this width
@@ -29,8 +31,6 @@ def draw(image: "np.ndarray", predictions: Sequence["Prediction"], path: str) ->
     image: the photo that was predicted, height x width x 3 uint8, BGR. Crops and heat maps are drawn where the
     predictions have them. What was at `path` stays until the picture is whole. Raises OSError.
     """
-    from gender_smile.inference.photos import MARK
-
     figure = render(image, predictions)
     form = os.path.splitext(path)[1][1:].lower()
     mark: Any = {"metadata": {"Comment": MARK}} if form == "png" else {"pil_kwargs": {"comment": MARK.encode()}}
@@ -71,11 +71,6 @@ def photo_size(shape: Tuple[int, ...]) -> Tuple[int, int, float]:
     long_side = max(shape[:2])
     scale = min(max(long_side, LONG_SIDE[0]), LONG_SIDE[1]) / long_side
     return max(1, round(shape[1] * scale)), max(1, round(shape[0] * scale)), scale
-
-
-def _percent(probability: float) -> str:
-    """As a percentage that never claims certainty: 99.97 % stays below 100."""
-    return f"{min(probability * 100, 99.9):.1f} %"
 
 
 # ------------------------------------------------------------------------------------------ on the photo
@@ -134,7 +129,7 @@ def _draw_panel(axes: Any, prediction: "Prediction", faces: int, top: float, tot
     gutter = 36 * unit
     column = (total - 3 * gutter) / 2
     gender = " and ".join(recipe.NETS[net].title for net in recipe.ENSEMBLES["gender"])
-    smile = ", ".join(f"{recipe.NETS[net].title} {_percent(prediction.ones[net])}" for net in recipe.ENSEMBLES["smile"])
+    smile = ", ".join(f"{recipe.NETS[net].title} {percent(prediction.p_positive[net])}" for net in recipe.ENSEMBLES["smile"])
     tasks = (("GENDER", prediction.gender, gender, GENDER), ("SMILE", prediction.smile, f"smiling: {smile}", SMILE))
     for index, (title, answer, details, color) in enumerate(tasks):
         left = gutter + index * (gutter + column)
@@ -156,7 +151,7 @@ def _draw_answer(
     axes.text(left, top + 34 * unit, title, fontsize=_points(15 * unit), color=FAINT, va="baseline", weight="bold")
     axes.text(left, top + 76 * unit, answer.label, fontsize=_points(33 * unit), color=TEXT, va="baseline")
     axes.text(
-        left + width, top + 76 * unit, _percent(answer.probability), fontsize=_points(33 * unit), color=color,
+        left + width, top + 76 * unit, percent(answer.probability), fontsize=_points(33 * unit), color=color,
         va="baseline", ha="right", weight="bold",
     )
     _draw_bar(axes, answer.probability, (left, top + 94 * unit, width, 16 * unit), color)
@@ -173,7 +168,7 @@ def _draw_short_answer(
         axes.text(left, top + 46 * unit, number.strip(), fontsize=size, color=FACE, va="baseline", weight="bold")
     indent = 40 * unit if number else 0
     axes.text(left + indent, top + 46 * unit, answer.label, fontsize=size, color=TEXT, va="baseline")
-    axes.text(left + width, top + 46 * unit, _percent(answer.probability), fontsize=size, color=color, va="baseline",
+    axes.text(left + width, top + 46 * unit, percent(answer.probability), fontsize=size, color=color, va="baseline",
               ha="right", weight="bold")
     _draw_bar(axes, answer.probability, (left, top + 60 * unit, width, 9 * unit), color)
 

@@ -32,7 +32,7 @@ class Photo:
     """One picture to predict: its pixels, or why there are none.
 
     name: the file's path, "-" or "camera 0"; pixels: height x width x 3 uint8, BGR, upright; frame counts a video's or
-    a camera's frames from 0, seconds since its start. live: an answer is wanted before the next picture is there.
+    a camera's frames from 0, seconds since its start.
     """
 
     name: str = ""
@@ -40,7 +40,6 @@ class Photo:
     error: Optional[str] = None
     frame: Optional[int] = None
     seconds: Optional[float] = None
-    live: bool = False
 
 
 @dataclass(frozen=True)
@@ -181,7 +180,7 @@ def camera(number: int, every: Optional[int] = None) -> Iterator[Photo]:
     with _capture(number) as capture:
         if not capture.isOpened():
             raise ImageError(f"there is no camera {number} that OpenCV can open")
-        yield from _taken(capture, Photo(f"camera {number}", live=True), every)
+        yield from _taken(capture, Photo(f"camera {number}"), every)
 
 
 def count_photos(sources: Sequence[Source], every: Optional[int] = None) -> int:

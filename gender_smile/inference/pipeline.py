@@ -1,12 +1,12 @@
 """The paper's test pipeline (Figure 1) as a library.
 
-Stage 1 finds the faces and their five landmarks, stage 2 cuts one crop a scheme, stage 3 runs GNet on scheme 3 for
+Stage 1 finds the faces and their five landmarks, stage 2 cuts a crop for each net, stage 3 runs GNet on scheme 3 for
 gender and averages the probabilities of SNet1 and SNet2 (schemes 1 and 5) for smile.
 
     from tools.predict import Pipeline
     pipeline = Pipeline.load()                             # paper's weights where they are, else the demo's
     print(pipeline.predict("photo.jpg").gender.label)      # or an array: height x width x 3 uint8, BGR
-    for prediction in pipeline.predict_faces("group.jpg"): # every face, the one nearest the middle first
+    for prediction in pipeline.predict_faces("group.jpg"): # every face, the one nearest the center first
         print(prediction.as_dict())
 """
 
@@ -16,8 +16,8 @@ import contextlib
 import itertools
 import os
 import threading
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple, Union
 
 import recipe
 from lmdb_builders.errors import ImageError
@@ -25,7 +25,6 @@ from gender_smile.inference.classifier import (
     Classifier, PipelineError, choose_profile, load_engine, set_device, weights_path,
 )
 from gender_smile.inference.photos import Photo, read, read_photo
-from gender_smile.inference.prediction import Answer, Prediction, mean_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,19 +35,114 @@ __all__ = ["Answer", "Classifier", "Photo", "Pipeline", "PipelineError", "Predic
            "load_engine", "read_photo", "weights_path"]
 
 Image = Union[str, "os.PathLike[str]", "np.ndarray"]  # a photo's path, or height x width x 3 uint8, BGR
-GROUP = 16  # photos whose stages run together, at most
-GROUP_PIXELS = 2**24  # photos whose stages run together hold at most about this many pixels: bounds the memory
 NO_FACE = "no face found"
+# Columns of Prediction.as_row.
+COLUMNS = ("image", "frame", "seconds", "number", "faces", "x", "y", "width", "height", "score", "gender",
+           "gender_probability", "smile", "smile_probability", *recipe.PIPELINE_NETS, "error")
 
 
+# ------------------------------------------------------------------------------------------ results
+def ensemble_mean(task: str, p_positive: Mapping[str, float]) -> float:
+    """A task's probability of class 1 (0..1): the mean of its nets' (recipe.ENSEMBLES) in `p_positive`, net -> 0..1."""
+    nets = recipe.ENSEMBLES[task]
+    return sum(p_positive[net] for net in nets) / len(nets)
+
+
+def percent(probability: float) -> str:
+    """A probability (0..1) as a percentage that never claims certainty: 99.97 % stays below 100."""
+    return f"{min(100 * probability, 99.9):.1f} %"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The predicted class of a task and its probability (0.5..1)."""
+
+    label: str
+    probability: float
+
+    @classmethod
+    def of(cls, task: str, p_positive: float) -> "Answer":
+        """Answer of `task` ("gender", "smile") from the probability of its class 1 ("female", "smiling")."""
+        negative, positive = recipe.TASKS[task].classes
+        return cls(positive, p_positive) if p_positive > 0.5 else cls(negative, 1.0 - p_positive)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The pipeline's answer for one face of a photo, or `error`: why the photo has none.
+
+    image: name of the photo, video or camera; frame and seconds: which frame of a video or camera, and when.
+    face: detector.Face in pixels of the upright photo; `number` counts the photo's faces from 1, the one nearest the
+        center first; `faces` is how many were found.
+    p_positive: each net's probability of class 1 ("female" for GNet, "smiling" for SNet1 and SNet2), 0..1.
+    crops: net -> its input, size x size x 3 uint8, BGR; empty unless requested.
+    heat: net -> how much each pixel of its crop contributed to the answer, size x size float32, 0..1 with 1 at the
+        maximum (gender_smile/inference/heatmaps.py); empty unless requested.
+    """
+
+    image: str = ""
+    face: Optional["Face"] = None
+    gender: Optional[Answer] = None
+    smile: Optional[Answer] = None
+    p_positive: Dict[str, float] = field(default_factory=dict)
+    error: Optional[str] = None
+    number: int = 0
+    faces: int = 0
+    frame: Optional[int] = None
+    seconds: Optional[float] = None
+    crops: Dict[str, "np.ndarray"] = field(default_factory=dict, compare=False, repr=False)
+    heat: Dict[str, "np.ndarray"] = field(default_factory=dict, compare=False, repr=False)
+
+    def as_dict(self) -> Dict[str, Any]:
+        """Plain data for JSON: `image` with `number`, `faces`, `face`, `gender` and `smile`, or `image` with `error`.
+
+        Of a video or a camera also `frame` and `seconds`.
+        """
+        source: Dict[str, Any] = {"image": self.image}
+        if self.frame is not None:
+            source.update(frame=self.frame, seconds=None if self.seconds is None else round(self.seconds, 3))
+        if self.face is None or self.gender is None or self.smile is None:
+            return {**source, "error": self.error}
+        return {
+            **source,
+            "number": self.number,
+            "faces": self.faces,
+            "face": {
+                "box": [round(float(value), 2) for value in self.face.box],
+                "score": round(float(self.face.score), 6),
+                "landmarks": [[round(float(x), 2), round(float(y), 2)] for x, y in self.face.landmarks],
+            },
+            **{task: self._task_as_dict(task, answer) for task, answer in (("gender", self.gender), ("smile", self.smile))},
+        }
+
+    def _task_as_dict(self, task: str, answer: Answer) -> Dict[str, Any]:
+        """Label and probability, and each net's probability of class 1 where the task has several."""
+        nets = recipe.ENSEMBLES[task] if len(recipe.ENSEMBLES[task]) > 1 else ()
+        return {"label": answer.label, "probability": round(answer.probability, 6),
+                **{net: round(self.p_positive[net], 6) for net in nets}}
+
+    def as_row(self) -> List[Any]:
+        """The same, without landmarks, as a value for each of COLUMNS; None where there is none."""
+        content = self.as_dict()
+        row: Dict[str, Any] = {name: content.get(name) for name in ("image", "frame", "seconds", "number", "faces", "error")}
+        if "face" in content:
+            row.update(zip(("x", "y", "width", "height"), content["face"]["box"]))
+            row["score"] = content["face"]["score"]
+            for task in ("gender", "smile"):
+                row[task], row[f"{task}_probability"] = content[task]["label"], content[task]["probability"]
+            row.update({net: round(probability, 6) for net, probability in self.p_positive.items()})
+        return [row.get(name) for name in COLUMNS]
+
+
+# ------------------------------------------------------------------------------------------ the pipeline
 class Pipeline:
     """Detector, crops and nets of Figure 1. Make one with `Pipeline.load`, use it for any number of photos.
 
-    Any number of threads may share one: they take turns at the nets, which use all cores (or the GPU) for one. A
-    process that is forked off must load its own. Methods raise PipelineError where a net cannot run, ValueError for an
-    array that is no photo; a photo that cannot be answered (unreadable, no face) has an `error` instead.
+    Threads may share one: they take turns at the nets, which use all cores (or the GPU). A forked process must load its
+    own. Methods raise PipelineError where a net cannot run, ValueError for an array that is not a photo; a photo that
+    cannot be answered (unreadable, no face) has an `error` instead.
 
-    `crops=True` adds what each net saw to a Prediction, `explain=True` also where it looked (gender_smile/inference/heatmaps.py).
+    `crops=True` adds each net's input to a Prediction, `explain=True` also its heat map (gender_smile/inference/heatmaps.py).
     """
 
     def __init__(self, detector: "Detector", classifiers: Dict[str, Classifier], profile: str,
@@ -75,14 +169,14 @@ class Pipeline:
         return cls(Detector(caffe=caffe), classifiers, profile, gpu)
 
     def predict(self, image: Image, name: str = "", *, crops: bool = False, explain: bool = False) -> Prediction:
-        """Gender and smile of the face nearest to the middle (section 4)."""
-        return self.predict_many([image], [name], crops=crops, explain=explain)[0]
+        """Gender and smile of the face nearest the center (section 4)."""
+        return self._predict(_photo(image, name), 1, crops, explain)[0]
 
     def predict_faces(
         self, image: Image, name: str = "", *, crops: bool = False, explain: bool = False, most: Optional[int] = None
     ) -> List[Prediction]:
-        """Every face (or `most`), nearest to the middle first; without one, a list of one Prediction with an `error`."""
-        return self._predict_group([_photo(image, name)], most, crops or explain, explain)[0]
+        """Every face (or the first `most`), nearest the center first; without one, a list of one Prediction with an `error`."""
+        return self._predict(_photo(image, name), most, crops, explain)
 
     def predict_many(
         self, images: Iterable[Image], names: Optional[Iterable[str]] = None, *, crops: bool = False,
@@ -90,30 +184,29 @@ class Pipeline:
     ) -> List[Prediction]:
         """predict() of each image, in order.
 
-        A generator is drawn from a few images at a time, so that only those are in memory. Raises ValueError where
-        there are more or fewer names than images.
+        `images` is consumed lazily, one image in memory at a time. Raises ValueError where there are more or fewer names
+        than images.
         """
         named = zip(images, itertools.repeat("")) if names is None else zip(images, names, strict=True)
-        photos = (_photo(image, name) for image, name in named)
-        return [found[0] for _, found in self.predict_photos(photos, crops=crops, explain=explain)]
+        return [self.predict(image, name, crops=crops, explain=explain) for image, name in named]
 
     def predict_files(self, paths: Iterable[str]) -> Iterator[Prediction]:
         """Prediction of each image file, in order; one that cannot be read has an `error`."""
-        return (found[0] for _, found in self.predict_photos(read(path) for path in paths))
+        return (predictions[0] for _, predictions in self.predict_photos(read(path) for path in paths))
 
     def predict_photos(
         self, photos: Iterable[Photo], *, all_faces: bool = False, crops: bool = False, explain: bool = False
     ) -> Iterator[Tuple[Photo, List[Prediction]]]:
-        """Each photo with its predictions: of its central face or of all; never none, for a failure is one with an error.
+        """Each photo with its predictions: of its central face or of all; at least one, which has an `error` on failure.
 
-        Photos are drawn as they are needed: up to GROUP, or GROUP_PIXELS, or to one that is live, go through together.
+        Consumed lazily: a photo's predictions are yielded before the next photo is read.
         """
-        for group in _groups(photos):
-            yield from zip(group, self._predict_group(group, None if all_faces else 1, crops or explain, explain))
-            group.clear()  # while the next is read, only that is in memory
+        for photo in photos:
+            yield photo, self._predict(photo, None if all_faces else 1, crops, explain)
+            del photo  # not kept in memory while the next is read
 
     def crop(self, image: "np.ndarray", landmarks: "np.ndarray", net: str) -> "np.ndarray":
-        """The crop that net `net` sees, with the margin that its input leaves out.
+        """The stored crop of net `net`, with the margin that its input leaves out.
 
         Returns stored_size x stored_size x 3 uint8, BGR; `landmarks` 5 x 2 in pixels of `image`.
         """
@@ -123,76 +216,60 @@ class Pipeline:
         return crop_face(image, landmarks, scheme, recipe.PROFILES[self.profile].stored_size)
 
     # ------------------------------------------------------------------------------------------ the three stages
-    def _predict_group(
-        self, group: Sequence[Photo], most: Optional[int], keep_crops: bool, explain: bool
-    ) -> List[List[Prediction]]:
-        results: List[List[Prediction]] = []
-        cut: List[Tuple[int, int, Dict[str, "np.ndarray"]]] = []  # place in results, and the crop of each net
-        for photo in group:
-            results.append([])
-            for prediction in self._find(photo, most):
-                if prediction.face is not None and photo.pixels is not None:
-                    try:
-                        own = {net: self.crop(photo.pixels, prediction.face.landmarks, net) for net in self.classifiers}
-                        cut.append((len(results) - 1, len(results[-1]), own))
-                    except ImageError as error:
-                        prediction = replace(prediction, face=None, error=str(error))
-                results[-1].append(prediction)
-        for (photo_index, face_index, own), answered in zip(cut, self._classify(cut, results)):
-            if keep_crops:
-                seen = {net: self.classifiers[net].seen(crop) for net, crop in own.items()}
-                answered = replace(answered, crops=seen)
-            results[photo_index][face_index] = answered
-        if explain and cut:
-            self._explain(cut, results)
-        return results
+    def _predict(self, photo: Photo, most: Optional[int], keep_crops: bool, explain: bool) -> List[Prediction]:
+        if photo.error is not None or photo.pixels is None:
+            return [_unanswered(photo, photo.error or NO_FACE)]
+        try:
+            faces = self._detect(photo.pixels)
+        except ImageError as error:
+            return [_unanswered(photo, str(error))]
+        if not faces:
+            return [_unanswered(photo, NO_FACE)]
+        return [
+            self._classify(photo.pixels, replace(_unanswered(photo), face=face, number=number, faces=len(faces)),
+                           keep_crops or explain, explain)
+            for number, face in enumerate(faces[:most], start=1)
+        ]
 
-    def _find(self, photo: Photo, most: Optional[int]) -> List[Prediction]:
-        """Stage 1: predictions of a photo's first faces, still to be answered, or the one that says why there are none."""
+    def _detect(self, pixels: "np.ndarray") -> List["Face"]:
+        """Stage 1: faces of a photo, the one nearest the center first. Raises ImageError where the memory is too small."""
         from detector import DetectorError, from_center
 
-        if photo.pixels is None:
-            return _found(photo, [], most)
-        with self._engine():  # one photo at a time: several together take as long, and more memory
+        with self._nets():
             try:
-                return _found(photo, from_center(self.detector.detect(photo.pixels), photo.pixels.shape), most)
+                return from_center(self.detector.detect(pixels), pixels.shape)
             except DetectorError as error:  # its nets' weights are missing
                 raise PipelineError(str(error)) from error
             except (RuntimeError, MemoryError) as error:  # a photo too large for the memory: the next one may do
-                return _found(replace(photo, error=f"no face can be looked for: {_reason(error)}"), [], most)
+                raise ImageError(f"face detection failed: {_reason(error)}") from error
 
-    def _classify(self, cut: Sequence[Tuple[int, int, dict]], results: Sequence[Sequence[Prediction]]) -> List[Prediction]:
-        """Stage 3, of all faces at once: their predictions with the answers."""
-        with self._engine():
-            columns = {net: classifier.probabilities([own[net] for _, _, own in cut])
-                       for net, classifier in self.classifiers.items()}
-        answered = []
-        for row, (photo_index, face_index, _) in enumerate(cut):
-            ones = {net: float(column[row]) for net, column in columns.items()}
-            gender, smile = (Answer.of(task, mean_of(task, ones)) for task in ("gender", "smile"))
-            answered.append(replace(results[photo_index][face_index], gender=gender, smile=smile, ones=ones))
-        return answered
+    def _classify(self, pixels: "np.ndarray", prediction: Prediction, keep_crops: bool, explain: bool) -> Prediction:
+        """Stages 2 and 3 for one face: `prediction` with its answers, or with the error of its landmarks."""
+        assert prediction.face is not None
+        try:
+            crops = {net: self.crop(pixels, prediction.face.landmarks, net) for net in self.classifiers}
+        except ImageError as error:
+            return replace(prediction, face=None, error=str(error))
+        with self._nets():
+            p_positive = {net: float(classifier.probabilities([crops[net]])[0]) for net, classifier in self.classifiers.items()}
+            gender, smile = (Answer.of(task, ensemble_mean(task, p_positive)) for task in ("gender", "smile"))
+            answers = {"gender": gender, "smile": smile}
+            heat = {net: self._heat(net, crops[net], answers[recipe.NETS[net].task].label) for net in crops} if explain else {}
+        inputs = {net: self.classifiers[net].center(crop) for net, crop in crops.items()} if keep_crops else {}
+        return replace(prediction, gender=gender, smile=smile, p_positive=p_positive, crops=inputs, heat=heat)
 
-    def _explain(self, cut: Sequence[Tuple[int, int, dict]], results: Sequence[List[Prediction]]) -> None:
-        """Add to each prediction where the nets looked for its answers."""
+    def _heat(self, net: str, crop: "np.ndarray", label: str) -> "np.ndarray":
+        """Heat map of a net's crop for class `label`, size x size float32, 0..1."""
         from gender_smile.inference.heatmaps import Explainer
 
-        heats: Dict[str, "np.ndarray"] = {}
-        with self._engine():
-            for net, classifier in self.classifiers.items():
-                if net not in self._explainers:
-                    self._explainers[net] = Explainer(classifier)
-                task = classifier.task
-                answers = [getattr(results[photo][face], task.name) for photo, face, _ in cut]
-                classes = [task.classes.index(answer.label) for answer in answers]
-                heats[net] = self._explainers[net].heat([own[net] for _, _, own in cut], classes)
-        for row, (photo, face, _) in enumerate(cut):
-            heat = {net: maps[row] for net, maps in heats.items()}
-            results[photo][face] = replace(results[photo][face], heat=heat)
+        classifier = self.classifiers[net]
+        if net not in self._explainers:
+            self._explainers[net] = Explainer(classifier)
+        return self._explainers[net].heat([crop], [classifier.task.classes.index(label)])[0]
 
     @contextlib.contextmanager
-    def _engine(self) -> Iterator[None]:
-        """The engine, for this thread alone: its nets hold what they compute, and its mode is a thread's own.
+    def _nets(self) -> Iterator[None]:
+        """The nets, for this thread alone: they hold what they compute, and the engine's mode is a thread's own.
 
         Raises PipelineError for what the engine raises, out of memory for instance.
         """
@@ -211,31 +288,13 @@ def _photo(image: Image, name: str) -> Photo:
         photo = read(os.fspath(image))
         return replace(photo, name=name) if name else photo
     if image is None:
-        raise ValueError("the image is None, as cv2.imread gives for a file that it cannot read: pass the path")
+        raise ValueError("the image is None, as cv2.imread returns for a file that it cannot read: pass the path")
     return Photo(name, image)
 
 
-def _groups(photos: Iterable[Photo]) -> Iterator[List[Photo]]:
-    group: List[Photo] = []
-    pixels = 0
-    for photo in photos:
-        group.append(photo)
-        pixels += 0 if photo.pixels is None else getattr(photo.pixels, "size", 0) // 3
-        if photo.live or len(group) == GROUP or pixels >= GROUP_PIXELS:
-            yield group
-            group, pixels = [], 0
-    if group:
-        yield group
+def _unanswered(photo: Photo, error: Optional[str] = None) -> Prediction:
+    return Prediction(photo.name, frame=photo.frame, seconds=photo.seconds, error=error)
 
 
 def _reason(error: Exception) -> str:
     return " ".join(str(error).split()) or "not enough memory"
-
-
-def _found(photo: Photo, faces: Sequence["Face"], most: Optional[int]) -> List[Prediction]:
-    """Predictions of a photo's first `most` faces, still to be answered, or the one that says why there are none."""
-    place = Prediction(photo.name, frame=photo.frame, seconds=photo.seconds)
-    if photo.error is not None or not faces:
-        return [replace(place, error=photo.error or NO_FACE)]
-    return [replace(place, face=face, number=number, faces=len(faces))
-            for number, face in enumerate(faces[:most], start=1)]

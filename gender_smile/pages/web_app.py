@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from gender_smile.inference.pipeline import Pipeline
-    from gender_smile.inference.prediction import Prediction
+    from gender_smile.inference.pipeline import Prediction
 
 PAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "static")
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "[::1]")  # other names that lead here are another page's trick (rebinding)
@@ -191,7 +191,7 @@ def shown(prediction: "Prediction") -> Dict[str, Any]:
     pictures = {net: data_url(enlarged(crop), ".png") for net, crop in prediction.crops.items()}
     heat = {net: data_url(overlay(enlarged(prediction.crops[net]), enlarged(heat)), ".png")
             for net, heat in prediction.heat.items()}
-    return {**prediction.as_dict(), "ones": prediction.ones, "crops": pictures, "heat": heat}
+    return {**prediction.as_dict(), "p_positive": prediction.p_positive, "crops": pictures, "heat": heat}
 
 
 def shown_nets() -> List[Dict[str, str]]:

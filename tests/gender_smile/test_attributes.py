@@ -63,7 +63,7 @@ def test_attributes_of_the_test_partition(celeba, capsys):
 def test_attributes_of_a_net_that_answers_no_numbers(celeba, capsys, monkeypatch):
     monkeypatch.setattr(FortyNet, "forward", lambda net: {"prob": np.full((len(net.blobs["data"].data), 40), np.nan)})
     assert run("--attributes", "scheme3") == 2
-    assert "step2_scheme3.caffemodel gives probabilities that are no numbers" in capsys.readouterr().err
+    assert "step2_scheme3.caffemodel outputs NaN or Inf" in capsys.readouterr().err
 
 
 def test_attributes_of_a_face_without_labels(celeba, capsys):

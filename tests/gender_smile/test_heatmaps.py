@@ -236,9 +236,9 @@ def test_threads_get_the_answers_and_maps_of_their_own_photos(pipeline):
     alone = [pipeline.predict(one, explain=True) for one in photos]
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(lambda one: pipeline.predict(one, explain=True), photos))
-    distances = np.abs(np.subtract.outer(*2 * [[one.ones["snet2"] for one in alone]]))
+    distances = np.abs(np.subtract.outer(*2 * [[one.p_positive["snet2"] for one in alone]]))
     assert np.median(distances) > 1e-3  # another photo's answer would be seen
     for first, second in zip(alone, together):
-        assert first.ones == pytest.approx(second.ones, abs=1e-5)
+        assert first.p_positive == pytest.approx(second.p_positive, abs=1e-5)
         for net in recipe.PIPELINE_NETS:
             assert (first.crops[net] == second.crops[net]).all() and np.allclose(first.heat[net], second.heat[net], atol=1e-5)

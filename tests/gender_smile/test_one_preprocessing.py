@@ -113,7 +113,7 @@ def test_evaluation_of_lmdbs_as_the_builder_writes_them(project, monkeypatch):
     results = json.loads((project / "runs" / "demo" / "results.json").read_text())
     assert set(results) == set(evaluate.FIGURES)
     right = {"gender": answer.gender.label == "female", "smile": answer.smile.label == "smiling",
-             **{net: answer.ones[net] > 0.5 for net in ("snet1", "snet2")}}
+             **{net: answer.p_positive[net] > 0.5 for net in ("snet1", "snet2")}}
     assert results == {name: {"accuracy": float(right[name]), "faces": 1} for name in evaluate.FIGURES}
 
 

@@ -251,20 +251,8 @@ class FakeCamera:
 def test_a_camera(monkeypatch):
     monkeypatch.setattr(cv2, "VideoCapture", FakeCamera)
     found = list(camera(0))
-    assert [(photo.name, photo.frame, photo.seconds, photo.live) for photo in found] == [
-        ("camera 0", 0, 0.0, True), ("camera 0", 4, 1.0, True), ("camera 0", 8, 2.0, True)]
+    assert [(photo.name, photo.frame, photo.seconds) for photo in found] == [
+        ("camera 0", 0, 0.0), ("camera 0", 4, 1.0), ("camera 0", 8, 2.0)]
     assert found[1].pixels.shape == (6, 8, 3) and found[1].pixels[0, 0].tolist() == [4, 4, 4]
     with pytest.raises(ImageError, match="no camera 7"):
         next(camera(7))
-
-
-def test_groups_wait_for_no_live_picture():
-    from gender_smile.inference.pipeline import GROUP, _groups
-
-    small = Photo("a", np.zeros((4, 4, 3), np.uint8))
-    live = Photo("camera 0", small.pixels, live=True)
-    assert [len(group) for group in _groups([small] * (GROUP + 1))] == [GROUP, 1]
-    assert [len(group) for group in _groups([small, live, live])] == [2, 1]
-    large = Photo("a", np.broadcast_to(np.uint8(0), (3000, 3000, 3)))
-    assert [len(group) for group in _groups([large] * 5)] == [2, 2, 1]
-    assert photos.STANDARD_INPUT == "-"

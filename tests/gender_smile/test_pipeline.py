@@ -10,7 +10,7 @@ import pytest
 
 from pipeline_fakes import LANDMARKS, FakeDetector, FakeNet, fake_caffe, install, photo
 from common import engine
-from gender_smile.inference import pipeline, prediction
+from gender_smile.inference import pipeline
 from gender_smile.inference.pipeline import Answer, Classifier, Photo, Pipeline, PipelineError
 
 
@@ -37,35 +37,36 @@ def test_no_face_is_an_error_and_leaves_the_others_alone(fake_project):
     results = Pipeline.load("demo").predict_many([photo(51), photo(0), photo(204)], ["a", "b", "c"])
     assert [result.image for result in results] == ["a", "b", "c"]
     assert results[1].as_dict() == {"image": "b", "error": "no face found"}
-    assert [round(results[index].ones["gnet"], 3) for index in (0, 2)] == [0.2, 0.8]
+    assert [round(results[index].p_positive["gnet"], 3) for index in (0, 2)] == [0.2, 0.8]
 
 
 def test_every_crop_goes_through_a_net_by_itself(fake_project):
     """In every engine the last digits of a batch depend on its size."""
     install(fake_project, {"gnet": "bright", "snet1": 0.5, "snet2": 0.5})
-    count = pipeline.GROUP + 3
+    count = 5
     results = Pipeline.load("demo").predict_many(photo(10 + index, 90, 120) for index in range(count))
     assert FakeNet.made[0].batches == [1] * count
-    assert np.allclose([result.ones["gnet"] for result in results], [(10 + index) / 255 for index in range(count)])
+    assert np.allclose([result.p_positive["gnet"] for result in results], [(10 + index) / 255 for index in range(count)])
 
 
-def test_a_group_is_forgotten_before_the_next_is_read(fake_project, monkeypatch):
-    """Weak references to the pixels of photos that were yielded: while the fourth is read, the first two are gone."""
+def test_a_photo_is_answered_and_forgotten_before_the_next_is_read(fake_project):
+    """Weak references to the pixels of photos that were yielded: only the caller's own keeps one alive."""
     install(fake_project, {"gnet": 0.5, "snet1": 0.5, "snet2": 0.5})
-    monkeypatch.setattr(pipeline, "GROUP", 2)
-    kept, alive = [], []
+    read, alive, answered = [], [], []
 
     def photos():
-        for _ in range(4):
-            alive.append(sum(reference() is not None for reference in kept))
+        for number in range(4):
+            assert len(answered) == number
+            alive.append(sum(reference() is not None for reference in read))
             pixels = photo()
-            kept.append(weakref.ref(pixels))
+            read.append(weakref.ref(pixels))
             yield Photo("a", pixels)
             del pixels
 
-    for _ in Pipeline.load("demo").predict_photos(photos()):
-        pass
-    assert alive[:2] == [0, 1] and alive[3] <= 2
+    for taken, predictions in Pipeline.load("demo").predict_photos(photos()):
+        answered.append(predictions[0].gender.label)
+        del taken
+    assert alive == [0, 0, 0, 0] and answered == ["male"] * 4
 
 
 def test_the_face_nearest_the_middle_is_taken(fake_project):
@@ -94,7 +95,7 @@ def test_a_photo_too_large_for_the_detector_leaves_the_others(fake_project, monk
 
     monkeypatch.setattr(FakeDetector, "detect", run_out)
     large, small = Pipeline.load("demo").predict_many([photo(128, 200, 200), photo()])
-    assert large.error == f"no face can be looked for: {reason}" and small.gender.label == "female"
+    assert large.error == f"face detection failed: {reason}" and small.gender.label == "female"
 
 
 def test_an_engine_that_fails_is_a_pipeline_error(fake_project, monkeypatch):
@@ -144,7 +145,7 @@ def test_missing_files_are_named_with_the_command_that_makes_them(fake_project):
 
 def test_weights_that_cannot_be_loaded_and_weights_without_numbers(fake_project):
     install(fake_project, {"gnet": "nan", "snet1": 0.5, "snet2": 0.5})
-    with pytest.raises(PipelineError, match="step4_gnet.caffemodel gives probabilities that are no numbers"):
+    with pytest.raises(PipelineError, match="step4_gnet.caffemodel outputs NaN or Inf"):
         Pipeline.load("demo").predict(photo())
     caffe = fake_caffe()
 
@@ -175,7 +176,7 @@ def test_nets_get_each_their_own_scheme(fake_project):
     install(fake_project, {"gnet": "bright", "snet1": "bright", "snet2": "bright"})
     image = photo(1)
     image[62:74, 38:62] = 255
-    ones = Pipeline.load("demo").predict(image).ones
+    ones = Pipeline.load("demo").predict(image).p_positive
     assert ones["snet2"] > 2 * ones["snet1"] > 2 * ones["gnet"] > 0
 
 
@@ -212,7 +213,7 @@ def test_photos_by_path(fake_project):
     Image.fromarray(photo(51)).save(fake_project / "a.png")
     pipeline = Pipeline.load("demo")
     by_path, missing = pipeline.predict_many([fake_project / "a.png", str(fake_project / "b.png")])
-    assert by_path.image == str(fake_project / "a.png") and by_path.ones["gnet"] == pytest.approx(0.2)
+    assert by_path.image == str(fake_project / "a.png") and by_path.p_positive["gnet"] == pytest.approx(0.2)
     assert missing.error == "file is missing"
     assert pipeline.predict(fake_project / "a.png", "mine").image == "mine"
 
@@ -238,14 +239,14 @@ def test_videos_say_which_frame(fake_project):
 def test_rows_have_what_objects_have(fake_project):
     install(fake_project, {"gnet": 0.25, "snet1": 0.9, "snet2": 0.3})
     loaded = Pipeline.load("demo")
-    row = dict(zip(prediction.COLUMNS, loaded.predict(photo(), "a.jpg").as_row()))
+    row = dict(zip(pipeline.COLUMNS, loaded.predict(photo(), "a.jpg").as_row()))
     assert row == {
         "image": "a.jpg", "frame": None, "seconds": None, "number": 1, "faces": 1, "x": 30, "y": 30, "width": 40,
         "height": 50, "score": 0.9, "gender": "male", "gender_probability": 0.75, "smile": "smiling",
         "smile_probability": 0.6, "gnet": 0.25, "snet1": 0.9, "snet2": 0.3, "error": None,
     }
-    row = dict(zip(prediction.COLUMNS, loaded.predict(photo(0), "b.jpg").as_row()))
-    assert row == {**dict.fromkeys(prediction.COLUMNS), "image": "b.jpg", "error": "no face found"}
+    row = dict(zip(pipeline.COLUMNS, loaded.predict(photo(0), "b.jpg").as_row()))
+    assert row == {**dict.fromkeys(pipeline.COLUMNS), "image": "b.jpg", "error": "no face found"}
 
 
 def test_threads_share_a_pipeline(fake_project, monkeypatch):
@@ -270,7 +271,7 @@ def test_threads_share_a_pipeline(fake_project, monkeypatch):
     levels = list(range(10, 50))
     with ThreadPoolExecutor(8) as pool:
         results = list(pool.map(lambda level: loaded.predict(photo(level)), levels))
-    assert np.allclose([result.ones["gnet"] for result in results], [level / 255 for level in levels])
+    assert np.allclose([result.p_positive["gnet"] for result in results], [level / 255 for level in levels])
 
 
 @pytest.mark.parametrize("gpu, calls", [(None, ["cpu"]), (2, [2, "gpu"])])

@@ -18,8 +18,9 @@ from tiny_project import TINY
 
 import recipe
 from common import engine, files
+from gender_smile.pages import report as report_page
 from gender_smile.training import chain, runs
-from tools import report, status, train
+from tools import status, train
 from torchcaffe.formats import files as caffe_files
 
 ROOT = recipe.ROOT
@@ -239,7 +240,7 @@ def test_a_forced_run_that_is_killed_at_its_end_is_completed(project, monkeypatc
     assert found is None or (found["sha256"] == files.sha256_of(row.path(row.weights_out))) or found == old
     run(project, [2], seed=7)
     assert record(row)["seed"] == 7 and record(row)["sha256"] == files.sha256_of(row.path(row.weights_out))
-    assert report.is_run_of(record(row), row.path(row.place))
+    assert report_page.is_run_of(record(row), row.path(row.place))
     assert glob.glob(row.path(row.place) + ".*") == [row.path(row.place) + ".lock"]
 
 
@@ -293,11 +294,11 @@ def test_a_finished_step_stays_done_beside_an_interrupted_run_of_other_settings(
 def test_the_report_has_no_curve_of_another_run_than_the_weights(project, monkeypatch):
     monkeypatch.setattr(recipe, "ROOT", project)
     _, row = run(project, [2])
-    trained = [found for found in report.trainings("tiny") if found["number"] == 2]
+    trained = [found for found in report_page.trainings("tiny") if found["number"] == 2]
     assert [line["iteration"] for line in trained[0]["metrics"]] == list(range(7))
     path = row.path(f"{row.place}/run.json")
     files.write_json(path, {**files.read_json(path), "run": "another"})
-    trained = [found for found in report.trainings("tiny") if found["number"] == 2]
+    trained = [found for found in report_page.trainings("tiny") if found["number"] == 2]
     assert trained[0]["metrics"] == []
 
 

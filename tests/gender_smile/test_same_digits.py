@@ -29,7 +29,7 @@ def random_photo(seed, size=(240, 200), faces=1):
 
 def digits(prediction):
     assert prediction.error is None
-    return prediction.ones
+    return prediction.p_positive
 
 
 def test_alone_after_twenty_others_and_in_a_folder(loaded):

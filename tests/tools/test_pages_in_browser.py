@@ -11,8 +11,9 @@ import recipe
 from lmdb_builders import corrections
 from test_report import add_evaluation, add_faces, add_table, add_training
 from test_web_page import browser
-from gender_smile.pages import suspects_page
-from tools import report, suspects
+from gender_smile.evaluation import suspects
+from gender_smile.pages import html, suspects_page
+from tools import report
 
 pytestmark = pytest.mark.slow
 
@@ -30,12 +31,12 @@ def opened(browser, path):
 
 def test_decisions_become_corrections(browser, tmp_path, monkeypatch):
     """Correct the first, keep the second, call the third undetermined, correct the fourth and undo it, skip to the last."""
-    picture = suspects_page.as_address(np.full((20, 20, 3), 90, np.uint8))
-    monkeypatch.setattr(suspects_page, "_photos", lambda profile, images, caffe: dict.fromkeys(images, picture))
+    picture = html.data_url(np.full((20, 20, 3), 90, np.uint8))
+    monkeypatch.setattr(suspects_page, "_photos", lambda profile, images: dict.fromkeys(images, picture))
     found = [suspects.Suspect(f'{name}.jpg', task, label, 0.1) for name, task, label in (
         ("=a", "gender", 0), ("b", "smile", 1), ("c", "smile", 1), ("d", "gender", 1), ('e,"e', "smile", 0))]
     path = tmp_path / "suspects.html"
-    suspects_page.write(str(path), recipe.DEMO, found, 100, None)
+    suspects_page.write(str(path), recipe.DEMO, found, 100)
     page, complaints, asked = opened(browser, path)
     assert page.locator("li").count() == 5 and page.locator("#save").is_disabled()
     for key in ("c", "k", "u", "c", "ArrowLeft", "x", "ArrowRight", "c"):

@@ -12,9 +12,9 @@ from PIL import Image
 import recipe
 from predict_project import save
 from pipeline_fakes import photo
-from gender_smile.inference import answers, draw, photos
+from gender_smile.inference import draw, photos
 from tools import predict
-from gender_smile.inference.pipeline import Pipeline
+from gender_smile.inference.pipeline import Pipeline, percent
 
 
 def test_one_picture_goes_to_the_file_named(photos_folder, capsys):
@@ -92,8 +92,7 @@ def test_bars_are_as_long_as_their_probabilities(photos_folder):
 
 
 def test_no_answer_is_called_certain():
-    for percent in (draw._percent, answers.percent):
-        assert [percent(one).strip() for one in (1.0, 0.99999, 0.9994, 0.5)] == ["99.9 %", "99.9 %", "99.9 %", "50.0 %"]
+    assert [percent(probability) for probability in (1.0, 0.99999, 0.9994, 0.5)] == ["99.9 %", "99.9 %", "99.9 %", "50.0 %"]
 
 
 def test_a_crowd_does_not_grow_the_picture_without_end(photos_folder):

@@ -18,8 +18,8 @@ from predict_project import answers, save
 from pipeline_fakes import FakeDetector, photo
 from lmdb_builders import corrections
 from tools import predict
-from gender_smile.inference.answers import bar
-from gender_smile.inference.prediction import COLUMNS
+from gender_smile.inference.output import bar
+from gender_smile.inference.pipeline import COLUMNS
 
 
 def video(name: str, count: int = 12) -> str:
@@ -39,7 +39,7 @@ def test_all_faces_as_text(photos_folder, capsys):
     assert lines[0] == "group.png" and len(lines) == 7
     assert lines[1].endswith("(30, 30), score 0.900   (1 of 2)") and lines[4].endswith("(0, 0), score 0.990   (2 of 2)")
     assert predict.main(["group.png"]) == 0
-    assert "score 0.900, nearest the middle of 2 (--all-faces: every one)" in capsys.readouterr().out
+    assert "score 0.900, nearest the center of 2 (--all-faces: every one)" in capsys.readouterr().out
 
 
 def test_all_faces_of_a_folder_as_json_and_csv(photos_folder, capsys):
@@ -127,7 +127,7 @@ def test_a_frame_whose_picture_would_overwrite_an_input_costs_that_picture(photo
 def test_a_camera(photos_folder, capsys, monkeypatch):
     from gender_smile.inference import photos
 
-    pictures = [photos.Photo("camera 0", photo(), frame=frame, seconds=frame / 30, live=True) for frame in (0, 30)]
+    pictures = [photos.Photo("camera 0", photo(), frame=frame, seconds=frame / 30) for frame in (0, 30)]
     monkeypatch.setattr(photos, "camera", lambda number, every: iter(pictures))
     assert predict.main(["--camera", "0", "--draw", "pictures"]) == 0
     assert capsys.readouterr().out.count("camera 0  0:0") == 2
@@ -147,7 +147,7 @@ def test_an_answer_of_a_camera_comes_before_the_next_picture(photos_folder, caps
     def pictures(number, every):
         for frame in (0, 1):
             said.append(capsys.readouterr().out)
-            yield photos.Photo("camera 0", photo(), frame=frame, seconds=0.0, live=True)
+            yield photos.Photo("camera 0", photo(), frame=frame, seconds=0.0)
 
     monkeypatch.setattr(photos, "camera", pictures)
     assert predict.main(["--camera", "0", "--json"]) == 0

@@ -12,6 +12,7 @@ import pytest
 
 import recipe
 from lmdb_builders.lmdb_writer import LmdbWriter, encode_crop, image_datum, record_key
+from gender_smile.pages import report as report_page
 from gender_smile.training import metrics
 from tools import report
 
@@ -137,10 +138,10 @@ def test_the_page_needs_nothing_else(project):
 def test_mistakes_are_the_most_confident_first_and_escaped(project):
     add_training(project, "step4_gnet")
     add_evaluation(project)
-    found = report.mistakes("demo")
+    found = report_page.mistakes("demo")
     assert [(row["image"], row["answer"], row["label"]) for row in found["gender"]] == [
         ("a.jpg", 0, 1), ("c.jpg", 1, 0), ("<i>.jpg", 1, 0)]
-    assert found["smile"] == [] and len(report.mistakes("demo", 2)["gender"]) == 2
+    assert found["smile"] == [] and len(report_page.mistakes("demo", 2)["gender"]) == 2
     assert report.main(["--profile", "demo"]) == 0
     assert "&lt;i&gt;.jpg" in page(project) and "<i>" not in page(project)
 
@@ -161,16 +162,15 @@ def test_only_the_faces_that_are_shown_are_decoded(project, monkeypatch):
     add_faces(project)
     add_training(project, "step4_gnet")
     add_evaluation(project)
-    monkeypatch.setattr(report, "FACES", 2)
-    monkeypatch.setattr(report.draw_names, "__defaults__", (2,))
-    found = report.collect(recipe.DEMO)
+    monkeypatch.setattr(report_page.draw_names, "__defaults__", (2,))
+    found = report_page.collect(recipe.DEMO)
     assert len(found["faces"]) == 2 and all(set(crops) == {"scheme3", "scheme4"} for crops in found["faces"].values())
     assert set(found["mistaken"]["gender"]) == {"a.jpg", "c.jpg", *found["faces"]} and not found["mistaken"]["smile"]
 
 
 def test_departures_are_the_profiles_fields():
-    assert report.departures(recipe.PAPER) == []
-    found = {item["name"]: (item["paper"], item["ours"]) for item in report.departures(recipe.DEMO)}
+    assert report_page.departures(recipe.PAPER) == []
+    found = {item["name"]: (item["paper"], item["ours"]) for item in report_page.departures(recipe.DEMO)}
     assert found["crop_size"] == (224, 56) and "momentum" not in found and "name" not in found
 
 

@@ -1,4 +1,4 @@
-"""Suspect labels: planted flips are found, the page carries them, and what it exports is what make lmdb takes."""
+"""Suspect labels: injected noise is found, the page carries them, and what it exports is what make lmdb takes."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from lmdb_builders import corrections
 from lmdb_builders.lmdb_writer import LmdbWriter, encode_crop, image_datum, record_key
 from pipeline_fakes import fake_caffe
 from common import engine
+from gender_smile.evaluation import suspects
 from gender_smile.pages import suspects_page
-from tools import suspects
+from tools import suspects as command
 
-pytest.importorskip("sklearn", reason="the extra labels is not installed")
 pytest.importorskip("sklearn", reason="the extra labels is not installed")
 FACES = os.path.join(os.path.dirname(recipe.ROOT), "shared", "faces", "FotW")
 SIZE = recipe.DEMO.stored_size
 
 
-def test_planted_flips_of_separable_labels_come_first():
+def test_injected_noise_in_separable_labels_comes_first():
     generator = np.random.default_rng(1)
     labels = {f"{index}.jpg": index % 2 for index in range(400)}
     faces = generator.normal(size=(400, 30)).astype(np.float32)
     faces[:, :20] += 3 * np.array(list(labels.values()))[:, None]
-    results = suspects.plant({"gender": labels}, {"gender": [(faces, faces)]}, share=0.03, top=0.03, seed=2)
+    results = suspects.recall_of_injected_noise({"gender": labels}, {"gender": [(faces, faces)]}, share=0.03, top=0.03, seed=2)
     assert results == [{"all": 1.0, "gender": 1.0}] * 3
-    planted = {image: label ^ (image == "7.jpg") for image, label in labels.items()}
-    ranked = suspects.rank({"gender": planted}, {"gender": [(faces, faces)]}, seed=3)
+    noisy = {image: label ^ (image == "7.jpg") for image, label in labels.items()}
+    ranked = suspects.rank({"gender": noisy}, {"gender": [(faces, faces)]}, seed=3)
     assert ranked[0].image == "7.jpg"
-    assert all(planted[suspect.image] == suspect.label for suspect in ranked) and len(ranked) == 400
+    assert all(noisy[suspect.image] == suspect.label for suspect in ranked) and len(ranked) == 400
     probabilities = [suspect.probability for suspect in ranked]
     assert probabilities == sorted(probabilities) and probabilities[0] < 0.5 < probabilities[-1]
 
@@ -49,7 +49,7 @@ def test_a_face_is_judged_by_models_that_did_not_see_it():
 
 @pytest.mark.slow
 @pytest.mark.skipif(not os.path.isdir(FACES), reason="needs real photographs in FotW's layout (../shared/faces/FotW)")
-def test_planted_flips_of_real_faces():
+def test_injected_noise_in_real_labels():
     """3 % of the gender labels of 1,206 photographs: most are in the top 6 %, with gradients of boxes alone.
 
     docs/results.md has the figures with aligned crops and trained nets, which need minutes.
@@ -70,7 +70,7 @@ def test_planted_flips_of_real_faces():
     blocks = [(suspects.gradients(np.stack(crops)), suspects.gradients(np.stack(crops)[:, :, ::-1]))
               for crops in windows.values()]
     labels = {record.image: record.labels[0] for record in records}
-    found = [result["gender"] for result in suspects.plant({"gender": labels}, {"gender": blocks}, 0.03, 0.06, seed=0)]
+    found = [result["gender"] for result in suspects.recall_of_injected_noise({"gender": labels}, {"gender": blocks}, 0.03, 0.06, seed=0)]
     assert np.mean(found) >= 0.6, found  # by chance: 0.06
 
 
@@ -99,7 +99,7 @@ def entries(path) -> list:
 
 
 def test_page_and_table(project, capsys):
-    assert suspects.main(["--profile", "demo", "--top", "0.05"]) == 0
+    assert command.main(["--profile", "demo", "--top", "0.05"]) == 0
     with open(project / "runs" / "demo" / "suspects.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 120 and [row["rank"] for row in rows] == [str(number) for number in range(1, 121)]
@@ -119,14 +119,16 @@ def test_two_faces_of_one_name_cannot_be_told_apart(project, capsys):
     for index in range(2):
         writer.put(record_key(index, "a.jpg"), image_datum(bytes(3 * SIZE * SIZE), SIZE, "raw", index))
     writer.close()
-    assert suspects.main(["--profile", "demo"]) == 2
+    assert command.main(["--profile", "demo"]) == 2
     assert "scheme4/fotw_gender_train holds two faces of one name" in capsys.readouterr().err
 
 
-def test_planting_writes_nothing_and_tells_the_share_found(project, capsys):
-    assert suspects.main(["--profile", "demo", "--plant", "0.05", "--top", "0.1"]) == 0
+def test_the_measurement_writes_nothing_and_tells_the_share_found(project, capsys):
+    from benchmarks import label_noise
+
+    assert label_noise.main(["--profile", "demo", "--share", "0.05", "--top", "0.1"]) == 0
     text = capsys.readouterr().out
-    assert "5 % of the labels flipped at random; of these are among the first 10 %" in text
+    assert "5 % of the labels flipped at random; found among the first 10 %" in text
     assert float(text.split("  all")[1].split("%")[0]) > 80
     assert not os.path.exists(project / "runs")
 
@@ -144,14 +146,14 @@ def test_real_caffe_that_cannot_be_imported_is_refused_first(project, capsys, mo
         raise engine.EngineError("real Caffe has a Python of its own: use ENGINE=torch here")
 
     monkeypatch.setattr(engine, "resolve", resolve)
-    assert suspects.main(["--profile", "demo", "--engine", "caffe"]) == 2
+    assert command.main(["--profile", "demo", "--engine", "caffe"]) == 2
     found = capsys.readouterr()
     assert "use ENGINE=torch" in found.err and "training labels" not in found.out
 
 
 def test_what_is_missing_is_named(project, capsys, monkeypatch):
-    assert suspects.main(["--profile", "paper"]) == 2
+    assert command.main(["--profile", "paper"]) == 2
     assert "make lmdb PROFILE=paper" in capsys.readouterr().err
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *rest: None)
-    assert suspects.main(["--profile", "demo"]) == 2
+    assert command.main(["--profile", "demo"]) == 2
     assert "scikit-learn is not installed" in capsys.readouterr().err

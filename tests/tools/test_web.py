@@ -38,7 +38,7 @@ def test_an_answer_is_the_pipelines(pipeline):
     assert status == 200 and (answer["width"], answer["height"], answer["found"], answer["error"]) == (100, 100, 2, None)
     expected = [prediction.as_dict() for prediction in pipeline.predict_faces(photo(255))]
     assert [{name: one[name] for name in expected[0]} for one in answer["answers"]] == expected
-    assert answer["answers"][0]["ones"] == pytest.approx({"gnet": 1.0, "snet1": 0.8, "snet2": 0.6})
+    assert answer["answers"][0]["p_positive"] == pytest.approx({"gnet": 1.0, "snet1": 0.8, "snet2": 0.6})
     assert picture(answer["preview"]).size == (100, 100)
     crop = np.asarray(picture(answer["answers"][0]["crops"]["snet1"]))
     assert crop.shape == (224, 224, 3) and (crop == 255).all()
@@ -183,7 +183,7 @@ def test_everybody_gets_the_own_answer(pipeline):
     with running(pipeline, at_once=100, waiting=100) as address, ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda level: predict(address, file_of(photo(level))), levels))
     assert [status for status, _ in found] == [200] * len(levels)
-    assert np.allclose([answer["answers"][0]["ones"]["gnet"] for _, answer in found], np.array(levels) / 255)
+    assert np.allclose([answer["answers"][0]["p_positive"]["gnet"] for _, answer in found], np.array(levels) / 255)
 
 
 # ------------------------------------------------------------------------------------------ who may ask, and what is kept

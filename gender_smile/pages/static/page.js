@@ -110,7 +110,7 @@ function card(one, index, count) {
   made.querySelector("h2").hidden = count === 1;
   for (const task of ["gender", "smile"]) {
     const own = NETS.filter((entry) => entry.task === task);
-    const details = own.map((entry) => `${entry.title} ${percent(one.ones[entry.net])}`).join(", ");
+    const details = own.map((entry) => `${entry.title} ${percent(one.p_positive[entry.net])}`).join(", ");
     fill(made.querySelector("." + task), one[task], `${own[0].answer}: ${details}`);
   }
   for (const { net, title, task, view } of NETS) {

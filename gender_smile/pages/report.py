@@ -1,0 +1,318 @@
+"""The report of a profile's run: recipe, data, curves, results beside the paper's, mistakes, provenance, as one HTML file."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import io
+import os
+import random
+import time
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Set
+
+import recipe
+from common.files import read_json, write_text
+from common.progress import duration
+from gender_smile.evaluation.tables import beside_paper
+from gender_smile.pages import html
+from gender_smile.training import metrics
+
+if TYPE_CHECKING:
+    import numpy as np
+
+FACES = 8  # rows of the crops sheet
+MISTAKES = 12  # of each task
+COLORS = ("#2e7d5b", "#d1495b", "#3b6ea5", "#b07d2b", "#7a5ea8", "#5f6b6d")
+
+
+def write(path: str, content: Dict[str, Any]) -> None:
+    """Write the page of collect()'s content."""
+    write_text(path, html.render("report.html", **values(content)))
+
+
+# ------------------------------------------------------------------------------------------ what the project's files say
+def departures(profile: recipe.Profile) -> List[dict]:
+    """Where a profile's numbers are not the paper profile's: {"name", "paper", "ours"}."""
+    pairs = [(field.name, getattr(recipe.PAPER, field.name), getattr(profile, field.name)) for field in fields(recipe.Profile)]
+    return [{"name": name, "paper": paper, "ours": ours} for name, paper, ours in pairs
+            if ours != paper and name not in ("name", "why")]
+
+
+def trainings(profile: str) -> List[dict]:
+    """Records of the trained steps, by step and name: the record with "stem", "number", "name", "variant", "metrics"."""
+    records = []
+    for path in sorted(glob.glob(glob.escape(recipe.absolute(f"weights/{profile}")) + "/step*.caffemodel.json")):
+        stem = os.path.basename(path)[:-len(".caffemodel.json")]
+        record = read_json(path)
+        if record is None or not os.path.exists(path[:-len(".json")]):
+            continue
+        name, _, variant = stem.partition("-")
+        number, _, of = name.partition("_")
+        folder = recipe.absolute(f"runs/{profile}/{stem}")
+        rows = metrics.read(os.path.join(folder, "metrics.csv")) if is_run_of(record, folder) else []
+        records.append({**record, "stem": stem, "number": int(number[4:]), "name": of, "variant": variant, "metrics": rows})
+    return sorted(records, key=lambda record: (record["number"], record["variant"], record["name"]))
+
+
+def is_run_of(record: dict, folder: str) -> bool:
+    """True where the run in `folder` made the weights of `record`: a later one, which is not finished, has another curve."""
+    run = read_json(os.path.join(folder, "run.json"))
+    if run is None:
+        return "run" not in record
+    if "run" in record or "run" in run:
+        return record.get("run") == run.get("run")
+    return bool(run.get("finished")) and run.get("inputs") == record.get("inputs")  # of an earlier version
+
+
+def data_sets(profile: str) -> List[dict]:
+    """What each LMDB's manifest says: {"scheme", "dataset", "images", "rows", "skipped_reasons", ...}."""
+    from lmdb_builders import manifest
+
+    entries = []
+    for crop in recipe.CROPS:
+        content = manifest.read(recipe.absolute(recipe.lmdb_folder(profile, crop)))
+        entries += [{"scheme": crop, "dataset": name, **content[name]} for name in recipe.DATASETS if name in content]
+    return entries
+
+
+def mistakes(profile: str, count: int = MISTAKES) -> Dict[str, List[dict]]:
+    """Task -> the wrong answers with the highest probabilities, by evaluation.csv: {"image", "label", "answer",
+    "probability"}; empty where there is no such file."""
+    path = recipe.absolute(f"runs/{profile}/evaluation.csv")
+    if not os.path.exists(path):
+        return {}
+    with open(path, encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    mistakes_of: Dict[str, List[dict]] = {}
+    for task in recipe.TASKS:
+        wrong: List[Dict[str, Any]] = []
+        for row in rows:
+            if row[f"{task}_label"] and row[f"{task}_probability"]:
+                label, p_positive = int(row[f"{task}_label"]), float(row[f"{task}_probability"])
+                answer = int(p_positive > 0.5)
+                if answer != label:
+                    wrong.append({"image": row["image"], "label": label, "answer": answer,
+                                  "probability": max(p_positive, 1 - p_positive)})
+        mistakes_of[task] = sorted(wrong, key=lambda row: -row["probability"])[:count]
+    return mistakes_of
+
+
+def crops_of(profile: str, task: str, images: Set[str]) -> Dict[str, Dict[str, "np.ndarray"]]:
+    """Image -> scheme -> crop (H x W x 3 uint8 BGR), of `images`, from the validation LMDBs of `task`."""
+    from gender_smile.evaluation.faces import read_lmdb
+
+    crops: Dict[str, Dict[str, "np.ndarray"]] = {}
+    for scheme, folder in validation_lmdbs(profile, task).items():
+        for name, _, crop in read_lmdb(folder, images):
+            crops.setdefault(name, {})[scheme] = crop
+    return crops
+
+
+def draw_names(profile: str, count: int = FACES) -> List[str]:
+    """`count` validation faces drawn at random, by the recipe's seed."""
+    from gender_smile.evaluation.faces import read_names
+
+    names = sorted(set().union(*map(read_names, validation_lmdbs(profile, "gender").values())))
+    return random.Random(recipe.PROFILES[profile].random_seed).sample(names, min(count, len(names)))
+
+
+def validation_lmdbs(profile: str, task: str) -> Dict[str, str]:
+    """Scheme -> validation LMDB of `task` in step 4, of those that are there."""
+    name = recipe.target().databases("val")[task]
+    folders = {scheme: recipe.absolute(f"{recipe.lmdb_folder(profile, scheme)}/{name}") for scheme in recipe.CROPS}
+    return {scheme: folder for scheme, folder in folders.items() if os.path.isdir(folder)}
+
+
+def collect(profile: recipe.Profile) -> Dict[str, Any]:
+    """Everything that the page shows, as plain data and crops (H x W x 3 uint8, BGR)."""
+    runs = f"runs/{profile.name}"
+    wrong = mistakes(profile.name)
+    images = {task: {row["image"] for row in wrong.get(task, ())} for task in recipe.TASKS}
+    sample = draw_names(profile.name)
+    images["gender"].update(sample)
+    crops = {task: crops_of(profile.name, task, names) for task, names in images.items()}
+    evaluations = (read_json(recipe.absolute(f"{runs}/{name}.json")) for name in ("evaluation", "evaluation_photos"))
+    return {
+        "profile": profile,
+        "departures": departures(profile),
+        "data": data_sets(profile.name),
+        "trainings": trainings(profile.name),
+        "evaluations": [evaluation for evaluation in evaluations if evaluation is not None],
+        "tables": {table: read_json(recipe.absolute(f"{runs}/table{table}.json")) for table in (2, 3)},
+        "pictures": {table: recipe.absolute(f"{runs}/table{table}.png") for table in (2, 3)},
+        "faces": {image: crops["gender"][image] for image in sample},
+        "mistakes": wrong,
+        "mistaken": crops,
+    }
+
+
+# ------------------------------------------------------------------------------------------ what the template shows
+def values(content: Dict[str, Any]) -> Dict[str, Any]:
+    """The values of templates/report.html: collect()'s content with its numbers as text."""
+    profile, evaluations, data = content["profile"], content["evaluations"], content["data"]
+    records = [record for record in content["trainings"] if record["number"] > 1]
+    schemes_there = set().union(*content["faces"].values()) if content["faces"] else set()
+    needed = {step.dataset for step in recipe.STEPS.values()}
+    return {
+        "profile": profile, "is_paper": profile is recipe.PAPER, "date": time.strftime("%Y-%m-%d %H:%M"),
+        "option": "" if profile is recipe.PAPER else f" PROFILE={profile.name}",
+        "cards": _cards(evaluations[0]) if evaluations else [],
+        "steps": _steps(profile),
+        "departures": [(item["name"], _value(item["paper"]), _value(item["ours"])) for item in content["departures"]],
+        "data": [_data_row(entry) for entry in data],
+        "notes": list(dict.fromkeys(note for entry in data for note in entry.get("notes", []))),
+        "data_folders": " ".join(f"{recipe.DATASETS[name].variable}=path" for name in recipe.DATASETS if name in needed),
+        "data_set": recipe.target(),
+        "curves": [(recipe.STEPS[number], curves(trained)) for number in (2, 3, 4)
+                   if (trained := [record for record in records if record["number"] == number])],
+        "trainings": [_training_row(record) for record in records],
+        "evaluations": [_evaluation(evaluation) for evaluation in evaluations],
+        "challenge_error": recipe.CHALLENGE_ERROR,
+        "tables": {number: _table(table, content["pictures"][number]) for number, table in content["tables"].items()},
+        "faces": content["faces"],
+        "schemes": [crop for name, crop in recipe.CROPS.items() if name in schemes_there],
+        "mistakes": [(recipe.TASKS[task], [{**row, "crop": widest_crop(content["mistaken"][task].get(row["image"], {}))}
+                                           for row in rows]) for task, rows in content["mistakes"].items()],
+        "versions": sorted({text for record in content["trainings"] if (text := _versions(record))}),
+        "weights": [[record.get(name, "-") for name in ("stem", "engine", "precision", "seed", "sha256")]
+                    for record in content["trainings"]],
+    }
+
+
+def widest_first() -> List[str]:
+    """The crop schemes by how much of a photo they show; of equally wide ones, those that keep the photo's axes first."""
+    return sorted(recipe.CROPS, key=lambda name: (-recipe.CROPS[name].side, recipe.CROPS[name].aligned))
+
+
+def widest_crop(crops: Dict[str, "np.ndarray"]) -> Optional["np.ndarray"]:
+    """Of one face's crops by scheme, the one that shows most; None without any."""
+    return next((crops[scheme] for scheme in widest_first() if scheme in crops), None)
+
+
+def _cards(evaluation: dict) -> List[dict]:
+    """The accuracies that stand on top, beside the paper's."""
+    cards = []
+    for name, scores in evaluation["figures"].items():
+        if name not in recipe.TASKS and name not in recipe.NETS:
+            continue  # a net that the recipe had when this was evaluated
+        low, high = (100 * bound for bound in scores["interval"])
+        task = name if name in recipe.TASKS else recipe.NETS[name].task
+        nets = " + ".join(recipe.NETS[net].title for net in recipe.ENSEMBLES.get(name, (name,)))
+        cards.append({**scores, "title": f"{task.capitalize()}, {nets}", "interval": f"{low:.1f} .. {high:.1f}"})
+    return cards
+
+
+def _steps(profile: recipe.Profile) -> List[tuple]:
+    return [(f"{step.number}: {step.title}", step.model, "-" if step.number == 1 else f"{profile.base_lr[step.number]:g}",
+             "-" if step.number == 1 else f"{profile.max_iter[step.number]:,} x {profile.batch_size}", step.source)
+            for step in recipe.STEPS.values()]
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {_value(part)}" for name, part in value.items())
+    if value is None:
+        return "the data set's own"
+    return f"{value:g}" if isinstance(value, float) else f"{value:,}" if type(value) is int else str(value)
+
+
+def _data_row(entry: dict) -> tuple:
+    """Counts of a scheme's LMDBs, what was skipped, and corrected labels."""
+    counts = ", ".join(f"{name.split('_', 1)[1]} {count:,}" for name, count in entry["images"].items()
+                       if not name.endswith("_labels"))
+    skipped = ", ".join(f"{count} {reason}" for reason, count in entry.get("skipped_reasons", {}).items()) or "none"
+    corrected = ", ".join(f"{name}: {count}" for name, count in entry.get("corrected_labels", {}).items()) or "none"
+    return entry["scheme"], recipe.DATASETS[entry["dataset"]].title, counts, skipped, corrected
+
+
+def _training_row(record: dict) -> tuple:
+    """base_lr is the rate that the training began with, which may not be the recipe's."""
+    rate = record.get("inputs", {}).get("solver's base_lr")
+    return (record["number"], title(record), record["variant"] or "-", f"{record['iteration']:,}",
+            "-" if rate is None else f"{float(rate):.4g}", "-" if record["loss"] is None else f"{record['loss']:.4f}",
+            html.percent(record["accuracy"]), duration(record.get("seconds") or 0), record.get("seed", "-"))
+
+
+def _evaluation(evaluation: dict) -> dict:
+    rows = []
+    for name, scores in evaluation["figures"].items():
+        low, high = (f"{100 * bound:.2f}" for bound in scores["interval"])
+        paper = "-" if scores["paper"] is None else f"{scores['paper']:.2f} %"
+        auc, ece = ("-" if scores.get(key) is None else f"{scores[key]:.4f}" for key in ("auc", "ece"))
+        rows.append((name, f"{scores['faces']:,}", html.percent(scores["accuracy"]), f"{low} .. {high}", paper, auc, ece,
+                     scores["missed"]))
+    confusions = [(task, [(label, *counts) for label, counts in
+                          zip(task.classes, evaluation["figures"][task.name]["confusion"])]) for task in recipe.TASKS.values()]
+    protocol = evaluation["protocol"]
+    return {"protocol": protocol[:1].upper() + protocol[1:], "rows": rows, "confusions": confusions,
+            "challenge": evaluation["challenge"]}
+
+
+def _table(table: Optional[dict], picture: str) -> Optional[dict]:
+    """A table of the paper beside ours, its picture, and whether each ordering holds; None where it is not made."""
+    if table is None:
+        return None
+    rows = [(row["task"], row["name"], *beside_paper(row), f"{row['interval'][0]:.2f} .. {row['interval'][1]:.2f}")
+            for row in table["rows"]]
+    orderings = [
+        (item["task"], f"{item['better']} > {item['worse']}", f"+{item['paper']:.2f}", f"{item['difference']:+.2f}",
+         f"{item['interval'][0]:+.2f} .. {item['interval'][1]:+.2f}", " ".join(f"{test['p']:.2g}" for test in item["tests"]),
+         item["verdict"]) for item in table["orderings"]]
+    url = None
+    if os.path.exists(picture):
+        with open(picture, "rb") as stream:
+            url = html.bytes_url(stream.read(), "image/png")
+    return {**table, "rows": rows, "orderings": orderings, "picture": url}
+
+
+def _versions(record: dict) -> str:
+    return ", ".join(f"{name} {version}" for name, version in sorted(record.get("versions", {}).items()))
+
+
+# ------------------------------------------------------------------------------------------ curves
+def title(record: dict) -> str:
+    return recipe.NETS[record["name"]].title if record["name"] in recipe.NETS else record["name"] or "VGG-Face"
+
+
+def curves(records: List[dict]) -> str:
+    """Loss and validation accuracy of a step's trainings as the address of an SVG: a panel a net, a line a training."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+    import matplotlib
+
+    names = list(dict.fromkeys(record["name"] for record in records))
+    columns = min(4, len(names))
+    lines = -(-len(names) // columns)
+    figure = Figure(figsize=(2.9 * columns, 3.4 * lines), layout="constrained")
+    FigureCanvasSVG(figure)
+    panels = figure.subplots(2 * lines, columns, squeeze=False, sharex=True)
+    for place in range(lines * columns):
+        above, below = panels[2 * (place // columns)][place % columns], panels[2 * (place // columns) + 1][place % columns]
+        if place >= len(names):
+            above.set_axis_off()
+            below.set_axis_off()
+            continue
+        trained = [record for record in records if record["name"] == names[place]]
+        for number, record in enumerate(trained):
+            color = COLORS[number % len(COLORS)]
+            _line(above, record["metrics"], "train_loss", color, 0.7, 0.35)
+            _line(above, record["metrics"], "val_loss", color, 1.6, 1.0)
+            _line(below, record["metrics"], "val_accuracy", color, 1.6, 1.0, 100)
+        above.set_ylim(bottom=0, top=metrics.roof([row for record in trained for row in record["metrics"]]))
+        above.set_title(title(trained[0]), loc="left", fontsize=9)
+        above.set_ylabel("loss", fontsize=8)
+        below.set_ylabel("accuracy, %", fontsize=8)
+        for part in (above, below):
+            part.grid(color="#8883", linewidth=0.6)
+            part.spines[["top", "right"]].set_visible(False)
+            part.tick_params(labelsize=7)
+    stream = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "report"}):
+        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
+    return html.bytes_url(stream.getvalue().encode(), "image/svg+xml")
+
+
+def _line(axes, rows: List[dict], column: str, color: str, width: float, alpha: float, scale: float = 1) -> None:
+    iterations, values = metrics.points(rows, column)
+    axes.plot(iterations, [scale * value for value in values], color=color, linewidth=width, alpha=alpha)
