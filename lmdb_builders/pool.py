@@ -99,11 +99,25 @@ def _end(workers: List[_Worker]) -> str:
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Hold back the signals that stop a build, while it cleans up: a second Ctrl-C leaves nothing half removed."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)  # a process that starts now inherits what is blocked
+    """Hold back the signals that stop a build until the block ends: a second Ctrl-C leaves nothing half removed.
+
+    Processes that start in the block have them blocked. Blocking alone does not protect this process: the system hands
+    the signal to another thread, of OpenBLAS for instance, and Python then runs its handler in the main thread.
+    """
+    received: List[int] = []
+    handlers = {}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
+        if threading.current_thread() is threading.main_thread():  # no other thread runs handlers
+            for number in STOPPING:
+                if signal.getsignal(number) is not None:  # None: a handler that is not Python's
+                    handlers[number] = signal.signal(number, lambda number, frame: received.append(number))
         yield
     finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in received[:1]:
+            signal.raise_signal(number)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 

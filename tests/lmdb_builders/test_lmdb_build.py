@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from multiprocessing import connection
 
@@ -578,6 +579,28 @@ def test_the_worker_that_died_first_is_told_not_those_killed_for_it():
         worker.join()
     assert [worker.exitcode == -signal.SIGBUS for worker in workers] == [False, True, False]
     assert pool._end(workers).startswith("was killed (SIGBUS")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_another_thread_gets_is_held_back_too(number):
+    def stop(number, frame):
+        raise KeyboardInterrupt
+
+    before, done = signal.signal(number, stop), []
+    other = threading.Thread(target=time.sleep, args=(1,))  # does not block it
+    other.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            with pool.uninterrupted():
+                os.kill(os.getpid(), number)
+                for _ in range(20):
+                    time.sleep(0.01)
+                done.append("all")
+        assert done == ["all"] and signal.getsignal(number) is stop
+        assert number not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    finally:
+        signal.signal(number, before)
+        other.join()
 
 
 def test_ctrl_c_does_not_reach_a_worker_that_starts(tmp_path, root):
