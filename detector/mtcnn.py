@@ -22,7 +22,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 NETS = ("det1", "det2", "det3")
 CROP_SIDES = {"det2": 24, "det3": 48}  # side in pixels of the crops that stages 2 and 3 judge
 BATCHES = {"det2": 64, "det3": 16}  # crops a forward: more take as long each, as their numbers outgrow the cache
-GROUP = 16  # photos whose crops run together, and the pixels at which there are enough of them: bounds the memory
+GROUP = 16  # photos prepared together by all threads, and the pixels at which there are enough of them: bounds the memory
 GROUP_PIXELS = 2**22
 
 
@@ -93,9 +93,10 @@ class Detector:
         return next(self.detect_all([image]))
 
     def detect_all(self, images: Iterable[np.ndarray]) -> Iterator[List[Face]]:
-        """detect() for many photos, in order and faster: crops of up to GROUP photos run through a net together.
+        """detect() for many photos, in order and faster, because threads prepare up to GROUP photos together.
 
-        `images` is consumed lazily. Raises what detect() raises.
+        Each photo gives the very same faces alone and in any company. `images` is consumed lazily. Raises what detect()
+        raises.
         """
         group: List[np.ndarray] = []
         for image in images:
@@ -174,19 +175,22 @@ class Detector:
     def _judge(
         self, name: str, photos: Sequence[np.ndarray], boxes: Sequence[np.ndarray]
     ) -> List[Dict[str, np.ndarray]]:
-        """For each photo the outputs, by name, of a net of stage 2 or 3 for the crops of its N x 4 boxes; {} for N = 0."""
-        owners = np.repeat(np.arange(len(photos)), [len(own) for own in boxes])
-        together = np.concatenate([*boxes, np.empty((0, 4))])
+        """For each photo the outputs, by name, of a net of stage 2 or 3 for the crops of its N x 4 boxes; {} for N = 0.
 
-        def cut(start):
-            batch = slice(start, start + BATCHES[name])
-            return _blob(_crops(photos, owners[batch], together[batch], CROP_SIDES[name]))
+        No batch holds crops of two photos: the last digits of a fully connected layer depend on the size of the batch,
+        and a photo's faces must not depend on the photos beside it.
+        """
+        size, side = BATCHES[name], CROP_SIDES[name]
+        batches = [(index, own[start : start + size]) for index, own in enumerate(boxes)
+                   for start in range(0, len(own), size)]
 
-        parts = []
-        for crops in in_threads(cut, range(0, len(together), BATCHES[name])):
-            parts.append({top: data.copy() for top, data in self._forward(name, crops).items()})
-        outputs = {top: np.concatenate([part[top] for part in parts]) for top in parts[0]} if parts else {}
-        return [{top: data[owners == index] for top, data in outputs.items()} for index in range(len(photos))]
+        def cut(batch):
+            return _blob(_crops(photos[batch[0]], batch[1], side))
+
+        parts: List[List[Dict[str, np.ndarray]]] = [[] for _ in photos]
+        for (index, _), crops in zip(batches, in_threads(cut, batches)):
+            parts[index].append({top: data.copy() for top, data in self._forward(name, crops).items()})
+        return [{top: np.concatenate([part[top] for part in own]) for top in own[0]} if own else {} for own in parts]
 
     def _forward(self, name: str, batch: np.ndarray) -> Dict[str, np.ndarray]:
         """Outputs of a net by name: views that its next forward overwrites."""
@@ -240,19 +244,19 @@ def _blob(images: Sequence[np.ndarray]) -> np.ndarray:
     return cv2.dnn.blobFromImages(images, 1 / 128, mean=(127.5, 127.5, 127.5), swapRB=True)
 
 
-def _crops(photos: Sequence[np.ndarray], owners: np.ndarray, boxes: np.ndarray, side: int) -> np.ndarray:
-    """N x side x side x 3 float32 crops of N boxes, each of photos[owner]; what lies outside the photo is black."""
+def _crops(pixels: np.ndarray, boxes: np.ndarray, side: int) -> np.ndarray:
+    """N x side x side x 3 float32 crops of N boxes of a photo; what lies outside the photo is black."""
     import cv2
 
     first = boxes[:, :2].astype(int) - 1
     last = boxes[:, 2:].astype(int)
     inside_first = np.maximum(first, 0)
-    inside_last = np.minimum(last, np.array([pixels.shape[:2] for pixels in photos])[owners])
+    inside_last = np.minimum(last, pixels.shape[:2])
     margins = np.concatenate([inside_first - first, last - inside_last], axis=1).tolist()
     edges = np.concatenate([inside_first, inside_last], axis=1).tolist()
     crops = np.empty((len(boxes), side, side, 3), np.float32)
-    for target, owner, (left, top, right, bottom), margin in zip(crops, owners.tolist(), edges, margins):
-        crop = photos[owner][left:right, top:bottom]
+    for target, (left, top, right, bottom), margin in zip(crops, edges, margins):
+        crop = pixels[left:right, top:bottom]
         if any(margin):
             crop = cv2.copyMakeBorder(crop, margin[0], margin[2], margin[1], margin[3], cv2.BORDER_CONSTANT)
         cv2.resize(crop, (side, side), dst=target, interpolation=cv2.INTER_AREA)

@@ -12,8 +12,8 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from multiprocessing import connection, parent_process
-from multiprocessing.context import SpawnContext
-from typing import Callable, Iterable, Iterator, List
+from multiprocessing.context import SpawnContext, SpawnProcess
+from typing import Callable, Iterable, Iterator, List, Optional
 
 from lmdb_builders.errors import BuildError
 
@@ -35,7 +35,7 @@ def ordered_map(function: Callable, tasks: Iterable, workers: int, chunk: int = 
         return
     tasks = iter(tasks)
     chunks = iter(lambda: list(islice(tasks, chunk)), [])
-    context = _Context()
+    context, broken = _Context(), False
     with uninterrupted():  # what starts now is not to see Ctrl-C either
         executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
     try:
@@ -45,43 +45,79 @@ def ordered_map(function: Callable, tasks: Iterable, workers: int, chunk: int = 
             waiting.extend(_submit(executor, function, part) for part in islice(chunks, 1))
             yield from answers
     except BrokenProcessPool:
-        raise BuildError(f"a worker process {_end(context.started)}; run again with --workers 1") from None
+        broken = True
     finally:
         with uninterrupted():
             for process in context.started:
                 if process.pid is not None:
                     process.kill()
             executor.shutdown(wait=True, cancel_futures=True)
+    if broken:
+        raise BuildError(f"a worker process {_end(context.started)}; run again with --workers 1")
+
+
+class _Worker(SpawnProcess):
+    """A worker that knows whether it ended by itself: when one dies, the executor and ordered_map kill the others."""
+
+    _lock = threading.Lock()  # the executor's thread and ours may kill at the same time
+    killed_here: Optional[bool] = None  # None: nobody has tried yet
+
+    def terminate(self) -> None:
+        self._note()
+        super().terminate()
+
+    def kill(self) -> None:
+        self._note()
+        super().kill()
+
+    def _note(self) -> None:
+        with self._lock:
+            if self.killed_here is None:  # the exit code may come a moment after the sentinel
+                self.killed_here = not connection.wait([self.sentinel], timeout=0)
 
 
 class _Context(SpawnContext):
-    """Spawns processes, and remembers them: an executor tells nobody which they are."""
+    """Spawns workers and remembers them, because the executor does not show its own."""
 
     def __init__(self):
-        self.started: list = []
+        self.started: List[_Worker] = []
 
     def Process(self, *arguments, **options):
-        process = super().Process(*arguments, **options)
+        process = _Worker(*arguments, **options)
         self.started.append(process)
         return process
 
 
-def _end(processes: list) -> str:
-    """How the first of the processes that have ended came to its end. When one ends, the executor sends SIGTERM to others."""
+def _end(workers: List[_Worker]) -> str:
+    """How the worker that broke the pool ended. All of them have ended."""
     from torchcaffe.distributed.launch import signal_in_words
 
-    codes = [process.exitcode for process in processes if process.exitcode not in (None, 0)]
-    code = next((code for code in codes if code != -signal.SIGTERM), codes[0] if codes else -signal.SIGKILL)
+    codes = [worker.exitcode for worker in workers if worker.pid is not None and not worker.killed_here]
+    code = next(filter(None, codes), -signal.SIGKILL)
     return f"was killed ({signal_in_words(-code)})" if code < 0 else f"has ended (exit status {code})"
 
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Hold back the signals that stop a build, while it cleans up: a second Ctrl-C leaves nothing half removed."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)  # a process that starts now inherits what is blocked
+    """Hold back the signals that stop a build until the block ends: a second Ctrl-C leaves nothing half removed.
+
+    Processes that start in the block have them blocked. Blocking alone does not protect this process: the system hands
+    the signal to another thread, of OpenBLAS for instance, and Python then runs its handler in the main thread.
+    """
+    received: List[int] = []
+    handlers = {}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
+        if threading.current_thread() is threading.main_thread():  # no other thread runs handlers
+            for number in STOPPING:
+                if signal.getsignal(number) is not None:  # None: a handler that is not Python's
+                    handlers[number] = signal.signal(number, lambda number, frame: received.append(number))
         yield
     finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in received[:1]:
+            signal.raise_signal(number)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 

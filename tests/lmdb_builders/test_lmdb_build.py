@@ -12,7 +12,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from multiprocessing import connection
 
 import cv2
 import lmdb
@@ -22,7 +24,7 @@ from PIL import Image
 
 import recipe
 from fake_detector import LANDMARKS, FakeDetector
-from lmdb_builders import build, builder, detections
+from lmdb_builders import build, builder, detections, pool
 from lmdb_builders.crops import crop_face
 from lmdb_builders.images import read_image
 from lmdb_builders.orientation import Orientation
@@ -511,6 +513,43 @@ def test_a_worker_that_is_killed_is_told_by_the_signal(celeba, tmp_path, root):
     _, error = process.communicate(timeout=30)
     assert process.returncode == 1
     assert re.search(r"build: a worker process was killed \(SIGBUS: .*\); run again with --workers 1\n$", error)
+
+
+def test_the_worker_that_died_first_is_told_not_those_killed_for_it():
+    workers = [pool._Worker(target=time.sleep, args=(60,)) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    os.kill(workers[1].pid, signal.SIGBUS)
+    connection.wait([workers[1].sentinel], timeout=30)
+    for worker in workers:  # as the executor does, and once more, as ordered_map does
+        worker.terminate()
+        worker.kill()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode == -signal.SIGBUS for worker in workers] == [False, True, False]
+    assert pool._end(workers).startswith("was killed (SIGBUS")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_another_thread_gets_is_held_back_too(number):
+    def stop(number, frame):
+        raise KeyboardInterrupt
+
+    before, done = signal.signal(number, stop), []
+    other = threading.Thread(target=time.sleep, args=(1,))  # does not block it
+    other.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            with pool.uninterrupted():
+                os.kill(os.getpid(), number)
+                for _ in range(20):
+                    time.sleep(0.01)
+                done.append("all")
+        assert done == ["all"] and signal.getsignal(number) is stop
+        assert number not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    finally:
+        signal.signal(number, before)
+        other.join()
 
 
 def test_ctrl_c_does_not_reach_a_worker_that_starts(tmp_path, root):
