@@ -212,7 +212,7 @@ def snapshot_record(data, folder):
         (folder / f"small_iter_2.{kind}").touch()
     (folder / "small_iter_2.json").write_bytes(data)
     state = str(folder / "small_iter_2.solverstate")
-    resume.restore(solver, state, resume.read(state))
+    resume.restore_positions(solver.net, state, resume.read_record(state))
     rng.generator().draws(700)
 
 

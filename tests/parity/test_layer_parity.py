@@ -91,7 +91,7 @@ def test_one_sweep_equals_layer_after_layer(folder, ours):
 
     def sweep(net, case, set_top_diffs):
         assert not net.works_layerwise()
-        one = execution.Sweep(net, keep_diffs=True)
+        one = execution.AutogradPass(net, keep_diffs=True)
         one.forward()
         if case.backward:
             set_top_diffs()

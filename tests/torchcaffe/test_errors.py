@@ -262,7 +262,7 @@ def test_restoring(make_solver, tmp_path):
     with pytest.raises(WeightsError, match="holds 2 history blobs, this Adam solver needs 4"):
         adam.restore(state)
     os.remove(state.replace("solverstate", "caffemodel"))
-    with pytest.raises(WeightsError, match="its weights, .* are not there"):
+    with pytest.raises(WeightsError, match="its weights, .* do not exist"):
         solver.restore(state)
 
 

@@ -64,7 +64,7 @@ def test_a_filled_blob_beyond_the_memory(make_net, little):
 def test_a_solvers_memory_counts_too(make_solver, monkeypatch):
     net = PRODUCT % (5_000, 5_000) + '\nlayer { name: "l" type: "Reduction" bottom: "fc" top: "l" loss_weight: 1 }'
     monkeypatch.setattr(memory, "available", lambda device=None: 150_000_000)
-    with pytest.raises(SolverError, match="what Adam remembers of each parameter needs 200,040,000 bytes"):
+    with pytest.raises(SolverError, match="the history of Adam needs 200,040,000 bytes"):
         make_solver(net, 'base_lr: 0.1 lr_policy: "fixed" type: "Adam"')
 
 

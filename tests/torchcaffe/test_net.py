@@ -80,9 +80,9 @@ def test_one_sweep_and_layer_by_layer_give_the_same_gradients(make_net):
     expected = {name: [blob.diff.copy() for blob in blobs] for name, blobs in net.params.items()}
     for keep_diffs in (False, True):
         net.clear_param_diffs()
-        sweep = execution.Sweep(net, keep_diffs)
-        sweep.forward()
-        sweep.backward()
+        autograd_pass = execution.AutogradPass(net, keep_diffs)
+        autograd_pass.forward()
+        autograd_pass.backward()
         for name, blobs in net.params.items():
             for blob, gradient in zip(blobs, expected[name]):
                 np.testing.assert_allclose(blob.diff, gradient, rtol=1e-5, atol=1e-7)

@@ -118,7 +118,7 @@ def test_damage_is_found_before_use(folder, name, damage):
         del content[-10:]
     (folder / name).write_bytes(content)
     before = weights(solver)
-    with pytest.raises(SolverError, match=f"{name}: is damaged: .* go on from an earlier snapshot"):
+    with pytest.raises(SolverError, match=f"{name}: is damaged: .* resume from an earlier snapshot"):
         solver.restore(str(folder / "snapshot_iter_2.solverstate"))
     assert same(weights(solver), before)
 

@@ -33,15 +33,15 @@ def forward(net, first: int, last: int) -> float:
         for callback in net.callbacks["after_forward"]:
             callback(index)
             net.assume_written()
-    settle(net)
+    flush(net)
     return float(total)
 
 
-def settle(net):
+def flush(net):
     """Do the checks that layers put off, where the GPU is waited for anyway. Raises NetError."""
     for layer in net.built_layers:
-        if layer.put_off is not None:
-            layer.settle()
+        if layer.deferred_check is not None:
+            layer.flush()
 
 
 def run_recorded(net, index, ahead=False) -> bool:
@@ -207,7 +207,7 @@ def add_diff(blob, gradient):
         memory.put(blob.diff_tensor() + gradient.reshape(blob.dims))
 
 
-class Sweep:
+class AutogradPass:
     """One forward and backward of the whole net as a single autograd graph (training without an onlooker)."""
 
     def __init__(self, net, keep_diffs: bool):

@@ -133,10 +133,9 @@ class RankGroup(SingleProcess):
                 self._broadcast(tensor)
             records = [solver.resumed]
             dist.broadcast_object_list(records, 0, group=self.control)
-        solver._iter, solver.current_step = numbers.tolist()
-        solver.resumed = None
+        solver.continue_at(*numbers.tolist())
         if self.rank and records[0] is not None and mode.share().split:  # all draw rank 0's numbers
-            resume.apply(solver, records[0])
+            resume.apply_positions(solver.net, records[0])
 
     @staticmethod
     def _broadcast(tensor):

@@ -50,7 +50,7 @@ class Layer:
     works_on_blobs = False  # runs on Blobs (forward_blobs, backward_blobs) instead of tensors
     rectify = False  # told before a forward: it may do the work of the ReLU that overwrites its top
     rectified = False  # whether the last forward did
-    put_off = None  # function: a check that would have stopped the GPU's pipeline, see `settle`
+    deferred_check = None  # function: a check that would have stopped the GPU's pipeline, see `flush`
 
     def __init__(self, param, phase: int, context: Context):
         self.param = param
@@ -83,9 +83,9 @@ class Layer:
         """True where each backward replaces the diff of parameter `index` instead of adding to it, as Caffe's does."""
         return False
 
-    def settle(self):
+    def flush(self):
         """Do the check that was put off since the last time, if any. Raises what the check raises."""
-        check, self.put_off = self.put_off, None
+        check, self.deferred_check = self.deferred_check, None
         if check is not None:
             check()
 

@@ -79,17 +79,17 @@ def class_axis(layer, parameter, shapes):
 def as_labels(layer, labels, shape, classes, ignore):
     """Labels as int64 of `shape`, truncated as C does; out of range is an error here (Caffe reads foreign memory).
 
-    On a GPU, whose pipeline the check would stop, it is put off (Layer.settle), and such labels become 0 until then.
+    On a GPU, whose pipeline the check would stop, it is put off (Layer.flush), and such labels become 0 until then.
     """
     labels = labels.reshape(shape).to(torch.int64)
     wrong = (labels < 0) | (labels >= classes)
     if ignore is not None:
         wrong &= labels != ignore
-    layer.put_off = layer.put_off or LabelCheck(layer, classes)
-    layer.put_off.look(labels, wrong)
+    layer.deferred_check = layer.deferred_check or LabelCheck(layer, classes)
+    layer.deferred_check.look(labels, wrong)
     if waits(labels):
         return labels.masked_fill(wrong, 0)
-    layer.settle()
+    layer.flush()
     return labels
 
 

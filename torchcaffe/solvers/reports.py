@@ -1,72 +1,68 @@
-"""The part of a solver that tests and reports: Caffe's log lines, which parsers of its logs know."""
+"""What a solver reports: the smoothed loss, the speed, and Caffe's log lines, which parsers of its logs know."""
 
 from __future__ import annotations
 
 import time
 
-import torch
-
-from torchcaffe.core import execution, log
+from torchcaffe.core import log
 from torchcaffe.core.log import number
 
 
-class SolverReports:
-    """Mixin of the solvers."""
+class SmoothedLoss:
+    """Mean of the last `size` losses, as Caffe keeps it; a loss is a float, or a tensor on its device."""
 
-    def test_all(self):
-        """Test every test net; a requested stop ends it between batches."""
-        for index in range(len(self.test_nets)):
-            if self.requested == "stop":
-                return
-            self.test(index)
+    def __init__(self, size: int):
+        self.size = max(1, size)
+        self.value = 0.0
+        self._losses = []
 
-    def test(self, index: int):
-        """Average the outputs of test net `index` over test_iter batches and log them."""
-        p, net = self.proto, self.test_nets[index]
-        log.info(f"Iteration {self.iter}, Testing net (#{index})")
-        net.share_with(self.net)
-        count, loss, sums = p.test_iter[index], 0.0, None
-        for _ in range(count):
-            if self.requested == "snapshot":
-                self.requested = None
-                self.snapshot()
-            if self.requested == "stop":
-                log.info("Test interrupted.")
-                return
-            batch_loss = execution.forward_only(net)
-            loss += float(batch_loss) if p.test_compute_loss else 0.0
-            values = torch.cat([net.blobs[name].tensor().reshape(-1) for name in net.outputs])
-            sums = values if sums is None else sums + values
-        if p.test_compute_loss:
-            log.info(f"Test loss: {number(loss / count)}")
-        values = (sums / count).tolist()
-        execution.settle(net)
-        self.log_outputs(net, values, "Test")
+    def add(self, loss, turn: int):
+        """Take the loss of iteration `turn` of this call of step()."""
+        if len(self._losses) < self.size:
+            self._losses.append(loss)
+            count = len(self._losses)
+            self.value = (self.value * (count - 1) + loss) / count
+        else:
+            slot = turn % self.size
+            self.value = self.value + (loss - self._losses[slot]) / self.size
+            self._losses[slot] = loss
 
-    def log_outputs(self, net, values, which):
-        position, weights = 0, net.blob_loss_weights
-        for name in net.outputs:
-            blob, weight = net.blobs[name], weights[name]
-            for value in values[position : position + blob.count]:
-                extra = f" (* {number(weight)} = {number(weight * value)} loss)" if weight else ""
-                log.info(f"    {which} net output #{position}: {name} = {number(value)}{extra}")
-                position += 1
 
-    def log_iteration(self):
+class Speed:
+    """Iterations per second between two displays."""
+
+    def __init__(self):
+        self._last = None  # (time, iteration) of the last display
+
+    def measure(self, iteration: int):
+        """(iterations per second, seconds) since the last call; zeros at the first."""
         now = time.monotonic()
-        previous, self._last_display = self._last_display, (now, self.iter)
-        speed, seconds, done = 0.0, 0.0, 0
-        if previous is not None and now > previous[0]:
-            seconds, done = now - previous[0], self.iter - previous[1]
-            speed = done / seconds
-        blobs = [self.net.blobs[name] for name in self.net.outputs]
-        losses = [float(blob.tensor()) for blob in blobs if not blob.dims]
-        means = iter(self.ranks.means([float(self.smoothed_loss), *losses]))
-        log.info(
-            f"Iteration {self.iter} ({number(speed)} iter/s, {number(seconds)}s/{self.proto.display} iters), "
-            f"loss = {number(next(means))}"
-        )
-        values = []  # of the whole batch where an output is one number, else of this rank's part
-        for blob in blobs:
-            values += blob.tensor().detach().reshape(-1).tolist() if blob.dims else [next(means)]
-        self.log_outputs(self.net, values, "Train")
+        previous, self._last = self._last, (now, iteration)
+        if previous is None or now <= previous[0]:
+            return 0.0, 0.0
+        seconds = now - previous[0]
+        return (iteration - previous[1]) / seconds, seconds
+
+
+def log_iteration(net, iteration: int, display: int, speed: Speed, loss, ranks):
+    """The lines of one display: speed and smoothed loss, then each output of the net, averaged over the ranks."""
+    rate, seconds = speed.measure(iteration)
+    blobs = [net.blobs[name] for name in net.outputs]
+    scalars = [float(blob.tensor()) for blob in blobs if not blob.dims]
+    means = iter(ranks.means([float(loss), *scalars]))
+    log.info(f"Iteration {iteration} ({number(rate)} iter/s, {number(seconds)}s/{display} iters), loss = {number(next(means))}")
+    values = []  # of the whole batch where an output is one number, else of this rank's part
+    for blob in blobs:
+        values += blob.tensor().detach().reshape(-1).tolist() if blob.dims else [next(means)]
+    log_outputs(net, values, "Train")
+
+
+def log_outputs(net, values, which: str):
+    """A line for each number of the net's outputs, with its part in the loss. which: "Train" or "Test"."""
+    position, weights = 0, net.blob_loss_weights
+    for name in net.outputs:
+        blob, weight = net.blobs[name], weights[name]
+        for value in values[position : position + blob.count]:
+            extra = f" (* {number(weight)} = {number(weight * value)} loss)" if weight else ""
+            log.info(f"    {which} net output #{position}: {name} = {number(value)}{extra}")
+            position += 1

@@ -1,64 +1,106 @@
-"""What a training needs beside Caffe's two snapshot files to go on as if it had never stopped.
+"""Writing a solver's snapshot, and resuming from it as if training had never stopped.
 
-Caffe's solverstate holds iteration, weights and momentum; its data layers start anew and its random numbers differ. The
-record {prefix}_iter_{N}.json, written last, adds where each data layer of the training net stands and the state of each
-random generator, and the size and SHA-256 of the two files, so that a damaged snapshot is found before it is used. Real
-Caffe never looks at it. A snapshot without one (real Caffe's) is gone on with as Caffe does.
+Caffe's solverstate holds iteration, weights and history; its data layers start anew and its random numbers differ. Our
+record, PREFIX_iter_N.json, adds the position of each data layer of the training net and the state of each random
+generator, and the size and SHA-256 of the two files, so that a damaged snapshot is found before it is used. Real Caffe
+ignores it. A snapshot without a record (real Caffe's) is resumed as Caffe does.
 """
 
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import os
 
+import numpy as np
 import torch
 
-from torchcaffe.core import log, mode, rng
+from torchcaffe.core import execution, log, mode, rng
+from torchcaffe.core.errors import CaffeError, SolverError, WeightsError
 from torchcaffe.formats import storage
-from torchcaffe.core.errors import SolverError
-
-VERSION = 1
-
-
-def record_path(state_path: str) -> str:
-    """Path of the record of a solver state: `a_iter_5.json` of `a_iter_5.solverstate` or `a_iter_5.solverstate.h5`."""
-    folder, name = os.path.split(os.fspath(state_path))
-    return os.path.join(folder, name.split(".solverstate")[0] + ".json")
+from torchcaffe.proto import caffe_pb2
+from torchcaffe.solvers.snapshots import checksum, new_record, record_path, snapshot_paths
 
 
-def fingerprint(path) -> dict:
-    """Size and SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return {"size": os.path.getsize(path), "sha256": digest.hexdigest()}
+# ---- writing
+def check_writable(solver):
+    """Check now that a snapshot can be written. Raises SolverError for a snapshot_prefix where it cannot."""
+    paths = _paths(solver, max(solver.iter, solver.proto.max_iter))
+    for path in (paths.model, paths.state):
+        try:
+            storage.check_writable(path)
+        except CaffeError as error:
+            raise SolverError(f"snapshot {error}, or change snapshot_prefix") from error
 
 
-def write(solver, model: str, state: str):
-    """Write the record of a snapshot whose two files are there. Raises CaffeError, as storage.atomic_write."""
-    record = {
-        "version": VERSION,
-        "iteration": solver.iter,
-        "files": {os.path.basename(path): fingerprint(path) for path in (model, state)},
-        "random": {"generator": rng.generator().state_dict()},
-        "layers": {},
-    }
-    if solver.net.device.type == "cuda":
-        bits = torch.cuda.get_rng_state(solver.net.device).numpy().tobytes()
-        record["random"]["cuda"] = base64.b64encode(bits).decode()
-    for layer in solver.net.built_layers:
-        standing = layer.data_state()
-        if standing is not None:
-            record["layers"][layer.name] = standing
-    with storage.atomic_write(record_path(state)) as temporary:
+def write_snapshot(solver):
+    """Write the weights, the solver state and their record, in this order: a state never names weights that are missing.
+
+    Each file is written atomically. Raises CaffeError as storage.atomic_write.
+    """
+    from torchcaffe.formats.files import SolverState, write_solver_state
+
+    execution.flush(solver.net)
+    kind = "HDF5" if _hdf5(solver) else "binary proto"
+    paths = _paths(solver, solver.iter)
+    log.info(f"Snapshotting to {kind} file {paths.model}")
+    save = solver.net.save_hdf5 if _hdf5(solver) else solver.net.save
+    save(paths.model, solver.proto.snapshot_diff)
+    log.info(f"Snapshotting solver state to {kind} file {paths.state}")
+    history = [tensor.cpu().numpy() for tensor in solver.history]
+    write_solver_state(paths.state, SolverState(solver.iter, paths.model, solver.current_step, history))
+    record = {**new_record(solver.iter, paths.model, paths.state), **_positions(solver.net)}
+    with storage.atomic_write(paths.record) as temporary:
         with open(temporary, "w", encoding="utf-8") as file:
             json.dump(record, file)
 
 
-def read(state_path: str):
+def _hdf5(solver) -> bool:
+    return solver.proto.snapshot_format == caffe_pb2.SolverParameter.HDF5
+
+
+def _paths(solver, iteration):
+    return snapshot_paths(solver.proto.snapshot_prefix, iteration, _hdf5(solver))
+
+
+def _positions(net) -> dict:
+    """State of the random generators, and of each layer of the net that has one, as plain data for JSON."""
+    random = {"generator": rng.generator().state_dict()}
+    if net.device.type == "cuda":
+        random["cuda"] = base64.b64encode(torch.cuda.get_rng_state(net.device).numpy().tobytes()).decode()
+    states = {layer.name: layer.data_state() for layer in net.built_layers}
+    return {"random": random, "layers": {name: state for name, state in states.items() if state is not None}}
+
+
+# ---- resuming
+def restore(solver, path: str):
+    """Resume from a .solverstate (or .solverstate.h5): iteration, weights, history; data and random numbers by its record.
+
+    Raises WeightsError, SolverError: what is damaged, or is another net's or solver's, is refused before use.
+    """
+    from torchcaffe.formats.files import read_solver_state
+
+    record = read_record(path)
+    state = read_solver_state(path)
+    if record is not None and record.get("iteration") != state.iter:
+        raise SolverError(f"{record_path(path)}: is not the record of {path}; resume from another snapshot")
+    if len(state.history) != len(solver.history):
+        raise WeightsError(
+            f"{path}: holds {len(state.history)} history blobs, this {solver.type} solver needs {len(solver.history)}; "
+            "it was written by another type of solver or for another net"
+        )
+    for index, (array, tensor) in enumerate(zip(state.history, solver.history)):
+        if np.size(array) != tensor.numel():
+            raise WeightsError(f"{path}: history blob {index} has {np.size(array)} values, not {tensor.numel()}")
+    if not os.path.isfile(state.learned_net):
+        raise WeightsError(
+            f"{path}: its weights, {state.learned_net}, do not exist; run from the folder in which it was written"
+        )
+    solver.resume_from(state, record)
+    restore_positions(solver.net, path, record)
+
+
+def read_record(state_path: str):
     """Record of a solver state, checked against the two files; None where there is none.
 
     Raises SolverError where the record cannot be read, or a file is not what it was when the snapshot was taken.
@@ -71,51 +113,45 @@ def read(state_path: str):
     except FileNotFoundError:
         return None
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as problem:
-        raise SolverError(f"{path}: not a snapshot's record ({problem}); go on from an earlier snapshot") from None
+        raise SolverError(f"{path}: not a snapshot's record ({problem}); resume from an earlier snapshot") from None
     for name, (size, digest) in files.items():
-        beside = os.path.join(os.path.dirname(path), os.path.basename(name))
-        if not os.path.isfile(beside):
-            continue  # moved: reading it from where the state names it, or failing to, is restore's
-        if os.path.getsize(beside) != size:
+        file = os.path.join(os.path.dirname(path), os.path.basename(name))
+        if not os.path.isfile(file):
+            continue  # moved: restore() reads it from where the state says, or fails
+        if os.path.getsize(file) != size:
             raise SolverError(
-                f"{beside}: is damaged: {os.path.getsize(beside):,} bytes instead of {size:,}; "
-                "go on from an earlier snapshot"
+                f"{file}: is damaged: {os.path.getsize(file):,} bytes instead of {size:,}; "
+                "resume from an earlier snapshot"
             )
-        if fingerprint(beside)["sha256"] != digest:
-            raise SolverError(f"{beside}: is damaged: its SHA-256 is not {digest}; go on from an earlier snapshot")
+        if checksum(file)["sha256"] != digest:
+            raise SolverError(f"{file}: is damaged: its SHA-256 is not {digest}; resume from an earlier snapshot")
     return record
 
 
-def check(state_path: str, record, iteration: int):
-    """Raise SolverError where the record is of another iteration than the state beside it."""
-    if record is not None and record.get("iteration") != iteration:
-        raise SolverError(f"{record_path(state_path)}: is not the record of {state_path}; go on from another snapshot")
+def restore_positions(net, state_path: str, record):
+    """Set the data layers and the random generators as the record says. Raises SolverError where it does not fit the net.
 
-
-def restore(solver, state_path: str, record):
-    """Put the training net's data layers and the random generators where the record says. Raises SolverError.
-
-    Solvers on several GPUs in Caffe's own way draw numbers of their own each, and the record is the first one's: they
-    start anew, as in Caffe.
+    Solvers on several GPUs in Caffe's own way draw their own numbers, and the record is the first one's: they start anew,
+    as in Caffe.
     """
     share = mode.share()
     if record is None or "random" not in record or share.count > 1 and not share.split:
-        log.info(f"Data and random numbers of {state_path} are not on record: they start anew, as in Caffe")
+        log.info(f"No record of data positions and random numbers for {state_path}: they start anew, as in Caffe")
         return
     try:
-        apply(solver, record)
+        apply_positions(net, record)
     except (LookupError, TypeError, ValueError, ArithmeticError) as problem:  # the last: int() of an infinity
         raise SolverError(
-            f"{record_path(state_path)}: does not fit this net ({problem!r}); go on from a snapshot of the same net"
+            f"{record_path(state_path)}: does not fit this net ({problem!r}); resume from a snapshot of the same net"
         ) from None
 
 
-def apply(solver, record):
-    """As `restore`, of a record that is known to fit: also what rank 0 read, on the other ranks."""
+def apply_positions(net, record):
+    """Set the data layers and the random generators by a record that is known to fit: also rank 0's, on the other ranks."""
     rng.generator().load_state_dict(record["random"]["generator"])
-    if solver.net.device.type == "cuda" and "cuda" in record["random"]:
+    if net.device.type == "cuda" and "cuda" in record["random"]:
         bits = bytearray(base64.b64decode(record["random"]["cuda"]))
-        torch.cuda.set_rng_state(torch.frombuffer(bits, dtype=torch.uint8), solver.net.device)
-    for layer in solver.net.built_layers:
+        torch.cuda.set_rng_state(torch.frombuffer(bits, dtype=torch.uint8), net.device)
+    for layer in net.built_layers:
         if layer.name in record["layers"]:
             layer.set_data_state(record["layers"][layer.name])

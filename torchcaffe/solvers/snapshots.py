@@ -1,85 +1,73 @@
-"""The part of a solver that writes and reads snapshots: Caffe's own files, whole or not at all."""
+"""The files of a snapshot: their names, how to find them, and their checksums.
+
+    PREFIX_iter_N.caffemodel      weights (.caffemodel.h5 with snapshot_format: HDF5)
+    PREFIX_iter_N.solverstate     iteration, history and the name of the weights (.solverstate.h5)
+    PREFIX_iter_N.json            our record of the two, written last: see torchcaffe/solvers/resume.py
+
+Needs only the standard library and keeps to Python 3.9, so that the tools can import it beside real Caffe as well.
+"""
 
 from __future__ import annotations
 
+import glob
+import hashlib
 import os
+import re
+from typing import List, NamedTuple
 
-import numpy as np
-import torch
-
-from torchcaffe.core import execution, log
-from torchcaffe.formats import storage
-from torchcaffe.solvers import resume
-from torchcaffe.core.errors import CaffeError, SolverError, WeightsError
-from torchcaffe.proto import caffe_pb2
+RECORD_VERSION = 1
 
 
-class SolverFiles:
-    """Mixin of the solvers."""
+class Snapshot(NamedTuple):
+    """Paths of the files of one snapshot."""
 
-    def check_snapshots(self):
-        """Try now what a snapshot will write. Raises SolverError for a snapshot_prefix where it cannot."""
-        for path in self._snapshot_files(max(self.iter, self.proto.max_iter)):
-            try:
-                storage.check_writable(path)
-            except CaffeError as error:
-                raise SolverError(f"snapshot {error}, or change snapshot_prefix") from error
+    iteration: int
+    model: str
+    state: str
+    record: str
 
-    def _snapshot_files(self, iteration):
-        """(model, state) of an iteration's snapshot."""
-        stem = f"{self.proto.snapshot_prefix}_iter_{iteration}"
-        suffix = ".h5" if self.proto.snapshot_format == caffe_pb2.SolverParameter.HDF5 else ""
-        return f"{stem}.caffemodel{suffix}", f"{stem}.solverstate{suffix}"
 
-    def snapshot(self):
-        """Write {prefix}_iter_{N}.caffemodel and .solverstate (or .h5 both), then their record (see resume).
+def snapshot_paths(prefix: str, iteration: int, hdf5: bool = False) -> Snapshot:
+    """Where the snapshot of `iteration` lies. prefix: the solver's snapshot_prefix."""
+    stem, suffix = f"{os.fspath(prefix)}_iter_{iteration}", ".h5" if hdf5 else ""
+    return Snapshot(iteration, f"{stem}.caffemodel{suffix}", f"{stem}.solverstate{suffix}", f"{stem}.json")
 
-        The model comes first, so that a state never names a model that is not there. Each is whole or absent.
-        """
-        from torchcaffe.formats.files import SolverState, write_solver_state
 
-        execution.settle(self.net)
-        hdf5 = self.proto.snapshot_format == caffe_pb2.SolverParameter.HDF5
-        kind = "HDF5" if hdf5 else "binary proto"
-        model, state = self._snapshot_files(self.iter)
-        log.info(f"Snapshotting to {kind} file {model}")
-        (self.net.save_hdf5 if hdf5 else self.net.save)(model, self.proto.snapshot_diff)
-        log.info(f"Snapshotting solver state to {kind} file {state}")
-        history = [tensor.cpu().numpy() for tensor in self.history]
-        write_solver_state(state, SolverState(self.iter, model, self.current_step, history))
-        resume.write(self, model, state)
+def record_path(state: str) -> str:
+    """Path of the record of a solver state: a_iter_5.json of a_iter_5.solverstate or a_iter_5.solverstate.h5."""
+    folder, name = os.path.split(os.fspath(state))
+    return os.path.join(folder, name.split(".solverstate")[0] + ".json")
 
-    def restore(self, path):
-        """Go on from a .solverstate (or .solverstate.h5): iteration, weights, history; data and random numbers by its record.
 
-        Raises WeightsError, SolverError: what is damaged, or is another net's or solver's, is refused before use.
-        """
-        from torchcaffe.formats.files import read_solver_state
+def find_snapshots(prefix: str) -> List[Snapshot]:
+    """The snapshots of a prefix that have a record, which is written last; the oldest first."""
+    found = []
+    for path in glob.glob(f"{glob.escape(os.fspath(prefix))}_iter_*.json"):
+        number = re.search(r"_iter_(\d+)\.json$", path)
+        if number:
+            iteration = int(number[1])
+            hdf5 = os.path.exists(snapshot_paths(prefix, iteration, hdf5=True).state)
+            found.append(snapshot_paths(prefix, iteration, hdf5))
+    return sorted(found)
 
-        record = resume.read(path)
-        state = read_solver_state(path)
-        resume.check(path, record, state.iter)
-        if len(state.history) != len(self.history):
-            raise WeightsError(
-                f"{path}: holds {len(state.history)} history blobs, this {self.type} solver needs {len(self.history)}; "
-                "it was written by another type of solver or for another net"
-            )
-        for index, (array, tensor) in enumerate(zip(state.history, self.history)):
-            if np.size(array) != tensor.numel():
-                raise WeightsError(f"{path}: history blob {index} has {np.size(array)} values, not {tensor.numel()}")
-        if not os.path.isfile(state.learned_net):
-            raise WeightsError(
-                f"{path}: its weights, {state.learned_net}, are not there; run from the folder it was made in"
-            )
-        self.equal = False
-        self.net.copy_from(state.learned_net)
-        log.info("SGDSolver: restoring history")
-        for array, tensor in zip(state.history, self.history):
-            tensor.copy_(torch.from_numpy(np.array(array, np.float32).reshape(tensor.shape)))
-        self._iter, self.current_step = state.iter, state.current_step
-        resume.restore(self, path, record)
-        self.resumed = record
 
-    def share_weights(self, net):
-        """Let `net` use the memory of the training net's parameters."""
-        net.share_with(self.net)
+def find_files(prefix: str) -> List[str]:
+    """All files of all snapshots of a prefix, also those of an interrupted write (hidden, or ending in .part)."""
+    folder, name = os.path.split(os.fspath(prefix))
+    patterns = (os.path.join(glob.escape(folder), f"{start}{glob.escape(name)}_iter_*") for start in ("", "."))
+    return sorted(path for pattern in patterns for path in glob.glob(pattern))
+
+
+def checksum(path: str) -> dict:
+    """{"size": bytes, "sha256": hex digits} of a file."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return {"size": os.path.getsize(path), "sha256": digest.hexdigest()}
+
+
+def new_record(iteration: int, model: str, state: str) -> dict:
+    """The record of a snapshot whose two files are complete: its iteration and their checksums."""
+    files = {os.path.basename(path): checksum(path) for path in (model, state)}
+    return {"version": RECORD_VERSION, "iteration": iteration, "files": files}

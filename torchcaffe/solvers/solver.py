@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import os
 
+import numpy as np
 import torch
 
 from torchcaffe.core import execution, log, memory, mode, rng
-from torchcaffe.distributed import parallel
-from torchcaffe.solvers import policies, updates
 from torchcaffe.core.errors import CaffeError, SolverError
 from torchcaffe.core.log import number
-from torchcaffe.distributed.nccl import NCCL
 from torchcaffe.core.net import Net
-from torchcaffe.solvers.snapshots import SolverFiles
-from torchcaffe.solvers.nets import build_nets
-from torchcaffe.solvers.reports import SolverReports
-from torchcaffe.solvers.gradients import SolverUpdates
 from torchcaffe.core.vectors import NetVec, SetOnce
+from torchcaffe.distributed import parallel
+from torchcaffe.distributed.nccl import NCCL
+from torchcaffe.solvers import policies, reports, resume, updates
+from torchcaffe.solvers.nets import build_nets
 
 
 class SolverParam:
@@ -40,7 +39,7 @@ class SolverParam:
         self._proto.base_lr = value
 
 
-class SGDSolver(SetOnce, SolverFiles, SolverReports, SolverUpdates):
+class SGDSolver(SetOnce):
     """SGDSolver(solver_file). Raises RuntimeError for a missing file, SolverError/NetError for what Caffe refuses.
 
     `net`, `test_nets`, `iter`, `lr`, `step(n)`, `solve()`, `snapshot()`, `restore()` as in pycaffe.
@@ -59,38 +58,44 @@ class SGDSolver(SetOnce, SolverFiles, SolverReports, SolverUpdates):
         self.proto = parsed
         self.param = SolverParam(parsed)
         self._iter = self._first = 0  # updates done, and done before the last step()
-        self.current_step = 0
+        self.current_step = 0  # of lr_policy multistep
         self.callbacks = []
         self.keep_diffs = True  # after step(), blobs hold their gradients as in Caffe; False saves time and memory
         self.watch_gradients = False  # True: `gradient_norms` are taken in the last iteration of each step()
         self._norms = None  # of the parameters' gradients
-        self.resumed = None  # record of the snapshot that training goes on from (see resume)
+        self.resumed = None  # record of the snapshot that training resumes from (see resume)
         self.requested = None  # "stop" or "snapshot", asked for by a signal
-        try:
-            updates.check(self.type, parsed)
-            policies.check(parsed)
-        except SolverError as problem:
-            raise SolverError(f"{solver_file}: {problem}") from None
+        self.stopped = False  # the last step() ended early
+        self._loss_sum = 0.0  # of the iterations of the last step(); on a GPU a tensor there
+        self._smoothed = reports.SmoothedLoss(parsed.average_loss)
+        self._speed = reports.Speed()
+        self._check_settings(solver_file)
         log.info(f"Initializing solver from parameters: \n{str(parsed).rstrip()}")
         if parsed.random_seed >= 0:
             rng.set_random_seed(parsed.random_seed + (0 if mode.share().split else mode.solver_rank()))
         if mode.solver_rank() == 0 and parsed.snapshot:
-            self.check_snapshots()
+            resume.check_writable(self)
         self.net, test_nets = build_nets(parsed, Net)
         self.test_nets = NetVec(test_nets)
         for path in (name for names in parsed.weights for name in names.split(",")):
             self.load_weights(path.strip())
-        count = updates.RULES[self.type][1]
-        learnable = self.net.learnable
-        needed = 4 * count * sum(blob.count for blob in learnable)
-        memory.require(needed, f"{solver_file}: what {self.type} remembers of each parameter", SolverError, self.net.device)
-        self.history = [torch.zeros(b.dims, device=self.net.device) for _ in range(count) for b in learnable]
-        self.losses = []
-        self.smoothed_loss = 0.0
-        self._loss_sum = 0.0  # of the iterations of the last step(); on a GPU a tensor there
-        self._last_display = None
+        self.history = self._empty_history(solver_file)
         self.train_with(parallel.current())
         log.info("Solver scaffolding done.")
+
+    def _check_settings(self, solver_file):
+        try:
+            updates.check(self.type, self.proto)
+            policies.check(self.proto)
+        except SolverError as problem:
+            raise SolverError(f"{solver_file}: {problem}") from None
+
+    def _empty_history(self, solver_file):
+        """State tensors of the update rule, zero: the first of every parameter, then the second."""
+        count, learnable = updates.RULES[self.type][1], self.net.learnable
+        needed = 4 * count * sum(blob.count for blob in learnable)
+        memory.require(needed, f"{solver_file}: the history of {self.type}", SolverError, self.net.device)
+        return [torch.zeros(b.dims, device=self.net.device) for _ in range(count) for b in learnable]
 
     def train_with(self, ranks):
         """Average gradients over `ranks` (of parallel), and share with them what only one of them does."""
@@ -103,10 +108,24 @@ class SGDSolver(SetOnce, SolverFiles, SolverReports, SolverUpdates):
         for net in [self.net] + self.test_nets:
             net.copy_from(path)
 
+    def share_weights(self, net):
+        """Let `net` use the memory of the training net's parameters."""
+        net.share_with(self.net)
+
     @property
     def iter(self) -> int:
         """Number of updates done."""
         return self._iter
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of the next update."""
+        return policies.rate(self.proto, self.iter, self)
+
+    @property
+    def smoothed_loss(self):
+        """Mean loss of the last average_loss iterations; on a GPU a tensor. Not in pycaffe."""
+        return self._smoothed.value
 
     @property
     def mean_loss(self) -> float:
@@ -114,15 +133,37 @@ class SGDSolver(SetOnce, SolverFiles, SolverReports, SolverUpdates):
         done = self.iter - self._first
         return float(self._loss_sum) / done if done else float("nan")
 
-    # ------------------------------------------------------------------------------------ learning rate
     @property
-    def lr(self) -> float:
-        return policies.rate(self.proto, self.iter, self)
+    def gradient_norms(self) -> dict:
+        """{layer: L2 norm of its parameters' gradients} of the last iteration that step() did; {} without watch_gradients.
+
+        As backward left them: before clipping, division by iter_size, and weight decay. Not in pycaffe.
+        """
+        if self._norms is None:
+            return {}
+        squares = dict(zip(self.net.learnable, self._norms.double().square().tolist()))
+        return {
+            name: math.sqrt(sum(squares.get(blob, 0.0) for blob in blobs)) for name, blobs in self.net.params.items()
+        }
+
+    def add_callback(self, on_start, on_gradients_ready=None):
+        """Call on_start() before each iteration and on_gradients_ready() between backward and update.
+
+        One argument: an NCCL, or another object with these two methods. Raises TypeError for anything else.
+        """
+        if isinstance(on_start, NCCL):  # averages while backward runs, not after it
+            self.train_with(on_start.ranks)
+            return
+        if on_gradients_ready is None and hasattr(on_start, "on_gradients_ready"):
+            on_start, on_gradients_ready = on_start.on_start, on_start.on_gradients_ready
+        if not (callable(on_start) and callable(on_gradients_ready)):
+            raise TypeError("add_callback takes two functions, on_start and on_gradients_ready, or an NCCL")
+        self.callbacks.append((on_start, on_gradients_ready))
 
     # ------------------------------------------------------------------------------------ training
     def step(self, iterations: int):
         """Train `iterations` iterations, whatever max_iter says; no snapshot at the end."""
-        self.losses, self.smoothed_loss, self._loss_sum, self.stopped = [], 0.0, 0.0, False
+        self._smoothed, self._loss_sum, self.stopped = reports.SmoothedLoss(self.proto.average_loss), 0.0, False
         if not self.equal:  # whatever was loaded before, each rank starts from rank 0's numbers
             self.ranks.broadcast(self)
             self.equal = True
@@ -133,7 +174,7 @@ class SGDSolver(SetOnce, SolverFiles, SolverReports, SolverUpdates):
             if not self._iteration(last):
                 self.stopped = True
                 break
-        execution.settle(self.net)
+        execution.flush(self.net)
 
     def _iteration(self, last: bool) -> bool:
         """One iteration; False when a stop was asked for."""
@@ -150,14 +191,14 @@ class SGDSolver(SetOnce, SolverFiles, SolverReports, SolverUpdates):
         display = bool(p.display) and self.iter % p.display == 0
         loss = self.forward_backward(keep_diffs=last and self.keep_diffs or bool(self.callbacks))
         self._loss_sum = self._loss_sum + loss
-        self.smooth(loss)
+        self._smoothed.add(loss, self.iter - self._first)
         if display:
-            self.log_iteration()
+            reports.log_iteration(self.net, self.iter, p.display, self._speed, self.smoothed_loss, self.ranks)
         for _, on_gradients_ready in self.callbacks:
             on_gradients_ready()
         if last and self.watch_gradients:
-            self._norms = self.diff_norms()
-        # Between here and the next clearing of the diffs, only the end of a call and snapshots let anyone see them.
+            self._norms = updates.diff_norms(self.net.learnable)
+        # Between here and the next clearing of the diffs, they are seen only at the end of a call and in snapshots.
         seen = last and self.keep_diffs or bool(self.callbacks) or p.snapshot_diff or self.net.works_layerwise()
         self.apply_update(display, keep_diffs=seen)
         agreed = self.ranks.answer(self.requested)
@@ -169,7 +210,7 @@ class SGDSolver(SetOnce, SolverFiles, SolverReports, SolverUpdates):
     def forward_backward(self, keep_diffs: bool):
         """iter_size sub-passes; gradients summed into the parameter diffs. Returns the mean weighted loss.
 
-        On a GPU it is a tensor: to ask for the number would be to wait for it in every iteration.
+        On a GPU it is a tensor: reading the number would wait for the GPU in every iteration.
         """
         net, passes = self.net, max(1, self.proto.iter_size)
         total = 0.0
@@ -178,43 +219,34 @@ class SGDSolver(SetOnce, SolverFiles, SolverReports, SolverUpdates):
                 total += net._forward(0, len(net.built_layers) - 1)
                 net._backward(len(net.built_layers) - 1, 0)
                 continue
-            sweep = execution.Sweep(net, keep_diffs)
-            loss = sweep.forward()
+            autograd_pass = execution.AutogradPass(net, keep_diffs)
+            loss = autograd_pass.forward()
             if self.reducer and turn == passes - 1:
                 self.reducer.arm()
             with self.ranks.collective():
-                sweep.backward()
+                autograd_pass.backward()
             total += loss.double() if loss.is_cuda else float(loss)
         if self.reducer:
             with self.ranks.collective():
                 self.reducer.finish()
         return total / passes
 
-    def smooth(self, loss):
-        """Mean of the last average_loss losses, as Caffe keeps it."""
-        size = max(1, self.proto.average_loss)
-        if len(self.losses) < size:
-            self.losses.append(loss)
-            count = len(self.losses)
-            self.smoothed_loss = (self.smoothed_loss * (count - 1) + loss) / count
-        else:
-            slot = (self.iter - self._first) % size
-            self.smoothed_loss = self.smoothed_loss + (loss - self.losses[slot]) / size
-            self.losses[slot] = loss
+    def apply_update(self, display: bool = False, keep_diffs: bool = True):
+        """Clip, normalize, regularize, update: Caffe's ApplyUpdate, iter += 1 included.
 
-    def add_callback(self, on_start, on_gradients_ready=None):
-        """Call on_start() before each iteration and on_gradients_ready() between backward and update.
-
-        One argument: an NCCL, or another object with these two methods. Raises TypeError for anything else.
+        The diffs are the updates afterwards; without keep_diffs they are undefined, which saves a pass over memory.
         """
-        if isinstance(on_start, NCCL):  # averages while backward runs, not after it
-            self.train_with(on_start.ranks)
-            return
-        if on_gradients_ready is None and hasattr(on_start, "on_gradients_ready"):
-            on_start, on_gradients_ready = on_start.on_start, on_start.on_gradients_ready
-        if not (callable(on_start) and callable(on_gradients_ready)):
-            raise TypeError("add_callback takes two functions, on_start and on_gradients_ready, or an NCCL")
-        self.callbacks.append((on_start, on_gradients_ready))
+        self.net.assume_written()
+        with torch.no_grad():
+            rate = self.lr
+            if display:
+                log.info(f"Iteration {self.iter}, lr = {number(rate)}")
+            learnable, states = self.net.learnable, updates.RULES[self.type][1]
+            updates.clip_gradients(learnable, self.proto.clip_gradients)
+            for index, (blob, spec) in enumerate(zip(learnable, self.net.learnable_specs)):
+                history = [self.history[index + len(learnable) * k] for k in range(states)]
+                updates.update_parameter(self, blob, spec, history, rate, keep_diffs)
+        self._iter += 1
 
     def solve(self, resume_file=None):
         """Train to max_iter, testing, logging and saving as the solver says.
@@ -229,7 +261,7 @@ class SGDSolver(SetOnce, SolverFiles, SolverReports, SolverUpdates):
             log.info(f"Restoring previous solver status from {resume_file}")
             self.restore(resume_file)
         if mode.solver_rank() == 0 and p.snapshot_after_train:
-            self.check_snapshots()
+            resume.check_writable(self)
         self.step(max(0, p.max_iter - self.iter))
         if p.snapshot_after_train and not (p.snapshot and self.iter % p.snapshot == 0):
             self.ranks.on_rank0(self.snapshot)
@@ -238,11 +270,64 @@ class SGDSolver(SetOnce, SolverFiles, SolverReports, SolverUpdates):
             return
         if p.display and self.iter % p.display == 0:
             loss = self.net._forward(0, len(self.net.built_layers) - 1)
-            self.smooth(loss)
+            self._smoothed.add(loss, self.iter - self._first)
             log.info(f"Iteration {self.iter}, loss = {number(*self.ranks.means([float(self.smoothed_loss)]))}")
         if p.test_interval and self.iter % p.test_interval == 0:
             self.ranks.on_rank0(self.test_all)
         log.info("Optimization Done.")
+
+    # ------------------------------------------------------------------------------------ testing
+    def test_all(self):
+        """Test every test net; a requested stop ends it between batches."""
+        for index in range(len(self.test_nets)):
+            if self.requested == "stop":
+                return
+            self.test(index)
+
+    def test(self, index: int):
+        """Average the outputs of test net `index` over test_iter batches and log them."""
+        p, net = self.proto, self.test_nets[index]
+        log.info(f"Iteration {self.iter}, Testing net (#{index})")
+        net.share_with(self.net)
+        count, loss, sums = p.test_iter[index], 0.0, None
+        for _ in range(count):
+            if self.requested == "snapshot":
+                self.requested = None
+                self.snapshot()
+            if self.requested == "stop":
+                log.info("Test interrupted.")
+                return
+            batch_loss = execution.forward_only(net)
+            loss += float(batch_loss) if p.test_compute_loss else 0.0
+            values = torch.cat([net.blobs[name].tensor().reshape(-1) for name in net.outputs])
+            sums = values if sums is None else sums + values
+        if p.test_compute_loss:
+            log.info(f"Test loss: {number(loss / count)}")
+        values = (sums / count).tolist()
+        execution.flush(net)
+        reports.log_outputs(net, values, "Test")
+
+    # ------------------------------------------------------------------------------------ snapshots
+    def snapshot(self):
+        """Write the weights and the solver state of this iteration under snapshot_prefix, and their record (see resume)."""
+        resume.write_snapshot(self)
+
+    def restore(self, path):
+        """Resume from a .solverstate (or .solverstate.h5). Raises WeightsError, SolverError where it does not fit."""
+        resume.restore(self, path)
+
+    def resume_from(self, state, record):
+        """Take iteration, weights and history of a SolverState that is known to fit, and its record or None."""
+        self.equal = False
+        self.net.copy_from(state.learned_net)
+        log.info("SGDSolver: restoring history")
+        for array, tensor in zip(state.history, self.history):
+            tensor.copy_(torch.from_numpy(np.array(array, np.float32).reshape(tensor.shape)))
+        self.continue_at(state.iter, state.current_step, record)
+
+    def continue_at(self, iteration: int, current_step: int, record=None):
+        """Set the number of updates done, and of the steps of lr_policy multistep."""
+        self._iter, self.current_step, self.resumed = iteration, current_step, record
 
 
 class NesterovSolver(SGDSolver):
