@@ -25,6 +25,7 @@ ALLOWED = {  # (file, call): why
     ("torchcaffe/__init__.py", "import_module"): "names of its own table",
     ("torchcaffe/aliases.py", "import_module"): "what the program imports as caffe.X",
     ("torchcaffe/commands/cli.py", "import_module"): "names of its own table",
+    ("torchcaffe/core/extras.py", "import_module"): "optional packages of its own table",
     ("torchcaffe/layers/python.py", "import_module"): "a Python layer's, behind permission.python_layers_allowed",
     ("torchcaffe/distributed/parallel.py", "broadcast_object_list"): "from rank 0 of the same training, over its own connections",
     ("lmdb_builders/readers.py", "import_module"): "a reader that recipe.DATASETS names",
@@ -37,7 +38,7 @@ ALLOWED = {  # (file, call): why
     ("benchmarks/ranks.py", "load"): "numpy's, of its own arrays; it unpickles nothing unless told to",
     ("benchmarks/child.py", "import_module"): "modules of benchmarks, named by them",
 }
-LOADERS = {"Pipeline.load", "self.load", "image.load"}  # methods of ours, and of a Pillow image: its decoding
+LOADERS = {"Pipeline.load", "self.load", "image.load", "extras.load"}  # ours, and of a Pillow image: its decoding
 
 
 def files(folders):

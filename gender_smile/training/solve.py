@@ -53,7 +53,7 @@ def run(job, events, stop, join):
             reason = getattr(error, "reason", None)  # of torchcaffe's NoGPUError
             if reason is None:
                 raise
-            raise Failed("%s; leave out GPU= (--gpu) to compute on the CPU" % reason)
+            raise Failed("%s; leave out GPU= (--gpu) to compute on the CPU" % reason) from error
     versions = {"engine": "%s %s" % (job["module"], getattr(caffe, "__version__", "")),
                 "numpy": np.__version__, "python": platform.python_version()}
     if job["module"] == "torchcaffe":  # sums come out the same, bit for bit, from the same PyTorch and number of threads
