@@ -162,6 +162,8 @@ prototxt: $(READY) ## write prototxt/ and solvers/ from recipe.py
 docs: ## write docs/variables.md from the variables at the head of this file
 	@{ echo '# Variables'; echo; \
 		echo 'Set them on the command line (`make step2 GPU=0`) or in the environment. `make` lists them too, with the targets.'; \
+		echo 'Values are taken as you type them: a `$$` is a `$$`, and only a `~/` at the beginning of a path is expanded.'; \
+		echo 'A data set of `recipe.DATASETS` adds a variable with its name in capitals.'; \
 		echo 'This page is generated from the Makefile by `make docs`.'; echo; echo '| variable | meaning |'; echo '|---|---|'; \
 		sed -n 's/^#= \([A-Z_0-9]*\)  *\(.*\)/| `\1` | \2 |/p' $(firstword $(MAKEFILE_LIST)); \
 	} > docs/variables.md
