@@ -9,7 +9,6 @@ Caffe never looks at it. A snapshot without one (real Caffe's) is gone on with a
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import os
 
@@ -30,11 +29,7 @@ def record_path(state_path: str) -> str:
 
 def fingerprint(path) -> dict:
     """Size and SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return {"size": os.path.getsize(path), "sha256": digest.hexdigest()}
+    return {"size": os.path.getsize(path), "sha256": storage.sha256(path)}
 
 
 def write(solver, model: str, state: str):
