@@ -52,8 +52,11 @@ _HOMES = {
 }
 _MODULES = ("classifier", "coord_map", "detector", "draw", "io", "net_spec", "proto", "pycaffe", "_caffe")
 
-# torch reads it at its first allocation, and then asks Linux for memory in pages of 2 MB: activations are new memory in
-# each iteration, and pages of 4 KB cost a fifth of the time of a training on a CPU (benchmarks/training.py).
+# Threads that wait by spinning slow a training down several times where another process shares the cores. OpenMP reads
+# this when torch is loaded: it has no effect where a script imports torch first.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Memory in pages of 2 MB, asked for from torch's first large tensor on: activations are new memory in each iteration, and
+# pages of 4 KB cost a fifth of the time of a training on a CPU (benchmarks/training.py).
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 watch()  # for `sys.modules["caffe"] = torchcaffe` and torchcaffe.install()
 

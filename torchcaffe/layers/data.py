@@ -87,15 +87,21 @@ class DummyData(Source):
 class Prefetched(Source):
     """A source whose batches are read ahead by self.prefetcher."""
 
-    def read_ahead(self, batches, depth, shape):
-        """Prefetcher of `depth` batches whose data has this shape. Raises NetError where the memory is too small."""
+    def read_ahead(self, top, batches, depth, shape):
+        """Prefetch `depth` batches of data of this shape, and shape the tops. Raises NetError where memory is too small."""
         from torchcaffe.data.prefetch import Prefetcher
 
         memory.require(
             4 * (depth + 1) * math.prod(shape),
             f'layer "{self.name}" ({self.type}): reading {depth} batches of shape {shape} ahead',
         )
-        return Prefetcher(batches, depth, self.context.device)
+        top[0].reshape(*shape)
+        if len(top) > 1:
+            top[1].reshape(shape[0])
+        self.prefetcher = Prefetcher(batches, depth, self.context.device)
+
+    def forward(self):
+        return self.prefetcher.next()[: len(self.param.top)]
 
     def data_state(self):
         return self.prefetcher.state
@@ -123,13 +129,7 @@ class Data(Prefetched):
         )
         self.check(p.batch_size > 0, "data_param.batch_size must be positive")
         batches, shape = record_batches(self)
-        top[0].reshape(*shape)
-        if len(top) > 1:
-            top[1].reshape(shape[0])
-        self.prefetcher = self.read_ahead(batches, p.prefetch, shape)
-
-    def forward(self):
-        return self.prefetcher.next()[: len(self.param.top)]
+        self.read_ahead(top, batches, p.prefetch, shape)
 
 
 @register
@@ -147,12 +147,7 @@ class ImageData(Prefetched):
         self.check(p.source, "image_data_param.source is missing")
         self.check(p.batch_size > 0, "image_data_param.batch_size must be positive")
         batches, shape = image_batches(self)
-        top[0].reshape(*shape)
-        top[1].reshape(shape[0])
-        self.prefetcher = self.read_ahead(batches, self.param.data_param.prefetch, shape)
-
-    def forward(self):
-        return self.prefetcher.next()
+        self.read_ahead(top, batches, self.param.data_param.prefetch, shape)
 
 
 @register

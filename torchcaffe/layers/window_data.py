@@ -47,12 +47,7 @@ class WindowData(Prefetched):
         if transform.scale != 1:
             log.warning(f'layer "{self.name}" (WindowData): scale counts in window_data_param only, as in Caffe')
         batches, shape = window_batches(self)
-        top[0].reshape(*shape)
-        top[1].reshape(shape[0])
-        self.prefetcher = self.read_ahead(batches, self.param.data_param.prefetch, shape)
-
-    def forward(self):
-        return self.prefetcher.next()
+        self.read_ahead(top, batches, self.param.data_param.prefetch, shape)
 
 
 class Window(NamedTuple):

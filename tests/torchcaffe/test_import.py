@@ -1,0 +1,34 @@
+"""What importing torchcaffe does: it loads neither torch nor numpy, and sets how their threads wait."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+
+def python(root, code, **variables):
+    """(stdout, stderr) of a Python with these variables, and without ours."""
+    clean = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, env={**clean, **variables}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout, done.stderr
+
+
+def test_importing_loads_neither_torch_nor_numpy(root):
+    code = ("import sys, torchcaffe, torchcaffe.commands.cli as cli; cli.usage('train'); "
+            "print([name for name in ('torch', 'numpy', 'google.protobuf', 'cv2') if name in sys.modules])")
+    assert python(root, code)[0] == "[]\n"
+
+
+@pytest.mark.parametrize("start", ["import torchcaffe, torch", "import torchcaffe.core.net", "import torchcaffe.commands.cli, torch"])
+def test_threads_do_not_spin(root, start):
+    """As GNU's OpenMP, which PyTorch's Linux builds have, reports its settings when it is loaded."""
+    _, report = python(root, start, OMP_DISPLAY_ENV="verbose")
+    spins = re.findall(r"GOMP_SPINCOUNT = '(\d+)'", report)
+    if not spins:
+        pytest.skip("this PyTorch has another OpenMP than GNU's")
+    assert set(spins) == {"0"}
+    _, report = python(root, start, OMP_DISPLAY_ENV="verbose", OMP_WAIT_POLICY="ACTIVE")  # the user's choice
+    assert set(re.findall(r"GOMP_SPINCOUNT = '(\d+)'", report)) != {"0"}
