@@ -66,7 +66,7 @@ def run(rows, interpreter, gpu=None, force=False, header=(), say=print, leader=N
 
     for row in rows:
         if row.step == 1:
-            adopt.adopt(row, interpreter, force=force, header=header, say=say)
+            adopt.adopt(row, force=force, header=header, say=say)
         else:
             runs.train(row, interpreter, gpu=gpu, force=force, header=header, say=say, leader=leader,
                        keep=keep or runs.KEPT_SNAPSHOTS)

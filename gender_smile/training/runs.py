@@ -25,7 +25,7 @@ from typing import Callable, Iterator, List, Optional, Sequence, Tuple
 
 from common import command, files
 from gender_smile.training import chain
-from gender_smile.training.metrics import Metrics, draw
+from gender_smile.training.metrics import Metrics, draw, last
 from common.progress import Progress, duration
 
 KEPT_SNAPSHOTS = 2  # of a running step unless told otherwise; when it is done, the newest and the best one stay
@@ -192,7 +192,7 @@ def write_files(row: chain.Row, module: str, solver, net, inputs: dict, gpu: Opt
     with open(row.path(solver.net), "w", encoding="utf-8") as stream:
         stream.write(note.format(row.definition) + text_format.MessageToString(net))
     job = {
-        "kind": "train", "module": module, "title": row.title, "gpu": gpu, "precision": row.precision,
+        "module": module, "title": row.title, "gpu": gpu, "precision": row.precision,
         "solver": os.path.join(row.folder, "solver.prototxt"), "weights": row.weights_in,
         "expected": expected_layers(row, net), "resume": resume, "snapshot_prefix": solver.snapshot_prefix,
         "max_iter": solver.max_iter, "display": solver.display, "snapshot": solver.snapshot,
@@ -387,15 +387,15 @@ def _finish(row: chain.Row, run: Run, solver, inputs: dict, interpreter, leader=
     record = {
         "step": row.title, "iteration": solver.max_iter, "max_iter": solver.max_iter, "loss": run.test.get("loss"),
         "accuracy": run.test.get("accuracy"), "accuracies": run.test.get("accuracies"),
-        "train_loss": run.metrics.last("train_loss"), "seconds": run.metrics.last("seconds"),
+        "train_loss": last(run.metrics.rows, "train_loss"), "seconds": last(run.metrics.rows, "seconds"),
         "engine": run.versions.get("engine", interpreter.module), "versions": run.versions,
         "precision": row.precision, "ranks": leader.count if leader is not None else 1, "seed": solver.random_seed,
-        "sha256": files.sha256_of(row.path(final)), "inputs": inputs, "best": _best_record(row, run),
+        "inputs": inputs, "best": _best_record(row, run),
         "batch": row.batch or row.profile.batch_size, "made_by": list(header), "variant": row.variant,
         "options": row.options, "start": chain.started_from(row), "validation": chain.validation(row),
         "run": run_id["run"],
     }
-    place(row, final, record)
+    place(row, lambda path: shutil.copyfile(row.path(final), path), record)
     files.write_json(row.path(os.path.join(row.folder, "run.json")), {**run_id, "finished": True})
     _prune(row, 1, run.best())
     tidy(row)
@@ -428,17 +428,15 @@ def _best_record(row: chain.Row, run: Run) -> Optional[dict]:
             "weights": f"{row.place}/snapshot_iter_{best}.caffemodel"}
 
 
-def place(row: chain.Row, weights: str, record: dict):
-    """Copy `weights` to the row's declared output, then write its record."""
+def place(row: chain.Row, write: Callable[[str], object], record: dict):
+    """Let `write(path)` write the row's declared output, then write its record, with the SHA-256 of the weights."""
     target = row.path(row.weights_out)
-    os.makedirs(os.path.dirname(target), exist_ok=True)
     with files.whole_file(target) as part:
-        shutil.copyfile(row.path(weights), part)
-        with open(part, "rb") as stream:
-            os.fsync(stream.fileno())
+        write(part)
+        sha256 = files.sha256_of(part)
         with contextlib.suppress(FileNotFoundError):
             os.remove(target + ".json")  # never a record of other weights beside the new ones
-    files.write_json(target + ".json", record)
+    files.write_json(target + ".json", {**record, "sha256": sha256})
 
 
 def _put_aside(run: chain.Interrupted, say):
