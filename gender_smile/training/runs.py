@@ -240,7 +240,7 @@ class Run:
         self.row, self.say, self.max_iter = row, say, solver.max_iter
         self.title = f"{row.title} ({row.profile.name})"
         self.metrics = Metrics(row.path(os.path.join(row.folder, "metrics.csv")), resume=first)
-        self.progress = Progress(row.title, solver.max_iter, first)
+        self.progress = Progress(row.title, solver.max_iter, first, batch=row.batch or row.profile.batch_size)
         self.began = time.monotonic()
         self.versions, self.test, self.drawn = {}, {}, 0.0
 

@@ -198,7 +198,7 @@ def test_too_small_disk_is_said_before(server: Server, target: Path, monkeypatch
 
 
 def test_two_downloads_do_not_write_into_one_another(server: Server, target: Path) -> None:
-    with download._alone(str(target)):
+    with download._only_download(str(target)):
         with pytest.raises(download.DownloadError, match="archive.tar.gz: another download is writing there; wait"):
             fetch(server, target)
     assert server.seen == [] and leftovers(target) == []

@@ -20,8 +20,8 @@ from tiny_project import LONG, TINY, make_project
 
 import recipe
 from common import engine, files
-from gender_smile.training import chain, metrics
-from tools import status, train
+from gender_smile.training import chain, metrics, status
+from tools import train
 from torchcaffe.formats import files as caffe_files
 
 

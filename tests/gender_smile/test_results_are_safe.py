@@ -18,8 +18,8 @@ from tiny_project import TINY
 
 import recipe
 from common import engine, files
-from gender_smile.training import chain, runs
-from tools import report, status, train
+from gender_smile.training import chain, runs, status
+from tools import report, train
 from torchcaffe.formats import files as caffe_files
 
 ROOT = recipe.ROOT
