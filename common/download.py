@@ -66,7 +66,7 @@ def download(url: str, path: str, md5: str, pause: float = 2.0, context: Optiona
         if (actual := md5_of(partial.path)) != md5:
             partial.discard()
             raise DownloadError(f"{url}: md5 is {actual}, expected {md5}; the file was removed, "
-                                "type it again to fetch it anew")
+                                "type it again to fetch it once more")
         os.replace(partial.path, path)
         partial.discard()
 
@@ -98,13 +98,13 @@ def _fetch(opener: urllib.request.OpenerDirector, partial: _Partial, pause: floa
             failures = 0 if partial.size() > before else failures + 1
             if failures == ATTEMPTS:
                 raise DownloadError(f"{partial.url}: {error}; {partial.size():,} bytes are kept, "
-                                    "type it again to go on") from None
+                                    "type it again to resume") from None
             time.sleep(pause)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise DownloadError(f"{partial.url}: {error}") from None
             raise DownloadError(f"{partial.path}: {error.strerror} after {partial.size():,} bytes; "
-                                "make room and type it again to go on") from None
+                                "make room and type it again to resume") from None
 
 
 def md5_of(path: str) -> str:

@@ -14,7 +14,7 @@ from common.files import read_json, sha256_of, write_json
 Shapes = Tuple[Tuple[int, ...], Tuple[int, ...]]  # of a layer's weights and of its biases
 
 VGG_FACE = "weights/VGG_FACE.caffemodel"  # where `make weights` puts it, in the project's folder
-RECORD = ".json"  # appended to a caffemodel's path without its suffix: what was found there at first use
+RECORD = ".json"  # appended to a caffemodel's path without its suffix: the file's size and SHA-256 at first use
 
 
 def expected_shapes(width: float = 1.0, input_size: int = recipe.PAPER.crop_size) -> Dict[str, Shapes]:
@@ -61,14 +61,14 @@ def check_vgg_face(path: str, width: float = 1.0, input_size: int = recipe.PAPER
     arrays = {}
     for name, shapes in expected.items():
         blobs = layers[name].blobs
-        found = tuple(_without_padding(blob.shape) for blob in blobs)
-        if found != tuple(_without_padding(shape) for shape in shapes):
+        actual = tuple(_without_padding(blob.shape) for blob in blobs)
+        if actual != tuple(_without_padding(shape) for shape in shapes):
             raise WeightsError(f"{path}: layer {name} has shapes {_listed(blob.shape for blob in blobs)}, "
                                f"expected {_listed(shapes)} (see weights/README.md)")
         for blob in blobs:
             # A NaN passes through min and max; no temporary array of the blob's size is made.
             if not abs(float(blob.data.min())) + abs(float(blob.data.max())) < float("inf"):
-                raise WeightsError(f"{path}: layer {name} holds values that are not finite; fetch the file anew")
+                raise WeightsError(f"{path}: layer {name} holds values that are not finite; fetch the file again")
         arrays[name] = [blob.data.reshape(shape) for blob, shape in zip(blobs, shapes)]
     return arrays
 

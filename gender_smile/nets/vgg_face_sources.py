@@ -99,5 +99,5 @@ def _extract(archive: str, target: str) -> None:
                     raise EOFError
                 return
     except (tarfile.TarError, EOFError, zlib.error) as error:
-        raise WeightsError(f"{archive}: damaged or cut short ({error or 'unexpected end'}); fetch it anew") from None
+        raise WeightsError(f"{archive}: damaged or cut short ({error or 'unexpected end'}); fetch it again") from None
     raise WeightsError(f"{archive}: holds no {recipe.VGG_FACE_MEMBER}")

@@ -22,7 +22,7 @@ STOPPED = 130  # exit status after one of them
 
 
 class Failed(Exception):
-    """The run cannot go on; the message is for the user."""
+    """The run cannot continue; the message is for the user."""
 
 
 class SingleProcess:

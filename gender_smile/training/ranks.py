@@ -86,7 +86,7 @@ class Leader:
         self.turn += 1
 
     def close(self, reason: Optional[str] = None):
-        with contextlib.suppress(RuntimeError):  # torchrun has gone, and with it whoever listens
+        with contextlib.suppress(RuntimeError):  # torchrun has ended
             if reason:
                 report(self.store, reason)
             self.store.set(f"jobs/{self.turn}", json.dumps({}))
@@ -125,7 +125,7 @@ def _failed(status: int) -> int:
     """Report how our process ended, unless a failure is known already, and wait for rank 0 to end first."""
     from torchcaffe.distributed.launch import signal_in_words
 
-    with contextlib.suppress(RuntimeError):  # torchrun has gone, and with it whoever listens
+    with contextlib.suppress(RuntimeError):  # torchrun has ended
         store = _store(timedelta(seconds=10))
         message = f"rank {os.environ['RANK']} {f'was killed ({signal_in_words(-status)})' if status < 0 else 'failed'}"
         if report(store, message) == message:

@@ -36,7 +36,7 @@ LEARNING = ("Convolution", "InnerProduct")  # types of the paper's layers with w
 
 
 class Stopped(Exception):
-    """The user stopped the training; the message says how it goes on."""
+    """The user stopped the training; the message says how to resume it."""
 
 
 # ---------------------------------------------------------------------------------------------- training
@@ -66,7 +66,7 @@ def train(row: chain.Row, interpreter, gpu: Optional[int] = None, force: bool = 
             run = Run(row, solver, resume["iteration"] if resume else 0, say, keep)
             run.follow(interpreter, header, lock)
             _finish(row, run, solver, inputs, interpreter, leader, header)
-        except OSError as error:  # of our own files: a full disk, a quota, a folder that has become read-only
+        except OSError as error:  # a full disk, a quota, a folder that has become read-only
             where = error.filename or row.folder
             raise chain.ChainError(f"{row.title}: {where}: {error.strerror}{kept(row)}") from error
     return True
@@ -81,7 +81,7 @@ def _stands(row: chain.Row, inputs: dict, say) -> bool:
     other = run.changes(inputs) if run else ()
     if run and other:
         say(f"{row.title}: a run of other settings was interrupted at iteration {run.iteration:,} ({run.row.folder}: "
-            f"{'; '.join(other)}); it goes on with: {run.command}")
+            f"{'; '.join(other)}); it resumes with: {run.command}")
     if state.kind == "changed":
         raise chain.ChainError(refusal(row, state))
     if state.kind == "interrupted" and other:
@@ -183,7 +183,7 @@ def write_files(row: chain.Row, module: str, solver, net, inputs: dict, gpu: Opt
           leader=None):
     """Put net.prototxt, solver.prototxt, job.json and run.json into the run folder.
 
-    module: the engine's; inputs: see chain.fingerprints; resume: .solverstate to go on from, or None; leader: see
+    module: the engine's; inputs: see chain.fingerprints; resume: .solverstate to resume from, or None; leader: see
     gender_smile/training/ranks.py, None where one process trains.
     """
     from google.protobuf import text_format
@@ -325,10 +325,10 @@ def run_process(row: chain.Row, job: str, interpreter, header: Sequence[str], on
             status = process.wait()
     if status == 0:
         return
-    if end is not None and end["status"] == "stopped" or stops and end is None:  # perhaps another rank was asked
+    if end is not None and end["status"] == "stopped" or stops and end is None:  # perhaps another rank was told to stop
         snapshot = chain.newest_snapshot(row, None)
         place = f"from iteration {snapshot['iteration']} (without FORCE)" if snapshot else "from the start"
-        raise Stopped(f"{row.title}: stopped; the same command goes on {place}")
+        raise Stopped(f"{row.title}: stopped; the same command resumes {place}")
     raise chain.ChainError(f"{row.title}: {reason(row, end, status)}")
 
 
@@ -336,7 +336,7 @@ def _start(row: chain.Row, job: str, interpreter, header: Sequence[str], path: s
     with open(path, "a", encoding="utf-8") as log:
         log.writelines(f"# {line}\n" for line in header)
         log.flush()
-        # A session of its own: a Ctrl-C at the terminal reaches it through us only, once.
+        # In a new session: a Ctrl-C at the terminal reaches it through us only, once.
         environment = {**interpreter.environ(), "GLOG_minloglevel": "0"}  # the log is whole, whatever the caller wants
         return subprocess.Popen([*interpreter.command, "-m", "gender_smile.training.solve", job], cwd=row.root, text=True,
                                 env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log,
@@ -370,7 +370,7 @@ def _last_lines(log: str) -> List[str]:
 
 
 def kept(row: chain.Row) -> str:
-    """What to add to the message of a failure: the newest whole snapshot, from which the same command goes on."""
+    """What to add to the message of a failure: the newest whole snapshot, from which the same command resumes."""
     snapshot = chain.newest_snapshot(row, None)
     return f"; the snapshot of iteration {snapshot['iteration']} is kept ({snapshot['state']})" if snapshot else ""
 
@@ -423,8 +423,8 @@ def _best_record(row: chain.Row, run: Run) -> Optional[dict]:
     best = run.best()
     if best is None:
         return None
-    found = next(line for line in run.metrics.rows if line["iteration"] == best and line["val_loss"] is not None)
-    return {"iteration": best, "loss": found["val_loss"], "accuracy": found["val_accuracy"],
+    tested = next(line for line in run.metrics.rows if line["iteration"] == best and line["val_loss"] is not None)
+    return {"iteration": best, "loss": tested["val_loss"], "accuracy": tested["val_accuracy"],
             "weights": f"{row.place}/snapshot_iter_{best}.caffemodel"}
 
 
