@@ -22,11 +22,11 @@ def run(name: str, work: Callable[[], int], *mistakes: Type[Exception], status: 
 
     `status` after a line "<name>: ..." on stderr for one of `mistakes` or an OSError (a full disk, no permission),
     130 after Ctrl-C, with the line `stopped` if there is one, 1 where the reader of stdout went away, as with "| head".
-    Whatever else is raised is a fault of ours and goes on. Closed standard streams (">&-") swallow what is printed, and
+    Other exceptions are bugs and propagate. Closed standard streams (">&-") swallow what is printed, and
     stdout escapes what its encoding lacks, as stderr does.
 
     writes: given where the command's product is files, not what it prints. Those whose names are known are tried before
-    the work begins. Such a command goes on when its terminal or its reader goes away, as if it printed to a file, and
+    the work begins. Such a command continues when its terminal or its reader goes away, as if it printed to a file, and
     SIGTERM and SIGUSR1 (what clusters send) stop it as Ctrl-C does.
     """
     for stream in ("stdout", "stderr"):

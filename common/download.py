@@ -1,4 +1,4 @@
-"""Fetch one large file over https: checked, with a progress bar, and going on where an earlier attempt stopped.
+"""Fetch one large file over https: checked, with a progress bar, resuming an earlier attempt.
 
 Not a command of its own; `tools/weights.py` uses it.
 """
@@ -10,7 +10,6 @@ import errno
 import fcntl
 import hashlib
 import http.client
-import json
 import os
 import re
 import shutil
@@ -21,7 +20,7 @@ import urllib.parse
 import urllib.request
 from typing import Dict, Iterator, Optional
 
-from common.files import CHUNK, digest_of
+from common.files import CHUNK, digest_of, read_json, write_json
 
 ATTEMPTS = 4  # connections in a row that bring no byte before giving up
 TIMEOUT = 60  # seconds without a byte
@@ -33,7 +32,7 @@ class DownloadError(RuntimeError):
 
 
 class _Interrupted(Exception):
-    """The connection broke: what has arrived is kept and the next attempt goes on from there."""
+    """The connection broke: what has arrived is kept, and the next attempt resumes there."""
 
 
 class _HttpsOnly(urllib.request.HTTPRedirectHandler):
@@ -53,28 +52,27 @@ def check_https(url: str) -> None:
 def download(url: str, path: str, md5: str, pause: float = 2.0, context: Optional[ssl.SSLContext] = None) -> None:
     """Fetch `url` to `path`, which exists only when complete and its md5 is `md5` (32 hexadecimal digits).
 
-    Until then the bytes lie in `path`.part, and `path`.part.json says what they are part of: a later call goes on from
-    there if the server still has the same file. A broken connection is taken up again after `pause` seconds.
+    Until then the bytes lie in `path`.part, and `path`.part.json says what they are part of: a later call resumes
+    there if the server still has the same file. A broken connection is resumed after `pause` seconds.
     Raises DownloadError, also for more than LIMIT bytes, and while another download writes there; a full disk is one,
     and keeps what has arrived.
     """
     check_https(url)
     handlers = [_HttpsOnly(), urllib.request.HTTPSHandler(context=context or ssl.create_default_context())]
     opener = urllib.request.build_opener(*handlers)
-    with _alone(path):
+    with _only_download(path):
         partial = _Partial(url, path + ".part")
         _fetch(opener, partial, pause)
-        found = md5_of(partial.path)
-        if found != md5:
+        if (actual := md5_of(partial.path)) != md5:
             partial.discard()
-            raise DownloadError(f"{url}: md5 is {found}, expected {md5}; the file was removed, "
-                                "type it again to fetch it anew")
+            raise DownloadError(f"{url}: md5 is {actual}, expected {md5}; the file was removed, "
+                                "type it again to fetch it once more")
         os.replace(partial.path, path)
         partial.discard()
 
 
 @contextlib.contextmanager
-def _alone(path: str) -> Iterator[None]:
+def _only_download(path: str) -> Iterator[None]:
     """Hold the folder of `path` for one download at a time. Raises DownloadError where another one does."""
     folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY)
     try:
@@ -100,13 +98,13 @@ def _fetch(opener: urllib.request.OpenerDirector, partial: _Partial, pause: floa
             failures = 0 if partial.size() > before else failures + 1
             if failures == ATTEMPTS:
                 raise DownloadError(f"{partial.url}: {error}; {partial.size():,} bytes are kept, "
-                                    "type it again to go on") from None
+                                    "type it again to resume") from None
             time.sleep(pause)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise DownloadError(f"{partial.url}: {error}") from None
             raise DownloadError(f"{partial.path}: {error.strerror} after {partial.size():,} bytes; "
-                                "make room and type it again to go on") from None
+                                "make room and type it again to resume") from None
 
 
 def md5_of(path: str) -> str:
@@ -119,13 +117,8 @@ class _Partial:
 
     def __init__(self, url: str, path: str) -> None:
         self.url, self.path, self.record_path = url, path, path + ".json"
-        self.record: Dict[str, object] = {}
-        try:
-            with open(self.record_path, encoding="utf-8") as stream:
-                self.record = json.load(stream)
-        except (OSError, ValueError):
-            pass
-        if not isinstance(self.record, dict) or self.record.get("url") != url or not self.validator():
+        self.record: Dict[str, object] = read_json(self.record_path) or {}
+        if self.record.get("url") != url or not self.validator():
             self.discard()  # of another address, or nothing to tell by whether the file has changed
 
     def size(self) -> int:
@@ -141,15 +134,14 @@ class _Partial:
         headers = response.headers
         self.record = {"url": self.url, "size": total, "etag": headers.get("ETag"),
                        "last_modified": headers.get("Last-Modified")}
-        with open(self.record_path, "w", encoding="utf-8") as stream:
-            json.dump(self.record, stream)
+        write_json(self.record_path, self.record)
 
     def continued_by(self, response: http.client.HTTPResponse) -> bool:
         """Whether a 206 answer brings the very next byte of the same file."""
-        found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
+        part = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
         same = all(response.headers.get(name) in (None, self.record.get(key))
                    for name, key in (("ETag", "etag"), ("Last-Modified", "last_modified")))
-        return bool(found) and same and int(found[1]) == self.size() and int(found[2]) == self.record.get("size")
+        return bool(part) and same and int(part[1]) == self.size() and int(part[2]) == self.record.get("size")
 
     def discard(self) -> None:
         self.record = {}

@@ -1,7 +1,4 @@
-"""Small files, written atomically: text, JSON, CSV, aligned tables; and the SHA-256 of files of any size.
-
-For what can be made again. Snapshots and weights are flushed to the disk first (torchcaffe.formats.storage.atomic_write).
-"""
+"""Small files, written atomically: text, JSON, CSV, aligned tables; and the SHA-256 of files of any size."""
 
 from __future__ import annotations
 
@@ -20,33 +17,54 @@ CHUNK = 1 << 20  # bytes read at a time
 
 @contextlib.contextmanager
 def whole_file(path: str) -> Iterator[str]:
-    """Yield a temporary path that becomes `path` when the block ends without an error; makes the folder. Raises OSError."""
+    """Yield a temporary path that becomes `path` when the block ends without an error; makes the folder. Raises OSError.
+
+    torchcaffe's atomic_write, with OSError as commands expect it: what was at `path` stays until the new file is on disk.
+    """
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    part = path + ".part"
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        with contextlib.suppress(OSError):
-            os.remove(part)
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise _not_a_file(path)
+    from torchcaffe.formats.storage import atomic_write  # here, as it loads numpy, which --help does not need
+
+    with _oserror(path), atomic_write(path) as temporary:
+        yield temporary
 
 
 def check_writable(path: str) -> None:
     """Try now what whole_file(path) will do after long work, and leave nothing. Raises OSError, whose text names `path`."""
     try:
-        if os.path.isdir(path):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        folder = os.path.dirname(os.path.abspath(path))
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise _not_a_file(path)
+        folder = os.path.dirname(os.path.realpath(path))
         if os.path.isdir(folder):
-            with open(path + ".part", "ab"):
-                pass
-            os.remove(path + ".part")
-        else:
-            while not os.path.lexists(folder):
-                folder = os.path.dirname(folder)
-            os.rmdir(tempfile.mkdtemp(dir=folder))
+            from torchcaffe.formats import storage
+
+            with _oserror(path):
+                storage.check_writable(path)
+            return
+        while not os.path.lexists(folder):
+            folder = os.path.dirname(folder)
+        os.rmdir(tempfile.mkdtemp(dir=folder))
     except OSError as error:
         raise OSError(error.errno, f"cannot be written: {error.strerror}", path) from error
+
+
+@contextlib.contextmanager
+def _oserror(path: str) -> Iterator[None]:
+    """Turn torchcaffe's CaffeError for a failed system call, such as on a full disk, into an OSError on `path`."""
+    from torchcaffe.core.errors import CaffeError
+
+    try:
+        yield
+    except CaffeError as error:
+        if isinstance(error.__cause__, OSError):
+            raise OSError(error.__cause__.errno, error.__cause__.strerror, path) from error
+        raise
+
+
+def _not_a_file(path: str) -> OSError:
+    return IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path) if os.path.isdir(path) else OSError(
+        errno.EINVAL, "is a device or a pipe, not a file", path)
 
 
 def write_text(path: str, text: str) -> None:
@@ -78,14 +96,14 @@ def read_json(path: str) -> Optional[dict]:
     """Object in a JSON file; None where the file is missing, torn, or holds something else."""
     try:
         with open(path, encoding="utf-8") as stream:
-            found = json.load(stream)
+            value = json.load(stream)
     except (OSError, ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return value if isinstance(value, dict) else None
 
 
 def sha256_of(path: str) -> str:
-    """sha256 of a file, 64 hexadecimal digits."""
+    """SHA-256 of a file, 64 hexadecimal digits."""
     return digest_of(path, hashlib.sha256())
 
 

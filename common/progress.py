@@ -1,22 +1,27 @@
-"""What a training run shows on the terminal: a bar with the time left or, where nobody watches, a line at times."""
+"""What a training run shows: a bar on a terminal, else a line every ten minutes, with speed and time left."""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
+from typing import Optional
 
-QUIET_SECONDS = 30.0  # between two lines where stderr is not a terminal
+QUIET_SECONDS = 600.0  # between two lines where stderr is not a terminal; the first comes after a tenth of it
 
 
 class Progress:
-    """Progress of one step: `step` after each iteration, `test` after each test pass, `say` for anything else."""
+    """Progress of one step: `step` after each iteration, `test` after each test pass, `say` for anything else.
 
-    def __init__(self, title: str, total: int, first: int = 0, stream=None):
-        self.title, self.total, self.first = title, total, first
+    total: iterations; first: where the run starts; batch: images of an iteration, None where that is not known.
+    """
+
+    def __init__(self, title: str, total: int, first: int = 0, stream=None, batch: Optional[int] = None):
+        self.title, self.total, self.first, self.batch = title, total, first, batch
         self.stream = stream or sys.stderr
         self.loss, self.accuracy = None, None
-        self.began = self.spoke = time.monotonic()
+        self.began = time.monotonic()
+        self.next_line = self.began + QUIET_SECONDS / 10
         self.bar = None
         if self.stream.isatty():
             from tqdm import tqdm
@@ -31,8 +36,9 @@ class Progress:
         if self.bar is not None:
             self.bar.set_postfix_str(self._numbers(), refresh=False)
             self.bar.update(iteration - self.bar.n)
-        elif time.monotonic() - self.spoke >= QUIET_SECONDS:
-            self.say(f"{self.title}: {iteration} of {self.total}, {self._numbers()}, {self._left(iteration)} left")
+        elif time.monotonic() >= self.next_line:
+            self.next_line = time.monotonic() + QUIET_SECONDS
+            self.say(f"{self.title}: {iteration} of {self.total}, {self._numbers()}, {self._pace(iteration)}")
 
     def test(self, iteration: int, loss: float, accuracy):
         """A test pass done."""
@@ -45,7 +51,6 @@ class Progress:
 
     def say(self, message: str):
         """A line of its own."""
-        self.spoke = time.monotonic()
         if self.bar is not None:
             self.bar.write(message, file=self.stream)
         else:
@@ -59,10 +64,10 @@ class Progress:
         text = "" if self.loss is None else f"loss {self.loss:.4f}"
         return text if self.accuracy is None else f"{text}, accuracy {100 * self.accuracy:.2f} %"
 
-    def _left(self, iteration: int) -> str:
-        done = iteration - self.first
-        seconds = (time.monotonic() - self.began) / max(1, done) * (self.total - iteration)
-        return duration(seconds)
+    def _pace(self, iteration: int) -> str:
+        done, seconds = max(1, iteration - self.first), time.monotonic() - self.began
+        speed = f"{self.batch * done / seconds:.1f} images/s, " if self.batch and seconds else ""
+        return f"{speed}{duration(seconds / done * (self.total - iteration))} left"
 
 
 def bar_size(stream) -> dict:

@@ -4,7 +4,7 @@
     python tools/demo.py --celeba CELEBA --fotw FOTW          # on photographs, in the data sets' own layouts
 
 Each command is printed before it runs, so that you can type it yourself. What is done is not done again; Ctrl-C stops,
-and the same command goes on. Ends with runs/demo/results.json and runs/demo/prediction.png.
+and the same command resumes. Ends with runs/demo/results.json and runs/demo/prediction.png.
 """
 
 from __future__ import annotations
@@ -51,15 +51,15 @@ def stages(celeba: str, fotw: str, photo: str, options: argparse.Namespace) -> L
     iterations = options.max_iter or (None if options.celeba else recipe.DRAWN_MAX_ITER)
     limit = ["--max-iter", str(iterations)] if iterations else []
     rate = [] if options.celeba else ["--base-lr", f"{recipe.DRAWN_BASE_LR:g}"]
-    found = [("LMDBs", ["-m", "lmdb_builders.build", *profile, "--celeba", celeba, "--fotw", fotw, *force])]
+    commands = [("LMDBs", ["-m", "lmdb_builders.build", *profile, "--celeba", celeba, "--fotw", fotw, *force])]
     for step in recipe.STEPS.values():
         command = ["tools/train.py", "--step", str(step.number), *profile, *engine, *force]
         command += (limit if step.number > 1 else []) + (rate if step.number == 2 else [])
         command += ["--variant", "none"] if step.number > 1 and limit else []  # evaluation and prediction take the chain's own
-        found.append((f"step {step.number}: {step.title}", command))
-    found.append(("evaluation", ["tools/evaluate.py", *profile, *engine]))
-    found.append(("prediction", ["tools/predict.py", photo, *profile, *engine, "--draw", PICTURE]))
-    return found
+        commands.append((f"step {step.number}: {step.title}", command))
+    commands.append(("evaluation", ["tools/evaluate.py", *profile, *engine]))
+    commands.append(("prediction", ["tools/predict.py", photo, *profile, *engine, "--draw", PICTURE]))
+    return commands
 
 
 def run(stage: Stage, seconds: Dict[str, float]) -> None:
@@ -75,7 +75,7 @@ def run(stage: Stage, seconds: Dict[str, float]) -> None:
     if stops or status == command.INTERRUPTED:
         raise KeyboardInterrupt
     if status:
-        raise StageError(f"{title} failed (status {status}); mend it and type the same command again: it goes on there")
+        raise StageError(f"{title} failed (status {status}); fix the cause and type the same command again: it resumes there")
 
 
 def draw_unseen() -> str:
@@ -145,7 +145,7 @@ def main(argv=None) -> int:
     if bool(options.celeba) != bool(options.fotw):
         parser.error("--celeba and --fotw go together: CELEBA=path FOTW=path")
     return command.run("demo", lambda: run_all(options), StageError, status=1,
-                       stopped="stopped; the same command goes on from here", writes=())
+                       stopped="stopped; the same command resumes from here", writes=())
 
 
 def run_all(options: argparse.Namespace) -> int:

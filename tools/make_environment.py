@@ -101,7 +101,7 @@ def main(argv=None):
         sys.stderr.write("setup: %s\n" % error)
         return 1
     except KeyboardInterrupt:
-        sys.stderr.write("\nsetup: stopped; type make setup to go on\n")
+        sys.stderr.write("\nsetup: stopped; type make setup to resume\n")
         return 130
     with open(READY, "w") as stream:
         stream.write((options.torch or "") + "\n")

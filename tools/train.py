@@ -4,7 +4,7 @@
     python tools/train.py --step 4 --net gnet --profile demo
     python tools/train.py --step 1 2 3 4 --profile demo      # all of it, for GNet, SNet1 and SNet2
 
-A step that is done says so and does nothing. Ctrl-C takes a snapshot; the same command goes on from it. Other settings
+A step that is done says so and does nothing. Ctrl-C takes a snapshot; the same command resumes from it. Other settings
 (--batch, --max-iter, --base-lr, --seed, --precision) go under a name of their own, such as step2_scheme3-batch8-iter2, and
 start from the step before of that name, or else from the chain's own. --variant names them otherwise. Table 2's rows skip
 steps: --weights starts from another file ("none": from random numbers).
@@ -66,7 +66,7 @@ def run(rows, interpreter, gpu=None, force=False, header=(), say=print, leader=N
 
     for row in rows:
         if row.step == 1:
-            adopt.adopt(row, interpreter, force=force, header=header, say=say)
+            adopt.adopt(row, force=force, header=header, say=say)
         else:
             runs.train(row, interpreter, gpu=gpu, force=force, header=header, say=say, leader=leader,
                        keep=keep or runs.KEPT_SNAPSHOTS)

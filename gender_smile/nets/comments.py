@@ -23,8 +23,8 @@ LAYER_KINDS = {
 
 def value(profile: recipe.Profile, field: str, key: Any = None) -> Any:
     """What the profile has in a field, or under a key of a field that is a table."""
-    found = getattr(profile, field)
-    return found if key is None else found[key]
+    content = getattr(profile, field)
+    return content if key is None else content[key]
 
 
 def reason(profile: recipe.Profile, field: str, key: Any = None) -> str:

@@ -45,22 +45,22 @@ def generate(profiles: Iterable[recipe.Profile]) -> Dict[str, str]:
 
 def differences(files: Dict[str, str], root: str) -> List[Tuple[str, str]]:
     """(path, problem) of what below `root` is not as generated; files that nothing generates any more included."""
-    found = []
+    problems = []
     for path, text in files.items():
         try:
             with open(os.path.join(root, path), encoding="utf-8", newline="") as file:
                 if file.read() != text:
-                    found.append((path, "is not what recipe.py gives"))
+                    problems.append((path, "is not what recipe.py gives"))
         except (FileNotFoundError, NotADirectoryError):
-            found.append((path, "is missing"))
+            problems.append((path, "is missing"))
         except UnicodeDecodeError:
-            found.append((path, "is not text"))
+            problems.append((path, "is not text"))
     for folder in sorted({os.path.dirname(path) for path in files}):
         present = os.path.join(root, folder)
         for name in sorted(os.listdir(present)) if os.path.isdir(present) else ():
             if f"{folder}/{name}" not in files:
-                found.append((f"{folder}/{name}", "is not in the recipe: delete it"))
-    return found
+                problems.append((f"{folder}/{name}", "is not in the recipe: delete it"))
+    return problems
 
 
 def write(files: Dict[str, str], root: str) -> None:

@@ -5,16 +5,16 @@ Not a command of its own; `tools/weights.py` and step 1 use it.
 
 from __future__ import annotations
 
-import json
 import os
-from typing import Dict, Tuple
+from typing import Dict, Optional, Tuple
 
 import recipe
+from common.files import read_json, sha256_of, write_json
 
 Shapes = Tuple[Tuple[int, ...], Tuple[int, ...]]  # of a layer's weights and of its biases
 
 VGG_FACE = "weights/VGG_FACE.caffemodel"  # where `make weights` puts it, in the project's folder
-RECORD = ".json"  # appended to a caffemodel's path without its suffix: what was found there at first use
+RECORD = ".json"  # appended to a caffemodel's path without its suffix: the file's size and SHA-256 at first use
 
 
 def expected_shapes(width: float = 1.0, input_size: int = recipe.PAPER.crop_size) -> Dict[str, Shapes]:
@@ -41,10 +41,11 @@ def expected_shapes(width: float = 1.0, input_size: int = recipe.PAPER.crop_size
     return shapes
 
 
-def check_vgg_face(path: str, width: float = 1.0, input_size: int = recipe.PAPER.crop_size) -> None:
-    """Raise torchcaffe.core.errors.WeightsError unless `path` holds VGG-Face's 16 layers, of these shapes, all finite.
+def check_vgg_face(path: str, width: float = 1.0, input_size: int = recipe.PAPER.crop_size) -> Dict[str, list]:
+    """Check that `path` holds VGG-Face's 16 layers, of these shapes, all finite; return {layer: [weights, biases]}.
 
-    V1 and V2 files are accepted; further layers and a missing fc8 are not.
+    The arrays are float32, of expected_shapes, and are read from the file when they are used. V1 and V2 files are
+    accepted; further layers and a missing fc8 are not. Raises torchcaffe.core.errors.WeightsError.
     """
     from torchcaffe.formats import files as caffe_files
     from torchcaffe.core.errors import WeightsError
@@ -57,16 +58,27 @@ def check_vgg_face(path: str, width: float = 1.0, input_size: int = recipe.PAPER
         parts = [f"{word} {', '.join(names)}" for word, names in (("lacks", absent), ("has", unknown)) if names]
         raise WeightsError(f"{path}: not VGG-Face's weights: it {' and '.join(parts)}; expected the "
                            f"{len(expected)} layers conv1_1 .. conv5_3, fc6, fc7, fc8 (see weights/README.md)")
+    arrays = {}
     for name, shapes in expected.items():
         blobs = layers[name].blobs
-        found = tuple(_without_padding(blob.shape) for blob in blobs)
-        if found != tuple(_without_padding(shape) for shape in shapes):
+        actual = tuple(_without_padding(blob.shape) for blob in blobs)
+        if actual != tuple(_without_padding(shape) for shape in shapes):
             raise WeightsError(f"{path}: layer {name} has shapes {_listed(blob.shape for blob in blobs)}, "
                                f"expected {_listed(shapes)} (see weights/README.md)")
         for blob in blobs:
             # A NaN passes through min and max; no temporary array of the blob's size is made.
             if not abs(float(blob.data.min())) + abs(float(blob.data.max())) < float("inf"):
-                raise WeightsError(f"{path}: layer {name} holds values that are not finite; fetch the file anew")
+                raise WeightsError(f"{path}: layer {name} holds values that are not finite; fetch the file again")
+        arrays[name] = [blob.data.reshape(shape) for blob, shape in zip(blobs, shapes)]
+    return arrays
+
+
+def convert_vgg_face(arrays: Dict[str, list], definition: str, path: str) -> None:
+    """Write `arrays` (see check_vgg_face) in Caffe's current format, as weights of the net in the prototxt `definition`."""
+    from torchcaffe.formats import files as caffe_files
+
+    net = caffe_files.read_net(definition)
+    caffe_files.write_weights(path, net, [arrays.get(layer.name, []) for layer in net.layer])
 
 
 def verify_vgg_face(path: str) -> str:
@@ -78,33 +90,26 @@ def verify_vgg_face(path: str) -> str:
     return same_as_first(path)
 
 
-def same_as_first(path: str) -> str:
-    """Check that VGG-Face's file is the one first used; return its sha256.
+def same_as_first(path: str, sha256: Optional[str] = None) -> str:
+    """Check that VGG-Face's file is the one first used; return its sha256, which a caller that knows it passes.
 
     At first use that is written to a JSON file beside it (VGG_FACE.json), later compared with it.
     Raises torchcaffe.core.errors.WeightsError.
     """
     from torchcaffe.core.errors import WeightsError
 
-    from common.files import sha256_of
-
     record_path = os.path.splitext(path)[0] + RECORD
-    sha256 = sha256_of(path)
-    found = {"file": os.path.basename(path), "size": os.path.getsize(path), "sha256": sha256}
+    sha256 = sha256 or sha256_of(path)
     if not os.path.exists(record_path):
-        with open(record_path, "w", encoding="utf-8") as stream:
-            json.dump(found, stream, indent=2)
-            stream.write("\n")
+        write_json(record_path, {"file": os.path.basename(path), "size": os.path.getsize(path), "sha256": sha256})
         return sha256
-    try:
-        with open(record_path, encoding="utf-8") as stream:
-            recorded = json.load(stream)["sha256"]
-    except (ValueError, LookupError, TypeError):
-        raise WeightsError(f"{record_path}: does not hold the sha256 noted at first use; delete it to note it anew") from None
-    if recorded != found["sha256"]:
-        raise WeightsError(f"{path}: sha256 is {found['sha256']}, but {recorded} was noted in {record_path} at first "
-                           "use; if you changed the file on purpose, delete that note")
-    return recorded
+    recorded = (read_json(record_path) or {}).get("sha256")
+    if not recorded:
+        raise WeightsError(f"{record_path}: does not hold the sha256 of the first use; delete it to record it again")
+    if recorded != sha256:
+        raise WeightsError(f"{path}: sha256 is {sha256}, but {recorded} was recorded in {record_path} at first use; if you "
+                           "changed the file on purpose, delete that record")
+    return sha256
 
 
 def write_random_vgg_face(path: str, width: float = 1.0, seed: int = recipe.PAPER.random_seed,

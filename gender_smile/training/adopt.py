@@ -1,21 +1,23 @@
-"""Step 1: VGG-Face becomes weights/<profile>/step1.caffemodel, checked and in today's format.
+"""Step 1: VGG-Face becomes weights/<profile>/step1.caffemodel, checked and in Caffe's current format.
 
-The release (V1 layers, four-axis blobs) fits the paper's width only. Narrower profiles take a random stand-in of the
-same form, which is made here: their step 1 has the paper's shape, not its knowledge.
+The release (V1 layers, four-axis blobs) fits the paper's width only. Narrower profiles take a random file of the same
+form, which is made here: their step 1 has the paper's shape, not its knowledge. Only the file's format changes, so this
+needs no engine.
 """
 
 from __future__ import annotations
 
 import os
+import platform
 
-from common import files
+from gender_smile.nets.vgg_face import check_vgg_face, convert_vgg_face, same_as_first, write_random_vgg_face
 from gender_smile.training import chain, runs
 
 
-def adopt(row: chain.Row, interpreter, force: bool = False, header=(), say=print) -> bool:
+def adopt(row: chain.Row, force: bool = False, header=(), say=print) -> bool:
     """Do step 1 unless its result stands; True when done. A result of another file is replaced with `force` only.
 
-    Raises chain.ChainError, runs.Stopped and WeightsError.
+    `header`: command and commit, for the record. Raises chain.ChainError and WeightsError.
     """
     chain.check_inputs(row)
     with runs.only_one(row):
@@ -28,27 +30,18 @@ def adopt(row: chain.Row, interpreter, force: bool = False, header=(), say=print
             return False
         if state.kind == "changed" and not force:
             raise chain.ChainError(runs.refusal(row, state))
-        _check_source(row)
-        os.makedirs(row.path(row.folder), exist_ok=True)
-        _convert(row, interpreter, header, say, inputs)
+        source = row.path(row.weights_in)
+        layers = check_vgg_face(source, width=row.profile.width, input_size=row.profile.crop_size)
+        if row.start is None and chain.is_full_size(row.profile):
+            same_as_first(source, inputs[row.weights_in])
+        runs.place(row, lambda path: convert_vgg_face(layers, row.path(row.definition), path), _record(row, inputs, header))
     say(f"{row.title}: {row.weights_out} from {row.weights_in}, 16 layers checked")
     return True
-
-
-def _check_source(row: chain.Row):
-    """Raise WeightsError unless the row starts from VGG-Face, or a file of its form."""
-    from gender_smile.nets.vgg_face import check_vgg_face, verify_vgg_face
-
-    if row.start is None and chain.is_full_size(row.profile):
-        verify_vgg_face(row.path(row.weights_in))
-    else:
-        check_vgg_face(row.path(row.weights_in), width=row.profile.width, input_size=row.profile.crop_size)
 
 
 def _make_stand_in(row: chain.Row, say):
     """Write a random file of VGG-Face's form, unless one of the profile's width and size is there."""
     from torchcaffe.core.errors import WeightsError
-    from gender_smile.nets.vgg_face import check_vgg_face, write_random_vgg_face
 
     form = {"width": row.profile.width, "input_size": row.profile.crop_size}
     path = row.path(row.weights_in)
@@ -58,27 +51,16 @@ def _make_stand_in(row: chain.Row, say):
             return
     except WeightsError:
         say(f"{row.title}: {row.weights_in} does not fit the profile any more")
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    write_random_vgg_face(path + ".part", seed=row.profile.random_seed, **form)
-    os.replace(path + ".part", path)
+    write_random_vgg_face(path, seed=row.profile.random_seed, **form)
     say(f"{row.title}: {row.weights_in} made, random weights in VGG-Face's form")
 
 
-def _convert(row: chain.Row, interpreter, header, say, inputs: dict):
-    """Let the engine load the file by layer name and save it as it writes today."""
-    converted = os.path.join(row.folder, "converted.caffemodel")
-    job = {"kind": "convert", "module": interpreter.module, "net": row.definition, "weights": row.weights_in,
-           "output": converted}
-    path = os.path.join(row.folder, "job.json")
-    files.write_json(row.path(path), job)
-    ends = []
-    try:
-        runs.run_process(row, path, interpreter, header, ends.append, say)
-        versions = ends[-1]["versions"]
-        record = {"step": row.title, "iteration": 0, "loss": None, "accuracy": None, "engine": versions["engine"],
-                  "versions": versions, "variant": row.variant,
-                  "sha256": files.sha256_of(row.path(converted)), "inputs": inputs}
-        runs.place(row, converted, record)
-    finally:
-        if os.path.exists(row.path(converted)):
-            os.remove(row.path(converted))
+def _record(row: chain.Row, inputs: dict, header) -> dict:
+    import numpy as np
+
+    import torchcaffe
+
+    engine = f"torchcaffe {torchcaffe.__version__}"
+    return {"step": row.title, "iteration": 0, "loss": None, "accuracy": None, "engine": engine,
+            "versions": {"engine": engine, "numpy": np.__version__, "python": platform.python_version()},
+            "variant": row.variant, "made_by": list(header), "inputs": inputs}

@@ -34,7 +34,7 @@ NO_VARIANT = "none"  # as a variant on the command line: the chain's own names
 
 
 class ChainError(RuntimeError):
-    """A step cannot run as asked; the message names what is wrong and the command that helps."""
+    """A step cannot run; the message names what is wrong and the command that helps."""
 
 
 UNRECORDED = ("profile", "root", "fresh")  # fields of a row that its run's record does not have
@@ -186,24 +186,24 @@ def rows(profile: recipe.Profile, nets: Sequence[str], steps: Sequence[int], **o
     Each starts from the step before of its own variant where that is there or is one of these rows, else from the chain's
     own. Overrides are not for step 1.
     """
-    found: Dict[str, Row] = {}
+    by_weights: Dict[str, Row] = {}
     for step in sorted(set(steps)):
         for net in nets:
             row = Row(profile, net, step, **options)
             if step == 1 and row.start is None:
                 row = Row(profile, net, step, root=row.root)
-            row = follow(row, found)
-            found.setdefault(row.weights_out, row)
-    return list(found.values())
+            row = follow(row, by_weights)
+            by_weights.setdefault(row.weights_out, row)
+    return list(by_weights.values())
 
 
 def follow(row: Row, earlier: Sequence[str] = ()) -> Row:
     """`row`, starting from its own variant's step before where that was begun or makes one of `earlier` weights."""
-    own = replace(row, after=row.variant)
     if row.step == 1 or not row.variant or row.start is not None:
         return row
-    there = own.weights_in in earlier or os.path.exists(row.path(own.weights_in)) or unfinished(own.before)
-    return own if there else row
+    same = replace(row, after=row.variant)
+    there = same.weights_in in earlier or os.path.exists(row.path(same.weights_in)) or unfinished(same.before)
+    return same if there else row
 
 
 def row_of(profile: recipe.Profile, root: str, options: dict) -> Optional[Row]:
@@ -257,14 +257,14 @@ def check_inputs(row: Row):
         raise ChainError(f"{row.title}: {weights} is missing: see START= (--weights)")
     stopped = interrupted_run(row.before)
     raise ChainError(f"{row.title}: {weights} is missing: " + (
-        f"its training stopped at iteration {stopped.iteration:,}, and goes on with {stopped.command}" if stopped else
+        f"its training stopped at iteration {stopped.iteration:,}, and resumes with {stopped.command}" if stopped else
         row.before.command))
 
 
 def check_start(row: Row):
-    """Raise ChainError where the step would start, unasked, from weights that were not trained as long as they should be.
+    """Raise ChainError where the step would start from weights that were not trained as long as they should be.
 
-    Those of a variant were asked for by its name; the chain's own have the solver's iterations, or this command's.
+    A variant's weights are named on the command line; the chain's own have the solver's iterations, or this command's.
     """
     if row.step < 3 or row.start is not None:
         return
@@ -298,11 +298,11 @@ def started_from(row: Row) -> Optional[dict]:
 
 def _check_crops(row: Row, path: str):
     """Raise ChainError for an LMDB of other crops than the net was made for: it would train, on part of a face."""
-    (height, width), wanted = stored_size(row.path(path)), row.profile.stored_size
-    if (height, width) != (wanted, wanted):
+    (height, width), size = stored_size(row.path(path)), row.profile.stored_size
+    if (height, width) != (size, size):
         raise ChainError(
-            f"{row.title}: {path} holds crops of {height} x {width} pixels, profile {row.profile.name} takes {wanted} x "
-            f"{wanted}: make lmdb CROP={recipe.NETS[row.net].crop} PROFILE={row.profile.name} FORCE=1")
+            f"{row.title}: {path} holds crops of {height} x {width} pixels, profile {row.profile.name} takes {size} x "
+            f"{size}: make lmdb CROP={recipe.NETS[row.net].crop} PROFILE={row.profile.name} FORCE=1")
 
 
 @dataclass(frozen=True)
@@ -334,8 +334,8 @@ def state(row: Row, inputs: Optional[dict] = None) -> State:
         return State("to do")
     if record is None or not isinstance(record.get("inputs"), dict) or "iteration" not in record:
         return State("done")  # put there by hand: not ours to replace
-    found = tuple(differences(record["inputs"], inputs)) if inputs is not None else ()
-    return State("changed" if found else "done", record["iteration"], found, record)
+    changes = tuple(differences(record["inputs"], inputs)) if inputs is not None else ()
+    return State("changed" if changes else "done", record["iteration"], changes, record)
 
 
 def workplace(row: Row) -> Row:
@@ -402,13 +402,13 @@ def damaged(folder: str, record: Optional[dict], thoroughly: bool) -> str:
     """What is wrong with a snapshot, as a phrase; "" where it is whole. `thoroughly`: compare SHA-256 too."""
     if not record or "files" not in record:
         return "its record cannot be read"
-    for name, noted in record["files"].items():
+    for name, recorded in record["files"].items():
         path = os.path.join(folder, os.path.basename(name))
         if not os.path.exists(path):
             return f"{name} is missing"
-        if os.path.getsize(path) != noted["size"]:
-            return f"{name} has {os.path.getsize(path):,} bytes instead of {noted['size']:,}"
-        if thoroughly and sha256_of(path) != noted["sha256"]:
+        if os.path.getsize(path) != recorded["size"]:
+            return f"{name} has {os.path.getsize(path):,} bytes instead of {recorded['size']:,}"
+        if thoroughly and sha256_of(path) != recorded["sha256"]:
             return f"{name} is damaged (SHA-256)"
     return ""
 
@@ -430,22 +430,22 @@ def fingerprints(row: Row, solver=None, net=None) -> Dict[str, str]:
     solver, net: SolverParameter and NetParameter with the row's overrides (none in step 1). What only tests read is not
     in it: see `validation`.
     """
-    found = {FORM: CURRENT_FORM}
+    inputs = {FORM: CURRENT_FORM}
     if solver is not None:
         for field, value in solver.ListFields():
             if field.name not in INDIFFERENT:
-                found[f"solver's {field.name}"] = field_text(field, value)
+                inputs[f"solver's {field.name}"] = field_text(field, value)
     if row.precision != "float32":
-        found["solver's precision"] = row.precision
+        inputs["solver's precision"] = row.precision
     if net is not None:
-        found["net"], batch = training_net(net)
-        found["batch size"] = str(batch)
+        inputs["net"], batch = training_net(net)
+        inputs["batch size"] = str(batch)
     if row.weights_in:
-        found[row.weights_in] = sha256_of(row.path(row.weights_in))
+        inputs[row.weights_in] = sha256_of(row.path(row.weights_in))
     for part, path in row.databases.items():
         if part.startswith("train"):
-            found[path] = database_fingerprint(row.path(path))
-    return found
+            inputs[path] = database_fingerprint(row.path(path))
+    return inputs
 
 
 def validation(row: Row) -> Dict[str, str]:
@@ -457,16 +457,16 @@ def differences(old: Dict[str, str], new: Dict[str, str]) -> List[str]:
     """Sentences on what is not the same in two results of chain.fingerprints, with both values where they are short."""
     if old.get(FORM) != new.get(FORM):
         return ["it was made by another version of this project"]
-    found = []
+    sentences = []
     for name in sorted(set(old) | set(new)):
         before, now = old.get(name), new.get(name)
         if before == now:
             continue
         if not _is_digest(before) and not _is_digest(now):
-            found.append(f"{name} was {before or 'not set'}, is {now or 'not set'}")
+            sentences.append(f"{name} was {before or 'not set'}, is {now or 'not set'}")
         else:
-            found.append(f"{name} has changed" if before and now else f"{name} is {'new' if now else 'no longer used'}")
-    return found
+            sentences.append(f"{name} has changed" if before and now else f"{name} is {'new' if now else 'no longer used'}")
+    return sentences
 
 
 def _is_digest(value: Optional[str]) -> bool:

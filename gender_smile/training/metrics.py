@@ -46,10 +46,6 @@ class Metrics:
         self.rows[-1].update(values, iteration=iteration, seconds=round(self.began + seconds, 2))
         self._put(self.rows[-1])
 
-    def last(self, column: str) -> Optional[float]:
-        """Newest value of a column."""
-        return next((row[column] for row in reversed(self.rows) if row[column] is not None), None)
-
     def close(self):
         with contextlib.suppress(OSError):  # what could not be written has been told when it was
             self.stream.close()
@@ -83,6 +79,11 @@ def read(path: str) -> List[Row]:
             except (TypeError, ValueError):  # the head, or a torn row
                 continue
     return rows
+
+
+def last(rows: List[Row], column: str) -> Optional[float]:
+    """Newest value of a column; None where it has none."""
+    return next((row[column] for row in reversed(rows) if row[column] is not None), None)
 
 
 def draw(rows: List[Row], path: str, title: str):

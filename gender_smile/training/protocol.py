@@ -22,76 +22,77 @@ STOPPED = 130  # exit status after one of them
 
 
 class Failed(Exception):
-    """The run cannot go on; the message is for the user."""
+    """The run cannot continue; the message is for the user."""
 
 
-class Alone:
-    """The only process of a training. gender_smile/training/ranks.py has Together, for one of several."""
+class SingleProcess:
+    """The only process of a training. RankGroup of ranks.py is one of several."""
 
     rank = 0
 
-    def agree(self, count, asked):
-        """(iterations of the next call of step, what is asked for first: one of Stop's)."""
-        return count, asked
+    def agree(self, count, request):
+        """(iterations of the next call of step, the most urgent request of all ranks: one of Stop's)."""
+        return count, request
 
     def means(self, values):
         """The mean over the ranks of each value."""
         return values
 
-    def alone(self, work):
+    def on_rank0(self, work):
+        """Call `work` on rank 0 only; the others wait."""
         work()
 
-    def equalize(self, solver):
-        pass
+    def broadcast(self, solver):
+        """Copy rank 0's weights, history and iteration to every rank."""
 
     def leave(self, status):
         """Called last, with the process's exit status."""
 
-    def account(self, error, message):
-        """What to say of a failure."""
+    def first_failure(self, error, message):
+        """The message of the failure that came first, of any rank."""
         if not isinstance(error, Failed):
-            traceback.print_exc()  # the whole story goes into the log, one line to whoever reads the events
+            traceback.print_exc()  # into the log; the events have one line
         return message
 
 
 class Stop:
-    """What signals ask for: SIGHUP a snapshot; STOP_SIGNALS, or that nobody reads our events any more, a stop."""
+    """What signals request: SIGHUP a snapshot; STOP_SIGNALS, or a closed events pipe, a stop."""
 
     NOTHING, SNAPSHOT, STOP = range(3)
 
     def __init__(self):
         self.request = Stop.NOTHING
-        signal.signal(signal.SIGHUP, lambda number, frame: self.ask(Stop.SNAPSHOT))
+        signal.signal(signal.SIGHUP, lambda number, frame: self.add(Stop.SNAPSHOT))
         for number in STOP_SIGNALS:
-            signal.signal(number, lambda number, frame: self.ask(Stop.STOP))
+            signal.signal(number, lambda number, frame: self.add(Stop.STOP))
 
-    def ask(self, request):
+    def add(self, request):
         self.request = max(self.request, request)
 
     @property
-    def asked(self):
-        """True when a stop was asked for."""
+    def requested(self):
+        """True when a stop was requested."""
         return self.request == Stop.STOP
 
 
 class Events:
-    """JSON lines on stdout. A reader that has gone away asks the loop to stop, so that no training is left behind."""
+    """JSON lines on stdout. When their reader has gone, the loop stops, so that no training is left behind."""
 
     def __init__(self, stop):
         self.stop = stop
         self.stream = os.fdopen(os.dup(1), "w")
-        os.dup2(2, 1)  # whatever else prints belongs into the log
+        os.dup2(2, 1)  # whatever else is printed goes to the log
 
     def __call__(self, event, **values):
         try:
             self.stream.write(json.dumps(dict(values, event=event)) + "\n")
             self.stream.flush()
         except (BrokenPipeError, ValueError):
-            self.stop.ask(Stop.STOP)
+            self.stop.add(Stop.STOP)
 
 
 class GradientWatch:
-    """Sees when gradients explode: their norm is more than TIMES what was usual in the last looks at them."""
+    """Detects exploding gradients: a norm of more than TIMES the median of the last LOOKS."""
 
     TIMES, LOOKS, FEWEST = 100, 50, 10
 
@@ -99,7 +100,7 @@ class GradientWatch:
         self.seen = collections.deque(maxlen=self.LOOKS)
 
     def look(self, norms):
-        """Sentence about `norms`, {layer: L2 norm}, where they have exploded, else None; once until there is a new usual."""
+        """A sentence where `norms`, {layer: L2 norm}, have exploded, else None; once until there is a new median."""
         total = math.sqrt(sum(norm * norm for norm in norms.values()))
         usual = statistics.median(self.seen) if len(self.seen) >= self.FEWEST else math.inf
         self.seen.append(total)
@@ -123,16 +124,16 @@ def log(message):
 
 def write_record(path, iteration, files):
     """Write a snapshot's record as torchcaffe/solvers/resume.py does: size and SHA-256 of its files, once these are on disk."""
-    found = {}
+    checksums = {}
     for name in files:
         digest = hashlib.sha256()
         with open(name, "rb") as stream:
             os.fsync(stream.fileno())
             for block in iter(lambda: stream.read(1 << 20), b""):
                 digest.update(block)
-        found[os.path.basename(name)] = {"size": os.path.getsize(name), "sha256": digest.hexdigest()}
+        checksums[os.path.basename(name)] = {"size": os.path.getsize(name), "sha256": digest.hexdigest()}
     with open(path + ".part", "w") as stream:
-        json.dump({"version": 1, "iteration": iteration, "files": found}, stream)
+        json.dump({"version": 1, "iteration": iteration, "files": checksums}, stream)
         stream.flush()
         os.fsync(stream.fileno())
     os.replace(path + ".part", path)

@@ -5,7 +5,7 @@
 
 Rank 0's tools/train.py works as it does alone, and publishes each job in torchrun's store; every other rank follows,
 with a process of solve.py for each job. Rank 0's files that a job needs travel with it, so a machine needs only the
-project and the LMDBs. The first failure, of any rank, is put into the store too, and ends all of them.
+project and the LMDBs. The first failure, of any rank, is stored there too, and ends all of them.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from gender_smile.training.protocol import STOPPED, Failed
 
 NO_MORE = 3  # exit status of a follower's gender_smile/training/solve.py: rank 0 has no more jobs
 FAILED, ENDED = "failed", "ended"  # keys in the store
-PATIENCE = 30.0  # seconds to wait for another rank's word on a failure, and for rank 0 to act on ours
+PATIENCE = 30.0  # seconds to wait for another rank's report of a failure, and for rank 0 to act on ours
 
 
 def count(options) -> int:
-    """Processes that the options ask for on this machine. Raises ChainError where torchrun has started others."""
-    asked = options.gpus or options.processes
+    """Processes that the options request on this machine. Raises ChainError where torchrun has started another number."""
+    requested = options.gpus or options.processes
     here = os.environ.get("LOCAL_WORLD_SIZE")
     if "RANK" not in os.environ:
-        return asked or 1
-    if int(os.environ["WORLD_SIZE"]) > 1 and (asked is None or asked != int(here or 0)):
+        return requested or 1
+    if int(os.environ["WORLD_SIZE"]) > 1 and (requested is None or requested != int(here or 0)):
         raise ChainError(f"torchrun started {here} processes on this machine: say what they compute on, --gpus {here} "
                          f"(GPUs 0 to {int(here or 1) - 1}) or --processes {here} (the CPU)")
     return int(os.environ["WORLD_SIZE"])
@@ -60,7 +60,7 @@ def launch(arguments, options) -> int:
 
 
 class Leader:
-    """Rank 0's word to the others. Closed when there is nothing more to do, with the reason where it failed."""
+    """Rank 0's jobs for the others. Closed when there is nothing more to do, with the reason if it failed."""
 
     def __init__(self, count: int, gpus: bool):
         self.count, self.gpus, self.turn = count, gpus, 0
@@ -86,7 +86,7 @@ class Leader:
         self.turn += 1
 
     def close(self, reason: Optional[str] = None):
-        with contextlib.suppress(RuntimeError):  # torchrun has gone, and with it whoever listens
+        with contextlib.suppress(RuntimeError):  # torchrun has ended
             if reason:
                 report(self.store, reason)
             self.store.set(f"jobs/{self.turn}", json.dumps({}))
@@ -122,10 +122,10 @@ def _follow_one(turn: int, folder: str, root: str) -> int:
 
 
 def _failed(status: int) -> int:
-    """Say what became of our process, unless a failure is known already, and give rank 0 the time to end first."""
+    """Report how our process ended, unless a failure is known already, and wait for rank 0 to end first."""
     from torchcaffe.distributed.launch import signal_in_words
 
-    with contextlib.suppress(RuntimeError):  # torchrun has gone, and with it whoever listens
+    with contextlib.suppress(RuntimeError):  # torchrun has ended
         store = _store(timedelta(seconds=10))
         message = f"rank {os.environ['RANK']} {f'was killed ({signal_in_words(-status)})' if status < 0 else 'failed'}"
         if report(store, message) == message:
@@ -135,8 +135,8 @@ def _failed(status: int) -> int:
 
 
 # ---------------------------------------------------------------------------------------------- in gender_smile/training/solve.py
-class Together:
-    """One of the processes that solve a job together: what gender_smile/training/solve.py asks of the others."""
+class RankGroup:
+    """The processes that solve a job together, seen from solve.py in one of them."""
 
     def __init__(self, on_failure):
         """on_failure(message): called before this process is ended from outside its main thread."""
@@ -148,7 +148,7 @@ class Together:
         from torchcaffe.distributed import parallel
 
         self.ranks = parallel.join(name)
-        self.alone, self.equalize = self.ranks.on_rank0, self.ranks.broadcast
+        self.on_rank0, self.broadcast = self.ranks.on_rank0, self.ranks.broadcast
 
     def leave(self, status: int):
         """End as a rank, and after a failure as a process: connections to ranks that hang must not keep it."""
@@ -160,16 +160,16 @@ class Together:
         self.watcher.join()  # a thread that talks to the store must not outlive the interpreter
         parallel.leave()
 
-    def agree(self, count: int, asked: int):
-        """(rank 0's count, the most that any rank is asked for)."""
-        return tuple(self.ranks.largest([count if self.rank == 0 else 0, asked]))
+    def agree(self, count: int, request: int):
+        """(rank 0's count, the most urgent request of any rank)."""
+        return tuple(self.ranks.largest([count if self.rank == 0 else 0, request]))
 
     def means(self, values: list) -> list:
         """The mean over the ranks of each value."""
         return self.ranks.means(values)
 
-    def account(self, error: Exception, message: str) -> str:
-        """Tell the others why we fail, or learn from them why we do; returns what was the matter first."""
+    def first_failure(self, error: Exception, message: str) -> str:
+        """The message of the failure that came first, of any rank; ours is reported to the others."""
         from torchcaffe.distributed.parallel import LostRankError
 
         if isinstance(error, LostRankError) or self.rank and isinstance(error, Failed):  # of what all have agreed on
@@ -235,7 +235,7 @@ def _store(*timeout):
 
 
 def report(store, message: str) -> str:
-    """Put down why the training fails, unless somebody has before; returns what stands there."""
+    """Store why the training fails, unless another rank has; returns what is stored."""
     return store.compare_set(FAILED, "", message).decode()
 
 

@@ -25,7 +25,7 @@ from typing import Callable, Iterator, List, Optional, Sequence, Tuple
 
 from common import command, files
 from gender_smile.training import chain
-from gender_smile.training.metrics import Metrics, draw
+from gender_smile.training.metrics import Metrics, draw, last
 from common.progress import Progress, duration
 
 KEPT_SNAPSHOTS = 2  # of a running step unless told otherwise; when it is done, the newest and the best one stay
@@ -36,7 +36,7 @@ LEARNING = ("Convolution", "InnerProduct")  # types of the paper's layers with w
 
 
 class Stopped(Exception):
-    """The user stopped the training; the message says how it goes on."""
+    """The user stopped the training; the message says how to resume it."""
 
 
 # ---------------------------------------------------------------------------------------------- training
@@ -66,7 +66,7 @@ def train(row: chain.Row, interpreter, gpu: Optional[int] = None, force: bool = 
             run = Run(row, solver, resume["iteration"] if resume else 0, say, keep)
             run.follow(interpreter, header, lock)
             _finish(row, run, solver, inputs, interpreter, leader, header)
-        except OSError as error:  # of our own files: a full disk, a quota, a folder that has become read-only
+        except OSError as error:  # a full disk, a quota, a folder that has become read-only
             where = error.filename or row.folder
             raise chain.ChainError(f"{row.title}: {where}: {error.strerror}{kept(row)}") from error
     return True
@@ -81,7 +81,7 @@ def _stands(row: chain.Row, inputs: dict, say) -> bool:
     other = run.changes(inputs) if run else ()
     if run and other:
         say(f"{row.title}: a run of other settings was interrupted at iteration {run.iteration:,} ({run.row.folder}: "
-            f"{'; '.join(other)}); it goes on with: {run.command}")
+            f"{'; '.join(other)}); it resumes with: {run.command}")
     if state.kind == "changed":
         raise chain.ChainError(refusal(row, state))
     if state.kind == "interrupted" and other:
@@ -183,7 +183,7 @@ def write_files(row: chain.Row, module: str, solver, net, inputs: dict, gpu: Opt
           leader=None):
     """Put net.prototxt, solver.prototxt, job.json and run.json into the run folder.
 
-    module: the engine's; inputs: see chain.fingerprints; resume: .solverstate to go on from, or None; leader: see
+    module: the engine's; inputs: see chain.fingerprints; resume: .solverstate to resume from, or None; leader: see
     gender_smile/training/ranks.py, None where one process trains.
     """
     from google.protobuf import text_format
@@ -192,7 +192,7 @@ def write_files(row: chain.Row, module: str, solver, net, inputs: dict, gpu: Opt
     with open(row.path(solver.net), "w", encoding="utf-8") as stream:
         stream.write(note.format(row.definition) + text_format.MessageToString(net))
     job = {
-        "kind": "train", "module": module, "title": row.title, "gpu": gpu, "precision": row.precision,
+        "module": module, "title": row.title, "gpu": gpu, "precision": row.precision,
         "solver": os.path.join(row.folder, "solver.prototxt"), "weights": row.weights_in,
         "expected": expected_layers(row, net), "resume": resume, "snapshot_prefix": solver.snapshot_prefix,
         "max_iter": solver.max_iter, "display": solver.display, "snapshot": solver.snapshot,
@@ -240,7 +240,7 @@ class Run:
         self.row, self.say, self.max_iter = row, say, solver.max_iter
         self.title = f"{row.title} ({row.profile.name})"
         self.metrics = Metrics(row.path(os.path.join(row.folder, "metrics.csv")), resume=first)
-        self.progress = Progress(row.title, solver.max_iter, first)
+        self.progress = Progress(row.title, solver.max_iter, first, batch=row.batch or row.profile.batch_size)
         self.began = time.monotonic()
         self.versions, self.test, self.drawn = {}, {}, 0.0
 
@@ -325,10 +325,10 @@ def run_process(row: chain.Row, job: str, interpreter, header: Sequence[str], on
             status = process.wait()
     if status == 0:
         return
-    if end is not None and end["status"] == "stopped" or stops and end is None:  # perhaps another rank was asked
+    if end is not None and end["status"] == "stopped" or stops and end is None:  # perhaps another rank was told to stop
         snapshot = chain.newest_snapshot(row, None)
         place = f"from iteration {snapshot['iteration']} (without FORCE)" if snapshot else "from the start"
-        raise Stopped(f"{row.title}: stopped; the same command goes on {place}")
+        raise Stopped(f"{row.title}: stopped; the same command resumes {place}")
     raise chain.ChainError(f"{row.title}: {reason(row, end, status)}")
 
 
@@ -336,7 +336,7 @@ def _start(row: chain.Row, job: str, interpreter, header: Sequence[str], path: s
     with open(path, "a", encoding="utf-8") as log:
         log.writelines(f"# {line}\n" for line in header)
         log.flush()
-        # A session of its own: a Ctrl-C at the terminal reaches it through us only, once.
+        # In a new session: a Ctrl-C at the terminal reaches it through us only, once.
         environment = {**interpreter.environ(), "GLOG_minloglevel": "0"}  # the log is whole, whatever the caller wants
         return subprocess.Popen([*interpreter.command, "-m", "gender_smile.training.solve", job], cwd=row.root, text=True,
                                 env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log,
@@ -370,7 +370,7 @@ def _last_lines(log: str) -> List[str]:
 
 
 def kept(row: chain.Row) -> str:
-    """What to add to the message of a failure: the newest whole snapshot, from which the same command goes on."""
+    """What to add to the message of a failure: the newest whole snapshot, from which the same command resumes."""
     snapshot = chain.newest_snapshot(row, None)
     return f"; the snapshot of iteration {snapshot['iteration']} is kept ({snapshot['state']})" if snapshot else ""
 
@@ -387,15 +387,15 @@ def _finish(row: chain.Row, run: Run, solver, inputs: dict, interpreter, leader=
     record = {
         "step": row.title, "iteration": solver.max_iter, "max_iter": solver.max_iter, "loss": run.test.get("loss"),
         "accuracy": run.test.get("accuracy"), "accuracies": run.test.get("accuracies"),
-        "train_loss": run.metrics.last("train_loss"), "seconds": run.metrics.last("seconds"),
+        "train_loss": last(run.metrics.rows, "train_loss"), "seconds": last(run.metrics.rows, "seconds"),
         "engine": run.versions.get("engine", interpreter.module), "versions": run.versions,
         "precision": row.precision, "ranks": leader.count if leader is not None else 1, "seed": solver.random_seed,
-        "sha256": files.sha256_of(row.path(final)), "inputs": inputs, "best": _best_record(row, run),
+        "inputs": inputs, "best": _best_record(row, run),
         "batch": row.batch or row.profile.batch_size, "made_by": list(header), "variant": row.variant,
         "options": row.options, "start": chain.started_from(row), "validation": chain.validation(row),
         "run": run_id["run"],
     }
-    place(row, final, record)
+    place(row, lambda path: shutil.copyfile(row.path(final), path), record)
     files.write_json(row.path(os.path.join(row.folder, "run.json")), {**run_id, "finished": True})
     _prune(row, 1, run.best())
     tidy(row)
@@ -423,22 +423,20 @@ def _best_record(row: chain.Row, run: Run) -> Optional[dict]:
     best = run.best()
     if best is None:
         return None
-    found = next(line for line in run.metrics.rows if line["iteration"] == best and line["val_loss"] is not None)
-    return {"iteration": best, "loss": found["val_loss"], "accuracy": found["val_accuracy"],
+    tested = next(line for line in run.metrics.rows if line["iteration"] == best and line["val_loss"] is not None)
+    return {"iteration": best, "loss": tested["val_loss"], "accuracy": tested["val_accuracy"],
             "weights": f"{row.place}/snapshot_iter_{best}.caffemodel"}
 
 
-def place(row: chain.Row, weights: str, record: dict):
-    """Copy `weights` to the row's declared output, then write its record."""
+def place(row: chain.Row, write: Callable[[str], object], record: dict):
+    """Let `write(path)` write the row's declared output, then write its record, with the SHA-256 of the weights."""
     target = row.path(row.weights_out)
-    os.makedirs(os.path.dirname(target), exist_ok=True)
     with files.whole_file(target) as part:
-        shutil.copyfile(row.path(weights), part)
-        with open(part, "rb") as stream:
-            os.fsync(stream.fileno())
+        write(part)
+        sha256 = files.sha256_of(part)
         with contextlib.suppress(FileNotFoundError):
             os.remove(target + ".json")  # never a record of other weights beside the new ones
-    files.write_json(target + ".json", record)
+    files.write_json(target + ".json", {**record, "sha256": sha256})
 
 
 def _put_aside(run: chain.Interrupted, say):

@@ -41,31 +41,31 @@ def table_rows(profile: recipe.Profile, tables: Sequence[int], seed: int, share:
                precision: str = "float32", root: str = recipe.ROOT) -> List[TableRow]:
     """The cells of `tables` (2, 3), trained from `seed` for `share` of the recipe's iterations."""
     options: Dict[str, Any] = {"seed": seed, "share": share, "precision": precision, "root": root}
-    found = []
+    cells = []
     if 2 in tables:
         net = recipe.NETS[recipe.TABLE2_NET]
         for name, before, accuracy in recipe.TABLE2:
-            found.append(TableRow(2, name, net.task, accuracy, (training_scheme(profile, net.key, before, **options),)))
+            cells.append(TableRow(2, name, net.task, accuracy, (training_scheme(profile, net.key, before, **options),)))
     if 3 in tables:
         for name, gender_nets, gender, smile_nets, smile in recipe.TABLE3:
             for task, nets, paper in (("gender", gender_nets, gender), ("smile", smile_nets, smile)):
                 if nets:
                     schemes = tuple(training_scheme(profile, net, (1, 2, 3), **options) for net in nets)
-                    found.append(TableRow(3, name, task, paper, schemes))
-    return found
+                    cells.append(TableRow(3, name, task, paper, schemes))
+    return cells
 
 
 def training_scheme(profile: recipe.Profile, net: str, before: Sequence[int], seed: int, share: float = 1.0,
                     precision: str = "float32", root: str = recipe.ROOT) -> Tuple[chain.Row, ...]:
     """Rows from step 1 to step 4 of `net`, of the steps `before` step 4 only those given (Table 2's training schemes)."""
-    own = chain.variant_of(profile, seed=seed, share=share, precision=precision)
+    name = chain.variant_of(profile, seed=seed, share=share, precision=precision)
     rows: List[chain.Row] = []
     for step in (*before, 4):
         if step == 1:
             rows.append(chain.Row(profile, net, 1, root=root))
             continue
         skipped = [number for number in range(1, step) if number not in before]
-        variant = "-".join(filter(None, (own, "without" + "".join(map(str, skipped)) if skipped else "")))
+        variant = "-".join(filter(None, (name, "without" + "".join(map(str, skipped)) if skipped else "")))
         start = (rows[-1].weights_out if rows else "") if variant else None
         rows.append(chain.Row(
             profile, net, step, root=root, start=start, variant=variant, precision=precision,
@@ -81,12 +81,12 @@ def iterations(profile: recipe.Profile, step: int, share: float) -> int:
 
 def trainings(cells: Iterable[TableRow]) -> List[chain.Row]:
     """Every row that the cells need, once, in an order in which they can run: by steps, so that much is shared early."""
-    found: Dict[str, chain.Row] = {}
+    by_weights: Dict[str, chain.Row] = {}
     for cell in cells:
         for rows in cell.chains:
             for row in rows:
-                found.setdefault(row.weights_out, row)
-    return sorted(found.values(), key=lambda row: row.step)
+                by_weights.setdefault(row.weights_out, row)
+    return sorted(by_weights.values(), key=lambda row: row.step)
 
 
 def arguments(row: chain.Row, keep: Sequence[str] = ()) -> List[str]:

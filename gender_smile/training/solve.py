@@ -8,14 +8,14 @@ stdout as JSON, one object a line ("event": start, weights, step, warning, test,
 of our own test passes in Caffe's format, go to stderr. SIGINT, SIGTERM and SIGUSR1 finish the iteration, take a
 snapshot and stop; SIGHUP takes a snapshot. Exit status: 0 done, 1 failed, 130 stopped.
 
-A job of kind "convert" has module, net, weights, output: it saves `weights` in today's format. One of kind "train" has
+A job has
     module              "caffe" or "torchcaffe"
     precision           "float32", or torchcaffe's "tf32" or "bf16"
     gpu                 number of a GPU, or null for the CPU; of several ranks each takes its own (LOCAL_RANK)
     turn                only where several ranks train: number of this job among those that they do
     solver              solver prototxt, its own testing turned off
     weights, expected   caffemodel to start from (or null), and the layers that it has to fill
-    resume              solverstate to go on from (or null)
+    resume              solverstate to resume from (or null)
     max_iter, display, snapshot, test_interval, test_iter       as in a solver prototxt
     snapshot_prefix, title      as the solver has it; the net's name for the log
 All paths are relative to the folder in which this runs.
@@ -33,7 +33,7 @@ import time
 
 import numpy as np
 
-from gender_smile.training.protocol import STOPPED, Alone, Events, Failed, GradientWatch, Stop, log, write_record
+from gender_smile.training.protocol import STOPPED, Events, Failed, GradientWatch, SingleProcess, Stop, log, write_record
 
 STUCK_LOSS = 87.3365  # -log(FLT_MIN): what Caffe's softmax loss shows when a probability has become zero
 STUCK_ITERATIONS = 20
@@ -54,23 +54,24 @@ def run(job, events, stop, join):
             if reason is None:
                 raise
             raise Failed("%s; leave out GPU= (--gpu) to compute on the CPU" % reason) from error
-    versions = {"engine": "%s %s" % (job["module"], getattr(caffe, "__version__", "")),
-                "numpy": np.__version__, "python": platform.python_version()}
-    if job["module"] == "torchcaffe":  # sums come out the same, bit for bit, from the same PyTorch and number of threads
-        import torch
-
-        versions.update(torch=torch.__version__, threads=torch.get_num_threads())
+    versions = versions_of(caffe)
     log(", ".join("%s %s" % item for item in sorted(versions.items())))
-    if job["kind"] == "convert":
-        net = caffe.Net(job["net"], caffe.TEST, weights=job["weights"])
-        net.save(job["output"])
-        events("end", status="done", iteration=0, versions=versions)
-        return 0
     if job.get("precision", "float32") != "float32":
         caffe.set_precision(job["precision"])
     training = Training(caffe, job, events, stop, join())
     events("start", iteration=training.iteration, versions=versions)
     return training.run()
+
+
+def versions_of(caffe):
+    """Versions of the engine `caffe` (a module) and of what its results depend on, for logs and records."""
+    versions = {"engine": "%s %s" % (caffe.__name__, getattr(caffe, "__version__", "")),
+                "numpy": np.__version__, "python": platform.python_version()}
+    if caffe.__name__ == "torchcaffe":  # the same PyTorch and number of threads give the same bits
+        import torch
+
+        versions.update(torch=torch.__version__, threads=torch.get_num_threads())
+    return versions
 
 
 class Training:
@@ -85,7 +86,7 @@ class Training:
         self.losses = _loss_weights(self.net)
         if ranks.rank == 0:
             self._load()
-        ranks.equalize(self.solver)
+        ranks.broadcast(self.solver)
         self.first = self.iteration
         self.test_net = self.solver.test_nets[0]
         self.test_net.share_with(self.net)  # Caffe itself does so only in its own test pass
@@ -128,22 +129,22 @@ class Training:
         last = self.job["max_iter"]
         log("Solving %s" % self.job["title"])  # where Caffe's log parsers start to count seconds
         if not self.job.get("resume") or self.iteration >= last:
-            self.ranks.alone(self._test)
+            self.ranks.on_rank0(self._test)
         while self.iteration < last:
-            count, asked = self.ranks.agree(self._count(), self.stop.request)
-            if asked == Stop.STOP:
+            count, request = self.ranks.agree(self._count(), self.stop.request)
+            if request == Stop.STOP:
                 break
             self._step(count)
-            if self._due("snapshot") or self.iteration == last or asked == Stop.SNAPSHOT:
-                if asked:
-                    self.stop.request = Stop.NOTHING if self.stop.request == asked else self.stop.request
-                self.ranks.alone(self._snapshot)
+            if self._due("snapshot") or self.iteration == last or request == Stop.SNAPSHOT:
+                if request:
+                    self.stop.request = Stop.NOTHING if self.stop.request == request else self.stop.request
+                self.ranks.on_rank0(self._snapshot)
             if self._due("test_interval") or self.iteration == last:
-                self.ranks.alone(self._test)
+                self.ranks.on_rank0(self._test)
         if self.iteration >= last:
             self.events("end", status="done", iteration=self.iteration)
             return 0
-        self.ranks.alone(self._snapshot)
+        self.ranks.on_rank0(self._snapshot)
         self.events("end", status="stopped", iteration=self.iteration)
         return STOPPED
 
@@ -182,8 +183,8 @@ class Training:
         return sum(weight * float(self.net.blobs[name].data.sum()) for name, weight in self.losses.items())
 
     def _look_at_loss(self, count, mean, rate):
-        """Report the loss of the last iteration, and the mean since the last row; raise Failed where training on makes
-        no sense.
+        """Report the loss of the last iteration, and the mean since the last row; raise Failed where it has
+        diverged.
 
         mean: of this rank's losses in the `count` iterations since the last look.
         """
@@ -209,10 +210,10 @@ class Training:
         if norms is None:
             norms = {name: math.sqrt(sum(float(np.vdot(blob.diff, blob.diff)) for blob in blobs))
                      for name, blobs in self.net.params.items()}
-        found = self.gradients.look(norms)
-        if found:
+        explosion = self.gradients.look(norms)
+        if explosion:
             message = "iteration %d: %s; most likely the learning rate %g is too high (--base-lr, BASE_LR= of make)" % (
-                self.iteration - 1, found, rate)
+                self.iteration - 1, explosion, rate)
             log(message)
             self.events("warning", message=message)
 
@@ -222,7 +223,7 @@ class Training:
         log("Iteration %d, Testing net (#0)" % self.iteration)
         began, sums = time.time(), {}
         for _ in range(self.job["test_iter"]):
-            if self.stop.asked:
+            if self.stop.requested:
                 return
             for name, value in self.test_net.forward().items():
                 sums[name] = sums.get(name, 0.0) + np.array(value, np.float64)
@@ -296,20 +297,20 @@ def solve(job):
     """Do `job` and report what happens; return the process's exit status."""
     stop = Stop()
     events = Events(stop)
-    ranks = [Alone()]
+    ranks = [SingleProcess()]
 
     def join():
         if "turn" in job:
-            from gender_smile.training.ranks import Together
+            from gender_smile.training.ranks import RankGroup
 
-            ranks.append(Together(lambda message: events("end", status="failed", message=message)))
+            ranks.append(RankGroup(lambda message: events("end", status="failed", message=message)))
             ranks[-1].meet("turn %d" % job["turn"])
         return ranks[-1]
 
     try:
         status = run(job, events, stop, join)
     except Exception as error:
-        message = ranks[-1].account(error, "%s" % error or type(error).__name__)
+        message = ranks[-1].first_failure(error, "%s" % error or type(error).__name__)
         log(message)
         events("end", status="failed", message=message)
         status = 1

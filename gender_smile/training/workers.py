@@ -83,7 +83,7 @@ def train(rows: Sequence[chain.Row], jobs: int = 1, options: Sequence[str] = (),
     if asked:
         raise Interrupted
     if failed:
-        raise TrainingError(f"{failed[0].row.title} failed; mend it and type the same command again: it goes on there")
+        raise TrainingError(f"{failed[0].row.title} failed; fix the cause and type the same command again: it resumes there")
 
 
 class Job:

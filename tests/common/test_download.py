@@ -62,7 +62,7 @@ def test_broken_connection_goes_on_where_it_ended(server: Server, target: Path) 
 
 def test_later_call_goes_on(server: Server, target: Path) -> None:
     server.cut_after = [1_000_000] + [0] * download.ATTEMPTS
-    with pytest.raises(download.DownloadError, match="1,000,000 bytes are kept, type it again to go on"):
+    with pytest.raises(download.DownloadError, match="1,000,000 bytes are kept, type it again to resume"):
         fetch(server, target)
     assert not target.exists()
     server.seen.clear()
@@ -198,7 +198,7 @@ def test_too_small_disk_is_said_before(server: Server, target: Path, monkeypatch
 
 
 def test_two_downloads_do_not_write_into_one_another(server: Server, target: Path) -> None:
-    with download._alone(str(target)):
+    with download._only_download(str(target)):
         with pytest.raises(download.DownloadError, match="archive.tar.gz: another download is writing there; wait"):
             fetch(server, target)
     assert server.seen == [] and leftovers(target) == []
@@ -227,7 +227,7 @@ def test_disk_that_fills_keeps_what_arrived(server: Server, target: Path) -> Non
 
     result = subprocess.run([sys.executable, "-c", code], preexec_fn=limit, capture_output=True, text=True,
                             cwd=Path(download.__file__).parent.parent, timeout=60)
-    assert "make room and type it again to go on" in result.stdout, result.stderr
+    assert "make room and type it again to resume" in result.stdout, result.stderr
     kept = os.path.getsize(f"{target}.part")
     assert 1_000_000 <= kept <= 2_000_000
     fetch(server, target)

@@ -12,6 +12,7 @@ import termios
 
 import pytest
 
+from common import progress as progress_module
 from common.progress import Progress
 
 
@@ -51,3 +52,16 @@ def test_few_lines_where_nobody_watches():
     train(stream)
     assert stream.getvalue().splitlines() == [
         "step 4, GNet: 50 of 50, validation loss 0.5000, accuracy 87.50 %", "a word"]
+
+
+def test_a_line_at_times_tells_speed_and_time_left(monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(progress_module.time, "monotonic", lambda: now[0])
+    stream = io.StringIO()
+    progress = Progress("step 2", 1000, first=200, stream=stream, batch=120)
+    for iteration in range(210, 1001, 10):
+        now[0] += 40
+        progress.step(iteration, 0.7)
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "step 2: 220 of 1000, loss 0.7000, 30.0 images/s, 52 min 00 s left"
+    assert lines[1].startswith("step 2: 370 of 1000") and len(lines) == 1 + 52 * 60 // 600

@@ -20,8 +20,8 @@ from tiny_project import LONG, TINY, make_project
 
 import recipe
 from common import engine, files
-from gender_smile.training import chain, metrics
-from tools import status, train
+from gender_smile.training import chain, metrics, status
+from tools import train
 from torchcaffe.formats import files as caffe_files
 
 
@@ -151,7 +151,7 @@ def test_terminated_run_goes_on_from_its_snapshot(tmp_path, number):
     wait_for(child, lambda: chain.snapshots(row))
     child.send_signal(number)
     output, _ = child.communicate(timeout=60)
-    assert child.returncode == 130 and "the same command goes on from iteration" in output
+    assert child.returncode == 130 and "the same command resumes from iteration" in output
     state = chain.state(row)
     assert state.kind == "interrupted" and 0 < state.iteration < 200
     assert status.describe(row)["state"] == "stopped"

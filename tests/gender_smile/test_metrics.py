@@ -24,7 +24,7 @@ def test_rows_are_completed_and_survive_a_resume(tmp_path):
     again.close()
     assert [(row["iteration"], row["train_loss"], row["seconds"]) for row in metrics.read(path)] == [
         (10, 0.7, 2.0), (20, 0.4, 3.0)]
-    assert again.last("val_accuracy") == 0.75
+    assert metrics.last(again.rows, "val_accuracy") == 0.75
 
 
 @pytest.mark.parametrize("text", ["", "iteration,learning_rate", ",".join(metrics.COLUMNS) + "\n10,0.0"])

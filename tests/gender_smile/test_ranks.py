@@ -87,7 +87,7 @@ def test_killed_rank_is_named_and_the_same_command_goes_on(begun):
     os.kill(other, signal.SIGTERM)  # one is told to stop, and all do
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert f"resumes from iteration {iteration}" in output and "stopped; the same command goes on from" in output
+    assert f"resumes from iteration {iteration}" in output and "stopped; the same command resumes from" in output
 
 
 @pytest.mark.slow

@@ -19,8 +19,8 @@ from tiny_project import TINY
 import recipe
 from common import engine, files
 from gender_smile.pages import report as report_page
-from gender_smile.training import chain, runs
-from tools import status, train
+from gender_smile.training import chain, runs, status
+from tools import train
 from torchcaffe.formats import files as caffe_files
 
 ROOT = recipe.ROOT
@@ -174,7 +174,7 @@ def test_a_start_of_another_variant_is_refused(project, command, capsys):
 
 def test_an_interrupted_start_is_named_with_the_command_that_resumes_it(project, monkeypatch):
     interrupt(project, monkeypatch, [2], batch=4, variant="batch4")
-    with pytest.raises(chain.ChainError, match="stopped at iteration 4, and goes on with make step2 .* BATCH=4"):
+    with pytest.raises(chain.ChainError, match="stopped at iteration 4, and resumes with make step2 .* BATCH=4"):
         run(project, [3], batch=4, variant="batch4")
 
 

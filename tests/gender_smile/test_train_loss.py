@@ -37,7 +37,7 @@ def test_train_loss_is_the_mean_of_every_iteration(tmp_path, name):
     lines = [line for line in definition.read_text().splitlines() if not line.startswith(dropped)]
     lines += ["random_seed: 5", "test_initialization: false", "test_interval: 1000000", 'snapshot_prefix: "snapshot"']
     definition.write_text("\n".join(lines))
-    job = {"kind": "train", "module": python.module, "title": "tiny", "gpu": None, "weights": None, "resume": None,
+    job = {"module": python.module, "title": "tiny", "gpu": None, "weights": None, "resume": None,
            "solver": str(definition), "max_iter": LAST, "display": 20, "snapshot": 0, "test_interval": 25,
            "test_iter": 1, "snapshot_prefix": "snapshot", "expected": []}
     (tmp_path / "job.json").write_text(json.dumps(job))

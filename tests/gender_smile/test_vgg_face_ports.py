@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 import recipe
-from gender_smile.nets import topology, vgg_face, vgg_face_ports
+from gender_smile.nets import topology, vgg_face, vgg_face_ports, vgg_face_sources
 from tools import weights
 from gender_smile.nets.vgg_face_ports import STYLES
 from torchcaffe.core.errors import WeightsError
@@ -214,7 +214,7 @@ def test_graphs_that_are_not_vgg_face(tmp_path, port) -> None:
 
 def test_make_weights_takes_a_port(tmp_path, port, monkeypatch, capsys) -> None:
     real_check, real_convert = vgg_face.check_vgg_face, vgg_face_ports.convert
-    monkeypatch.setattr(weights, "check_vgg_face", lambda path: real_check(path, **NARROW))
+    monkeypatch.setattr(vgg_face_sources, "check_vgg_face", lambda path: real_check(path, **NARROW))
     monkeypatch.setattr(vgg_face, "check_vgg_face", lambda path, *_, **__: real_check(path, **NARROW))
     monkeypatch.setattr(vgg_face_ports, "convert", lambda *given: real_convert(*given, **NARROW))
     monkeypatch.setattr(recipe, "ROOT", str(tmp_path))

@@ -126,7 +126,7 @@ class Weights:
 
     def start(self, folder, name):
         (folder / name).mkdir(exist_ok=True)
-        code = "import sys; from tools import weights; weights.take_file(*sys.argv[1:])"
+        code = "import sys; from gender_smile.nets import vgg_face_sources; vgg_face_sources.take_file(*sys.argv[1:])"
         command = [sys.executable, "-c", code, str(folder / "source.caffemodel"), str(folder / name / "VGG_FACE.caffemodel")]
         log = open(folder / f"{name}.log", "w")
         return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)

@@ -80,13 +80,13 @@ def test_failing_stage_ends_the_demo_with_its_name(project: Path, fotw: Path, mo
     out, err = capfd.readouterr()
     assert "ran" in out and "must not run" not in out
     assert "$ " + environment.as_typed(["-c"]) in out
-    assert err == "demo: stage failed (status 3); mend it and type the same command again: it goes on there\n"
+    assert err == "demo: stage failed (status 3); fix the cause and type the same command again: it resumes there\n"
 
 
 def test_stopped_stage_stops_the_demo(project: Path, fotw: Path, monkeypatch, capfd) -> None:
     monkeypatch.setattr(demo, "stages", lambda *_: [("stage", ["-c", "import sys; sys.exit(130)"])])
     assert demo.main(["--celeba", str(project), "--fotw", str(fotw)]) == 130
-    assert capfd.readouterr().err.strip() == "demo: stopped; the same command goes on from here"
+    assert capfd.readouterr().err.strip() == "demo: stopped; the same command resumes from here"
 
 
 def test_missing_table(project: Path, capsys) -> None:

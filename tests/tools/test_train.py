@@ -15,8 +15,8 @@ from tiny_project import TINY
 
 import recipe
 from common import files
-from gender_smile.training import chain, metrics, runs
-from tools import status, train
+from gender_smile.training import chain, metrics, runs, status
+from tools import train
 from torchcaffe.formats import files as caffe_files
 
 def test_done_step_is_left_alone_and_force_repeats_it(project):
@@ -255,3 +255,16 @@ def test_crops_of_another_size_are_refused_before_training(project):
     row, = chain.rows(replace(TINY, crop_size=TINY.crop_size + 8), ["gnet"], [2], root=project)
     with pytest.raises(chain.ChainError, match=r"holds crops of \d+ x \d+ pixels, profile tiny takes .* make lmdb"):
         train.run([row], FAKE, say=print)
+
+
+def test_status_of_a_running_step_tells_speed_and_time_left(project):
+    row, = chain.rows(TINY, ["gnet"], [2], root=project)
+    os.makedirs(row.path(row.folder))
+    files.write_json(row.path(f"{row.folder}/run.json"), {"inputs": {"batch size": "8"}, "max_iter": 6000, "finished": False})
+    lines = [f"{iteration},0.1,0.5,,,{2.5 * iteration / 20}" for iteration in range(0, 2001, 20)]
+    files.write_text(row.path(f"{row.folder}/metrics.csv"), "\n".join([",".join(metrics.COLUMNS), *lines]) + "\n")
+    with runs.only_one(row):
+        entry = status.describe(row)
+        assert (entry["state"], entry["iteration"]) == ("running", 2000)
+        assert (entry["images_per_second"], entry["seconds_left"]) == (64.0, 500)
+        assert status.table([entry]).splitlines()[-1].endswith("64 images/s, 8 min 20 s left")

@@ -13,7 +13,7 @@ from https_server import Server, make_certificate
 
 import recipe
 from common import download, files
-from gender_smile.nets import vgg_face
+from gender_smile.nets import vgg_face, vgg_face_sources
 from tools import weights
 from torchcaffe.formats import files as caffe_files
 from torchcaffe.core.errors import WeightsError
@@ -33,7 +33,7 @@ def narrow(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """weights/ of a project whose VGG-Face is narrow; returns where the caffemodel goes."""
     real_check = vgg_face.check_vgg_face
-    monkeypatch.setattr(weights, "check_vgg_face", lambda path: real_check(path, **NARROW))
+    monkeypatch.setattr(vgg_face_sources, "check_vgg_face", lambda path: real_check(path, **NARROW))
     monkeypatch.setattr(vgg_face, "check_vgg_face", lambda path, *_, **__: real_check(path, **NARROW))
     monkeypatch.setattr(recipe, "ROOT", str(tmp_path))
     (tmp_path / "weights").mkdir()
