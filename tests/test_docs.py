@@ -220,7 +220,7 @@ os.makedirs("weights/demo")
 torchcaffe.Net("prototxt/demo/deploy_gender.prototxt", torchcaffe.TEST).save("weights/demo/step4_gnet.caffemodel")
 torch.save({{"fc8.bias": torch.zeros(2)}}, "port.pth")
 recipe.ROOT = os.getcwd()
-from tools import export
+from gender_smile.inference import export
 export.export("demo", "gnet", "weights/demo/export")
 """
     run_blocks(DOCS / "export.md", tmp_path, setup)

@@ -145,7 +145,8 @@ class Pictures:
 
     An existing folder, or a path without suffix, is a folder of <photo>_prediction.png; a file is used as it is for one
     photo and numbered (out_1.png, out_2.png, ...) for several. Frames of videos add their number. No input is ever
-    overwritten, and under a name that we chose nothing but an earlier picture of ours. Raises PlaceError where `draw` is no place for a picture.
+    overwritten, and where we choose the name, only our own earlier pictures are. Raises PlaceError where `draw` is no
+    place for a picture.
     """
 
     def __init__(self, draw: str, sources: Sequence[Source]):

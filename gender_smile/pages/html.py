@@ -21,7 +21,8 @@ def _environment() -> "jinja2.Environment":
     import jinja2
 
     environment = jinja2.Environment(loader=jinja2.PackageLoader("gender_smile.pages"), autoescape=True,
-                                     undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+                                     undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+                                     keep_trailing_newline=True)
     environment.filters.update(percent=percent, number="{:,}".format, data_url=data_url)
     return environment
 

@@ -5,13 +5,11 @@ Nothing is written to disk: bodies are read into memory up to a limit, and forgo
 
 from __future__ import annotations
 
-import base64
-import json
 import os
 import time
+from collections import Counter
 from dataclasses import dataclass
-from html import escape
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence
 
 from anyio import CapacityLimiter, Lock, fail_after, get_cancelled_exc_class, to_thread
 from starlette.applications import Starlette
@@ -24,15 +22,15 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import recipe
+from gender_smile.pages import html
 from lmdb_builders.errors import ImageError
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from gender_smile.inference.pipeline import Pipeline
-    from gender_smile.inference.pipeline import Prediction
+    from gender_smile.inference.pipeline import Pipeline, Prediction
 
-PAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "static")
+STATIC = os.path.join(os.path.dirname(os.path.abspath(__file__)), "static")
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "[::1]")  # other names that lead here are another page's trick (rebinding)
 PREVIEW_SIDE = 1280  # pixels of the longer side of the photo that goes back
 CROP_SIDE = 224  # pixels of a crop that goes back, at least
@@ -50,19 +48,20 @@ HEADERS = {
 
 @dataclass(frozen=True)
 class Limits:
-    """What one server takes upon itself."""
+    """What one server accepts."""
 
     upload_bytes: int = 20 * 2**20  # of a photo's file
     upload_seconds: float = 30.0  # for it to arrive
+    held_bytes: int = 400 * 2**20  # of all files that are arriving, waiting or being answered
     per_minute: float = 60.0  # photos of one address, in the long run
-    at_once: int = 10  # photos of one address that may come without a pause
-    waiting: int = 16  # photos of all addresses that are in work or wait
+    at_once: int = 10  # photos of one address that may come without a pause, and that may be arriving at a time
+    waiting: int = 16  # photos of all addresses that have arrived and are not answered yet
     workers: int = 2  # photos being decoded or predicted: one can be decoded while the nets have another
     faces: int = 12  # answered of one photo
 
 
 class Refusal(Exception):
-    """A request that gets no answer: the status and the sentence for the user."""
+    """A request that is refused: the status and the sentence for the user."""
 
     def __init__(self, status: int, message: str, headers: Optional[Dict[str, str]] = None):
         super().__init__(message)
@@ -70,38 +69,36 @@ class Refusal(Exception):
 
 
 class Rate:
-    """Photos that each address may still send: `at_once` in store, refilled by `per_minute`."""
+    """A token bucket for each address: `at_once` photos, refilled by `per_minute`."""
 
     def __init__(self, per_minute: float, at_once: int, clock: Callable[[], float] = time.monotonic):
-        self.per_second, self.at_once, self.clock = per_minute / 60, at_once, clock
-        self.left: Dict[str, Tuple[float, float]] = {}  # address -> (photos left, when)
+        self.interval, self.at_once, self.clock = 60 / per_minute, at_once, clock
+        self.full: Dict[str, float] = {}  # address -> when its bucket is full again, the longest unheard first
 
     def take(self, address: str) -> float:
-        """Take one; 0 where there was one, else the seconds until there is."""
+        """Take a token; 0 where there was one, else the seconds until there is."""
         now = self.clock()
-        left, then = self.left.pop(address, (float(self.at_once), now))
-        left = min(float(self.at_once), left + (now - then) * self.per_second)
-        wait = 0.0 if left >= 1 else (1 - left) / self.per_second
-        self.left[address] = (left if wait else left - 1, now)
-        while len(self.left) > CLIENTS:
-            del self.left[next(iter(self.left))]  # the one longest unheard
+        full = max(now, self.full.pop(address, now))
+        wait = max(0.0, full - now - (self.at_once - 1) * self.interval)
+        self.full[address] = full if wait else full + self.interval
+        while len(self.full) > CLIENTS:
+            del self.full[next(iter(self.full))]
         return wait
 
 
-class Secured:
+def secured(app: ASGIApp) -> ASGIApp:
     """Middleware that adds HEADERS to every response."""
+    headers = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
 
-    def __init__(self, app: ASGIApp):
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def secured(message: Message) -> None:
+    async def call(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_secured(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", []),
-                                      *((name.lower().encode(), value.encode()) for name, value in HEADERS.items())]
+                message["headers"] = [*message.get("headers", []), *headers]
             await send(message)
 
-        await self.app(scope, receive, secured if scope["type"] == "http" else send)
+        await app(scope, receive, send_secured if scope["type"] == "http" else send)
+
+    return call
 
 
 class Predictions:
@@ -111,10 +108,12 @@ class Predictions:
         self.pipeline, self.limits = pipeline, limits
         self.rate = Rate(limits.per_minute, limits.at_once)
         self.workers = CapacityLimiter(limits.workers)
+        self.arriving: Counter = Counter()  # address -> photos
         self.waiting = 0
+        self.held_bytes = 0
 
     async def respond(self, request: Request) -> Response:
-        """POST, the photo's file as the body; ?explain=1 adds where the nets looked."""
+        """POST, the photo's file as the body; ?explain=1 adds heat maps."""
         try:
             return JSONResponse(await self._answer(request), headers={"Cache-Control": "no-store"})
         except Refusal as refusal:
@@ -129,35 +128,50 @@ class Predictions:
             raise Refusal(403, "Photos are taken from this page only.")
         if request.headers.get("content-type") != "application/octet-stream":  # no form of another page can send that
             raise Refusal(415, "Send the photo's file as it is, with Content-Type: application/octet-stream.")
-        wait = self.rate.take(request.client.host if request.client else "")
+        address = request.client.host if request.client else ""
+        wait = self.rate.take(address)
         if wait:
             raise Refusal(429, f"That was a lot of photos: wait {max(1, round(wait))} s.", {"Retry-After": f"{wait + 1:.0f}"})
-        if self.waiting >= self.limits.waiting:
-            raise Refusal(503, "Too many people at once: try again in a few seconds.", {"Retry-After": "5"})
-        self.waiting += 1
+        parts: List[bytes] = []
         try:
-            content = await self._body(request)
-            explain = request.query_params.get("explain") == "1"
-            return await to_thread.run_sync(self._predict, content, explain, limiter=self.workers)
+            await self._receive(request, address, parts)
+            if self.waiting >= self.limits.waiting:
+                raise busy()
+            self.waiting += 1
+            try:
+                explain = request.query_params.get("explain") == "1"
+                return await to_thread.run_sync(self._predict, b"".join(parts), explain, limiter=self.workers)
+            finally:
+                self.waiting -= 1
         finally:
-            self.waiting -= 1
+            self.held_bytes -= sum(map(len, parts))
 
-    async def _body(self, request: Request) -> bytes:
+    async def _receive(self, request: Request, address: str, parts: List[bytes]) -> None:
+        """Add the body to `parts`, whose bytes count as held."""
         most = self.limits.upload_bytes
-        told = request.headers.get("content-length", "")
-        if told.isdigit() and int(told) > most:
+        length = request.headers.get("content-length", "")
+        if length.isdecimal() and (len(length) > 20 or int(length) > most):
             raise Refusal(413, too_large(most))
-        parts, size = [], 0
+        if self.arriving[address] >= self.limits.at_once:
+            raise Refusal(429, "Your other photos have not arrived yet: wait until they have.", {"Retry-After": "5"})
+        self.arriving[address] += 1
         try:
+            size = 0
             with fail_after(self.limits.upload_seconds):
                 async for part in request.stream():
                     size += len(part)
                     if size > most:
                         raise Refusal(413, too_large(most))
+                    if self.held_bytes + len(part) > self.limits.held_bytes:
+                        raise busy()
                     parts.append(part)
+                    self.held_bytes += len(part)
         except TimeoutError:
             raise Refusal(408, "The photo took too long to arrive.") from None
-        return b"".join(parts)
+        finally:
+            self.arriving[address] -= 1
+            if not self.arriving[address]:
+                del self.arriving[address]
 
     def _predict(self, content: bytes, explain: bool) -> Dict[str, Any]:
         """In a thread of its own: bytes to what page.js draws."""
@@ -170,13 +184,14 @@ class Predictions:
             reason = "the file is empty" if not content else str(error)
             raise Refusal(400, f"This cannot be shown as a photo: {reason}.") from None
         try:
-            found = self.pipeline.predict_faces(photo, crops=True, explain=explain, most=self.limits.faces)
+            predictions = self.pipeline.predict_faces(photo, crops=True, explain=explain, most=self.limits.faces)
         except PipelineError as error:
             raise Refusal(500, f"The nets cannot run: {error}") from None
-        answers = [shown(prediction) for prediction in found if prediction.error is None]
+        answers = [shown(prediction) for prediction in predictions if prediction.error is None]
         return {
             "width": photo.shape[1], "height": photo.shape[0], "preview": preview(photo), "profile": self.pipeline.profile,
-            "answers": answers, "found": found[0].faces, "error": None if answers else found[0].error,
+            "answers": answers, "found": predictions[0].faces,
+            "error": None if answers else predictions[0].error,
         }
 
 
@@ -184,25 +199,27 @@ def too_large(most: int) -> str:
     return f"This file is larger than {most / 2**20:g} MB: send a smaller copy of the photo."
 
 
+def busy() -> Refusal:
+    return Refusal(503, "Too many people at once: try again in a few seconds.", {"Retry-After": "5"})
+
+
 def shown(prediction: "Prediction") -> Dict[str, Any]:
-    """A prediction as JSON, with what each net saw and, where it is known, where it looked, as pictures."""
+    """A prediction as JSON, with each net's input and heat map, where it has one, as pictures."""
     from gender_smile.inference.heatmaps import overlay
 
-    pictures = {net: data_url(enlarged(crop), ".png") for net, crop in prediction.crops.items()}
-    heat = {net: data_url(overlay(enlarged(prediction.crops[net]), enlarged(heat)), ".png")
+    pictures = {net: html.data_url(enlarged(crop), ".png") for net, crop in prediction.crops.items()}
+    heat = {net: html.data_url(overlay(enlarged(prediction.crops[net]), enlarged(heat)), ".png")
             for net, heat in prediction.heat.items()}
     return {**prediction.as_dict(), "p_positive": prediction.p_positive, "crops": pictures, "heat": heat}
 
 
 def shown_nets() -> List[Dict[str, str]]:
     """What the page says of each net of the ensembles: its name, what its probability is of, and what it sees."""
-    found = []
-    for task, nets in recipe.ENSEMBLES.items():
-        for net in nets:
-            view = recipe.CROPS[recipe.NETS[net].crop].describes.split(":")[0]
-            found.append({"net": net, "title": recipe.NETS[net].title, "task": task, "answer": recipe.TASKS[task].classes[1],
-                          "view": view})
-    return found
+    return [
+        {"net": net, "title": recipe.NETS[net].title, "task": task, "answer": recipe.TASKS[task].classes[1],
+         "view": recipe.CROPS[recipe.NETS[net].crop].describes.split(":")[0]}
+        for task, nets in recipe.ENSEMBLES.items() for net in nets
+    ]
 
 
 def enlarged(tile: "np.ndarray") -> "np.ndarray":
@@ -219,37 +236,26 @@ def preview(photo: "np.ndarray") -> str:
 
     scale = min(1.0, PREVIEW_SIDE / max(photo.shape[:2]))
     size = max(1, round(photo.shape[1] * scale)), max(1, round(photo.shape[0] * scale))
-    return data_url(cv2.resize(photo, size, interpolation=cv2.INTER_AREA), ".jpg")
-
-
-def data_url(image: "np.ndarray", suffix: str) -> str:
-    """A picture as the address that holds it."""
-    return f"data:image/{'png' if suffix == '.png' else 'jpeg'};base64,{base64.b64encode(encoded(image, suffix)).decode()}"
-
-
-def encoded(image: "np.ndarray", suffix: str) -> bytes:
-    import cv2
-
-    return cv2.imencode(suffix, image)[1].tobytes()
+    return html.data_url(cv2.resize(photo, size, interpolation=cv2.INTER_AREA), ".jpg")
 
 
 class Examples:
     """Photos to try the page with, made when they are first asked for: scikit-image's astronaut and faces we draw."""
 
     def __init__(self) -> None:
-        self.files: List[bytes] = []
+        self.files: Dict[str, bytes] = {}  # by name
         self.lock = Lock()
 
     async def respond(self, request: Request) -> Response:
         async with self.lock:  # a page asks for all at once
             if not self.files:
                 self.files = await to_thread.run_sync(self._make)
-        if request.path_params["number"] >= len(self.files):
+        content = self.files.get(request.path_params["name"])
+        if content is None:
             return Response("there is no such example", 404)
-        return Response(self.files[request.path_params["number"]], media_type="image/jpeg",
-                        headers={"Cache-Control": "max-age=3600"})
+        return Response(content, media_type="image/jpeg", headers={"Cache-Control": "max-age=3600"})
 
-    def _make(self) -> List[bytes]:
+    def _make(self) -> Dict[str, bytes]:
         import numpy as np
         from skimage import data
 
@@ -260,7 +266,7 @@ class Examples:
             random = np.random.default_rng(seed)
             person = portrait.invent(random, female=female, smiling=female)
             photos.append(portrait.photograph(person, random, 320, 320, 0.5)[0])
-        return [encoded(np.ascontiguousarray(photo), ".jpg") for photo in photos]
+        return {f"{number}.jpg": html.encode(np.ascontiguousarray(photo), quality=95) for number, photo in enumerate(photos)}
 
 
 def application(pipeline: "Pipeline", limits: Optional[Limits] = None, hosts: Sequence[str] = LOCAL_HOSTS) -> Starlette:
@@ -269,9 +275,7 @@ def application(pipeline: "Pipeline", limits: Optional[Limits] = None, hosts: Se
     hosts: names by which browsers may call it ("*": any); a page whose own name leads here is refused with 400.
     """
     limits = limits or Limits()
-    with open(os.path.join(PAGE, "index.html"), encoding="utf-8") as file:
-        page = file.read().replace("UPLOAD_BYTES", str(limits.upload_bytes)).replace("PROFILE", pipeline.profile)
-    page = page.replace("NETS_AS_JSON", escape(json.dumps(shown_nets()), quote=True))
+    page = html.render("index.html", upload_bytes=limits.upload_bytes, nets=shown_nets(), profile=pipeline.profile)
 
     async def index(request: Request) -> Response:
         return HTMLResponse(page)
@@ -279,8 +283,8 @@ def application(pipeline: "Pipeline", limits: Optional[Limits] = None, hosts: Se
     routes = [
         Route("/", index),
         Route("/predict", Predictions(pipeline, limits).respond, methods=["POST"]),
-        Route("/examples/{number:int}.jpg", Examples().respond),
-        Mount("/page", StaticFiles(directory=PAGE)),
+        Route("/examples/{name}", Examples().respond),
+        Mount("/page", StaticFiles(directory=STATIC)),
     ]
-    middleware = [Middleware(Secured), Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))]
+    middleware = [Middleware(secured), Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))]
     return Starlette(routes=routes, middleware=middleware)

@@ -16,9 +16,10 @@ from tiny_project import TINY
 import recipe
 from lmdb_builders.crops import crop_face
 from lmdb_builders.preprocess import to_blob
+from gender_smile.inference import export
 from gender_smile.nets import prototxt
-from tools import export
 from gender_smile.inference.pipeline import Classifier
+from tools import export as command
 from torchcaffe.core.errors import CaffeError
 
 onnx = pytest.importorskip("onnx")
@@ -116,8 +117,8 @@ def test_file_that_answers_otherwise_is_not_written(project, monkeypatch, capsys
             relu(self, layer, bottoms, top, shape)
 
     monkeypatch.setattr(_Writer, "write_ReLU", forgetful)
-    monkeypatch.setattr("gender_smile.inference.pipeline.choose_profile", lambda name: "tiny")
-    assert export.main(["--net", "gnet", "--output", str(project / "out")]) == 1
+    monkeypatch.setattr("gender_smile.inference.classifier.choose_profile", lambda name: "tiny")
+    assert command.main(["--net", "gnet", "--output", str(project / "out")]) == 1
     assert "differ from the engine's" in capsys.readouterr().err
     assert list((project / "out").iterdir()) == []
 
@@ -143,13 +144,13 @@ def test_differences_before_a_softmax_that_hides_them_are_seen(project, monkeypa
 
 
 def test_command(project, monkeypatch, capsys) -> None:
-    monkeypatch.setattr("gender_smile.inference.pipeline.choose_profile", lambda name: "tiny")
-    assert export.main(["--net", "snet1"]) == 0
+    monkeypatch.setattr("gender_smile.inference.classifier.choose_profile", lambda name: "tiny")
+    assert command.main(["--net", "snet1"]) == 0
     assert capsys.readouterr().out.startswith("SNet1: ")
     found = sorted(path.name for path in (project / "weights" / "tiny" / "export").iterdir())
     assert found == ["snet1.json", "snet1.onnx", "snet1.safetensors"]
     (project / recipe.step_weights("tiny", "gnet", 4)).unlink()
-    assert export.main(["--net", "gnet"]) == 1
+    assert command.main(["--net", "gnet"]) == 1
     assert "make step4 NET=gnet" in capsys.readouterr().err
 
 
@@ -175,8 +176,8 @@ def test_opencv_reads_caffes_own_files(project) -> None:
 
 def test_export_needs_its_packages(project, monkeypatch, capsys) -> None:
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
-    monkeypatch.setattr("gender_smile.inference.pipeline.choose_profile", lambda name: "tiny")
-    assert export.main(["--net", "gnet"]) == 1
+    monkeypatch.setattr("gender_smile.inference.classifier.choose_profile", lambda name: "tiny")
+    assert command.main(["--net", "gnet"]) == 1
     assert "pip install -e '.[export]'" in capsys.readouterr().err
     with pytest.raises(CaffeError):
         export.export("tiny", "gnet", str(project / "out"))

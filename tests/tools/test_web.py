@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import io
 import json
@@ -18,7 +19,7 @@ import pytest
 from PIL import Image
 
 import recipe
-from page_client import ask, file_of, picture, predict, running
+from page_client import ask, begin_upload, file_of, picture, predict, running
 from pipeline_fakes import install, photo
 from tools import web
 from gender_smile.inference.pipeline import Pipeline, PipelineError
@@ -122,18 +123,14 @@ def test_an_upload_that_says_it_is_too_large_is_refused_before_it_comes(pipeline
 
 def test_an_upload_that_never_ends_is_given_up(pipeline):
     with running(pipeline, upload_seconds=0.3) as address:
-        connection = socket.create_connection(address, timeout=20)
-        connection.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/octet-stream\r\n"
-                           b"Content-Length: 100\r\n\r\nabc")
+        connection = begin_upload(address)
         assert connection.recv(100).startswith(b"HTTP/1.1 408")
 
 
 def test_an_upload_under_way_does_not_keep_the_server_from_ending(pipeline, monkeypatch, capfd):
-    monkeypatch.setattr(web, "GRACE", 0.2)
+    monkeypatch.setattr("gender_smile.pages.server.GRACE", 0.2)
     with running(pipeline) as address:
-        connection = socket.create_connection(address, timeout=20)
-        connection.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/octet-stream\r\n"
-                           b"Content-Length: 100\r\n\r\nabc")
+        connection = begin_upload(address)
         time.sleep(0.3)  # until it is under way
     assert connection.recv(100).startswith(b"HTTP/1.1 503")
     assert "Traceback" not in capfd.readouterr().err
@@ -176,6 +173,60 @@ def test_more_people_than_can_wait(pipeline, monkeypatch):
         assert status == 503 and "Too many people" in answer["error"]
         assert [result.result()[0] for result in first] == [200, 200]
         assert predict(address, file_of(photo()))[0] == 200
+
+
+def test_uploads_that_do_not_arrive_leave_room_for_others(pipeline):
+    """Only photos that have arrived wait for the nets; of one address, only so many may be arriving."""
+    with running(pipeline, waiting=2, at_once=5, upload_seconds=20) as address:
+        slow = [begin_upload(address) for _ in range(5)]
+        assert ask(address)[0] == 200  # the server has read them
+        assert predict(address, file_of(photo()), source="127.0.0.2")[0] == 200
+        status, answer = predict(address, file_of(photo()))
+        assert status == 429
+        for connection in slow:
+            connection.close()
+
+
+def test_the_memory_of_uploads_is_bounded(pipeline):
+    content = file_of(photo())
+    with running(pipeline, held_bytes=len(content) + 2) as address:
+        assert predict(address, content)[0] == 200  # and its bytes are given back
+        slow = begin_upload(address)  # three bytes
+        assert ask(address)[0] == 200
+        assert predict(address, content)[0] == 503
+        slow.close()
+        while predict(address, content)[0] == 429:
+            time.sleep(0.1)
+        assert predict(address, content)[0] == 200
+
+
+def test_connections_that_send_no_headers_are_closed(pipeline, monkeypatch):
+    monkeypatch.setattr("gender_smile.pages.server.HEADERS_SECONDS", 1.0)
+    with running(pipeline) as address:
+        idle = [begin_upload(address, head_only=True) for _ in range(120)]
+        assert ask(address, source="127.0.0.2")[0] == 200  # one address cannot take all connections
+        for connection in idle:
+            with contextlib.suppress(ConnectionResetError):
+                assert connection.recv(1) == b""
+        assert ask(address)[0] == 200
+
+
+def test_a_connection_that_is_kept_open_has_as_long_for_its_next_headers(pipeline, monkeypatch):
+    monkeypatch.setattr("gender_smile.pages.server.HEADERS_SECONDS", 1.0)
+    with running(pipeline) as address, socket.create_connection(address, timeout=20) as connection:
+        connection.sendall(b"GET /page/icon.svg HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        received = b""
+        while b"</svg>" not in received:
+            received += connection.recv(4096)
+        connection.sendall(b"GET / HTTP/1.1\r\n")
+        assert connection.recv(1) == b""
+
+
+@pytest.mark.parametrize("behind_a_proxy, statuses", [(False, [200, 200, 429, 429]), (True, [200] * 4)])
+def test_addresses_that_a_client_states_count_behind_a_proxy_only(pipeline, behind_a_proxy, statuses):
+    with running(pipeline, at_once=2, per_minute=1, proxy_headers=behind_a_proxy) as address:
+        found = [predict(address, file_of(photo()), X_Forwarded_For=f"10.0.0.{number}")[0] for number in range(4)]
+    assert found == statuses
 
 
 def test_everybody_gets_the_own_answer(pipeline):
@@ -226,7 +277,8 @@ def test_examples_are_photos(pipeline):
     """Photos, that is; the real detector looks at them in test_web_page.py."""
     with running(pipeline) as address:
         photos = [Image.open(io.BytesIO(ask(address, path=f"/examples/{number}.jpg")[2])) for number in range(3)]
-        assert ask(address, path="/examples/3.jpg")[0] == 404
+        for name in ("3.jpg", "9" * 5_000 + ".jpg", "0", "-1.jpg"):
+            assert ask(address, path=f"/examples/{name}")[0] == 404, name
     assert [min(found.size) >= 300 for found in photos] == [True] * 3
 
 
@@ -236,7 +288,7 @@ def test_examples_are_made_once(pipeline, monkeypatch):
     def slow(self):
         made.append(self)
         time.sleep(0.2)
-        return [b"photo"] * 3
+        return {f"{number}.jpg": b"photo" for number in range(3)}
 
     monkeypatch.setattr("gender_smile.pages.web_app.Examples._make", slow)
     with running(pipeline) as address, ThreadPoolExecutor(3) as pool:
@@ -296,6 +348,7 @@ def test_a_port_in_use(pipeline, capsys):
 
 def test_without_the_extra(pipeline, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
+    monkeypatch.delitem(sys.modules, "gender_smile.pages.server", raising=False)
     assert web.main([]) == 2
     assert capsys.readouterr().err == "web.py: uvicorn is not installed: .venv/bin/pip install -e '.[web]'\n"
 
@@ -311,4 +364,4 @@ def test_rates_are_forgotten_when_there_are_too_many(monkeypatch):
     rate = Rate(60, 1, time.monotonic)
     for number in range(10):
         rate.take(str(number))
-    assert list(rate.left) == ["7", "8", "9"]
+    assert list(rate.full) == ["7", "8", "9"]
