@@ -191,6 +191,19 @@ def test_the_relu_behind_is_done_with_it_unless_somebody_looks(make_net, monkeyp
     assert net.forward()["conv"].min() < 0 and calls == ["relu"] * 2
 
 
+def test_in_bf16_the_relu_is_not_lost(make_net, made):
+    """The product is then bfloat16, which Winograd's method does not compute: the ReLU runs by itself."""
+    try:
+        caffe.set_precision("bf16")
+        net = make_net(text(), caffe.TEST)
+    finally:
+        caffe.set_precision("float32")
+    net.blobs["data"].data[...] = random((1, 64, 14, 13))
+    wanted = by_sum(net)
+    np.testing.assert_allclose(net.forward()["conv"], wanted, atol=0.02 * wanted.max())
+    assert made == []
+
+
 def test_an_image_gives_the_same_numbers_first_and_after_twenty_others(make_net):
     net = make_net(text(), caffe.TEST)
     first, *others = random((21, 64, 14, 13))

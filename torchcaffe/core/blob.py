@@ -29,7 +29,7 @@ class Memory:
         self.tensor = None
         self.newer = Memory.ZERO
 
-    def watched(self) -> bool:
+    def externally_held(self) -> bool:
         """True when someone outside holds the host array (or a view on it)."""
         return self.host is not None and sys.getrefcount(self.host) > 2
 
@@ -37,7 +37,7 @@ class Memory:
         """Set to zero without touching memory, unless somebody is watching."""
         self.tensor = None
         self.newer = Memory.ZERO
-        if self.watched():
+        if self.externally_held():
             self.host.fill(0)
         else:
             self.host = None
@@ -65,7 +65,7 @@ class Memory:
 
     def assume_written(self):
         """Called where user code may have run: a watched host array counts as newer than the tensor."""
-        if self.newer == Memory.BOTH and self.watched():
+        if self.newer == Memory.BOTH and self.externally_held():
             self.newer = Memory.HOST
 
     def put(self, tensor):
@@ -74,7 +74,7 @@ class Memory:
         self.newer = Memory.TENSOR
         if self.host is None:
             return
-        if self.watched() and self.host.size == tensor.numel():
+        if self.externally_held() and self.host.size == tensor.numel():
             self._refresh_host()
             self.newer = Memory.BOTH
         else:
@@ -121,7 +121,7 @@ class Persistent(Memory):
 
     def stamp(self):
         """What is another after each write; None while somebody holds the array, who may write at any time."""
-        if self.tensor.device.type == "cpu" and self.watched():
+        if self.tensor.device.type == "cpu" and self.externally_held():
             return None
         return self.tensor._version, self.touched
 

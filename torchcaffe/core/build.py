@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import List
 
 import torch
 
@@ -10,45 +12,67 @@ from torchcaffe.core import log, memory
 from torchcaffe.core.blob import Blob
 from torchcaffe.core.errors import CaffeError, NetError, ShapeError
 from torchcaffe.core.log import number
+from torchcaffe.core.node import Node
+from torchcaffe.layers import layer_class
 from torchcaffe.proto import caffe_pb2
 
 
-class NetBuilder:
-    """Fills a Net's tables from its (filtered, split) definition. Raises NetError."""
+@dataclass
+class BuiltNet:
+    """What a definition becomes: layers and blobs, ready to run.
 
-    def __init__(self, net, layer_class, context):
-        self.net = net
-        self.layer_class = layer_class
+    learnable: parameters in order, those shared by name once; learnable_specs: a ParamSpec for each, multipliers merged.
+    loss_blobs: the blobs that count in the loss. intermediate: blobs that only layers of the net read. all_blobs: with
+    the parameters.
+    """
+
+    nodes: List[Node] = field(default_factory=list)
+    blobs: "OrderedDict[str, Blob]" = field(default_factory=OrderedDict)
+    inputs: List[str] = field(default_factory=list)
+    outputs: List[str] = field(default_factory=list)
+    learnable: List[Blob] = field(default_factory=list)
+    learnable_specs: list = field(default_factory=list)
+    loss_blobs: set = field(default_factory=set)
+    intermediate: List[Blob] = field(default_factory=list)
+    all_blobs: List[Blob] = field(default_factory=list)
+
+
+def build_net(param, context) -> BuiltNet:
+    """Build a NetParameter that is filtered and split. Raises NetError.
+
+    It is changed to what each layer uses: its phase, its loss weights, the parameters it adds.
+    """
+    builder = _Builder(param, context)
+    for layer_param in param.layer:
+        if not layer_param.HasField("phase"):
+            layer_param.phase = param.state.phase
+        builder.add_layer(layer_param)
+    net = builder.net
+    prune_backward(net.nodes, param.force_backward)
+    mark_in_place_work(net.nodes)
+    net.outputs = sorted(builder.available)
+    for name in net.outputs:
+        log.info(f"This network produces output {name}")
+    index_blobs(net)
+    return net
+
+
+class _Builder:
+    """Adds layers to a BuiltNet, with what is known of the layers before."""
+
+    def __init__(self, param, context):
+        self.net = BuiltNet()
+        self.force_backward = param.force_backward
         self.context = context
-        self.available = OrderedDict()  # blobs not consumed so far
-        self.needed = {}  # blob name -> needs backward
-        self.owners = {}  # parameter name -> (layer name, blob, spec)
+        self.available = {}  # names of blobs that no layer has consumed so far
+        self.needs_backward = {}  # blob name -> bool
+        self.owners = {}  # parameter name -> (layer name, blob, position among the learnable)
         self.memory_in_bytes = 0
-        self.total_memory = memory.total(context.device)  # more is impossible; what is available is asked at run time
+        self.total_memory = memory.total(context.device)  # the limit here; what is available is checked at run time
 
-    def build(self):
-        net = self.net
-        net.built_layers, net.blobs, net.inputs = [], OrderedDict(), []
-        net.bottom_blobs, net.top_blobs, net.top_blob_names = [], [], []
-        net.bottom_need_backward, net.layer_need_backward = [], []
-        net.loss_weights, net.weight_of, net.seen_shapes = [], {}, []
-        net.unchecked = set()  # layers whose shapes are new: whether there is memory for their tops is asked once
-        net.learnable, net.learnable_specs, net.param_specs = [], [], []
-        for param in net.param.layer:
-            if not param.HasField("phase"):
-                param.phase = net.phase
-            self.add_layer(param)
-        self.prune_backward()
-        net.outputs = sorted(name for name in self.available)
-        for name in net.outputs:
-            log.info(f"This network produces output {name}")
-        net.recorded = [None] * len(net.built_layers)
-        self.index_blobs()
-
-    # ---- one layer
     def add_layer(self, param):
         net = self.net
-        cls = self.layer_class(param.type, param.name)
+        cls = layer_class(param.type, param.name)
         if param.propagate_down and len(param.propagate_down) != len(param.bottom):
             raise NetError(
                 f'layer "{param.name}": propagate_down needs none or one value a bottom ({len(param.bottom)})'
@@ -59,25 +83,20 @@ class NetBuilder:
         bottoms, needs = self.connect_bottoms(param)
         tops, names = self.connect_tops(param, cls, bottoms)
         layer.check_counts(len(bottoms), len(tops))
-        net.built_layers.append(layer)
-        net.bottom_blobs.append(bottoms)
-        net.top_blobs.append(tops)
-        net.top_blob_names.append(names)
-        net.seen_shapes.append(None)
+        node = Node(len(net.nodes), layer, bottoms, tops, names, needs)
+        net.nodes.append(node)
         written = list(param.param)  # a layer may add to its own (BatchNorm); these decide about backward
         self.set_up(layer, bottoms, tops)
-        net.reshape_layer(len(net.built_layers) - 1)
-        net.require_memory(len(net.built_layers) - 1, self.total_memory)
+        node.reshape()
+        node.require_memory(self.total_memory)
         log.info(f"Setting up {param.name}")
-        self.set_loss_weights(param, cls, tops, names)
+        node.loss_weights = self.set_loss_weights(param, cls, tops)
         if cls.is_source and param.type == "Input":
             net.inputs.extend(param.top)
         learns = any(spec.lr_mult != 0 for spec in self.parameter_specs(layer, written))
-        need = learns or any(self.needed[name] for name in param.bottom)
-        net.bottom_need_backward.append(needs)
-        net.layer_need_backward.append(need)
+        node.needs_backward = learns or any(self.needs_backward[name] for name in param.bottom)
         for name in names:
-            self.needed[name] = need
+            self.needs_backward[name] = node.needs_backward
         self.share_parameters(layer, self.parameter_specs(layer, param.param))
 
     @staticmethod
@@ -97,7 +116,7 @@ class NetBuilder:
             log.info(f"{param.name} <- {name}")
             del self.available[name]
             bottoms.append(self.net.blobs[name])
-            needs.append(bool(param.propagate_down[position]) if param.propagate_down else self.needed[name])
+            needs.append(bool(param.propagate_down[position]) if param.propagate_down else self.needs_backward[name])
         return bottoms, needs
 
     def connect_tops(self, param, cls, bottoms):
@@ -122,7 +141,7 @@ class NetBuilder:
             log.info(f"{param.name} -> (automatic)")
         return tops, names
 
-    def set_loss_weights(self, param, cls, tops, names):
+    def set_loss_weights(self, param, cls, tops):
         weights = list(param.loss_weight)
         if weights and len(weights) != len(tops):
             raise NetError(f'layer "{param.name}": loss_weight needs none or one value a top ({len(tops)})')
@@ -134,15 +153,14 @@ class NetBuilder:
             if weight:
                 log.info(f"    with loss weight {number(weight)}")
                 blob.put_diff(torch.full(blob.dims, weight, device=self.context.device))
-                self.net.weight_of[blob] = weight
+                self.net.loss_blobs.add(blob)
             self.memory_in_bytes += 4 * blob.count
         del param.loss_weight[:]
         if any(weights):
             param.loss_weight.extend(weights)
-        self.net.loss_weights.append(weights)
         log.info(f"Memory required for data: {self.memory_in_bytes}")
+        return weights
 
-    # ---- parameters
     def parameter_specs(self, layer, given):
         if len(given) > len(layer.blobs):
             raise NetError(f'layer "{layer.name}": {len(given)} param entries for {len(layer.blobs)} parameters')
@@ -153,7 +171,7 @@ class NetBuilder:
             owner = self.owners.get(spec.name) if spec.name else None
             tensor = blob.data_memory.tensor
             if owner is None:
-                tensor.requires_grad_(bool(spec.lr_mult != 0 or self.net.force_backward or layer.always_learns))
+                tensor.requires_grad_(bool(spec.lr_mult != 0 or self.force_backward or layer.always_learns))
                 if spec.name:
                     self.owners[spec.name] = (layer.name, blob, len(self.net.learnable))
                 self.net.learnable.append(blob)
@@ -182,82 +200,64 @@ class NetBuilder:
 
     @staticmethod
     def merge_multipliers(layer, spec, merged, owner_name):
-        for field in ("lr_mult", "decay_mult"):
-            if not spec.HasField(field):
+        for name in ("lr_mult", "decay_mult"):
+            if not spec.HasField(name):
                 continue
-            if merged.HasField(field) and getattr(merged, field) != getattr(spec, field):
+            if merged.HasField(name) and getattr(merged, name) != getattr(spec, name):
                 raise NetError(
-                    f'layer "{layer.name}": shared parameter "{spec.name}" has another {field} than "{owner_name}"'
+                    f'layer "{layer.name}": shared parameter "{spec.name}" has another {name} than "{owner_name}"'
                 )
-            setattr(merged, field, getattr(spec, field))
+            setattr(merged, name, getattr(spec, name))
 
-    # ---- backward
-    def prune_backward(self):
-        """Layers from which no loss can be reached, or whose gradient nobody wants, do not run backward."""
-        net = self.net
-        under_loss, skipped = set(), set()
-        for index in range(len(net.built_layers) - 1, -1, -1):
-            layer, names = net.built_layers[index], net.top_blob_names[index]
-            weights = net.loss_weights[index]
-            contributes = any(weights) or any(name in under_loss for name in names)
-            skip = bool(names) and all(name in skipped for name in names) and not any(weights)
-            if net.layer_need_backward[index] and skip:
-                net.layer_need_backward[index] = False
-                net.bottom_need_backward[index] = [False] * len(net.bottom_need_backward[index])
-            if not contributes:
-                net.layer_need_backward[index] = False
-            needed = net.layer_need_backward[index]
-            log.info(f"{layer.name} {'needs' if needed else 'does not need'} backward computation.")
-            for position, name in enumerate(layer.param.bottom):
-                if contributes:
-                    under_loss.add(name)
-                else:
-                    net.bottom_need_backward[index][position] = False
-                if not net.bottom_need_backward[index][position]:
-                    skipped.add(name)
-                else:
-                    skipped.discard(name)
-        if net.force_backward:
-            net.layer_need_backward = [True] * len(net.built_layers)
-            for layer, flags in zip(net.built_layers, net.bottom_need_backward):
-                allowed = range(len(flags)) if layer.gradient_to is None else layer.gradient_to
-                flags[:] = [flag or index in allowed for index, flag in enumerate(flags)]
 
-    # ---- look-ups for running
-    def index_blobs(self):
-        net = self.net
-        readers = {}
-        for index, bottoms in enumerate(net.bottom_blobs):
-            for blob in bottoms:
-                readers.setdefault(blob, []).append(index)
-        sources = {blob for layer, tops in zip(net.built_layers, net.top_blobs) if layer.is_source for blob in tops}
-        outputs = {net.blobs[name] for name in net.outputs}
-        net.all_blobs = list(
-            dict.fromkeys(list(net.blobs.values()) + [b for layer in net.built_layers for b in layer.blobs])
-        )
-        net.intermediate = [
-            blob
-            for blob in net.blobs.values()
-            if blob not in sources and blob not in outputs and not net.weight_of.get(blob) and blob in readers
-        ]
-        producer = {}
-        net.overwrites = []
-        for index, (bottoms, tops) in enumerate(zip(net.bottom_blobs, net.top_blobs)):
-            in_place = bool(tops) and bool(bottoms) and tops[0] is bottoms[0]
-            made_by = producer.get(bottoms[0]) if bottoms else None
-            net.overwrites.append(in_place and made_by in ("Convolution", "InnerProduct"))
-            for blob in tops:
-                producer[blob] = net.built_layers[index].type
-        net.rectifiable = [self.rectifiable(index) for index in range(len(net.built_layers))]
+def prune_backward(nodes, force_backward: bool):
+    """Turn backward off for layers from which no loss can be reached, or whose gradient no layer below needs."""
+    under_loss, skipped = set(), set()
+    for node in reversed(nodes):
+        weighted = any(node.loss_weights)
+        contributes = weighted or any(name in under_loss for name in node.top_names)
+        skip = bool(node.top_names) and all(name in skipped for name in node.top_names) and not weighted
+        if node.needs_backward and skip:
+            node.needs_backward = False
+            node.bottom_needs_backward[:] = [False] * len(node.bottoms)
+        if not contributes:
+            node.needs_backward = False
+        log.info(f"{node.layer.name} {'needs' if node.needs_backward else 'does not need'} backward computation.")
+        for position, name in enumerate(node.layer.param.bottom):
+            if contributes:
+                under_loss.add(name)
+            else:
+                node.bottom_needs_backward[position] = False
+            if not node.bottom_needs_backward[position]:
+                skipped.add(name)
+            else:
+                skipped.discard(name)
+    if force_backward:
+        for node in nodes:
+            flags, allowed = node.bottom_needs_backward, node.layer.gradient_to
+            flags[:] = [flag or allowed is None or index in allowed for index, flag in enumerate(flags)]
+            node.needs_backward = True
 
-    def rectifiable(self, index) -> bool:
-        """True for a convolution whose only top the next layer, a plain ReLU, overwrites."""
-        net, after = self.net, index + 1
-        return (
-            after < len(net.built_layers)
-            and net.built_layers[index].type == "Convolution"
-            and net.built_layers[after].type == "ReLU"
-            and net.overwrites[after]
-            and net.top_blobs[index] == net.top_blobs[after]
-            and not net.built_layers[after].param.relu_param.negative_slope
-        )
+
+def mark_in_place_work(nodes):
+    """Find the layers that may overwrite their bottom, and the ReLUs that the layer before them may compute itself."""
+    producer = {}  # blob -> type of the layer that has written it last
+    for node in nodes:
+        made_by = producer.get(node.bottoms[0]) if node.bottoms else None
+        overwrites = node.in_place and node.layer.forward_in_place is not None
+        node.may_overwrite = overwrites and made_by in ("Convolution", "InnerProduct")  # neither needs its own top
+        producer.update(dict.fromkeys(node.tops, node.layer.type))
+    for node, following in zip(nodes, nodes[1:]):
+        plain_relu = following.layer.type == "ReLU" and not following.layer.param.relu_param.negative_slope
+        if node.layer.fuses_relu and plain_relu and following.may_overwrite and node.tops == following.tops:
+            node.fused_relu = following.index
+
+
+def index_blobs(net: BuiltNet):
+    """Fill `all_blobs` and `intermediate`."""
+    parameters = [blob for node in net.nodes for blob in node.layer.blobs]
+    net.all_blobs = list(dict.fromkeys([*net.blobs.values(), *parameters]))
+    read = {blob for node in net.nodes for blob in node.bottoms}
+    sources = {blob for node in net.nodes if node.layer.is_source for blob in node.tops}
+    outputs = {net.blobs[name] for name in net.outputs}
+    net.intermediate = [blob for blob in net.blobs.values() if blob in read - sources - outputs - net.loss_blobs]

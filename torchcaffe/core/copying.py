@@ -1,4 +1,4 @@
-"""The part of Net that reads, shares and writes weights: by layer name, as Caffe does it."""
+"""Reading, sharing and writing the weights of a net: by layer name, as Caffe does it."""
 
 from __future__ import annotations
 
@@ -40,117 +40,110 @@ def legacy_dims(dims):
     return (1,) * (4 - len(dims)) + tuple(dims)
 
 
-class NetWeights:
-    """Mixin of Net."""
+def copy_weights(net, path) -> CopyReport:
+    """Copy the parameters of layers that have the file's names (caffemodel or HDF5) into a net.
 
-    def copy_from(self, path):
-        """Copy parameters of layers that have the file's names (caffemodel or HDF5); the rest is left and reported.
+    Raises WeightsError, before anything is changed, where a layer's blobs do not fit.
+    """
+    from torchcaffe.formats.files import read_weights
 
-        `self.copy_report` then tells what was copied, ignored and left. Raises WeightsError, before anything is
-        changed, where a layer's blobs do not fit.
-        """
-        from torchcaffe.formats.files import read_weights
+    target = {}
+    for layer in net.built_layers:
+        target.setdefault(layer.name, layer)
+    report, pairs, filled = CopyReport(str(path)), [], set()
+    owned = {id(blob) for blob in net.learnable}
+    for source in read_weights(path):
+        layer = target.get(source.name)
+        if layer is None:
+            log.info(f"Ignoring source layer {source.name}")
+            if source.blobs:
+                report.ignored.append(source.name)
+            continue
+        _check_fit(path, source, layer, owned)
+        pairs += [(layer.blobs[index], blob) for index, blob in enumerate(source.blobs) if blob is not None]
+        if layer.blobs:
+            report.copied.append(source.name)
+        filled.update(id(blob.data_memory) for blob in layer.blobs)
+    for blob, given in pairs:
+        _copy(given.data, blob)
+        if given.diff is not None:
+            blob.put_diff(_tensor(given.diff, blob))
+    report.left = [
+        name for name, blobs in net.params.items() if any(id(blob.data_memory) not in filled for blob in blobs)
+    ]
+    log.info(str(report))
+    return report
 
-        target = {}
-        for layer in self.built_layers:
-            target.setdefault(layer.param.name, layer)
-        report, pairs, filled = CopyReport(str(path)), [], set()
-        owned = {id(blob) for blob in self.learnable}
-        for source in read_weights(path):
-            layer = target.get(source.name)
-            if layer is None:
-                log.info(f"Ignoring source layer {source.name}")
-                if source.blobs:
-                    report.ignored.append(source.name)
-                continue
-            self._check_fit(path, source, layer, owned)
-            pairs += [(layer.blobs[index], blob) for index, blob in enumerate(source.blobs) if blob is not None]
-            if layer.blobs:
-                report.copied.append(source.name)
-            filled.update(id(blob.data_memory) for blob in layer.blobs)
-        for blob, given in pairs:
-            _copy(given.data, blob)
-            if given.diff is not None:
-                blob.put_diff(_tensor(given.diff, blob))
-        report.left = [
-            name for name, blobs in self.params.items() if any(id(blob.data_memory) not in filled for blob in blobs)
-        ]
-        self.copy_report = report
-        log.info(str(report))
 
-    @staticmethod
-    def _check_fit(path, source, layer, owned):
-        given = source.blobs + [None] * (len(layer.blobs) - len(source.blobs))
-        # HDF5 stores a shared parameter with its owner only; every other blob has to be there.
-        missing = any(new is None and id(blob) in owned for new, blob in zip(given, layer.blobs))
-        if missing or len(given) != len(layer.blobs):
+def _check_fit(path, source, layer, owned):
+    blobs = source.blobs + [None] * (len(layer.blobs) - len(source.blobs))
+    # HDF5 stores a shared parameter with its owner only; every other blob has to be there.
+    missing = any(given is None and id(blob) in owned for given, blob in zip(blobs, layer.blobs))
+    if missing or len(blobs) != len(layer.blobs):
+        raise WeightsError(
+            f'{path}: layer "{source.name}" has {len(source.blobs)} blobs there and {len(layer.blobs)} in this net; '
+            "rename the layer to start it from its fillers"
+        )
+    for index, (given, blob) in enumerate(zip(source.blobs, layer.blobs)):
+        if given is None:
+            continue
+        if given.legacy:
+            fits = len(blob.dims) <= 4 and legacy_dims(blob.dims) == tuple(given.shape)
+        else:
+            fits = blob.dims == tuple(given.shape)
+        if not fits:
             raise WeightsError(
-                f'{path}: layer "{source.name}" has {len(source.blobs)} blobs there and {len(layer.blobs)} in this net; '
-                "rename the layer to start it from its fillers"
+                f'{path}: layer "{source.name}", blob {index}: the file has shape {tuple(given.shape)}, this net '
+                f"{blob.dims}; rename the layer to start it from its fillers"
             )
-        for index, (given, blob) in enumerate(zip(source.blobs, layer.blobs)):
-            if given is None:
-                continue
-            if given.legacy:
-                fits = len(blob.dims) <= 4 and legacy_dims(blob.dims) == tuple(given.shape)
-            else:
-                fits = blob.dims == tuple(given.shape)
-            if not fits:
-                raise WeightsError(
-                    f'{path}: layer "{source.name}", blob {index}: the file has shape {tuple(given.shape)}, this net '
-                    f"{blob.dims}; rename the layer to start it from its fillers"
-                )
 
-    load_hdf5 = copy_from
 
-    def share_with(self, other):
-        """Use the memory of `other`'s parameters, by layer name; both nets then see every change."""
-        source = {layer.param.name: layer for layer in reversed(other.built_layers)}
-        for layer in self.built_layers:
-            owner = source.get(layer.param.name)
-            if owner is None:
-                if layer.blobs:
-                    log.info(f"Layer {layer.param.name} is not in the net it should share with")
-                continue
-            shapes, others = ([blob.dims for blob in which.blobs] for which in (layer, owner))
-            if shapes != others:
-                raise WeightsError(f'layer "{layer.param.name}" cannot share weights: shapes {shapes} and {others}')
-            for blob, owned in zip(layer.blobs, owner.blobs):
-                blob.share_data(owned)
+def share_weights(net, other):
+    """Let `net` use the memory of `other`'s parameters, by layer name. Raises WeightsError for other shapes."""
+    source = {layer.name: layer for layer in reversed(other.built_layers)}
+    for layer in net.built_layers:
+        owner = source.get(layer.name)
+        if owner is None:
+            if layer.blobs:
+                log.info(f"Layer {layer.name} is not in the net it should share with")
+            continue
+        shapes, others = ([blob.dims for blob in which.blobs] for which in (layer, owner))
+        if shapes != others:
+            raise WeightsError(f'layer "{layer.name}" cannot share weights: shapes {shapes} and {others}')
+        for blob, owned in zip(layer.blobs, owner.blobs):
+            blob.share_data(owned)
 
-    def to_proto(self):
-        """NetParameter as a snapshot holds it: every layer with its effective parameters, without blobs."""
-        param = caffe_pb2.NetParameter(name=self.param.name)
-        for layer in self.built_layers:
-            copy = param.layer.add()
-            copy.CopyFrom(layer.param)
-            del copy.blobs[:]
-        return param
 
-    def save(self, path, with_diffs=False):
-        """Write a caffemodel (V2, as Caffe 1.0 writes it); whole or not at all."""
-        from torchcaffe.formats.files import write_weights
+def save_weights(net, path, with_diffs: bool):
+    """Write a caffemodel (V2, as Caffe 1.0 writes it): every layer with its effective parameters, and its blobs."""
+    from torchcaffe.formats.files import write_weights
 
-        diffs = [[blob.diff for blob in layer.blobs] for layer in self.built_layers] if with_diffs else None
-        write_weights(path, self.to_proto(), [[_array(blob) for blob in layer.blobs] for layer in self.built_layers], diffs)
+    definition = caffe_pb2.NetParameter(name=net.param.name)
+    for layer in net.built_layers:
+        copy = definition.layer.add()
+        copy.CopyFrom(layer.param)
+        del copy.blobs[:]
+    diffs = [[blob.diff for blob in layer.blobs] for layer in net.built_layers] if with_diffs else None
+    write_weights(path, definition, [[_array(blob) for blob in layer.blobs] for layer in net.built_layers], diffs)
 
-    def save_hdf5(self, path, with_diffs=False):
-        """Write weights in Caffe's HDF5 layout; shared parameters are stored with their owner only."""
-        from torchcaffe.formats.files import write_weights_hdf5
 
-        layer_names = [layer.param.name for layer in self.built_layers]
-        repeated = {name for name in layer_names if layer_names.count(name) > 1}
-        if repeated:
-            raise WeightsError(f"HDF5 weights need unique layer names; repeated: {names.listed(sorted(repeated))}")
-        owned = {id(blob) for blob in self.learnable}
-        layers = [
-            (layer.param.name, {i: _array(blob) for i, blob in enumerate(layer.blobs) if id(blob) in owned})
-            for layer in self.built_layers
-        ]
-        diffs = None
-        if with_diffs:
-            diffs = [(at.param.name, {i: blob.diff for i, blob in enumerate(at.blobs)}) for at in self.built_layers]
-        write_weights_hdf5(path, layers, diffs)
+def save_weights_hdf5(net, path, with_diffs: bool):
+    """Write weights in Caffe's HDF5 layout. Raises WeightsError where two layers have one name."""
+    from torchcaffe.formats.files import write_weights_hdf5
+
+    layer_names = [layer.name for layer in net.built_layers]
+    repeated = {name for name in layer_names if layer_names.count(name) > 1}
+    if repeated:
+        raise WeightsError(f"HDF5 weights need unique layer names; repeated: {names.listed(sorted(repeated))}")
+    owned = {id(blob) for blob in net.learnable}
+    layers = [
+        (layer.name, {i: _array(blob) for i, blob in enumerate(layer.blobs) if id(blob) in owned})
+        for layer in net.built_layers
+    ]
+    diffs = None
+    if with_diffs:
+        diffs = [(layer.name, {i: blob.diff for i, blob in enumerate(layer.blobs)}) for layer in net.built_layers]
+    write_weights_hdf5(path, layers, diffs)
 
 
 def _array(blob):

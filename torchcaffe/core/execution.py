@@ -1,8 +1,17 @@
-"""Running a net: a layer at a time where somebody may look between layers, in one sweep of autograd where nobody does.
+"""Running a net: one loop over its layers, with a recorder that says what backward will need of them.
 
-Layer at a time, every layer records its own small graph from detached bottoms; backward() reads top diffs and writes
-bottom diffs, so both can be changed in between, as in Caffe. In one sweep, layers are chained into one graph and the
-gradient runs through it without a stop; blob diffs are then there only when they were asked for (`keep_diffs`).
+    PerLayer        each layer has a small graph of its own, from detached bottoms: backward() reads top diffs and writes
+                    bottom diffs layer by layer, so both can be changed in between, as in Caffe
+    NoRecord        nothing: testing
+    AutogradPass    one graph of the whole net: training where nothing looks at single layers. The gradient runs through it
+                    in one go, and blobs get their diffs only on request (`keep_diffs`)
+
+A recorder has
+    training                                    whether it is for training, see precision.apply
+    records(node)                               whether the node's forward is recorded for backward
+    may_overwrite(node)                         whether a node with `may_overwrite` may really work in place
+    inputs(node)                                the tensors that the layer gets
+    store(node, inputs, tops)                   put the tops into their blobs, and keep what backward needs
 """
 
 from __future__ import annotations
@@ -13,123 +22,58 @@ from torchcaffe.core import precision
 from torchcaffe.core.errors import CaffeError, NetError
 
 
-def forward(net, first: int, last: int) -> float:
-    """Run layers first..last, each with its own graph where it will need backward. Returns the weighted loss."""
-    precision.apply(net)
-    net.assume_written()
-    total, ahead = 0.0, False
-    unwatched = not any(net.callbacks.values())
-    for index in range(first, last + 1):
-        for callback in net.callbacks["before_forward"]:
-            callback(index)
-        prepare(net, index)
-        if ahead:
-            net.recorded[index], ahead = None, False
-        elif net.built_layers[index].works_on_blobs:
-            run_on_blobs(net, index)
-        else:
-            ahead = run_recorded(net, index, unwatched and index < last)
-        total += weighted_loss(net, index)
-        for callback in net.callbacks["after_forward"]:
-            callback(index)
-            net.assume_written()
-    flush(net)
-    return float(total)
-
-
-def flush(net):
-    """Do the checks that layers put off, where the GPU is waited for anyway. Raises NetError."""
-    for layer in net.built_layers:
-        if layer.deferred_check is not None:
-            layer.flush()
-
-
-def run_recorded(net, index, ahead=False) -> bool:
-    """Run a layer, with its own graph where it will need backward. ahead, and returns: as run_unrecorded."""
-    layer, recorded = net.built_layers[index], net.layer_need_backward[index]
-    if not recorded:
-        net.recorded[index] = None
-        return run_unrecorded(net, index, ahead)
-    inputs = [tensor.detach() for tensor in bottom_tensors(net, index)]
-    for tensor, needed in zip(inputs, net.bottom_need_backward[index]):
-        tensor.requires_grad_(needed or layer.always_propagates)
-    with torch.enable_grad():
-        tops = run(layer, inputs)
-    net.recorded[index] = (inputs, tops)
-    for blob, tensor in zip(net.top_blobs[index], tops):
-        if tensor is not None:
-            blob.put(tensor.detach())
-    return False
-
-
-def run_unrecorded(net, index, ahead=False) -> bool:
-    """Run a layer whose gradient nobody will ask for: what it overwrites in place it computes in place.
-
-    ahead: nobody looks at the tops before the next layer has run, so that a convolution may do the work of a ReLU that
-    overwrites them, while they are in the processor's cache. Returns True where it did.
-    """
-    layer = net.built_layers[index]
-    layer.rectify = ahead and net.rectifiable[index]
-    with torch.no_grad():
-        inputs = [tensor.detach() for tensor in bottom_tensors(net, index)]
-        if net.overwrites[index] and hasattr(layer, "forward_in_place"):
-            tops = (layer.forward_in_place(*inputs),)
-        else:
-            tops = run(layer, inputs)
-    for blob, tensor in zip(net.top_blobs[index], tops):
-        if tensor is not None:
-            blob.put(tensor)
-    return layer.rectify and layer.rectified
-
-
-def run_on_blobs(net, index):
-    net.built_layers[index].forward_blobs(net.bottom_blobs[index], net.top_blobs[index])
-    net.assume_written()
+# ---- forward
+def forward(net, first: int, last: int):
+    """Run layers first..last for a backward layer by layer. Returns the weighted loss as a tensor of shape ()."""
+    return run_layers(net, first, last, PerLayer)
 
 
 def forward_only(net):
-    """Run the whole net without recording anything; returns the weighted loss as a tensor (testing)."""
-    precision.apply(net)
+    """Run the whole net without recording anything; returns the weighted loss as a tensor of shape () (testing)."""
+    return run_layers(net, 0, len(net.nodes) - 1, NoRecord)
+
+
+def run_layers(net, first: int, last: int, recorder):
+    """Run layers first..last, reshaping where needed; returns the weighted loss as a tensor of shape () on the device."""
+    precision.apply(net, recorder.training)
     net.assume_written()
-    total, ahead = torch.zeros((), device=net.device), False
-    with torch.no_grad():
-        for index, layer in enumerate(net.built_layers):
-            prepare(net, index)
-            net.recorded[index] = None
-            if ahead:
-                ahead = False
-            elif layer.works_on_blobs:
-                run_on_blobs(net, index)
-            else:
-                ahead = run_unrecorded(net, index, ahead=True)
-            total = total + weighted_loss(net, index)
+    fusible = 0 if any(net.callbacks.values()) else last + 1  # callbacks see what is between a layer and its ReLU
+    total, fused_relu = torch.zeros((), device=net.device), None
+    for node in net.nodes[first : last + 1]:
+        call(net, "before_forward", node)
+        node.prepare()
+        if node.index == fused_relu:
+            node.recorded = None
+        elif node.layer.works_on_blobs:
+            node.layer.forward_blobs(node.bottoms, node.tops)
+            net.assume_written()
+        else:
+            fused_relu = run_node(net, node, recorder, fusible)
+        if any(node.loss_weights):
+            total = total + weighted_loss(node)
+        call(net, "after_forward", node)
     return total
 
 
-def prepare(net, index):
-    """Reshape the tops of a layer whose bottoms have changed shape; a layer of the user's is always asked."""
-    dims = tuple(blob.dims for blob in net.bottom_blobs[index])
-    if net.seen_shapes[index] != dims or net.built_layers[index].works_on_blobs:
-        net.reshape_layer(index)
-    if index in net.unchecked:
-        net.require_memory(index)
-        net.unchecked.discard(index)
+def run_node(net, node, recorder, fusible: int):
+    """Run one layer. Returns the index of the ReLU that was computed with it, below `fusible`, or None."""
+    layer, relu = node.layer, node.fused_relu
+    with torch.set_grad_enabled(recorder.records(node)):
+        inputs = recorder.inputs(node)
+        if relu is not None and relu < fusible and not recorder.records(net.nodes[relu]) and layer.will_fuse(*inputs):
+            tops = run(layer, layer.forward, *inputs, relu=True)
+        else:
+            relu = None
+            in_place = node.may_overwrite and recorder.may_overwrite(node)
+            tops = run(layer, layer.forward_in_place if in_place else layer.forward, *inputs)
+    recorder.store(node, inputs, tops)
+    return relu
 
 
-def bottom_tensors(net, index):
-    """The layer's bottoms. One that will be overwritten in place is copied where an array outside is its memory."""
-    tops = net.top_blobs[index]
-    tensors = [
-        blob.tensor().clone() if blob in tops and blob.data_memory.host is not None else blob.tensor()
-        for blob in net.bottom_blobs[index]
-    ]
-    return precision.widened(net.built_layers[index], tensors)
-
-
-def run(layer, inputs):
+def run(layer, function, *inputs, **options):
     """The layer's tops, as a tuple. What torch or numpy cannot do becomes a NetError that names the layer."""
     try:
-        tops = layer.forward(*inputs)
+        tops = function(*inputs, **options)
     except CaffeError:
         raise
     except (RuntimeError, MemoryError, IndexError) as problem:  # IndexError: torch's, for an axis that is not there
@@ -137,78 +81,102 @@ def run(layer, inputs):
     return tops if isinstance(tops, (tuple, list)) else (tops,)
 
 
-def weighted_loss(net, index):
-    """Sum of top . top.diff over the layer's weighted tops, as a tensor or 0."""
+def call(net, when: str, node):
+    """Call the user's functions, which may write any array that they hold."""
+    for callback in net.callbacks[when]:
+        callback(node.index)
+        net.assume_written()
+
+
+def weighted_loss(node):
+    """Sum of top . top.diff over the layer's weighted tops, as a tensor."""
     total = 0.0
-    for blob, weight in zip(net.top_blobs[index], net.loss_weights[index]):
+    for blob, weight in zip(node.tops, node.loss_weights):
         if weight:
             total = total + (blob.tensor().detach() * blob.diff_tensor()).sum()
     return total
 
 
-def backward(net, first: int, last: int):
-    """Gradients of layers first..last, from the last: bottom diffs written, parameter diffs added to."""
-    precision.apply(net)
-    net.assume_written()
-    for index in range(last, first - 1, -1):
-        for callback in net.callbacks["before_backward"]:
-            callback(index)
-        if net.layer_need_backward[index]:
-            backward_layer(net, index)
-        for callback in net.callbacks["after_backward"]:
-            callback(index)
-            net.assume_written()
+def flush(net):
+    """Do the checks that layers have deferred, where the GPU is waited for anyway. Raises NetError."""
+    for layer in net.built_layers:
+        if layer.deferred_check is not None:
+            layer.flush()
 
 
-def backward_layer(net, index):
-    layer = net.built_layers[index]
-    layer.check_gradients(net.bottom_need_backward[index])
-    if layer.works_on_blobs:
-        layer.backward_blobs(net.top_blobs[index], net.bottom_need_backward[index], net.bottom_blobs[index])
-        net.assume_written()
-        return
-    if not layer.has_backward:
-        return
-    if net.recorded[index] is None:
-        raise NetError(f'layer "{layer.name}": backward without a forward of the same layer before it')
-    inputs, tops = net.recorded[index]
-    outputs, gradients = [], []
-    for blob, tensor in zip(net.top_blobs[index], tops):
-        if tensor is not None and tensor.requires_grad:
-            outputs.append(tensor)
-            gradients.append(blob.diff_tensor().reshape(tensor.shape).to(tensor.dtype))
-    wanted = [tensor for tensor in inputs if tensor.requires_grad]
-    parameters = [blob for blob in layer.blobs if blob.data_memory.tensor.requires_grad]
-    leaves = [blob.data_memory.tensor for blob in parameters]
-    found = [None] * (len(wanted) + len(leaves))
-    if outputs and found:
-        found = torch.autograd.grad(outputs, wanted + leaves, gradients, retain_graph=True, allow_unused=True)
-    # A layer that only moves numbers hands its gradient on as it is; two blobs must not share one.
-    given = {gradient.untyped_storage().data_ptr() for gradient in gradients}
-    found = [g.clone() if g is not None and g.untyped_storage().data_ptr() in given else g for g in found]
-    for blob, gradient in zip(parameters, found[len(wanted) :]):
-        if layer.overwrites(layer.blobs.index(blob)):
-            blob.diff_memory.clear()
-        add_diff(blob, gradient)
-    remaining = iter(found[: len(wanted)])
-    for blob, tensor in zip(net.bottom_blobs[index], inputs):
-        if tensor.requires_grad:
-            gradient = next(remaining)
-            blob.put_diff(torch.zeros_like(tensor) if gradient is None else gradient)
+def bottom_tensors(node):
+    """The layer's bottoms. One that will be overwritten in place is copied where an array outside is its memory."""
+    tensors = [
+        blob.tensor().clone() if blob in node.tops and blob.data_memory.host is not None else blob.tensor()
+        for blob in node.bottoms
+    ]
+    return precision.cast(node.layer, tensors)
 
 
-def add_diff(blob, gradient):
-    if gradient is None:
-        return
-    memory = blob.diff_memory
-    if memory.newer == memory.ZERO:
-        memory.put(gradient)
-    else:
-        memory.put(blob.diff_tensor() + gradient.reshape(blob.dims))
+# ---- recorders
+class NoRecord:
+    """Nothing is recorded: layers work in place where they can."""
+
+    training = False
+
+    @staticmethod
+    def records(node):
+        return False
+
+    @staticmethod
+    def may_overwrite(node):
+        return True
+
+    @staticmethod
+    def inputs(node):
+        return [tensor.detach() for tensor in bottom_tensors(node)]
+
+    @staticmethod
+    def store(node, inputs, tops):
+        node.recorded = None
+        put(node, tops)
+
+
+class PerLayer:
+    """Each layer that needs backward gets a graph of its own, in `node.recorded`."""
+
+    training = False
+
+    @staticmethod
+    def records(node):
+        return node.needs_backward
+
+    @staticmethod
+    def may_overwrite(node):
+        return not node.needs_backward
+
+    @staticmethod
+    def inputs(node):
+        inputs = NoRecord.inputs(node)
+        if node.needs_backward:
+            for tensor, needed in zip(inputs, node.bottom_needs_backward):
+                tensor.requires_grad_(needed or node.layer.always_propagates)
+        return inputs
+
+    @staticmethod
+    def store(node, inputs, tops):
+        if not node.needs_backward:
+            NoRecord.store(node, inputs, tops)
+            return
+        node.recorded = (inputs, tops)
+        put(node, [None if tensor is None else tensor.detach() for tensor in tops])
+
+
+def put(node, tops):
+    for blob, tensor in zip(node.tops, tops):
+        if tensor is not None:
+            blob.put(tensor)
 
 
 class AutogradPass:
-    """One forward and backward of the whole net as a single autograd graph (training without an onlooker)."""
+    """One forward and backward of the whole net as a single autograd graph (training without callbacks)."""
+
+    training = True
 
     def __init__(self, net, keep_diffs: bool):
         self.net = net
@@ -218,28 +186,21 @@ class AutogradPass:
 
     def forward(self):
         """Run all layers; returns the weighted loss as a tensor without graph."""
-        net = self.net
-        total = torch.zeros((), device=net.device)
-        precision.apply(net, training=True)
-        net.assume_written()
-        with torch.enable_grad():
-            for index, layer in enumerate(net.built_layers):
-                prepare(net, index)
-                if not net.layer_need_backward[index]:
-                    with torch.no_grad():
-                        tops = run(layer, bottom_tensors(net, index))
-                else:
-                    layer.check_gradients(net.bottom_need_backward[index])
-                    inputs = self.inputs(index)
-                    tops = (layer.forward_in_place(*inputs),) if self.overwritable(index) else run(layer, inputs)
-                self.store(index, tops)
-                total = total + weighted_loss(net, index)
-        return total
+        return run_layers(self.net, 0, len(self.net.nodes) - 1, self)
 
-    def inputs(self, index):
-        net, inputs = self.net, []
-        flags, always = net.bottom_need_backward[index], self.keep_diffs and net.built_layers[index].always_propagates
-        for blob, tensor, needed in zip(net.bottom_blobs[index], bottom_tensors(net, index), flags):
+    @staticmethod
+    def records(node):
+        return node.needs_backward
+
+    def may_overwrite(self, node):
+        return not self.keep_diffs and node.needs_backward and node.bottoms[0].data_memory.tensor.requires_grad
+
+    def inputs(self, node):
+        if not node.needs_backward:
+            return NoRecord.inputs(node)
+        node.layer.check_gradients(node.bottom_needs_backward)
+        inputs, always = [], self.keep_diffs and node.layer.always_propagates
+        for blob, tensor, needed in zip(node.bottoms, bottom_tensors(node), node.bottom_needs_backward):
             if not needed and not always:
                 tensor = tensor.detach()
             elif self.keep_diffs and not tensor.requires_grad:  # an input that force_backward wants a gradient for
@@ -248,24 +209,15 @@ class AutogradPass:
             inputs.append(tensor)
         return inputs
 
-    def overwritable(self, index):
-        net = self.net
-        return (
-            not self.keep_diffs
-            and net.overwrites[index]
-            and hasattr(net.built_layers[index], "forward_in_place")
-            and net.bottom_blobs[index][0].data_memory.tensor.requires_grad
-        )
-
-    def store(self, index, tops):
-        net = self.net
-        for blob, tensor, weight in zip(net.top_blobs[index], tops, net.loss_weights[index]):
-            if tensor is None:
+    def store(self, node, inputs, tops):
+        node.recorded = None  # of an earlier forward, whose blobs are gone
+        put(node, tops)
+        for blob, tensor, weight in zip(node.tops, tops, node.loss_weights):
+            if tensor is None or not tensor.requires_grad:
                 continue
-            blob.put(tensor)
-            if weight and tensor.requires_grad:
+            if weight:
                 self.roots.append((tensor, blob))
-            if self.keep_diffs and tensor.requires_grad and blob not in self.first_tensor:
+            if self.keep_diffs and blob not in self.first_tensor:
                 tensor.retain_grad()
                 self.first_tensor[blob] = tensor
 
@@ -297,17 +249,89 @@ class AutogradPass:
         """Let go of intermediate blobs, so that autograd can free each activation as soon as it is used."""
         for blob in self.net.intermediate:
             memory = blob.data_memory
-            if not memory.watched():
+            if not memory.externally_held():
                 memory.tensor, memory.host, memory.newer = None, None, memory.ZERO
 
     def finish(self):
         """Hand kept gradients to their blobs and cut the blobs loose from the graph."""
         for blob, tensor in self.first_tensor.items():
             if tensor.grad is not None and not any(blob.data_memory is leaf.data_memory for leaf in self.net.learnable):
-                if not self.net.weight_of.get(blob):
+                if blob not in self.net.loss_blobs:
                     blob.put_diff(tensor.grad)
         for blob in self.net.blobs.values():
             tensor = blob.data_memory.tensor
             if tensor is not None and tensor.requires_grad and not tensor.is_leaf:  # a leaf: a parameter shown as a top
                 blob.data_memory.tensor = blob.data_memory.tensor.detach()
         self.first_tensor.clear()
+
+
+# ---- backward, layer by layer
+def backward(net, first: int, last: int):
+    """Gradients of layers first..last, from the last: bottom diffs written, parameter diffs added to."""
+    precision.apply(net)
+    net.assume_written()
+    for node in reversed(net.nodes[first : last + 1]):
+        call(net, "before_backward", node)
+        if node.needs_backward:
+            backward_node(net, node)
+        call(net, "after_backward", node)
+
+
+def backward_node(net, node):
+    layer = node.layer
+    layer.check_gradients(node.bottom_needs_backward)
+    if layer.works_on_blobs:
+        layer.backward_blobs(node.tops, node.bottom_needs_backward, node.bottoms)
+        net.assume_written()
+    elif layer.has_backward:
+        inputs, tops = node.recorded or record_again(node)
+        propagate(node, inputs, tops)
+
+
+def record_again(node):
+    """(inputs, tops) of a layer without a forward of its own, from what its bottoms hold now. The blobs stay as they are."""
+    if not node.layer.gradient_from_bottoms:
+        raise NetError(
+            f'layer "{node.layer.name}" ({node.layer.type}): its backward needs what its forward left; call forward first'
+        )
+    node.prepare()
+    with torch.enable_grad():
+        inputs = PerLayer.inputs(node)
+        return inputs, run(node.layer, node.layer.forward, *inputs)
+
+
+def propagate(node, inputs, tops):
+    """From the diffs of the tops to those of the bottoms and parameters, through a graph from `inputs` to `tops`."""
+    layer, outputs, gradients = node.layer, [], []
+    for blob, tensor in zip(node.tops, tops):
+        if tensor is not None and tensor.requires_grad:
+            outputs.append(tensor)
+            gradients.append(blob.diff_tensor().reshape(tensor.shape).to(tensor.dtype))
+    sources = [tensor for tensor in inputs if tensor.requires_grad]
+    parameters = [blob for blob in layer.blobs if blob.data_memory.tensor.requires_grad]
+    leaves = [blob.data_memory.tensor for blob in parameters]
+    results = [None] * (len(sources) + len(leaves))
+    if outputs and results:
+        results = torch.autograd.grad(outputs, sources + leaves, gradients, retain_graph=True, allow_unused=True)
+    # A layer that only moves numbers hands its gradient on as it is; two blobs must not share one.
+    given = {gradient.untyped_storage().data_ptr() for gradient in gradients}
+    results = [g.clone() if g is not None and g.untyped_storage().data_ptr() in given else g for g in results]
+    for blob, gradient in zip(parameters, results[len(sources) :]):
+        if layer.overwrites(layer.blobs.index(blob)):
+            blob.diff_memory.clear()
+        add_diff(blob, gradient)
+    remaining = iter(results[: len(sources)])
+    for blob, tensor in zip(node.bottoms, inputs):
+        if tensor.requires_grad:
+            gradient = next(remaining)
+            blob.put_diff(torch.zeros_like(tensor) if gradient is None else gradient)
+
+
+def add_diff(blob, gradient):
+    if gradient is None:
+        return
+    memory = blob.diff_memory
+    if memory.newer == memory.ZERO:
+        memory.put(gradient)
+    else:
+        memory.put(blob.diff_tensor() + gradient.reshape(blob.dims))

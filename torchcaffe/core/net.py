@@ -9,24 +9,23 @@ from numbers import Integral
 
 import numpy as np
 
-from torchcaffe.core import execution, log, mode, precision, rng
+from torchcaffe.core import copying, execution, log, mode, precision, rng
+from torchcaffe.core.build import build_net
 from torchcaffe.core.errors import CaffeError, NetError
 from torchcaffe.core.graph import filter_layers, insert_splits
-from torchcaffe.layers import Context, layer_class
-from torchcaffe.distributed.nccl import NCCL
-from torchcaffe.core.build import NetBuilder
-from torchcaffe.core.copying import NetWeights
 from torchcaffe.core.vectors import DtypeVec, LayerVec, SetOnce, StringVec
+from torchcaffe.distributed.nccl import NCCL
+from torchcaffe.layers import Context
 
 
-class Net(SetOnce, NetWeights):
+class Net(SetOnce):
     """Net(network_file, phase, level=0, stages=None, weights=None), or the older Net(network_file, weights, phase).
 
     `network_file`: prototxt. `phase`: caffe.TRAIN or caffe.TEST. Blobs are float32, N×C×H×W.
     Raises RuntimeError for a missing file, NetError/ShapeError for what Caffe would stop the process for.
     """
 
-    _set_once = frozenset(("blobs", "inputs", "outputs"))
+    _set_once = frozenset(("blobs", "inputs", "outputs", "_blob_loss_weights"))
 
     def __init__(self, network_file, *arguments, phase=None, level=0, stages=None, weights=None):
         if len(arguments) == 2 and isinstance(arguments[0], (str, os.PathLike)):
@@ -71,19 +70,27 @@ class Net(SetOnce, NetWeights):
         self.param = insert_splits(param)
         self.name = self.param.name
         self.phase = self.param.state.phase
-        self.force_backward = self.param.force_backward
         context = Context(
             self.device, rng.generator(), self.device.type == "cpu", mode.share(),
             precision.checked(mode.precision(), self.device),
         )
-        NetBuilder(self, layer_class, context).build()
+        built = build_net(self.param, context)
+        self.nodes = built.nodes
+        self.built_layers = [node.layer for node in built.nodes]
+        self.blobs, self.inputs, self.outputs = built.blobs, built.inputs, built.outputs
+        self.learnable, self.learnable_specs = built.learnable, built.learnable_specs
+        self.loss_blobs, self.intermediate, self.all_blobs = built.loss_blobs, built.intermediate, built.all_blobs
+        weights = OrderedDict.fromkeys(self.blobs, 0.0)
+        for node in self.nodes:  # of several layers in place, the last counts
+            weights.update(zip(node.top_names, node.loss_weights))
+        self._blob_loss_weights = DtypeVec(weights.values())
         self.copy_report = None
         log.info("Network initialization done.")
 
     # ------------------------------------------------------------------------------------ names, as pycaffe
     @property
     def _layer_names(self):
-        return StringVec(layer.param.name for layer in self.built_layers)
+        return StringVec(layer.name for layer in self.built_layers)
 
     @property
     def layers(self):
@@ -98,30 +105,52 @@ class Net(SetOnce, NetWeights):
     def params(self):
         """Layer name -> list of its learnable blobs; only layers that have any."""
         if "_params" not in self.__dict__:
-            self._params = OrderedDict((layer.param.name, layer.blobs) for layer in self.built_layers if layer.blobs)
+            self._params = OrderedDict((layer.name, layer.blobs) for layer in self.built_layers if layer.blobs)
         return self._params
 
     @property
     def bottom_names(self):
-        return OrderedDict((layer.param.name, list(layer.param.bottom)) for layer in self.built_layers)
+        return OrderedDict((layer.name, list(layer.param.bottom)) for layer in self.built_layers)
 
     @property
     def top_names(self):
-        pairs = zip(self.built_layers, self.top_blob_names)
-        return OrderedDict((layer.param.name, list(names)) for layer, names in pairs)
+        return OrderedDict((node.layer.name, list(node.top_names)) for node in self.nodes)
 
     @property
     def blob_loss_weights(self):
-        weights = OrderedDict.fromkeys(self.blobs, 0.0)
-        for names, given in zip(self.top_blob_names, self.loss_weights):  # of several layers in place, the last counts
-            weights.update(zip(names, given))
-        return weights
+        """Blob name -> its weight in the loss. A weight written into `_blob_loss_weights` is shown, as in Caffe."""
+        return OrderedDict(zip(self.blobs, self._blob_loss_weights))
+
+    # ------------------------------------------------------------------------------------ weights
+    def copy_from(self, path):
+        """Copy parameters of layers that have the file's names (caffemodel or HDF5); the rest is left and reported.
+
+        `self.copy_report` then tells what was copied, ignored and left. Raises WeightsError, before anything is
+        changed, where a layer's blobs do not fit.
+        """
+        self.copy_report = copying.copy_weights(self, path)
+
+    load_hdf5 = copy_from
+
+    def share_with(self, other):
+        """Use the memory of `other`'s parameters, by layer name; both nets then see every change. Raises WeightsError."""
+        copying.share_weights(self, other)
+
+    def save(self, path, with_diffs=False):
+        """Write a caffemodel (V2, as Caffe 1.0 writes it), atomically."""
+        copying.save_weights(self, path, with_diffs)
+
+    def save_hdf5(self, path, with_diffs=False):
+        """Write weights in Caffe's HDF5 layout, atomically; shared parameters are stored with their owner only."""
+        copying.save_weights_hdf5(self, path, with_diffs)
 
     # ------------------------------------------------------------------------------------ running
     def _forward(self, start: int, end: int) -> float:
         """Run layers by index, both included; returns the total weighted loss."""
         self._check_range(start, end)
-        return execution.forward(self, start, end)
+        loss = execution.forward(self, start, end)
+        execution.flush(self)
+        return float(loss)
 
     def _backward(self, start: int, end: int):
         """Backward from layer `start` down to layer `end`, both included."""
@@ -194,8 +223,10 @@ class Net(SetOnce, NetWeights):
                 forward_names[name].extend(array.copy())
             for name, array in self.backward(diffs=diffs, **top_diffs).items():
                 backward_names[name].extend(array.copy())
-        trim = lambda found: {name: np.asarray(items)[:count] for name, items in found.items()}
-        return trim(forward_names), trim(backward_names)
+        return tuple(
+            {name: np.asarray(items)[:count] for name, items in collected.items()}
+            for collected in (forward_names, backward_names)
+        )
 
     def _need_arrays(self, arrays):
         if not arrays:
@@ -217,21 +248,8 @@ class Net(SetOnce, NetWeights):
 
     def reshape(self):
         """Propagate shapes from the inputs through all layers."""
-        for index in range(len(self.built_layers)):
-            self.reshape_layer(index)
-
-    def reshape_layer(self, index):
-        bottoms = self.bottom_blobs[index]
-        self.built_layers[index].reshape(bottoms, self.top_blobs[index])
-        self.seen_shapes[index] = tuple(blob.dims for blob in bottoms)
-        self.unchecked.add(index)
-
-    def require_memory(self, index, there=None):
-        """NetError with the sum where the tops of a layer need more bytes than are available, or than `there`."""
-        layer = self.built_layers[index]
-        tops = [blob for blob in self.top_blobs[index] if blob not in self.bottom_blobs[index] and not layer.is_view]
-        shapes = ", ".join(str(blob.dims) for blob in tops)
-        layer.require(4 * sum(blob.count for blob in tops), f"its output of shape {shapes}", there)
+        for node in self.nodes:
+            node.reshape()
 
     def works_layerwise(self) -> bool:
         """True when somebody looks between layers, so that they have to run one at a time."""
@@ -291,10 +309,6 @@ class Net(SetOnce, NetWeights):
         return [self._blob_names.index(name) for name in self.built_layers[index].param.bottom]
 
     def _top_ids(self, index):
-        return [self._blob_names.index(name) for name in self.top_blob_names[index]]
+        return [self._blob_names.index(name) for name in self.nodes[index].top_names]
 
     _set_input_arrays = set_input_arrays
-
-    @property
-    def _blob_loss_weights(self):
-        return DtypeVec(self.blob_loss_weights.values())

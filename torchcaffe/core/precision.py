@@ -28,7 +28,7 @@ def apply(net, training=False):
     torch.backends.cudnn.benchmark = training
 
 
-def widened(layer, tensors):
+def cast(layer, tensors):
     """The tensors as the layer takes them: float32, or any type where its results are as good in it."""
     if layer.context.precision == "float32" or layer.any_precision:
         return tensors

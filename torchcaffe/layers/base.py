@@ -48,9 +48,10 @@ class Layer:
     always_learns = False  # parameters of lr_mult 0 get gradients, too: clip_gradients counts them
     any_precision = False  # computes in the type of its bottoms; the others are given float32 in every precision
     works_on_blobs = False  # runs on Blobs (forward_blobs, backward_blobs) instead of tensors
-    rectify = False  # told before a forward: it may do the work of the ReLU that overwrites its top
-    rectified = False  # whether the last forward did
-    deferred_check = None  # function: a check that would have stopped the GPU's pipeline, see `flush`
+    fuses_relu = False  # has will_fuse(*bottoms), and where that is true a forward(*bottoms, relu=True)
+    forward_in_place = None  # as forward, overwriting the bottom
+    gradient_from_bottoms = False  # backward needs only bottoms and parameters: in Caffe it runs without a forward before
+    deferred_check = None  # a function: a check that would have made the host wait for the GPU, see `flush`
 
     def __init__(self, param, phase: int, context: Context):
         self.param = param
@@ -84,7 +85,7 @@ class Layer:
         return False
 
     def flush(self):
-        """Do the check that was put off since the last time, if any. Raises what the check raises."""
+        """Do the check that was deferred, if any. Raises what the check raises."""
         check, self.deferred_check = self.deferred_check, None
         if check is not None:
             check()

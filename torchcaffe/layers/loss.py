@@ -79,7 +79,7 @@ def class_axis(layer, parameter, shapes):
 def as_labels(layer, labels, shape, classes, ignore):
     """Labels as int64 of `shape`, truncated as C does; out of range is an error here (Caffe reads foreign memory).
 
-    On a GPU, whose pipeline the check would stop, it is put off (Layer.flush), and such labels become 0 until then.
+    On a GPU, where the check would wait for the result, it is deferred (Layer.flush), and such labels become 0 until then.
     """
     labels = labels.reshape(shape).to(torch.int64)
     wrong = (labels < 0) | (labels >= classes)

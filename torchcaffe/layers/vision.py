@@ -49,6 +49,7 @@ class ConvolutionBase(Layer):
     tops = (1, None)
     in_place = False
     any_precision = True
+    gradient_from_bottoms = True
 
     def setup(self, bottom, top):
         parameter = self.param.convolution_param
@@ -80,16 +81,16 @@ class ConvolutionBase(Layer):
         self.check(all(size > 0 for size in spatial), f"input {first} is smaller than the kernel {self.kernel}")
         return [first[: self.channel_axis] + (self.outputs,) + tuple(spatial)] * len(bottom_shapes)
 
-    def forward(self, *bottoms):
+    def forward(self, *bottoms, **options):
         bias = self.weight(1) if len(self.blobs) > 1 else None
         weight, bias, *bottoms = self.narrow(self.weight(0), bias, *bottoms)
-        return tuple(self._apply(x, weight, bias) for x in bottoms)
+        return tuple(self._apply(x, weight, bias, **options) for x in bottoms)
 
-    def _apply(self, x, weight, bias):
+    def _apply(self, x, weight, bias, **options):
         batch = x.shape[: self.channel_axis]
         if self.channel_axis != 1:
             x = x.reshape((-1,) + tuple(x.shape[self.channel_axis :]))
-        y = self.convolve(x, weight, bias)
+        y = self.convolve(x, weight, bias, **options)
         return y if self.channel_axis == 1 else y.reshape(tuple(batch) + tuple(y.shape[1:]))
 
 
@@ -98,6 +99,7 @@ class Convolution(ConvolutionBase):
     """Cross-correlation with learned filters (num_output, channels/group, kernel...)."""
 
     type = "Convolution"
+    fuses_relu = True
     FUNCTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
     def __init__(self, *arguments):
@@ -110,11 +112,13 @@ class Convolution(ConvolutionBase):
     def output_size(self, size, axis):
         return output_size(self, size, axis)
 
-    def convolve(self, x, weight, bias):
-        self.rectified = False
+    def will_fuse(self, x):
+        """True where forward(x, relu=True) gives the ReLU of the convolution."""
+        return self.channel_axis == 1 and self.context.precision != "bf16" and winograd.suits(self, x)
+
+    def convolve(self, x, weight, bias, relu=False):
         if winograd.suits(self, x):
-            self.rectified = self.rectify
-            return self.winograd(x, bias, self.rectify)
+            return self.winograd(x, bias, relu)
         if x.dim() == 4 and x.shape[1] > 1:
             x = x.contiguous(memory_format=torch.channels_last)  # the faster layout on CPUs and tensor cores
         short = [

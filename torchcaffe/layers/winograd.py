@@ -61,9 +61,9 @@ class Winograd:
         self.layer = layer
         self.filters = Derived(transform_filters)
 
-    def __call__(self, x, bias, rectify=False):
-        """Convolution of x, N×C×H×W in any memory order; the result is channels-last. bias: a tensor or None; rectify:
-        what is below 0 becomes 0.
+    def __call__(self, x, bias, relu=False):
+        """Convolution of x, N×C×H×W in any memory order; the result is channels-last. bias: a tensor or None; relu:
+        apply a ReLU to the result.
 
         An image's numbers do not depend on what else is in the batch.
         """
@@ -82,7 +82,7 @@ class Winograd:
                 row = min(row, rows - step)
                 tiles = self._tiles(image, row, step, columns)
                 part = convolve_tiles(tiles, filters, offset.view(-1)).view(step, columns, 4, 4, -1)
-                if rectify:
+                if relu:
                     part = part.relu_()  # as F.relu: a NaN stays one
                 result[row : row + step] = part.transpose(1, 2)
         top = top.view(len(x), 4 * rows, 4 * columns, layer.outputs)[:, :height, :width]
