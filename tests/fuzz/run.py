@@ -36,8 +36,8 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
 WORK = ROOT / ".fuzz"
 INSTRUMENTED = ["torchcaffe", "lmdb_builders", "PIL", "google.protobuf.text_format"]
 
-from fuzz_mutation import LIMIT, mutations
-from fuzz_target import MEGAPIXELS, MEMORY, SECONDS, TARGETS, Target, attempt, cases, signature
+from fuzz_mutation import LIMIT, mutations  # noqa: E402
+from fuzz_target import MEGAPIXELS, MEMORY, SECONDS, TARGETS, Target, attempt, cases, signature  # noqa: E402,F401
 
 
 def get_parser() -> argparse.ArgumentParser:

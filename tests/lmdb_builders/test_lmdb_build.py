@@ -588,7 +588,7 @@ def test_corrected_labels_are_in_the_lmdb_and_its_manifest(run, tmp_path):
     """Photo 1, 0,0 in the table, becomes female; photo 2's smile is not used any more."""
     path = tmp_path / "corrections.csv"
     path.write_text("image,column,label,correction\nim_GenFex_00001.jpg,Gender,0,1\nim_GenFex_00002.jpg,Smile,1,2\n")
-    labels = lambda task: {key[-9:]: datum.label for key, datum in
+    labels = lambda task: {key[-9:]: datum.label for key, datum in  # noqa: E731
                            records(tmp_path / "data" / "scheme1" / f"fotw_{task}_train")}
     assert run(datasets=("fotw",))[0] == 0
     plain = {task: labels(task) for task in ("gender", "smile")}

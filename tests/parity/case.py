@@ -4,7 +4,7 @@ A case becomes a net of Input blobs b0, b1, ... and the layer "l" with tops y0, 
 RandomState, so that both engines compute on the same ones.
 """
 
-import numpy as np
+import numpy as np  # noqa: E402
 
 
 class Case:

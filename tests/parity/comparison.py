@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-import numpy as np
+import numpy as np  # noqa: E402
 import run_cases
 from cases import CASES
 from files import prepare

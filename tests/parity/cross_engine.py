@@ -7,7 +7,7 @@ solver and file, snapshots after N iterations and the weights after 2 N; `read` 
 import os
 import sys
 
-import numpy as np
+import numpy as np  # noqa: E402
 
 N = 4  # iterations; 4 of 4 images are the LMDB's 8 records twice, so that a resumed run sees the same images
 KINDS = [
@@ -106,6 +106,6 @@ def read(caffe, folder, database, mean, other):
 
 
 if __name__ == "__main__":
-    import caffe
+    import caffe  # noqa: E402
 
     {"write": write, "read": read}[sys.argv[1]](caffe, *sys.argv[2:])

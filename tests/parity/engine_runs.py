@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from urllib.parse import unquote
 
-import numpy as np
+import numpy as np  # noqa: E402
 from comparison import CAFFE_PYTHON, ROOT, difference
 
 PYTHON = {"caffe": CAFFE_PYTHON, "torchcaffe": sys.executable}

@@ -5,7 +5,7 @@ import os
 import cv2
 import h5py
 import lmdb
-import numpy as np
+import numpy as np  # noqa: E402
 
 from torchcaffe.formats.files import write_blob
 from torchcaffe.proto import caffe_pb2

@@ -3,11 +3,11 @@
 import tempfile
 from pathlib import Path
 
-import numpy as np
-import training
+import numpy as np  # noqa: E402
+import training  # noqa: E402
 from comparison import ROOT
 from headline_job import COMMITTED_RATE, ITERATIONS, RATE, RATES, chain_files, step4_job
-from page import table
+from page import table  # noqa: E402
 
 PICTURE = ROOT / "docs" / "images" / "parity.png"
 FROM_CHAIN = """the demo's own step 3 (`weights/demo/step3_gnet.caffemodel`) and LMDB of faces, which `make demo` makes."""

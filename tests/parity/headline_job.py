@@ -2,10 +2,10 @@
 
 import re
 
-import numpy as np
+import numpy as np  # noqa: E402
 from comparison import ROOT
 
-import recipe
+import recipe  # noqa: E402
 from lmdb_builders.lmdb_writer import LmdbWriter, image_datum, record_key
 from lmdb_builders.preprocess import to_planes
 from gender_smile.nets import vgg_face

@@ -1,7 +1,7 @@
 """LMDBs that the whole nets train on: images, label maps, numbers, all made up here from fixed seeds."""
 
 import cv2
-import numpy as np
+import numpy as np  # noqa: E402
 
 from lmdb_builders.lmdb_writer import LmdbWriter, record_key
 from torchcaffe.formats.files import write_blob

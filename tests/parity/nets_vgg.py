@@ -1,10 +1,10 @@
 """VGG-16 twice: VGG-Face as a net of 2014 (V1 format), and FCN-8s with Deconvolution and Crop."""
 
 import net_data
-import numpy as np
+import numpy as np  # noqa: E402
 from nets_lines import MEAN, conv, drop, gaussian, max_pool, relu
 
-import recipe
+import recipe  # noqa: E402
 from torchcaffe import NetSpec, layers
 from torchcaffe.formats.files import write_v1_weights
 

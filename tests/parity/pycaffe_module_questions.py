@@ -2,9 +2,9 @@
 
 import os
 
-import caffe
-import caffe.io
-import numpy as np
+import caffe  # noqa: E402
+import caffe.io  # noqa: F401
+import numpy as np  # noqa: E402
 from caffe import layers as L
 from caffe import params as P
 from caffe.proto import caffe_pb2

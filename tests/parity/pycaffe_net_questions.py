@@ -2,8 +2,8 @@
 
 import os
 
-import caffe
-import numpy as np
+import caffe  # noqa: E402
+import numpy as np  # noqa: E402
 from pycaffe_asking import ask, fill, members, numbers, run, write
 
 NET = """name: "probe"

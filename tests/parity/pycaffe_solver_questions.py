@@ -2,8 +2,8 @@
 
 import os
 
-import caffe
-import numpy as np
+import caffe  # noqa: E402
+import numpy as np  # noqa: E402
 from pycaffe_asking import ask, fill, members, numbers, run, write
 
 SOLVER = """net: "NETFILE" base_lr: 0.1 lr_policy: "multistep" gamma: 0.5 stepvalue: 2 stepvalue: 3 momentum: 0.9

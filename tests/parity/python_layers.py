@@ -1,11 +1,11 @@
 """Layers in Python that the cases name; the same file runs under both engines."""
 
 try:
-    import caffe
+    import caffe  # noqa: E402
 except ImportError:
     import torchcaffe as caffe
 
-import numpy as np
+import numpy as np  # noqa: E402
 
 
 class Affine(caffe.Layer):

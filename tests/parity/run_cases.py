@@ -136,7 +136,7 @@ def how_it_ends(caffe, folder, abort):
 
 
 def main():
-    import caffe
+    import caffe  # noqa: E402
 
     folder, results = sys.argv[1:3]
     arrays, structures = run_all(caffe, "caffe", folder)

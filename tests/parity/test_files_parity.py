@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import cv2
-import numpy as np
+import numpy as np  # noqa: E402
 import pytest
 
 import torchcaffe as caffe

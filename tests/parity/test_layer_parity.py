@@ -3,11 +3,11 @@
 import json
 import re
 
-import comparison
-import numpy as np
+import comparison  # noqa: E402
+import numpy as np  # noqa: E402
 import pytest
 import run_cases
-from cases import ABORTS, CASES
+from cases import ABORTS, CASES  # noqa: E402
 from files import prepare
 
 import torchcaffe

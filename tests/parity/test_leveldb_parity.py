@@ -1,7 +1,7 @@
 """LevelDBs between the engines: each reads what the other's tools wrote."""
 
 import cv2
-import numpy as np
+import numpy as np  # noqa: E402
 import pytest
 
 import torchcaffe as caffe

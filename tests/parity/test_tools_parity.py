@@ -2,7 +2,7 @@
 
 import cv2
 import lmdb
-import numpy as np
+import numpy as np  # noqa: E402
 import pytest
 
 import torchcaffe as caffe

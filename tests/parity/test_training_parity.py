@@ -1,10 +1,10 @@
 """Training against real Caffe: every solver and policy, whole nets, and the demo profile's step 4."""
 
-import comparison
-import numpy as np
+import comparison  # noqa: E402
+import numpy as np  # noqa: E402
 import pytest
-import training
-import whole_nets
+import training  # noqa: E402
+import whole_nets  # noqa: E402
 from headline_job import RATE, step4_job
 from net_jobs import NETS, net_jobs
 from solver_jobs import KINDS, POLICIES, SETTINGS, solver_jobs

@@ -10,7 +10,7 @@ Run by both engines' Python as a script. Python 3.9.
 
 import sys
 
-import numpy as np
+import numpy as np  # noqa: E402
 from keeping import parameters, path_of, run_jobs
 
 MARK = "== job "

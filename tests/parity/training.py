@@ -4,7 +4,7 @@ import re
 from collections import defaultdict
 from typing import NamedTuple
 
-import numpy as np
+import numpy as np  # noqa: E402
 import train_jobs
 from engine_runs import Run, differences
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
+import numpy as np  # noqa: E402
 import pass_jobs
-import training
+import training  # noqa: E402
 from comparison import LIMIT, difference
 from engine_runs import Run, differences
 

@@ -25,7 +25,7 @@ import lmdb
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-import recipe
+import recipe  # noqa: E402
 
 PHOTOS = 400
 POINTS = "38 44 62 44 50 56 41 68 59 68"

@@ -10,7 +10,7 @@ import pytest
 import recipe
 from lmdb_builders import corrections
 from test_report import add_evaluation, add_faces, add_table, add_training
-from test_web_page import browser
+from test_web_page import browser  # noqa: F401, a fixture
 from gender_smile.evaluation import suspects
 from gender_smile.pages import html, suspects_page
 from tools import report

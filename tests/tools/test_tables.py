@@ -37,7 +37,7 @@ for name in ("step", "net", "profile", "seed", "max-iter", "precision", "weights
     parser.add_argument("--" + name)
 options = parser.parse_args()
 sys.path.insert(0, {root!r})
-import recipe
+import recipe  # noqa: E402
 path = recipe.step_weights(options.profile, options.net, int(options.step))
 path = path.replace(".caffemodel", "-" + options.variant + ".caffemodel") if options.variant else path
 def note(word):
@@ -223,7 +223,7 @@ def wait_for(project, lines: int):
 
 TWO_AT_A_TIME = textwrap.dedent("""
     import sys
-    import recipe
+    import recipe  # noqa: E402
     from gender_smile.training import schemes, workers
     workers.HANGING_SECONDS = 0.5
     try:

@@ -10,7 +10,7 @@ import shutil
 from dataclasses import replace
 
 import pytest
-from fake_chain import FAKE, made, no_curves, project, record, run
+from fake_chain import FAKE, made, no_curves, project, record, run  # noqa: F401 (fixtures)
 from tiny_project import TINY
 
 import recipe

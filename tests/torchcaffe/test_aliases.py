@@ -58,7 +58,7 @@ def test_another_caffe_is_not_replaced(monkeypatch):
     with pytest.raises(ImportError, match="already imported"):
         torchcaffe.install()
     with pytest.raises(ImportError):  # and the finder stays out of it
-        import caffe.io
+        import caffe.io  # noqa: F401
     assert sys.modules["caffe"] is sys
 
 

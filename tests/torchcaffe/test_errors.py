@@ -33,7 +33,7 @@ def product(outputs):
 def folder(tmp_path, monkeypatch):
     """The working folder, with databases of which each has one fault."""
     monkeypatch.chdir(tmp_path)
-    image = lambda height: caffe_pb2.Datum(channels=3, height=height, width=6, data=bytes(18 * height))
+    image = lambda height: caffe_pb2.Datum(channels=3, height=height, width=6, data=bytes(18 * height))  # noqa: E731
     for name, records in {
         "good": [image(6), image(6)],
         "mixed": [image(6), image(5)],

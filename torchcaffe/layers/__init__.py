@@ -1,6 +1,6 @@
 """Caffe's layer catalogue, grouped as Caffe groups it; importing this package registers every layer."""
 
-from torchcaffe.layers import (
+from torchcaffe.layers import (  # noqa: F401
     accuracy,
     activation,
     affine,
