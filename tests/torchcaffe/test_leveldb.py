@@ -72,7 +72,7 @@ def test_positions_count_on_over_the_end(folder, plyvel, position):
 
 def test_what_is_not_taken_is_passed_over(folder, plyvel):
     build("db")
-    found = LevelDB.open("db").records_from(0, False, takes=lambda position: position % 2 == 1)
+    found = LevelDB.open("db").records_from(0, False, owns=lambda position: position % 2 == 1)
     assert [int(next(found)[0]) for _ in range(5)] == [1, 3, 0, 2, 4]
 
 

@@ -59,11 +59,11 @@ class Environment(Records):
                 found = _environments[key] = Environment(path)
             return found
 
-    def records_from(self, position: int, log_restart: bool, takes=None, endless: bool = True):
+    def records_from(self, position: int, log_restart: bool, owns=None, endless: bool = True):
         """(key, value) in key order, views of the file that are valid until the generator is closed; over and over.
 
         `position`: of the first, of positions counted on over the end of the file.
-        `takes(position)`: which to read, of positions counted on for ever. What is not taken is stepped over by its
+        `owns(position)`: which to read, of positions counted on for ever. What is not taken is stepped over by its
         key alone: its pages are never touched.
         """
         import lmdb
@@ -75,7 +75,7 @@ class Environment(Records):
                 while True:
                     before = position
                     for key in keys:
-                        if takes is None or takes(position):
+                        if owns is None or owns(position):
                             yield key, cursor.value()
                         position += 1
                     if position == before:
@@ -136,8 +136,8 @@ def record_batches(layer):
     def batches(state=None):
         position = int(state["position"]) if state else 0
         transformer.set_state(state)
-        takes = None if share.count == 1 else lambda position: share.takes(position, whole)
-        with contextlib.closing(environment.records_from(position, share.rank == 0, takes)) as records:
+        owns = None if share.count == 1 else lambda position: share.owns(position, whole)
+        with contextlib.closing(environment.records_from(position, share.rank == 0, owns)) as records:
             while True:
                 chosen = list(itertools.islice(records, size))
                 datums = [environment.datum(*record) for record in chosen]

@@ -93,7 +93,7 @@ def image_batches(layer):
         while True:
             chosen = []
             for item in range(p.batch_size):
-                if share.takes(item, p.batch_size):
+                if share.owns(item, p.batch_size):
                     chosen.append(lines.entries[position])
                 position += 1
                 if position == len(lines.entries):

@@ -64,7 +64,7 @@ class LevelDB(Records):
                 found = _open[key] = LevelDB(path)
             return found
 
-    def records_from(self, position: int, log_restart: bool, takes=None, endless: bool = True):
+    def records_from(self, position: int, log_restart: bool, owns=None, endless: bool = True):
         """(key, value) in key order, as bytes; over and over. The arguments are those of an LMDB's Environment."""
         plyvel = _package()
         try:
@@ -72,7 +72,7 @@ class LevelDB(Records):
                 self.skip(records, position)
                 while True:
                     while records.valid():
-                        if takes is None or takes(position):
+                        if owns is None or owns(position):
                             yield records.key(), records.value()
                         position += 1
                         records.next()

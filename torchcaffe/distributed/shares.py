@@ -27,7 +27,7 @@ class Share:
             raise NetError(f'layer "{layer.name}" ({layer.type}): {uneven(batch_size, self.count)}')
         return batch_size // self.count
 
-    def takes(self, position: int, batch_size: int) -> bool:
+    def owns(self, position: int, batch_size: int) -> bool:
         """True where the item at `position` of the data, counted on over batches and epochs, is ours."""
         if self.split:
             return position % batch_size * self.count // batch_size == self.rank

@@ -104,7 +104,7 @@ class HDF5Data(Source):
     def forward(self):
         batch = [np.empty((self.size,) + array.shape[1:], np.float32) for array in self.arrays]
         for item in range(self.size):
-            while not self.share.takes(self.turn, self.param.hdf5_data_param.batch_size):
+            while not self.share.owns(self.turn, self.param.hdf5_data_param.batch_size):
                 self.advance()
             for target, array in zip(batch, self.arrays):
                 target[item] = array[self.order[self.row]]

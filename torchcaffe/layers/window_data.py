@@ -166,7 +166,7 @@ def window_batches(layer):
         position = int(state["position"]) if state else 0
         while True:
             chosen = [drawn(item) for item in range(p.batch_size)]
-            ours = [one for item, one in enumerate(chosen) if share.takes(item, p.batch_size)]
+            ours = [one for item, one in enumerate(chosen) if share.owns(item, p.batch_size)]
             array, tensor = buffers.take(shape, np.float32)
             array[...] = 0
             workers.thread_map(lambda one: cutter.cut(*one), list(zip(ours, array)))
