@@ -21,6 +21,43 @@ layer { name: "extra" type: "ReLU" bottom: "prob" top: "extra" include { min_lev
 """
 
 
+LONE_NET = """force_backward: true
+layer { name: "x" type: "Input" top: "x" top: "z" input_param { shape { dim: 2 dim: 3 dim: 4 dim: 4 } } }
+layer { name: "l" type: "%s" bottom: "x" %s }
+"""
+CONV = "convolution_param { num_output: 2 kernel_size: 3 weight_filler { type: 'xavier' } }"
+LONE_LAYERS = {
+    "InnerProduct": "top: 'y' inner_product_param { num_output: 5 weight_filler { type: 'xavier' } }",
+    "Convolution": "top: 'y' " + CONV,
+    "Deconvolution": "top: 'y' " + CONV,
+    "ReLU": "top: 'y' relu_param { negative_slope: 0.5 }",
+    "PReLU": "top: 'y'",
+    "AbsVal": "top: 'y'",
+    "Clip": "top: 'y' clip_param { min: -0.5 max: 0.5 }",
+    "Pooling": "top: 'y' pooling_param { pool: AVE kernel_size: 2 stride: 2 }",
+    "Scale": "top: 'y' scale_param { bias_term: true }",
+    "Bias": "top: 'x'",
+    "Eltwise": "bottom: 'z' top: 'y' eltwise_param { operation: PROD }",
+    "Concat": "bottom: 'z' top: 'y'",
+    "Slice": "top: 'y' top: 'w' slice_param { axis: 1 slice_point: 1 }",
+    "Reduction": "top: 'y' reduction_param { axis: 1 operation: SUMSQ }",
+    "Tile": "top: 'y' tile_param { tiles: 2 }",
+    "Im2col": "top: 'y' convolution_param { kernel_size: 3 }",
+}
+
+
+def lone_backward(net):
+    """Diffs that the last layer's backward gives from made-up bottoms and top diffs, without a forward."""
+    fill(net)
+    for index, blob in enumerate(net.blobs.values()):
+        blob.data[...] = numbers(*blob.shape) - 0.5
+        if index > 1:
+            blob.diff[...] = numbers(*blob.shape)
+    net.blobs[list(net.top_names["l"])[0]].diff[...] = numbers(*net.blobs[list(net.top_names["l"])[0]].shape)
+    net.backward(start="l", end="l")
+    return [[net.blobs[name].diff for name in net.bottom_names["l"]], [blob.diff for blob in net.layers[-1].blobs]]
+
+
 def net_questions(path, folder):
     net = fill(caffe.Net(path, caffe.TEST))
     for name in (
@@ -107,6 +144,16 @@ def net_questions(path, folder):
         "share_with",
         run("a.share_with(b); b.params['ip'][0].data[...] = 9; answer = a.params['ip'][0].data[0]", a=net, b=back),
     )
+    weighted = fill(caffe.Net(path, caffe.TRAIN))
+    before = weighted.forward(data=data, label=label)["loss"]
+    position = list(weighted._blob_names).index("loss")
+    ask("write a loss weight", run("net._blob_loss_weights[i] = 3; answer = net._blob_loss_weights[i]", net=weighted, i=position))
+    ask("written loss weight", lambda: weighted.blob_loss_weights["loss"])
+    ask("loss under it", lambda: [weighted.forward()["loss"] / before, weighted._forward(0, len(weighted.layers) - 1)])
+    ask("gradient under it", lambda: [weighted.backward() and weighted.params["ip"][0].diff])
+    for name, layer in LONE_LAYERS.items():
+        lone = caffe.Net(write(folder, "lone.prototxt", LONE_NET % (name, layer)), caffe.TRAIN)
+        ask("backward before any forward: " + name, lambda: lone_backward(lone))
     seen = []
     hooks = caffe.Net(path, caffe.TRAIN)
     for name in ("before_forward", "after_forward", "before_backward", "after_backward"):

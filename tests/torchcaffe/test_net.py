@@ -88,6 +88,43 @@ def test_one_sweep_and_layer_by_layer_give_the_same_gradients(make_net):
                 np.testing.assert_allclose(blob.diff, gradient, rtol=1e-5, atol=1e-7)
 
 
+def test_backward_of_one_layer_needs_no_forward_where_its_gradient_does_not(make_net):
+    net = make_net(NET % 3)
+    generator = np.random.default_rng(0)
+    diff, bottom = generator.normal(size=(2, 3)), generator.normal(size=net.blobs["conv1"].shape)
+    for factor in (1, -2):  # what the bottoms hold now counts, not what they held at the last backward
+        net.clear_param_diffs()
+        net.blobs["fc"].diff[...], net.blobs["conv1"].data[...] = diff, factor * bottom
+        net.backward(start="fc", end="fc")
+        weight = net.params["fc"][0]
+        np.testing.assert_allclose(weight.diff, factor * diff.T @ bottom.reshape(2, -1), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(net.blobs["conv1"].diff.reshape(2, -1), diff @ weight.data, rtol=1e-5, atol=1e-6)
+        assert not net.blobs["fc"].data.any()
+    with pytest.raises(NetError, match='"loss" .SoftmaxWithLoss.: its backward needs what its forward left; call forward'):
+        net.backward(start="loss", end="loss")
+
+
+def test_a_backward_after_a_training_step_is_not_of_an_earlier_forward(make_net):
+    net = make_net(NET % 3)
+    net.forward()
+    net.blobs["data"].data[...] = 1
+    autograd_pass = execution.AutogradPass(net, keep_diffs=True)
+    autograd_pass.forward()
+    autograd_pass.backward()
+    with pytest.raises(NetError, match="call forward first"):
+        net.backward()
+
+
+def test_a_written_loss_weight_is_kept_and_shown(make_net):
+    """As in Caffe, where it is what the log shows; the loss itself is weighted by the diff of its blob."""
+    net = make_net(NET % 3)
+    net._blob_loss_weights[list(net.blobs).index("loss")] = 3
+    assert net._blob_loss_weights[list(net.blobs).index("loss")] == net.blob_loss_weights["loss"] == 3
+    assert net._forward(0, len(net.layers) - 1) == net.blobs["loss"].data
+    with pytest.raises(AttributeError):
+        net._blob_loss_weights = []
+
+
 def test_weights_are_copied_by_name_and_the_rest_is_reported(make_net, tmp_path):
     source, path = make_net(NET % 3, seed=1), str(tmp_path / "a.caffemodel")
     source.save(path)

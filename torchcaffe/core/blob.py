@@ -1,8 +1,8 @@
 """Blob: N-dimensional float32 array with a gradient, seen as numpy on the host and as a torch tensor where it computes.
 
-The two sides meet only when somebody looks: `.data` and `.diff` copy to the host on demand, and what is written there
-is taken over the next time the engine reads the blob. An array that a user holds stays live, as in Caffe on the CPU:
-the engine refreshes it after writing the blob, and assumes it was written whenever it is called again.
+The two are synchronized on demand: `.data` and `.diff` copy to the host, and the engine takes over what was written
+there when it next reads the blob. An array that a user holds stays live, as in Caffe on the CPU: the engine refreshes it
+after writing the blob, and assumes it was written whenever it is called again.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class Memory:
         self.newer = Memory.ZERO
 
     def externally_held(self) -> bool:
-        """True when someone outside holds the host array (or a view on it)."""
+        """True when user code holds the host array (or a view on it)."""
         return self.host is not None and sys.getrefcount(self.host) > 2
 
     def clear(self):
-        """Set to zero without touching memory, unless somebody is watching."""
+        """Set to zero, without touching memory unless the array is held outside."""
         self.tensor = None
         self.newer = Memory.ZERO
         if self.externally_held():
@@ -64,12 +64,12 @@ class Memory:
             np.copyto(self.host, tensor.reshape(self.host.shape).float().cpu().numpy())
 
     def assume_written(self):
-        """Called where user code may have run: a watched host array counts as newer than the tensor."""
+        """Called where user code may have run: a host array that it holds counts as newer than the tensor."""
         if self.newer == Memory.BOTH and self.externally_held():
             self.newer = Memory.HOST
 
     def put(self, tensor):
-        """Take over what the engine computed; refresh the host array where somebody watches it."""
+        """Take over what the engine computed; refresh the host array where it is held outside."""
         self.tensor = tensor
         self.newer = Memory.TENSOR
         if self.host is None:
@@ -109,7 +109,7 @@ class Persistent(Memory):
         super().__init__()
         self.tensor = tensor
         self.newer = Memory.TENSOR
-        self.touched = 0  # times that somebody may have written what the tensor's own version does not tell
+        self.touched = 0  # possible writes that the tensor's own version does not count
 
     def look(self, shape):
         self.touched += 1
@@ -120,7 +120,7 @@ class Persistent(Memory):
         return super().look(shape)
 
     def stamp(self):
-        """What is another after each write; None while somebody holds the array, who may write at any time."""
+        """A value that changes with each write; None while user code holds the array and may write at any time."""
         if self.tensor.device.type == "cpu" and self.externally_held():
             return None
         return self.tensor._version, self.touched
@@ -176,7 +176,7 @@ class Blob:
 
     @property
     def dims(self):
-        """Shape as a plain tuple (the engine's own use)."""
+        """Shape as a plain tuple, for the engine."""
         return self._shape
 
     @property
@@ -203,7 +203,7 @@ class Blob:
         self.set_shape(_checked(shape), keep=True)
 
     def set_shape(self, shape, keep=False):
-        """Change the shape (the engine's own use, of a blob that is about to be written; `keep`: keep what fits)."""
+        """Change the shape of a blob that is about to be written, for the engine; `keep`: keep the contents that fit."""
         if shape == self._shape:
             return
         count, old = math.prod(shape), math.prod(self._shape)

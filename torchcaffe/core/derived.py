@@ -1,4 +1,4 @@
-"""What is computed from a parameter once and kept: filters in the form that a faster convolution wants."""
+"""Values computed from a parameter and cached until it changes: filters in the layout of a faster convolution."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import torch
 
 
 class Derived:
-    """`make(tensor, *how)` of a blob's tensor, made again where the blob may have been written or `how` is another.
+    """Cache of `make(tensor, *how)` for a blob's tensor, computed again when the blob or `how` has changed.
 
-    Users of pycaffe write parameters through numpy, in place and unannounced. Where nobody holds the array, the blob
-    knows when it last gave it away; while somebody does, the numbers themselves are compared with a copy.
+    Users of pycaffe write parameters through numpy, in place. While no array is held outside, the blob's stamp tells
+    whether it was written; while one is, the numbers are compared with a copy.
     """
 
     def __init__(self, make):

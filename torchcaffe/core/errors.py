@@ -1,11 +1,10 @@
-"""What Caffe kills the process for (a failed CHECK) is an exception here, with Caffe's information and the remedy."""
+"""Exceptions: where Caffe aborts the process (a failed CHECK), these carry its information and the remedy."""
 
 
 class CaffeError(RuntimeError):
     """Base of all errors of this engine. A RuntimeError, because that is what pycaffe raises where it raises at all.
 
-    What a message quotes from a file and no UTF-8 terminal can print (bytes that are no text, control characters) stands
-    in it escaped.
+    Text quoted from a file that a UTF-8 terminal cannot print (invalid bytes, control characters) is escaped.
     """
 
     def __init__(self, *arguments):

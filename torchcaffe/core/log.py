@@ -49,7 +49,7 @@ def write(message: str, level: int = INFO, depth: int = 1):
     prefix = f"{_LETTERS[level]}{stamp}.{int(now % 1 * 1e6):06d} {threading.get_native_id()} {source}]"
     line = f"{prefix} {message}\n"
     if level >= _level("stderrthreshold"):
-        with contextlib.suppress(OSError):  # a terminal or reader that has gone away ends no training; glog ignores it too
+        with contextlib.suppress(OSError):  # a closed terminal or pipe must not end a training; glog ignores it too
             sys.stderr.write(line)
             sys.stderr.flush()
     folder = Settings.log_dir or os.environ.get("GLOG_log_dir")
@@ -86,7 +86,7 @@ def _open(folder, level):
 
 
 def info(message: str):
-    """The engine's own: of several solvers, only the first tells what it does."""
+    """An INFO line of the engine; of several solvers, only the first logs."""
     if mode.solver_rank() == 0:
         write(message, INFO, 2)
 

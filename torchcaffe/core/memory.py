@@ -1,7 +1,6 @@
-"""How much memory there is, asked before a layer or a file takes more of it than that.
+"""How much memory is available, checked before a layer or a file allocates more.
 
-Without the question a net that is too large is no error: Linux hands out memory that it does not have, and ends the
-process when it is used.
+Linux overcommits memory: without this check an oversized net is killed when it touches what it was given.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from torchcaffe.core.errors import NetError
 
-LARGE = 64 << 20  # bytes; nobody is asked for less
+LARGE = 64 << 20  # bytes; smaller requests are not checked
 
 # (limit, used, part of what is used that is given back on demand) of a container's memory: cgroup 2, cgroup 1
 _CONTAINERS = (
@@ -22,7 +21,7 @@ _ROOT = Path("/sys/fs/cgroup")
 
 
 def total(device=None):
-    """Bytes that this process could have at most: a GPU's, or the machine's, its container's or its own limit."""
+    """The most bytes that this process can have: a GPU's memory, or the least of the machine's, container's and own limit."""
     if device is not None and device.type == "cuda":
         import torch
 
@@ -33,7 +32,7 @@ def total(device=None):
 
 
 def available(device=None):
-    """Bytes that can still be had on a torch.device (None: the CPU), or None where nobody says."""
+    """Bytes that are free on a torch.device (None: the CPU), or None where the system does not tell."""
     if device is not None and device.type == "cuda":
         import torch
 
@@ -46,11 +45,11 @@ def available(device=None):
 
 
 def require(needed: int, what: str, error=NetError, device=None, there=None):
-    """Raise `error` (message: `what` and the sum) where `needed` bytes are more than there are.
+    """Raise `error` where `needed` bytes for `what` are more than are available.
 
     Args:
-        device: torch.device whose memory it is; None: the CPU's.
-        there: bytes that there are, if not what is available now.
+        device: torch.device of the memory; None: the CPU's.
+        there: the limit in bytes, if not what is available now.
     """
     if needed < LARGE:
         return
@@ -79,12 +78,12 @@ def _meminfo():
 
 def _containers():
     """(limit, used) in bytes of each limit that a container sets."""
-    found = []
+    limits = []
     for limit, used, reusable in _CONTAINERS:
         try:
             bytes_limit = int((_ROOT / limit).read_text())  # "max": none
             statistics = dict(line.split() for line in (_ROOT / used).with_name("memory.stat").read_text().splitlines())
-            found.append((bytes_limit, int((_ROOT / used).read_text()) - int(statistics.get(reusable, 0))))
+            limits.append((bytes_limit, int((_ROOT / used).read_text()) - int(statistics.get(reusable, 0))))
         except (OSError, ValueError):
             continue
-    return found
+    return limits

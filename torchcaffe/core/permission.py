@@ -1,4 +1,4 @@
-"""Whether a net's definition may name Python code to be imported and run: only where the user has said so."""
+"""Whether Python layers are allowed: off by default, because a prototxt can name any module to import."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _said = None  # by the program; None: the environment decides
 def allow_python_layers(allow: bool = True):
     """Let nets that are built from now on in this process import the modules that their Python layers name.
 
-    Off unless this is called or the environment has TORCHCAFFE_PYTHON_LAYERS=1, since a definition from elsewhere
-    would choose what runs. `allow=False` switches it off whatever the environment says.
+    Off unless this is called or the environment has TORCHCAFFE_PYTHON_LAYERS=1. `allow=False` switches it off whatever
+    the environment says.
     """
     global _said
     _said = bool(allow)

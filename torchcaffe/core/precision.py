@@ -1,4 +1,4 @@
-"""What a net's precision (mode.set_precision) asks of PyTorch: "float32" as Caffe, "tf32", or "bf16" for products."""
+"""PyTorch's settings for a net's precision (mode.set_precision): "float32" as Caffe, "tf32", or "bf16" for products."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torchcaffe.core.errors import CaffeError
 
 
 def checked(name: str, device) -> str:
-    """`name`, where a net on `device` can compute so; warns where that would be slow. Raises CaffeError."""
+    """`name`, if a net on `device` can use that precision; warns where it is slow. Raises CaffeError if it cannot."""
     if device.type == "cpu" and name == "tf32":
         raise CaffeError("precision tf32 is a GPU's; on a CPU use float32, or bf16 where the processor has it")
     if device.type == "cpu" and name == "bf16" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
@@ -18,18 +18,18 @@ def checked(name: str, device) -> str:
 
 
 def apply(net, training=False):
-    """Set what PyTorch keeps for the whole process. By itself it would let cuDNN round float32 to tf32."""
+    """Set PyTorch's process-wide flags for this net. By default PyTorch lets cuDNN round float32 to tf32."""
     if net.device.type != "cuda":
         return
-    wanted = "ieee" if net.precision == "float32" else "tf32"
-    torch.backends.cuda.matmul.fp32_precision = torch.backends.cudnn.conv.fp32_precision = wanted
-    # Trying cuDNN's algorithms pays where batches keep their shape, but what it picks depends on the moment: only where no
-    # answer is given, for an answer must not depend on what ran before.
+    fp32_precision = "ieee" if net.precision == "float32" else "tf32"
+    torch.backends.cuda.matmul.fp32_precision = torch.backends.cudnn.conv.fp32_precision = fp32_precision
+    # Benchmarking cuDNN's algorithms pays where batches keep their shape, but its choice varies from run to run: only in
+    # training, since a prediction must not depend on what ran before.
     torch.backends.cudnn.benchmark = training
 
 
 def cast(layer, tensors):
-    """The tensors as the layer takes them: float32, or any type where its results are as good in it."""
+    """The tensors in the type that the layer computes in: float32, unless it works in any precision."""
     if layer.context.precision == "float32" or layer.any_precision:
         return tensors
     return [tensor.float() if tensor.dtype == torch.bfloat16 else tensor for tensor in tensors]

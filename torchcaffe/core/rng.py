@@ -20,7 +20,7 @@ class Generator:
         self.seed(seed)
 
     def seed(self, seed: int):
-        """Start anew, for all who hold this generator."""
+        """Restart the stream, for every user of this generator."""
         self._state.seed(seed & 0xFFFFFFFF)
 
     def draws(self, shape) -> np.ndarray:
@@ -51,7 +51,7 @@ class Generator:
         return {**words, "has_gauss": int(state["has_gauss"]), "gauss": float(state["gauss"])}
 
     def load_state_dict(self, state: dict):
-        """Go on from what state_dict() gave. Raises KeyError, TypeError or ValueError for anything else."""
+        """Continue from a state_dict(). Raises KeyError, TypeError or ValueError for anything else."""
         key, position = np.array(state["key"]), int(state["position"])
         if key.dtype.kind not in "iu" or key.shape != (WORDS,) or not 0 <= key.min() <= key.max() < 2**32:
             raise ValueError(f"a generator's key is {WORDS} numbers of 32 bits")
@@ -79,7 +79,7 @@ def generator() -> Generator:
 
 
 def set_random_seed(seed: int):
-    """Seed this thread's generator, also for nets that are there already, and torch's for what runs on a GPU."""
+    """Seed this thread's generator, also for nets that exist already, and torch's for what runs on a GPU."""
     import torch
 
     if hasattr(_thread, "generator"):

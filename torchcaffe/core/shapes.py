@@ -1,4 +1,4 @@
-"""Which shapes a blob can have: Caffe's limits, for blobs that nets ask for and for those that files describe."""
+"""Which shapes a blob can have: Caffe's limits, for the blobs of nets and of files."""
 
 from __future__ import annotations
 

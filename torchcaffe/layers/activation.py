@@ -33,6 +33,7 @@ class ReLU(Layer):
     """max(x, 0) + negative_slope * min(x, 0)."""
 
     type = "ReLU"
+    gradient_from_bottoms = True
     any_precision = True
 
     def forward(self, x):
@@ -59,6 +60,7 @@ class PReLU(Layer):
         if not p.HasField("filler"):
             filler = type(p.filler)(type="constant", value=0.25)
         self.add_parameter(() if p.channel_shared else (shape[1],), filler)
+        self.gradient_from_bottoms = not in_place(self)
 
     def forward(self, x):
         slope = self.weight(0)
@@ -110,6 +112,7 @@ class BNLL(Layer):
 @register
 class AbsVal(Layer):
     type = "AbsVal"
+    gradient_from_bottoms = True
     in_place = False
 
     def forward(self, x):
@@ -202,6 +205,9 @@ class Clip(Layer):
     """x limited to min..max; the gradient passes inside, both ends included."""
 
     type = "Clip"
+
+    def setup(self, bottom, top):
+        self.gradient_from_bottoms = not in_place(self)
 
     def forward(self, x):
         y = x.clamp(self.param.clip_param.min, self.param.clip_param.max)

@@ -39,6 +39,7 @@ class Bias(Broadcast):
     """x + b."""
 
     type = "Bias"
+    gradient_from_bottoms = True
 
     def parameter(self):
         return self.param.bias_param
@@ -70,6 +71,7 @@ class Scale(Broadcast):
         if p.bias_term:
             self.add_parameter(shape, p.bias_filler)
         self.first = self.axis(p.axis, len(bottom[0].dims)) if shape else 0
+        self.gradient_from_bottoms = bottom[0] is not top[0]
 
     def shapes(self, shape, *operand):
         self.items, self.count = math.prod(shape[: self.first]), math.prod(shape)

@@ -15,6 +15,7 @@ class InnerProduct(Layer):
     """y = x W^T + b over everything from `axis` on; W is (num_output, K), or (K, num_output) where transposed."""
 
     type = "InnerProduct"
+    gradient_from_bottoms = True
     in_place = False
     any_precision = True
 
@@ -48,6 +49,7 @@ class Embed(Layer):
     """Row x of a learned table (input_dim, num_output), plus a bias; x holds indices and gets no gradient."""
 
     type = "Embed"
+    gradient_from_bottoms = True
     in_place = False
     refuses_gradient = (0,)
 

@@ -31,6 +31,7 @@ class Pooling(Layer):
         p = self.param.pooling_param
         self.check(len(bottom[0].dims) == 4, f"pooling needs 4 axes, got shape {bottom[0].dims}")
         self.method = p.pool
+        self.gradient_from_bottoms = p.pool == p.AVE
         self.check(len(top) == 1 or p.pool == p.MAX, "a second top (the mask) is for MAX pooling")
         self.global_pooling, self.round_up = p.global_pooling, p.round_mode == p.CEIL
         self.stride, self.pad = self.pair("stride"), self.pair("pad")

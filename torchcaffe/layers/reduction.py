@@ -35,6 +35,7 @@ class Eltwise(Layer):
         p = self.param.eltwise_param
         self.check(len(p.coeff) in (0, len(bottom)), f"{len(bottom)} bottoms need as many coeff, not {len(p.coeff)}")
         self.check(not (p.operation == p.PROD and len(p.coeff)), "coeff is for SUM, not for PROD")
+        self.gradient_from_bottoms = p.operation == p.SUM or p.operation == p.PROD and p.stable_prod_grad
 
     def shapes(self, *shapes):
         for shape in shapes[1:]:
@@ -61,6 +62,7 @@ class Reduction(Layer):
     """SUM, ASUM (of absolute values), SUMSQ (of squares) or MEAN over all axes from `axis` on, times coeff."""
 
     type = "Reduction"
+    gradient_from_bottoms = True
     in_place = False
 
     def setup(self, bottom, top):

@@ -14,6 +14,7 @@ class Split(Layer):
     """The same blob several times; gradients sum."""
 
     type = "Split"
+    gradient_from_bottoms = True
     any_precision = True
     is_view = True
     tops = (1, None)
@@ -29,6 +30,7 @@ class Split(Layer):
 @register
 class Concat(Layer):
     type = "Concat"
+    gradient_from_bottoms = True
     any_precision = True
     bottoms = (1, None)
     in_place = False
@@ -59,6 +61,7 @@ class Slice(Layer):
     """Cuts along one axis, at `slice_point`s or in equal parts."""
 
     type = "Slice"
+    gradient_from_bottoms = True
     any_precision = True
     is_view = True
     tops = (1, None)
@@ -92,6 +95,7 @@ class Flatten(Layer):
     """Axes `axis` to `end_axis` become one."""
 
     type = "Flatten"
+    gradient_from_bottoms = True
     any_precision = True
     is_view = True
     in_place = False
@@ -126,6 +130,7 @@ class Reshape(Layer):
     """Axes `axis` to `axis + num_axes` replaced by `shape`: 0 copies the bottom's dimension, one -1 is inferred."""
 
     type = "Reshape"
+    gradient_from_bottoms = True
     any_precision = True
     is_view = True
     in_place = False
@@ -166,6 +171,7 @@ class Tile(Layer):
     """The blob `tiles` times along one axis."""
 
     type = "Tile"
+    gradient_from_bottoms = True
     in_place = False
 
     def shapes(self, shape):
@@ -183,6 +189,7 @@ class Crop(Layer):
     """The part of bottom 0 that has bottom 1's size in the axes from `axis` on; bottom 1 gets no gradient."""
 
     type = "Crop"
+    gradient_from_bottoms = True
     any_precision = True
     bottoms = (2, 2)
     in_place = False
@@ -219,6 +226,7 @@ class BatchReindex(Layer):
     """Items of bottom 0 in the order of bottom 1's indices, repeated or left out as they say."""
 
     type = "BatchReindex"
+    gradient_from_bottoms = True
     bottoms = (2, 2)
     in_place = False
     refuses_gradient = (1,)

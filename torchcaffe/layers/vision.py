@@ -153,6 +153,7 @@ class Im2col(Layer):
     """The patches that a convolution would multiply: (channels * kernel) rows for each place of the output."""
 
     type = "Im2col"
+    gradient_from_bottoms = True
     in_place = False
 
     def setup(self, bottom, top):

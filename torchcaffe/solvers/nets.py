@@ -1,4 +1,4 @@
-"""The nets of a solver: one to train, any number to test, found and staged by Caffe's rules."""
+"""The nets of a solver by Caffe's rules: one to train, any number to test."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ def build_nets(param, net_class):
     """(training net, list of test nets) of a SolverParameter. Raises SolverError."""
     sources = [name for name in ("net", "net_param", "train_net", "train_net_param") if param.HasField(name)]
     if len(sources) != 1:
-        found = ", ".join(sources) or "none"
-        raise SolverError(f"a solver needs exactly one of net, net_param, train_net, train_net_param; found: {found}")
+        raise SolverError(
+            f"a solver needs exactly one of net, net_param, train_net, train_net_param; found: {', '.join(sources) or 'none'}"
+        )
     source = sources[0]
     given = getattr(param, source)
     if source.endswith("_param"):
@@ -56,8 +57,8 @@ def _test_definitions(param, generic, source):
         raise SolverError("test_interval must be positive where test nets are given")
     if len(param.test_state) not in (0, count):
         raise SolverError(f"{len(param.test_state)} test_state entries do not fit {count} test nets; give none or one each")
-    found = explicit + [(f"{source} file: {param.net}" if source == "net" else source, generic)] * (count - len(explicit))
-    for index, (text, definition) in enumerate(found):
+    shared = (f"{source} file: {param.net}" if source == "net" else source, generic)
+    for index, (text, definition) in enumerate(explicit + [shared] * (count - len(explicit))):
         log.info(f"Creating test net (#{index}) specified by {text}")
         definition = _load(definition) if isinstance(definition, str) else definition
         states = [param.test_state[index]] if param.test_state else []

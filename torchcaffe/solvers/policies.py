@@ -9,7 +9,7 @@ from torchcaffe.core.errors import SolverError
 
 
 def _power(base, exponent):
-    """C's pow, which Caffe calls: Python's raises where that gives infinity or, of a negative base's root, no number."""
+    """C's pow, which Caffe calls: it gives infinity or NaN where Python's raises."""
     try:
         return math.pow(base, exponent)
     except ValueError:
@@ -61,7 +61,7 @@ POLICIES = {function.__name__: function for function in (fixed, step, exp, inv, 
 
 
 def check(param):
-    """Refuse what cannot work, warn of what is read by nobody. Raises SolverError."""
+    """Raise SolverError for settings that cannot work; warn of those that the policy ignores."""
     if param.lr_policy not in POLICIES:
         raise SolverError(f'unknown lr_policy "{param.lr_policy}"; known: {", ".join(POLICIES)}')
     if param.lr_policy in ("step", "exp", "sigmoid") and param.gamma < 0:

@@ -65,7 +65,7 @@ def _paths(solver, iteration):
 
 def _positions(net) -> dict:
     """State of the random generators, and of each layer of the net that has one, as plain data for JSON."""
-    random = {"generator": rng.generator().state_dict()}
+    random: dict = {"generator": rng.generator().state_dict()}
     if net.device.type == "cuda":
         random["cuda"] = base64.b64encode(torch.cuda.get_rng_state(net.device).numpy().tobytes()).decode()
     states = {layer.name: layer.data_state() for layer in net.built_layers}
@@ -115,16 +115,16 @@ def read_record(state_path: str):
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as problem:
         raise SolverError(f"{path}: not a snapshot's record ({problem}); resume from an earlier snapshot") from None
     for name, (size, digest) in files.items():
-        file = os.path.join(os.path.dirname(path), os.path.basename(name))
-        if not os.path.isfile(file):
+        listed = os.path.join(os.path.dirname(path), os.path.basename(name))
+        if not os.path.isfile(listed):
             continue  # moved: restore() reads it from where the state says, or fails
-        if os.path.getsize(file) != size:
+        if os.path.getsize(listed) != size:
             raise SolverError(
-                f"{file}: is damaged: {os.path.getsize(file):,} bytes instead of {size:,}; "
+                f"{listed}: is damaged: {os.path.getsize(listed):,} bytes instead of {size:,}; "
                 "resume from an earlier snapshot"
             )
-        if checksum(file)["sha256"] != digest:
-            raise SolverError(f"{file}: is damaged: its SHA-256 is not {digest}; resume from an earlier snapshot")
+        if checksum(listed)["sha256"] != digest:
+            raise SolverError(f"{listed}: is damaged: its SHA-256 is not {digest}; resume from an earlier snapshot")
     return record
 
 
