@@ -223,7 +223,7 @@ def test_a_solver_state_that_names_a_nul(tmp_path, suffix):
         with h5py.File(path, "r+") as file:
             del file["learned_net"]
             file["learned_net"] = np.bytes_(b"a\0z")
-    with pytest.raises(SolverError, match=r"learned_net 'a.x00z' holds a NUL character; go on from another snapshot"):
+    with pytest.raises(SolverError, match=r"learned_net 'a.x00z' holds a NUL character; resume from another snapshot"):
         read_solver_state(path)
 
 
