@@ -62,7 +62,7 @@ def folder(tmp_path, monkeypatch):
         ("good", "crop_size: 7", "LMDB", NetError, "crop_size 7 is larger than .*6x6"),
         ("mixed", "", "LMDB", DataError, r"mixed: record \S+ has shape \(3, 5, 6\), the first of its batch has \(3, 6, 6\)"),
         ("undecodable", "", "LMDB", DataError, "undecodable: .*not an image"),
-        ("short", "", "LMDB", DataError, r"short: .*2 values but says \(3, 6, 6\)"),
+        ("short", "", "LMDB", DataError, r"short: .*2 values for shape \(3, 6, 6\)"),
     ],
 )
 def test_data(folder, make_net, source, transform, backend, kind, words):

@@ -204,7 +204,7 @@ def test_hdf5_output_replaces_no_file_of_another_kind(tmp_path, make_net):
         f'layer {{ name: "o" type: "HDF5Output" bottom: "a" bottom: "b" hdf5_output_param {{ file_name: "{tmp_path}/out" }} }}'
     )
     (tmp_path / "out").write_text("a thesis")
-    with pytest.raises(DataError, match="out: exists and is no HDF5 file; remove it or give another name"):
+    with pytest.raises(DataError, match="out: exists and is not an HDF5 file; remove it or give another name"):
         make_net(layer)
     assert (tmp_path / "out").read_text() == "a thesis"
     (tmp_path / "out").unlink()

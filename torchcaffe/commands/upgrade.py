@@ -1,4 +1,4 @@
-"""`upgrade_net_proto_text`, `upgrade_net_proto_binary`, `upgrade_solver_proto_text`: files in today's form."""
+"""`upgrade_net_proto_text`, `upgrade_net_proto_binary`, `upgrade_solver_proto_text`: old files in Caffe 1.0's form."""
 
 from __future__ import annotations
 
