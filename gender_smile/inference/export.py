@@ -98,9 +98,9 @@ def compare(path: str, trained: Classifier) -> float:
     """
     import numpy as np
     from lmdb_builders.preprocess import to_blob
-    from torchcaffe.formats.export import import_package
+    from torchcaffe.core import extras
 
-    session = import_package("onnxruntime").InferenceSession(path, providers=["CPUExecutionProvider"])
+    session = extras.load("onnxruntime").InferenceSession(path, providers=["CPUExecutionProvider"])
     generator, largest = np.random.default_rng(2016), 0.0
     for count in BATCHES:
         blob = to_blob(generator.integers(0, 256, (count, trained.size, trained.size, 3), dtype=np.uint8))

@@ -82,9 +82,9 @@ def _read_safetensors(path: str) -> Iterator[List]:
     """[weights, bias] of each of LAYERS, float32."""
     import numpy as np
     from torchcaffe.core.errors import WeightsError
-    from torchcaffe.formats.export import import_package
+    from torchcaffe.core import extras
 
-    library = import_package("safetensors")
+    library = extras.load("safetensors")
     try:
         with library.safe_open(path, framework="numpy") as file:
             names = {name.removeprefix(WRAPPER): name for name in file.keys()}
@@ -105,9 +105,9 @@ def _read_safetensors(path: str) -> Iterator[List]:
 def _read_onnx(path: str) -> List[List]:
     """[weights, bias] of each of LAYERS, float32: the graph's convolutions and products in their order."""
     from torchcaffe.core.errors import WeightsError
-    from torchcaffe.formats.export import import_package
+    from torchcaffe.core import extras
 
-    onnx = import_package("onnx")
+    onnx = extras.load("onnx")
     numpy_helper = onnx.numpy_helper
     try:
         graph = onnx.load(path).graph

@@ -62,7 +62,7 @@ def folder(tmp_path, monkeypatch):
         ("good", "crop_size: 7", "LMDB", NetError, "crop_size 7 is larger than .*6x6"),
         ("mixed", "", "LMDB", DataError, r"mixed: record \S+ has shape \(3, 5, 6\), the first of its batch has \(3, 6, 6\)"),
         ("undecodable", "", "LMDB", DataError, "undecodable: .*not an image"),
-        ("short", "", "LMDB", DataError, r"short: .*2 values but says \(3, 6, 6\)"),
+        ("short", "", "LMDB", DataError, r"short: .*2 values for shape \(3, 6, 6\)"),
     ],
 )
 def test_data(folder, make_net, source, transform, backend, kind, words):
@@ -223,7 +223,7 @@ def test_a_solver_state_that_names_a_nul(tmp_path, suffix):
         with h5py.File(path, "r+") as file:
             del file["learned_net"]
             file["learned_net"] = np.bytes_(b"a\0z")
-    with pytest.raises(SolverError, match=r"learned_net 'a.x00z' holds a NUL character; go on from another snapshot"):
+    with pytest.raises(SolverError, match=r"learned_net 'a.x00z' holds a NUL character; resume from another snapshot"):
         read_solver_state(path)
 
 

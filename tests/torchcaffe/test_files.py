@@ -1,4 +1,4 @@
-"""Files of Caffe's other formats, whole or not at all, and errors that help."""
+"""Files of Caffe's other formats: atomic writes, and errors that help."""
 
 import errno
 import os
@@ -84,7 +84,7 @@ def wrong(tmp_path):
         (files.read_weights, WeightsError, "page", "is a web page"),
         (files.read_weights, WeightsError, "pointer", "git lfs pull"),
         (files.read_weights, WeightsError, "archive", "compressed archive"),
-        (files.read_weights, WeightsError, "noise", "is no .caffemodel"),
+        (files.read_weights, WeightsError, "noise", "is not a .caffemodel"),
         (files.read_weights, WeightsError, "nothing_in_it", "holds no layers"),
         (files.read_weights, WeightsError, "text", "is text, such as a net's"),
         (files.read_weights, WeightsError, "state", "is a solver state .* not weights"),
@@ -95,7 +95,7 @@ def wrong(tmp_path):
         (files.read_solver_state, SolverError, "weights", "is weights .* not a solver state"),
         (files.read_solver_state, SolverError, "weights.h5", "it is weights; give the .solverstate.h5"),
         (files.read_solver_state, SolverError, "cut_state", "truncated: .* earlier snapshot"),
-        (files.read_solver_state, SolverError, "noise", "is no .solverstate"),
+        (files.read_solver_state, SolverError, "noise", "is not a .solverstate"),
         (files.read_solver_state, SolverError, "missing", "no such solver state"),
         (files.read_blob, DataError, "weights", "is weights"),
         (files.read_blob, DataError, "cut_mean", "truncated"),
@@ -201,7 +201,7 @@ def test_full_disk_is_one_line(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(storage, "_flush", full)
-    with pytest.raises(CaffeError, match="No space left on device; what was there before"):
+    with pytest.raises(CaffeError, match="No space left on device; an existing file is unchanged"):
         files.write_blob(tmp_path / "mean", floats(2))
     assert not os.listdir(tmp_path)
 
@@ -213,7 +213,7 @@ def test_write_through_a_link_and_into_no_folder(tmp_path):
     assert (tmp_path / "link").is_symlink() and files.read_blob(tmp_path / "real").shape == (2,)
     with pytest.raises(CaffeError, match="folder .* does not exist; create it first"):
         files.write_blob(tmp_path / "none" / "x", floats(2))
-    with pytest.raises(CaffeError, match="no regular file"):
+    with pytest.raises(CaffeError, match="not a regular file"):
         files.write_blob(tmp_path, floats(2))
 
 

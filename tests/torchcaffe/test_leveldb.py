@@ -120,7 +120,7 @@ def test_what_cannot_be_read_is_named(folder, plyvel, make_net):
         writer.put("k", b"\xff\xff no datum")
     with pytest.raises(DataError, match="odd: record k is not a Datum"):
         make_net(data_layer("odd"))
-    with pytest.raises(DataError, match="odd: exists already"):
+    with pytest.raises(DataError, match="odd: already exists"):
         create("odd", "leveldb")
     with pytest.raises(DataError, match="odd: no LMDB there .*it is a LevelDB: give backend: LEVELDB"):
         make_net(data_layer("odd", "LMDB"))

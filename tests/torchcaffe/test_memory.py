@@ -125,7 +125,7 @@ def virtual(group):
     group.create_virtual_dataset("0", layout)
 
 
-OTHER_FILE = "lies in another file, which is not followed"
+OTHER_FILE = "is stored in another file, which is not read"
 HDF5 = {
     "never written": (absurd, r"has the shape \(40000, 50000\), 8,000,000,000 bytes, of which the file holds 0"),
     "chunks never written": (lambda g: absurd(g, chunks=(100, 100), compression="gzip"), "the file holds 0"),
@@ -177,7 +177,7 @@ def test_hdf5_states_are_read_as_carefully(tmp_path):
     for name, value, message in (
         ("iter", np.float32([5]), "iter is not a whole number"),
         ("iter", np.int32([1, 2]), "iter is not a whole number"),
-        ("learned_net", [b"a", b"b"], "learned_net is not a text"),
+        ("learned_net", [b"a", b"b"], "learned_net is not a string"),
         ("current_step", "x", "not an array of numbers"),
     ):
         write_state(path, **{name: value})
@@ -190,7 +190,7 @@ def test_hdf5_tables_are_read_as_carefully(tmp_path, make_net):
         absurd(file.create_group("x"))
         file["d"] = h5py.SoftLink("/x/0")
     (tmp_path / "list.txt").write_text(f"{tmp_path}/t.h5\n")
-    with pytest.raises(DataError, match="t.h5: d is a link .*named in .*list.txt"):
+    with pytest.raises(DataError, match="t.h5: d is a link.*named in .*list.txt"):
         make_net(
             f'layer {{ name: "h" type: "HDF5Data" top: "d" '
             f'hdf5_data_param {{ source: "{tmp_path}/list.txt" batch_size: 1 }} }}'
@@ -204,7 +204,7 @@ def test_hdf5_output_replaces_no_file_of_another_kind(tmp_path, make_net):
         f'layer {{ name: "o" type: "HDF5Output" bottom: "a" bottom: "b" hdf5_output_param {{ file_name: "{tmp_path}/out" }} }}'
     )
     (tmp_path / "out").write_text("a thesis")
-    with pytest.raises(DataError, match="out: exists and is no HDF5 file; remove it or give another name"):
+    with pytest.raises(DataError, match="out: exists and is not an HDF5 file; remove it or give another name"):
         make_net(layer)
     assert (tmp_path / "out").read_text() == "a thesis"
     (tmp_path / "out").unlink()
@@ -222,7 +222,7 @@ def test_devices_and_pipes_are_not_read(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path in ("/dev/zero", str(tmp_path / "pipe")):
         for read, kind in ((read_net, PrototxtError), (read_weights, WeightsError), (read_solver_state, SolverError)):
-            with pytest.raises(kind, match="no regular file"):
+            with pytest.raises(kind, match="a device or a pipe, not a regular file"):
                 read(path)
     with pytest.raises(CaffeError, match="null byte"):
         read_net("a\0b")

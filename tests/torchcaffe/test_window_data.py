@@ -81,8 +81,8 @@ def test_bad_lists_are_named_with_the_line(folder, content, words):
     [
         ("", "", NetError, "crop_size must be positive"),
         ("context_pad: 4", "crop_size: 8", NetError, "leaves nothing of crop_size 8"),
-        ("fg_threshold: 2", "crop_size: 8", NetError, "no windows of objects, of which each batch needs 2"),
-        ("bg_threshold: 0", "crop_size: 8", NetError, "no windows of background, of which each batch needs 6"),
+        ("fg_threshold: 2", "crop_size: 8", NetError, "no windows of objects, and each batch needs 2"),
+        ("bg_threshold: 0", "crop_size: 8", NetError, "no windows of background, and each batch needs 6"),
         ("", 'crop_size: 8 mean_file: "small"', NetError, r"small is \(3, 5, 9\), too small for windows"),
         ('root_folder: "no/"', "crop_size: 8", DataError, '"d" .WindowData.: w.txt: no/a.png: No such file'),
     ],
@@ -109,7 +109,7 @@ def test_a_sliver_of_which_nothing_remains_is_named(folder, make_net):
 def test_scale_beside_crop_size_is_warned_of(folder, make_net, capfd, monkeypatch):
     monkeypatch.setenv("GLOG_minloglevel", "0")
     make_net(text("", "crop_size: 8 scale: 0.5"))
-    assert '"d" (WindowData): scale counts in window_data_param only' in capfd.readouterr().err
+    assert '"d" (WindowData): only window_data_param.scale is used' in capfd.readouterr().err
 
 
 def test_a_snapshot_goes_on_with_the_next_windows(folder, make_net):

@@ -1,1 +1,1 @@
-"""The verbs of `python -m torchcaffe`, a module each; importing them loads neither torch nor OpenCV."""
+"""The subcommands of `torchcaffe`, one module each; importing them loads neither torch nor OpenCV."""

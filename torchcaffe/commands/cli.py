@@ -1,4 +1,4 @@
-"""Caffe's command line: `caffe` itself (train, test, time, device_query) and its tools, as verbs of one command.
+"""Caffe's command line: `caffe` (train, test, time, device_query) and its tools as subcommands of `torchcaffe`.
 
     torchcaffe train -solver solver.prototxt -weights start.caffemodel
     torchcaffe test -model net.prototxt -weights net.caffemodel -iterations 100
@@ -21,13 +21,13 @@ from torchcaffe.commands.flags import UsageError, describe, parse
 from torchcaffe.core.errors import CaffeError
 from torchcaffe.core.permission import allow_python_layers
 
-_PYTHON_LAYERS = (False, "let the net import and run the modules that its Python layers name")
+_PYTHON_LAYERS = (False, "allow the net to import and run the modules of its Python layers")
 _CAFFE_FLAGS = {
     "solver": ("", "train: the solver's prototxt"),
     "model": ("", "test, time: the net's prototxt"),
     "weights": ("", "train: weights to start from, file,file,...; test: weights to test"),
     "snapshot": ("", "train: .solverstate to resume from"),
-    "gpu": ("", "number of the GPU, 0,1 or all (train: one process each); without: the CPU"),
+    "gpu": ("", "GPU number, or several (0,1 or all: train runs one process each); default: the CPU"),
     "precision": ("float32", "train: float32 as Caffe, tf32 (GPUs) or bf16; not a flag of Caffe's"),
     "iterations": (50, "test, time: number of batches"),
     "phase": ("", "time: TRAIN (default) or TEST"),
@@ -41,7 +41,7 @@ _BACKEND = ("lmdb", "kind of database: lmdb or leveldb")
 
 
 class Verb(NamedTuple):
-    """One command: where it is written, what it is for, its flags and its other words."""
+    """One command: its module, summary, flags and positional arguments."""
 
     home: str
     summary: str
@@ -56,9 +56,9 @@ VERBS = {
     "time": Verb("timing", "benchmark model execution time", _CAFFE_FLAGS),
     "convert_imageset": Verb(
         "convert_imageset",
-        "make an LMDB or LevelDB of listed images",
+        "convert a list of images to an LMDB or LevelDB",
         {
-            "gray": (False, "read images as gray ones"),
+            "gray": (False, "read images as grayscale"),
             "shuffle": (False, "shuffle the list"),
             "backend": _BACKEND,
             "resize_width": (0, "width to resize to (with resize_height)"),
@@ -78,9 +78,9 @@ VERBS = {
         {"python_layers": _PYTHON_LAYERS},
         "WEIGHTS MODEL BLOB[,BLOB...] DB[,DB...] MINI_BATCHES lmdb|leveldb [CPU|GPU] [DEVICE_ID]",
     ),
-    "upgrade_net_proto_text": Verb("upgrade", "bring a net's prototxt to today's form", {}, "INPUT OUTPUT"),
-    "upgrade_net_proto_binary": Verb("upgrade", "bring a caffemodel to today's form", {}, "INPUT OUTPUT"),
-    "upgrade_solver_proto_text": Verb("upgrade", "bring a solver's prototxt to today's form", {}, "INPUT OUTPUT"),
+    "upgrade_net_proto_text": Verb("upgrade", "upgrade a net's prototxt to Caffe 1.0's form", {}, "INPUT OUTPUT"),
+    "upgrade_net_proto_binary": Verb("upgrade", "upgrade a caffemodel to Caffe 1.0's form", {}, "INPUT OUTPUT"),
+    "upgrade_solver_proto_text": Verb("upgrade", "upgrade a solver's prototxt to Caffe 1.0's form", {}, "INPUT OUTPUT"),
     "draw_net": Verb(
         "drawing",
         "draw a net",
@@ -95,7 +95,7 @@ VERBS = {
 
 
 def main(argv=None) -> int:
-    """Run one verb; returns the exit status."""
+    """Run one subcommand; returns the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
     name = words[0] if words else ""
     try:
@@ -137,7 +137,7 @@ def _run(name, flags, others):
 
 
 def _counts(words):
-    """(smallest, largest) number of words that a line such as "IN [OUT]" stands for."""
+    """(smallest, largest) number of arguments for a usage such as "IN [OUT]"."""
     names = words.split()
     return sum(not name.startswith("[") for name in names), len(names)
 
@@ -148,7 +148,7 @@ def program() -> str:
 
 
 def usage(name: str = "") -> str:
-    """Help on one verb, or on all."""
+    """Help on one subcommand, or the list of all."""
     if name:
         verb = VERBS[name]
         lines = [f"usage: {program()} {name} [FLAGS] {verb.words}".rstrip(), "", verb.summary]

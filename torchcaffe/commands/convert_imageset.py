@@ -1,4 +1,4 @@
-"""`convert_imageset`: listed images into an LMDB of Datums, record for record as Caffe's tool."""
+"""`convert_imageset`: writes a list of images to a database of Datums, the same records as Caffe's tool."""
 
 from __future__ import annotations
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+from torchcaffe.core.names import nearest
+
 # glog's own, which every one of Caffe's programs takes
 _GLOG = {
     "log_dir": ("", "also write the log to files in this folder"),
@@ -43,7 +45,7 @@ def parse(words, flags):
         negated = name.startswith("no") and name not in known and isinstance(values.get(name[2:]), bool)
         name = name[2:] if negated else name
         if name not in known:
-            raise UsageError(f"unknown command line flag '{name}'; the flags are {', '.join(sorted(flags))}")
+            raise UsageError(f"unknown command line flag '{name}'; the flags are {nearest(name, sorted(flags))}")
         if isinstance(known[name][0], bool):
             values[name] = _switch(name, text) if equals else not negated
         elif not equals and not words:

@@ -19,7 +19,7 @@ _PER_GPU = "TORCHCAFFE_BATCH_PER_GPU"  # set for the ranks that -gpu 0,1 starts
 
 
 def train(flags):
-    """Train as a solver says, from scratch, from weights or from a snapshot."""
+    """Train a solver from scratch, from weights or from a snapshot."""
     if not flags.solver:
         raise UsageError("Need a solver definition to train: -solver FILE")
     if flags.snapshot and flags.weights:
@@ -75,7 +75,7 @@ def _one_process_each(flags, gpus, signals) -> int:
 
 @contextlib.contextmanager
 def _signals(solver, effects):
-    """While training, signals ask the solver for their effect; it looks after each update and each test batch."""
+    """While training, signals set the solver's request, which it checks after each update and each test batch."""
 
     def ask(number, frame):
         if effects[number] != "none" and solver.requested != "stop":

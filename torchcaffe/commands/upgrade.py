@@ -1,4 +1,4 @@
-"""`upgrade_net_proto_text`, `upgrade_net_proto_binary`, `upgrade_solver_proto_text`: files in today's form."""
+"""`upgrade_net_proto_text`, `upgrade_net_proto_binary`, `upgrade_solver_proto_text`: old files in Caffe 1.0's form."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def upgrade_net_proto_binary(flags, source, target):
     try:
         net = caffe_pb2.NetParameter.FromString(bytes(content))
     except DecodeError:
-        raise WeightsError(f"{source}: is truncated or no .caffemodel; fetch or copy it again") from None
+        raise WeightsError(f"{source}: is truncated or not a .caffemodel; fetch or copy it again") from None
     _upgrade(source, net, upgrade_net)
     with storage.atomic_write(target) as temporary, open(temporary, "wb") as file:
         file.write(net.SerializeToString())

@@ -14,6 +14,9 @@ PACKAGES = {
     "h5py": ("h5py", "hdf5", "reading and writing HDF5"),
     "skimage": ("scikit-image", "io", "loading and resizing images with caffe.io"),
     "scipy": ("scipy", "io", "resizing arrays of more than 3 channels"),
+    "onnx": ("onnx", "export", "reading and writing ONNX"),
+    "onnxruntime": ("onnxruntime", "export", "running ONNX files"),
+    "safetensors": ("safetensors", "export", "reading and writing safetensors"),
     "pydot": ("pydot", "draw", "drawing nets, besides Graphviz's program dot,"),
     "plyvel": ("plyvel", "leveldb", "reading and writing LevelDB"),
 }
@@ -34,7 +37,7 @@ def load(name: str):
         package, extra, use = PACKAGES[top]
         raise MissingPackageError(
             f"{use} needs the package {package}, which is not installed; type: pip install {package} "
-            f"(it is part of torchcaffe's extra '{extra}')"
+            f"(torchcaffe's extra '{extra}')"
         ) from None
 
 

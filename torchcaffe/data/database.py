@@ -23,8 +23,8 @@ class DiskFullError(DataError):
 class Writer:
     """A new LMDB, written as a context manager, or by put() and close(). Records may come in any order of their keys.
 
-    Nothing reads the LMDB before it is complete, so it is synced once, in close(). Raises DataError where the folder
-    exists already or cannot be written, DiskFullError among them; then its owner removes the folder.
+    The LMDB is synced once, in close(), as nothing reads it before. Raises DataError where the folder already exists or
+    cannot be written (DiskFullError: the caller then removes the folder).
     """
 
     ascending = False  # True: keys must ascend, which is faster to write
@@ -39,7 +39,7 @@ class Writer:
             os.mkdir(path, folder_mode)
             self._lmdb = lmdb.open(os.fspath(path), map_size=map_size, sync=False, **options)
         except (OSError, lmdb.Error) as problem:
-            raise DataError(f"{path}: cannot be made: {getattr(problem, 'strerror', None) or problem}") from None
+            raise DataError(f"{path}: cannot be created: {getattr(problem, 'strerror', None) or problem}") from None
         self.path, self.count, self._pending, self._pending_bytes = path, 0, [], 0
 
     def put(self, key: Union[str, bytes], value: bytes):
@@ -50,7 +50,7 @@ class Writer:
             self._commit()
 
     def close(self):
-        """Write what is pending, and wait until the disk has it."""
+        """Write pending records and sync to disk."""
         import lmdb
 
         try:
@@ -62,13 +62,13 @@ class Writer:
             self.abandon()
 
     def abandon(self):
-        """Let go of the files without writing what is pending."""
+        """Close the files without writing pending records."""
         if self._lmdb is not None:
             self._lmdb.close()
             self._lmdb = None
 
     def _commit(self):
-        """Write what is pending; a full map is doubled and all of it written again."""
+        """Write pending records; if the map is full, double it and write them again."""
         import lmdb
 
         while self._pending:
@@ -101,7 +101,7 @@ def create(path, backend: str = "lmdb"):
     if backend not in writers:
         raise DataError(f"unknown backend {backend}: {' or '.join(writers)}")
     if os.path.exists(path):
-        raise DataError(f"{path}: exists already; remove it or give another name")
+        raise DataError(f"{path}: already exists; remove it or give another name")
     writer = writers[backend](path)
     log.info(f"Opened {backend} {path}")
     return writer

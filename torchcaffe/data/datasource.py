@@ -23,9 +23,9 @@ _environments_lock = threading.Lock()
 
 
 class Environment(Records):
-    """A read-only LMDB, opened once a process however many layers read it. Raises DataError, also where it is damaged.
+    """A read-only LMDB, opened once per process and shared by all layers. Raises DataError, also where it is damaged.
 
-    It is the file that was there when it was opened; one that is put in its place later is another Environment.
+    It reads the file that it has opened; a file that replaces it later gets an Environment of its own.
     """
 
     def __init__(self, path: str):
@@ -78,7 +78,7 @@ class Environment(Records):
                             yield key, cursor.value()
                         position += 1
                     if position == before:
-                        raise PageError("it holds less than it says")
+                        raise PageError("it holds fewer records than its header says")
                     if not endless:
                         return
                     if log_restart:
@@ -114,7 +114,7 @@ def open_database(path: str, backend: str):
 
 
 def record_batches(layer):
-    """(what Prefetcher takes batches from, shape of the data) of a Data layer, drawing what Caffe draws."""
+    """(batches for a Prefetcher, shape of the data) of a Data layer; draws the same random numbers as Caffe."""
     p = layer.param.data_param
     whole, environment = p.batch_size, open_database(p.source, p.DB.Name(p.backend).lower())
     transformer = Transformer(layer)
@@ -154,5 +154,5 @@ def record_batches(layer):
 
 
 def seed_thread(generator):
-    """Caffe seeds each prefetching thread from the net's generator, even where nothing random follows."""
+    """Draw the seed that Caffe draws for each prefetching thread, even where it uses no random numbers."""
     generator.draw()

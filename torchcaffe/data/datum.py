@@ -1,4 +1,4 @@
-"""Datums: reading a record without touching its pixels, and the pixels as C×H×W arrays."""
+"""Datums: parse a record without copying its pixels, and get them as C×H×W arrays."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class StoredDatum(NamedTuple):
 
 
 class Records:
-    """What databases of Datums share: `path`, the record's name in an error, and the Datum of a record."""
+    """Base of databases of Datums: `path`, parsing a record, and its name in errors."""
 
     path: str
 
@@ -86,7 +86,7 @@ def to_array(datum, where, force=""):
     else:
         array = np.array(datum.float_data, np.float32)
     if array.size != math.prod(shape) or not array.size or min(shape) < 0:
-        raise DataError(f"{where} holds {array.size} values but says {shape}; build the database again")
+        raise DataError(f"{where} has {array.size} values for shape {shape}; build the database again")
     return array.reshape(shape)
 
 

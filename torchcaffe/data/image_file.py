@@ -1,4 +1,4 @@
-"""Image files to pixels, after a look at how large they are by their headers: the one limit of all readers of images.
+"""Decode image files whose headers state a size within the limit; all image readers share this limit.
 
 A JPEG of 700 bytes can ask for 5 GB: OpenCV decodes up to a gigapixel, Pillow warns from 89 megapixels on.
 """
@@ -31,11 +31,11 @@ _END, _SCAN = 0xD9, 0xDA
 
 
 class ImageFileError(ValueError):
-    """Not an image, or one that is too large, or of which nobody can tell how large it is. The text is the reason."""
+    """Not an image, an image that is too large, or one of unknown size. The message is the reason."""
 
 
 def megapixels_limit() -> float:
-    """Largest size that is decoded, in megapixels. Raises ImageFileError where the environment's is no number."""
+    """Largest size that is decoded, in megapixels. Raises ImageFileError where the environment variable is not a number."""
     text = os.environ.get(VARIABLE) or str(MEGAPIXELS_LIMIT)
     try:
         return float(text)
@@ -44,7 +44,7 @@ def megapixels_limit() -> float:
 
 
 def let_pillow_open() -> None:
-    """Raise Pillow's own limit where ours is higher: it opens no image of twice as many pixels."""
+    """Raise Pillow's own limit to ours: it refuses images of more than twice its limit."""
     Image = extras.load("PIL.Image")
 
     if Image.MAX_IMAGE_PIXELS is not None:
@@ -52,19 +52,19 @@ def let_pillow_open() -> None:
 
 
 def check_size(width: int, height: int) -> None:
-    """Raise ImageFileError where an image of this size is not to be decoded."""
+    """Raise ImageFileError for an image of this size above the limit."""
     limit = megapixels_limit()
     if not width * height <= limit * 1e6:
         raise ImageFileError(
-            f"{width} x {height} pixels is more than the limit of {limit:g} megapixels; {VARIABLE}=N in the environment "
-            "sets another"
+            f"{width} x {height} pixels is more than the limit of {limit:g} megapixels; set the environment variable {VARIABLE}=N "
+            "to change it"
         )
 
 
 def read_image_file(path) -> bytes:
     """The bytes of an image file. Raises ImageFileError where it has more than an image of the limit, OSError.
 
-    Read whole, since from a file Python makes room for as many bytes as a header says follow.
+    Read at once: decoders that read from a file may allocate as many bytes as its header claims.
     """
     most = int(megapixels_limit() * 1e6 * FILE_BYTES_A_PIXEL)
     with open(path, "rb") as file:
@@ -125,7 +125,7 @@ def check_jpeg(data) -> None:
         length = int.from_bytes(data[position + 2 : position + 4], "big")
         position += 2 if marker in _ALONE else 2 + length
     if scans > SCANS_LIMIT:
-        raise ImageFileError(f"more than {SCANS_LIMIT} scans, each of which takes the time of a whole image")
+        raise ImageFileError(f"more than {SCANS_LIMIT} scans, each of which takes as long as a whole image")
 
 
 def decode(data: bytes, form: str = ""):

@@ -21,7 +21,7 @@ EPOCHS_LIMIT = 10**6  # that a snapshot's record can have behind it
 
 
 def read_list(path, blank_lines=False):
-    """[(name, label)] of a list file. Names may hold spaces; what is no number counts as label 0, as in C.
+    """[(name, label)] of a list file. Names may hold spaces; a label that is not a number counts as 0, as in C.
 
     Args:
         blank_lines: keep them, as ("", 0).
@@ -62,9 +62,9 @@ def read_image(path, height=0, width=0, color=True, where=""):
 
 
 def image_batches(layer):
-    """(what Prefetcher takes batches from, shape of the data) of an ImageData layer, drawing what Caffe draws.
+    """(batches for a Prefetcher, shape of the data) of an ImageData layer; draws the same random numbers as Caffe.
 
-    Caffe does not deal lists to its GPUs: without a split batch, every rank reads the whole list.
+    Without a split batch every rank reads the whole list, as Caffe's GPUs do.
     """
     p, generator = layer.param.image_data_param, layer.context.generator
     transformer = Transformer(layer)
@@ -73,7 +73,7 @@ def image_batches(layer):
     entries = lines.entries
     layer.check(entries, f"{p.source} lists no images")
     start = generator.draw() % p.rand_skip if p.rand_skip else 0
-    layer.check(start < len(entries), f"rand_skip {p.rand_skip} passes the {len(entries)} lines of {p.source}")
+    layer.check(start < len(entries), f"rand_skip {p.rand_skip} skips all {len(entries)} lines of {p.source}")
 
     def image(entry):
         return read_image(p.root_folder + entry[0], p.new_height, p.new_width, p.is_color, p.source)
@@ -87,7 +87,7 @@ def image_batches(layer):
     def batches(state=None):
         position = int(state["position"]) if state else start
         if not 0 <= position < len(lines.entries):
-            raise DataError(f"{p.source} has no line {position + 1}, where the snapshot stands; give the same list again")
+            raise DataError(f"{p.source} has no line {position + 1}, where the snapshot resumes; use the list of the original training")
         transformer.set_state(state)
         lines.set_state(state)
         while True:
@@ -114,7 +114,7 @@ def image_batches(layer):
 
 
 class Lines:
-    """A list's entries, in a new order in each epoch where there is a seed for it."""
+    """A list's entries, shuffled anew in each epoch where there is a seed."""
 
     def __init__(self, entries, seed):
         self.listed, self.seed = entries, seed
@@ -131,15 +131,15 @@ class Lines:
             self.shuffles += 1
 
     def state(self) -> dict:
-        """Which order this is, as plain data."""
+        """The current order, as plain data for JSON."""
         return {"seed": self.seed, "shuffles": self.shuffles}
 
     def set_state(self, state):
-        """Bring about the order of state(), or of the start where it is None: the shuffles are done again."""
+        """Restore the order of state() by repeating its shuffles; None: the initial order."""
         if state is None or (state["seed"], state["shuffles"]) == (self.seed, self.shuffles):
             return
         if not 0 <= state["shuffles"] <= EPOCHS_LIMIT:
-            raise DataError(f"a record of {state['shuffles']} shuffles of an image list; go on from another snapshot")
+            raise DataError(f"the snapshot's record has {state['shuffles']} shuffles of an image list; resume from another snapshot")
         self.seed = None if state["seed"] is None else int(state["seed"])
         self._begin()
         while self.generator is not None and self.shuffles < state["shuffles"]:

@@ -1,4 +1,4 @@
-"""LevelDBs, Caffe's other databases: Datums under keys, in key order. Reads and writes need the package plyvel."""
+"""LevelDB, Caffe's other database: Datums under keys, in key order. Reads and writes need the package plyvel."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def is_leveldb(path) -> bool:
 
 
 class LevelDB(Records):
-    """A LevelDB for reading, opened once a process however many layers read it: LevelDB lets one process in at a time.
+    """A LevelDB for reading, opened once per process and shared by all layers: LevelDB allows one process at a time.
 
     Opening one writes into its folder, as LevelDB does. Raises DataError, also where it is damaged.
     """
@@ -57,7 +57,7 @@ class LevelDB(Records):
             return found
 
     def records_from(self, position: int, log_restart: bool, owns=None, endless: bool = True):
-        """(key, value) in key order, as bytes; over and over. The arguments are those of an LMDB's Environment."""
+        """Iterate over (key, value) in key order, epoch after epoch, as bytes. Arguments: as of an LMDB's Environment."""
         plyvel = extras.load("plyvel")
         try:
             with contextlib.closing(self.database.raw_iterator(verify_checksums=True, fill_cache=False)) as records:
@@ -78,7 +78,7 @@ class LevelDB(Records):
 
     @staticmethod
     def skip(records, count):
-        """Step over `count` records from the first, counting on over the end, of which only a whole pass tells."""
+        """Move to record `count`, counted through all epochs; the number of records is known after one pass only."""
         records.seek_to_first()
         passed = 0
         while passed < count:
@@ -97,7 +97,7 @@ class LevelDBWriter:
         try:
             self.database = plyvel.DB(os.path.realpath(path), create_if_missing=True, error_if_exists=True, **_OPTIONS)
         except plyvel.Error as error:
-            raise DataError(f"{path}: cannot be made: {_reason(error)}") from None
+            raise DataError(f"{path}: cannot be created: {_reason(error)}") from None
         self.path, self.count, self._pending = path, 0, []
 
     def put(self, key, value: bytes):

@@ -1,7 +1,7 @@
-"""The pages of an LMDB checked before LMDB reads them.
+"""Checks the pages of an LMDB before LMDB reads them.
 
-LMDB maps its file and believes every offset in it: a truncated or damaged file ends the process (SIGBUS, SIGSEGV or an
-assertion), not the read. `Pages` looks at the header before the file is opened, and `leaves` at each page of the tree
+LMDB maps its file and trusts every offset in it: a truncated or damaged file kills the process (SIGBUS, SIGSEGV or an
+assertion) instead of failing the read. `Pages` looks at the header before the file is opened, and `leaves` at each page of the tree
 just before the cursor comes there, in the same order. The format is LMDB 0.9's, data version 1, 64 bits, little-endian.
 """
 
@@ -25,7 +25,7 @@ _NONE = 2**64 - 1  # root of an empty tree
 
 
 class PageError(ValueError):
-    """The file is no LMDB, or a damaged one; the message names the page."""
+    """The file is not an LMDB, or is damaged; the message names the page."""
 
 
 class Pages:
@@ -37,12 +37,12 @@ class Pages:
     def __init__(self, descriptor: int):
         self.size = os.fstat(descriptor).st_size
         if self.size < 2 * 256:
-            raise PageError(f"its file has {self.size:,} bytes: truncated, or no LMDB")
+            raise PageError(f"its file has {self.size:,} bytes: truncated, or not an LMDB")
         self.map = mmap.mmap(descriptor, self.size, access=mmap.ACCESS_READ)
         try:
             self.page_size = self._read_meta(0)[4]
             if self.page_size not in (1 << shift for shift in range(8, 17)) or self.size < 2 * self.page_size:
-                raise PageError(f"page 0: a page size of {self.page_size}")
+                raise PageError(f"page 0: invalid page size {self.page_size}")
             self.metas = [self._read_meta(0), self._read_meta(self.page_size)]
             for number, (root, depth, flags, last, page_size, _) in enumerate(self.metas):
                 self._check_meta(number, root, depth, flags, last, page_size)
@@ -66,33 +66,33 @@ class Pages:
         flags = _HEADER.unpack_from(self.map, start)[2]
         found = _META_PAGE.unpack_from(self.map, start + _HEADER.size)
         if not flags & _META or found[:2] != (_MAGIC, _VERSION):
-            raise PageError("its file does not begin as an LMDB's does")
+            raise PageError("the file does not start with an LMDB header")
         page_size, environment_flags = struct.unpack_from("<IH", found[4])
         if environment_flags & _FIXED_MAP:
-            raise PageError("its file asks for a place in memory")
+            raise PageError("the file asks for a fixed memory address (MDB_FIXEDMAP)")
         _, tree_flags, depth, _, _, _, _, root, last, transaction = found[5:]
         return root, depth, tree_flags, last, page_size, transaction
 
     def _check_meta(self, number, root, depth, flags, last, page_size):
         if page_size != self.page_size:
-            raise PageError(f"page {number}: another page size, {page_size}")
+            raise PageError(f"page {number}: page size {page_size} differs from page 0's")
         if (last + 1) * page_size > self.size:
             raise PageError(
-                f"it is truncated: {self.size:,} bytes are there, its {last + 1:,} pages have {(last + 1) * page_size:,}"
+                f"it is truncated: {self.size:,} bytes of {(last + 1) * page_size:,} ({last + 1:,} pages)"
             )
         if flags:
-            raise PageError(f"page {number}: keys with several values or in another order, which Caffe does not write")
+            raise PageError(f"page {number}: duplicate keys or another key order, which Caffe does not write")
         if depth > _DEEPEST or (root != _NONE and not 2 <= root <= last):
-            raise PageError(f"page {number}: a root at page {root} of {last + 1}, {depth} levels deep")
+            raise PageError(f"page {number}: invalid tree: root page {root} of {last + 1}, depth {depth}")
 
     def leaves(self, transaction: int):
-        """Yield the number of records of each leaf page, in key order, after checking all that is read for them.
+        """Yield the number of records of each leaf page, in key order, after checking every page that LMDB reads for them.
 
         `transaction`: number of the snapshot that is read.
         """
         found = [meta for meta in self.metas if meta[5] == transaction]
         if not found:
-            raise PageError("it is being written to")
+            raise PageError("another process is writing to it")
         root, depth, _, self.last, _, _ = found[0]
         self.left = self.last + 1  # pages that a walk can meet: more means that some are met twice
         if root != _NONE:
@@ -101,14 +101,14 @@ class Pages:
     def _walk(self, number, depth):
         flags, offsets = self._page(number)
         if flags != (_LEAF if depth == 1 else _BRANCH):
-            raise PageError(f"page {number}: of kind {flags}, {depth} levels above the records")
+            raise PageError(f"page {number}: unexpected page type {flags} at height {depth}")
         if flags == _LEAF:
             for start in offsets:
                 self._check_record(number, start)
             yield len(offsets)
             return
         if len(offsets) < 2:
-            raise PageError(f"page {number}: a branch of {len(offsets)}")
+            raise PageError(f"page {number}: a branch page with {len(offsets)} entries")
         for start in offsets:
             low, high, highest, key = _NODE.unpack_from(self.map, start)
             self._check_inside(number, start + _NODE.size + key)
@@ -118,14 +118,14 @@ class Pages:
         """(kind, positions of the nodes in the file) of a page."""
         self.left -= 1
         if not 2 <= number <= self.last:
-            raise PageError(f"page {number} is named, there are {self.last + 1}")
+            raise PageError(f"page {number} is referenced, but there are {self.last + 1} pages")
         if self.left < 0:
             raise PageError(f"page {number}: the tree has more pages than the file")
         start = number * self.page_size
         _, _, flags, lower, upper = _HEADER.unpack_from(self.map, start)
         count = (lower - _HEADER.size) // 2
         if lower % 2 or count < 1 or not lower <= upper <= self.page_size:
-            raise PageError(f"page {number}: free space from {lower} to {upper}")
+            raise PageError(f"page {number}: invalid free space, {lower} to {upper}")
         offsets = struct.unpack_from(f"<{count}H", self.map, start + _HEADER.size)
         if min(offsets) < upper or max(offsets) + _NODE.size > self.page_size:
             raise PageError(f"page {number}: an entry outside its page")
@@ -133,7 +133,7 @@ class Pages:
 
     def _check_inside(self, number, end):
         if end > (number + 1) * self.page_size:
-            raise PageError(f"page {number}: an entry that reaches beyond its page")
+            raise PageError(f"page {number}: an entry that extends beyond its page")
 
     def _check_record(self, number, start):
         low, high, flags, key = _NODE.unpack_from(self.map, start)
@@ -147,5 +147,5 @@ class Pages:
         (first,) = _NUMBER.unpack_from(self.map, data)
         pages = (_HEADER.size + size + self.page_size - 1) // self.page_size
         if not 2 <= first <= self.last + 1 - pages:
-            raise PageError(f"page {number}: a record of {size:,} bytes from page {first} of {self.last + 1}")
+            raise PageError(f"page {number}: a record of {size:,} bytes that starts at page {first} of {self.last + 1}")
 

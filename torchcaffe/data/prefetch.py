@@ -1,4 +1,4 @@
-"""A thread that reads batches ahead of the net, on to the device that the net computes on."""
+"""A thread that prefetches batches to the device that the net computes on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _running = weakref.WeakSet()
 
 
 class Batch(NamedTuple):
-    """A batch on its way: tensors on the host, and what makes a layer's tops of them once they are on the device."""
+    """A prefetched batch: tensors on the host, and the function that turns them into tops on the device."""
 
     tensors: Tuple[torch.Tensor, ...]
     finish: Callable = lambda *tensors: tensors
@@ -23,7 +23,7 @@ class Batch(NamedTuple):
 
 
 class Buffers:
-    """Arrays on the host for batches of one shape, used again once nothing holds a tensor on them.
+    """Host arrays for batches of one shape, reused once no tensor refers to them.
 
     Fresh memory costs a page fault every 4 kB when it is written first, which takes longer than converting the images
     that go into it. For a GPU the memory is pinned, and PyTorch itself uses it again when the copies from it are done.
@@ -50,9 +50,9 @@ class Buffers:
 
 
 class Prefetcher:
-    """Takes from `batches()`, a generator of Batch, in a thread, `depth` ahead. An error there is raised by next().
+    """Runs `batches()`, a generator of Batch, in a thread, `depth` batches ahead. next() raises its errors.
 
-    `state` is that of the last batch that next() gave; `batches(state)` has to go on behind it.
+    `state` is that of the last batch that next() returned; `batches(state)` must continue after it.
     On a GPU, copies and what finishes a batch run on a stream of their own, beside the net's work.
     """
 
@@ -68,7 +68,7 @@ class Prefetcher:
         weakref.finalize(self, self.stopped.set)
 
     def restore(self, state):
-        """Give next what comes behind `state`, whatever was read ahead."""
+        """Continue after `state`, discarding what was prefetched."""
         if self.thread is not None:
             self.stopped.set()
             self.thread.join()  # it draws from the generators that the new one goes on with
@@ -98,7 +98,7 @@ class Prefetcher:
 
 
 def _run(batches, waiting, stopped, move):
-    """The thread: it holds no Prefetcher, so that one that is dropped ends it."""
+    """The thread's function. It has no reference to the Prefetcher, so deleting that ends the thread."""
     try:
         for batch in batches:
             if not _put((*move(batch), batch.state), waiting, stopped):
@@ -124,7 +124,7 @@ def _move_nothing(batch):
 
 
 class _StreamMover:
-    """batch -> (tops on the GPU, event after which they are there)"""
+    """batch -> (tops on the GPU, event that marks them ready)"""
 
     def __init__(self, device):
         self.device = device
@@ -140,7 +140,7 @@ class _StreamMover:
 
 @atexit.register
 def stop_all():
-    """End all prefetching: a thread that is still at work in C++ when the interpreter goes would abort the process."""
+    """Stop all threads: one that still runs C++ code when the interpreter exits would abort the process."""
     threads = list(_running)
     for thread in threads:
         thread.stopped.set()

@@ -1,4 +1,4 @@
-"""The two ways in which Caffe's data layers shuffle, draw for draw."""
+"""Caffe's two shuffles, with the same random numbers."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ class LibraryRandom:
         return self._step() >> 1
 
     def state(self) -> list:
-        """The numbers that the next ones follow from."""
+        """The generator's state: its last 34 numbers."""
         return list(self._last)
 
     def set_state(self, state: list):
         if len(state) != 34:
-            raise ValueError(f"34 numbers follow from one another, not {len(state)}")
+            raise ValueError(f"a state has 34 numbers, not {len(state)}")
         self._last = deque((int(number) & 0xFFFFFFFF for number in state), maxlen=34)
 
 

@@ -1,4 +1,4 @@
-"""transform_param: mirror, crop, mean and scale, with the random numbers that Caffe draws, in its order."""
+"""transform_param: mirror, crop, mean and scale, with Caffe's random numbers."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class UnequalShapes(Exception):
 class Transformer:
     """Makes batches of C×H×W arrays, uint8 or float32: (pixel - mean) * scale of the crop, mirrored.
 
-    For a net on the CPU the batch is made here, an image at a time so that it stays in the cache. For a GPU only the
-    crops are gathered here, as they are stored (uint8 is a quarter of the bytes), and the rest is done there.
+    For a net on the CPU the batch is computed here, image by image to stay in the cache. For a GPU only the crops are
+    gathered here, in their stored dtype (uint8 is a quarter of the bytes), and the GPU does the rest.
     """
 
     def __init__(self, layer):
@@ -45,7 +45,7 @@ class Transformer:
         self.mean_tensor = None  # on the device
 
     def seed(self, generator):
-        """Take a seed from the net's generator, where anything here is random."""
+        """Draw a seed from the net's generator where mirror or random crops need one."""
         if self.param.mirror or self.random_crop:
             self.generator = rng.Generator(generator.draw())
 
@@ -54,7 +54,7 @@ class Transformer:
         return {"generator": self.generator.state_dict()} if self.generator is not None else {}
 
     def set_state(self, state):
-        """Go on from what state() gave, or from the start where it is None."""
+        """Resume from state(); None: the beginning."""
         if state and self.generator is not None:
             self.generator.load_state_dict(state["generator"])
 
@@ -77,7 +77,7 @@ class Transformer:
         """N arrays C×H×W and their labels (float32 of N) -> Batch of N×C×H×W, float32, channels-last in memory.
 
         Args:
-            apply: what calls a function for each image; see workers.thread_map.
+            apply: maps a function over the images, such as workers.thread_map.
         Raises:
             UnequalShapes: the arrays differ in shape.
         """
@@ -93,7 +93,7 @@ class Transformer:
 
     @staticmethod
     def finishes_on(device) -> bool:
-        """True where the device makes the batch of what the records hold."""
+        """True where the device computes the batch from the stored crops."""
         return device.type != "cpu"
 
     def check_shapes(self, arrays):
@@ -120,7 +120,7 @@ class Transformer:
 
     # ---- for a net on the CPU
     def finished(self, arrays, choices, shape, apply) -> torch.Tensor:
-        """The batch as it goes into the net."""
+        """The finished batch."""
         count, channels, height, width = shape
         buffer, tensor = self.buffers.take((count, height, width, channels), np.float32)
         scale = np.float32(self.param.scale)
@@ -137,7 +137,7 @@ class Transformer:
         return tensor.permute(0, 3, 1, 2)
 
     def mean_window(self, shape, mirrored, row, column):
-        """What is subtracted from an image of `shape` H×W×C: its window of the mean image, mirrored as it is."""
+        """The mean to subtract from an image of `shape` H×W×C: its crop of the mean image, mirrored like the image."""
         if self.param.mean_file and not self.mean_images:
             image = self.mean.transpose(1, 2, 0)
             self.mean_images = [np.ascontiguousarray(image), np.ascontiguousarray(image[:, ::-1])]
@@ -150,7 +150,7 @@ class Transformer:
 
     # ---- for a net on a GPU
     def staged(self, arrays, choices, shape, labels, apply) -> Batch:
-        """The batch as the records hold it, to be finished on the device."""
+        """The crops as they are stored, to be finished on the device."""
         dtype = np.result_type(*{array.dtype for array in arrays})
         if is_interleaved(arrays[0]):
             buffer, tensor = self.buffers.take((shape[0], *shape[2:], shape[1]), dtype)
@@ -161,7 +161,7 @@ class Transformer:
         return Batch((tensor, torch.from_numpy(choices), torch.from_numpy(labels)), self.finish)
 
     def finish(self, batch, choices, labels):
-        """(data, labels) on the device from what was moved there."""
+        """(data, labels) of the batch, computed on the device."""
         layout = torch.channels_last if batch.shape[1] > 1 else torch.contiguous_format
         batch = batch.to(torch.float32, memory_format=layout)
         mirrored, rows, columns = choices.unbind(1)

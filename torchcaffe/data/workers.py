@@ -1,4 +1,4 @@
-"""Threads of this process for work in C that lets go of the interpreter's lock: decoding, converting, copying."""
+"""Threads for C code that releases the GIL: decoding, converting, copying."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _pool_lock = threading.Lock()
 
 
 def threads() -> int:
-    """Threads that share work: the cores this process may use, up to THREADS_LIMIT."""
+    """Number of threads: the cores of this process, at most THREADS_LIMIT."""
     return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(), THREADS_LIMIT)
 
 
 def thread_map(function, items) -> list:
-    """[function(item) for item in items], by all threads, the caller's among them.
+    """[function(item) for item in items], computed by all threads including the caller's.
 
-    The first failing item's exception is raised. Nothing runs any more when this returns or raises: memory that the
-    items point to may go then.
+    The first failing item's exception is raised. All calls have ended when this returns or raises, so the items' memory can
+    be freed.
     """
     count, answers, errors = len(items), [None] * len(items), {}
     chunk = max(1, count // (CHUNKS_A_THREAD * threads()))
@@ -53,7 +53,7 @@ def _executor():
 
 
 def _forget():
-    """In a forked process, where the threads are not."""
+    """Reset after a fork: the child has none of the threads."""
     global _pool, _pool_lock
     _pool, _pool_lock = None, threading.Lock()
 

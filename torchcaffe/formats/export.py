@@ -11,13 +11,12 @@ safetensors: pip install -e '.[export]'.
 
 from __future__ import annotations
 
-import importlib
 import math
 import os
 
 import numpy as np
 
-from torchcaffe.core import names
+from torchcaffe.core import extras, names
 from torchcaffe.formats import storage
 from torchcaffe.core.errors import CaffeError
 
@@ -29,7 +28,7 @@ PARTS = ("weight", "bias")  # a layer's blobs, as PyTorch names them
 
 
 class ExportError(CaffeError):
-    """A net that cannot be written in the format asked for, or a missing package; the message names the remedy."""
+    """A net that cannot be written in this format; the message names the remedy."""
 
 
 def tensors(net) -> dict:
@@ -41,7 +40,7 @@ def tensors(net) -> dict:
     found = {}
     for layer in net.built_layers:
         if len(layer.blobs) > len(PARTS):
-            raise ExportError(f'layer "{layer.name}" ({layer.type}) has {len(layer.blobs)} blobs; 2 have names here')
+            raise ExportError(f'layer "{layer.name}" ({layer.type}) has {len(layer.blobs)} blobs; at most 2 (weight and bias) can be exported')
         for part, blob in zip(PARTS, layer.blobs):
             name = f"{layer.name}.{part}"
             if name in found:
@@ -51,27 +50,27 @@ def tensors(net) -> dict:
 
 
 def write_safetensors(path, net, metadata=None):
-    """Write `tensors(net)` as a safetensors file, whole or not at all. metadata: {text: text}, kept in its header."""
-    library = import_package("safetensors.numpy")
+    """Write `tensors(net)` as a safetensors file, atomically. metadata: {text: text}, kept in its header."""
+    library = extras.load("safetensors.numpy")
     with storage.atomic_write(path) as temporary:
         with open(temporary, "wb") as file:
             mode = os.fstat(file.fileno()).st_mode & 0o777  # that of new files here; safetensors' own are the user's alone
         try:
             library.save_file(tensors(net), temporary, metadata=metadata)
-        except import_package("safetensors").SafetensorError as error:
+        except extras.load("safetensors").SafetensorError as error:
             raise ExportError(f"{path}: cannot be written: {error}") from error
         os.chmod(temporary, mode)
 
 
 def write_onnx(path, net, metadata=None, check=None):
-    """Write the net as an ONNX file, whole or not at all; see `to_onnx`. At most 2 GiB, protobuf's limit.
+    """Write the net as an ONNX file, atomically; see `to_onnx`. At most 2 GiB, protobuf's limit.
 
-    check: called with the path of the whole file before that gets its name: where it raises, nothing is written.
+    check: called with the path of the complete temporary file; where it raises, nothing is written.
     Returns what it returns.
     """
     model = to_onnx(net, metadata)
     if model.ByteSize() > LARGEST:
-        raise ExportError(f"{path}: would have {model.ByteSize():,} bytes, more than an ONNX file can: use safetensors")
+        raise ExportError(f"{path}: would have {model.ByteSize():,} bytes, more than protobuf's limit for an ONNX file: use safetensors")
     with storage.atomic_write(path) as temporary:
         with open(temporary, "wb") as file:
             file.write(model.SerializeToString())
@@ -84,19 +83,11 @@ def to_onnx(net, metadata=None):
     The first axis of every input is free, all others are fixed at the net's sizes. Weights are the initializers
     `tensors(net)`. metadata: {text: text} for the model's own metadata. Raises ExportError.
     """
-    return _Writer(net, import_package("onnx")).model(metadata or {})
-
-
-def import_package(name: str):
-    """A package of the extra `export`. Raises ExportError where it is missing, with the command that installs it."""
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise ExportError(f"the package {error.name} is missing: pip install -e '.[export]' in this project") from None
+    return _Writer(net, extras.load("onnx")).model(metadata or {})
 
 
 class _Writer:
-    """Turns a net's layers into ONNX nodes, one after the other."""
+    """Converts a net's layers to ONNX nodes, in order."""
 
     def __init__(self, net, onnx):
         self.net, self.onnx = net, onnx
@@ -142,10 +133,11 @@ class _Writer:
         if layer.type != "Input":
             if not hasattr(self, f"write_{layer.type}"):
                 raise ExportError(
-                    f'layer "{layer.name}": type {layer.type} cannot be written as ONNX; these can: {names.nearest(layer.type, KNOWN)}'
+                    f'layer "{layer.name}": type {layer.type} cannot be written as ONNX; supported: '
+                    f"{names.nearest(layer.type, KNOWN)}"
                 )
             if len(layer.param.top) != 1:
-                raise ExportError(f'layer "{layer.name}" ({layer.type}): {len(layer.param.top)} tops; 1 can be written')
+                raise ExportError(f'layer "{layer.name}" ({layer.type}): {len(layer.param.top)} tops; only 1 can be exported')
         for top in layer.param.top:
             self.values[top] = top if self.last[top] == index else f"{top}/{layer.name}"
         if layer.type != "Input":
@@ -165,7 +157,7 @@ class _Writer:
 
     def write_Convolution(self, layer, bottoms, top, shape):
         if layer.channel_axis != 1:
-            raise ExportError(f'layer "{layer.name}" (Convolution): axis {layer.channel_axis}; 1 can be written')
+            raise ExportError(f'layer "{layer.name}" (Convolution): axis {layer.channel_axis}; only 1 can be exported')
         self.add("Conv", layer, bottoms + self.parameters(layer), top, kernel_shape=list(layer.kernel),
                  strides=list(layer.stride), pads=[*layer.pad, *layer.pad], dilations=list(layer.dilation),
                  group=layer.group)
@@ -173,7 +165,7 @@ class _Writer:
     def write_InnerProduct(self, layer, bottoms, top, shape):
         """A product of rows: ONNX's Gemm, behind a Flatten where an item has several axes."""
         if layer.first != 1:
-            raise ExportError(f'layer "{layer.name}" (InnerProduct): axis {layer.first}; 1 can be written')
+            raise ExportError(f'layer "{layer.name}" (InnerProduct): axis {layer.first}; only 1 can be exported')
         if len(shape) != 2:
             flat = f"{top}/flat"
             self.add("Flatten", layer, bottoms, flat, axis=1)
@@ -188,7 +180,7 @@ class _Writer:
         kernel, count = layer.window(shape), layer.shapes(shape)[0][2:]
         needed = [(count[i] - 1) * layer.stride[i] + kernel[i] - shape[2 + i] - layer.pad[i] for i in (0, 1)]
         if any(far >= kernel[i] for i, far in enumerate(needed)):
-            raise ExportError(f'layer "{layer.name}" (Pooling): a window lies outside the image, as none may in ONNX')
+            raise ExportError(f'layer "{layer.name}" (Pooling): a window lies outside the image, which ONNX does not allow')
         window = {"kernel_shape": list(kernel), "strides": list(layer.stride),
                   "pads": [*layer.pad, *(max(0, far) for far in needed)]}
         if layer.method == layer.param.pooling_param.MAX:

@@ -1,7 +1,7 @@
-"""All file formats of Caffe in one place: nets and solvers (text), weights, solver states and arrays (binary, HDF5).
+"""Read and write Caffe's files: nets and solvers (text), weights, solver states and arrays (binary, HDF5).
 
-What is read is brought to today's form (`upgrade`), what is written is what Caffe 1.0 writes. Kinds of files are told
-by content, and every error is one line with the file, the place in it and the remedy.
+Nets and solvers are upgraded to Caffe 1.0's form when read (`upgrade`); files are written as Caffe 1.0 writes them. The
+content decides what a file is, not its name. Every error is one line with the file, the place in it and the remedy.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def read_solver(path):
 
 
 def parse_solver(text: str, name: str = "<string>"):
-    """SolverParameter given as text, upgraded; there is no path that snapshot_prefix could come from."""
+    """SolverParameter of a solver's definition given as text, upgraded; snapshot_prefix gets no default."""
     return upgrade_solver(parse(text, caffe_pb2.SolverParameter(), name), name)
 
 
@@ -89,14 +89,14 @@ def read_blob(path) -> np.ndarray:
     try:
         shape, _, data, _ = wire.read_blob(content)
     except wire.WireError as problem:
-        raise DataError(f"{path}: is truncated or no .binaryproto ({problem}); write or fetch it again") from None
+        raise DataError(f"{path}: is truncated or not a .binaryproto ({problem}); write or fetch it again") from None
     if data.size != math.prod(shape):
         raise DataError(f"{path}: {data.size:,} numbers for shape {shape}; write or fetch it again")
     return data.reshape(shape)
 
 
 def write_blob(path, array, legacy: bool = False):
-    """Write a .binaryproto file, whole or not at all.
+    """Write a .binaryproto file, atomically.
 
     Args:
         array: any shape; stored as float32.

@@ -1,7 +1,7 @@
-"""HDF5 files from elsewhere: what is read of them are plain arrays, stored in the file itself, of a size it can have.
+"""Safe reading of untrusted HDF5 files: only plain arrays, stored in the file itself, of a plausible size.
 
-HDF5 has ways out of a file (links and datasets that lie in other files) and sizes that cost nothing to declare; Caffe's
-files have neither.
+HDF5 allows links to other files, datasets in other files, and huge declared sizes. Caffe's files use none of these, so
+they are rejected.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ LONGEST_TEXT = 1 << 16  # bytes of a path
 
 @contextlib.contextmanager
 def open_hdf5(path, error=WeightsError):
-    """The open file; `error` in one line where HDF5 cannot read it, or something in it."""
+    """Open a file for reading; raises `error`, one line, where HDF5 cannot read it or something in it."""
     h5py = extras.load("h5py")
 
     if not os.path.isfile(path):
-        raise error(f"{path}: no such file, or not a regular one; check the path")
+        raise error(f"{path}: no such file, or not a regular file; check the path")
     try:
         with h5py.File(path, "r") as file:
             yield file
@@ -37,35 +37,35 @@ def open_hdf5(path, error=WeightsError):
 
 
 def names(path, group, error=WeightsError) -> list:
-    """The names in a group, str; `error` where one is no text (h5py gives bytes then)."""
+    """The names in a group, str; raises `error` for a name that is not UTF-8 (h5py returns bytes then)."""
     found = list(group)
     odd = next((name for name in found if not isinstance(name, str)), None)
     if odd is not None:
-        raise error(f"{path}: the name {odd!r} in {group.name} is not UTF-8 text; the file is damaged, or not Caffe's")
+        raise error(f"{path}: the name {odd!r} in {group.name} is not UTF-8 text; the file is damaged or was not written by Caffe")
     return found
 
 
 def member(path, group, name, error=WeightsError):
-    """What `name` stands for in a group: h5py.Group or Dataset, in this file. KeyError where there is nothing."""
+    """The h5py.Group or Dataset `name` of a group, in this file. KeyError where there is none."""
     h5py = extras.load("h5py")
 
     if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-        raise error(f"{path}: {name} is a link to somewhere else, which is not followed; write the file without links")
+        raise error(f"{path}: {name} is a link, and links are not followed; write the file without links")
     return group[name]
 
 
 def read_numbers(path, dataset, what, error=WeightsError) -> np.ndarray:
-    """The numbers of a dataset of floats or integers, as they are stored.
+    """The array of a dataset of floats or integers, in its stored dtype.
 
     Raises:
-        error: no numbers, in other files, or of a shape for which the file or the memory is too small.
+        error: not numbers, stored in another file, or a shape too large for the file or for the memory.
     """
     h5py = extras.load("h5py")
 
     if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in "fiu" or dataset.shape is None:
         raise error(f"{path}: {what} is not an array of numbers")
     if dataset.is_virtual or dataset.external:
-        raise error(f"{path}: {what} lies in another file, which is not followed; copy the numbers into this one")
+        raise error(f"{path}: {what} is stored in another file, which is not read; copy the array into this file")
     problem = shapes.problem(dataset.shape)
     if problem:
         raise error(f"{path}: {what}: {problem}")
@@ -81,7 +81,7 @@ def read_numbers(path, dataset, what, error=WeightsError) -> np.ndarray:
 
 
 def read_array(path, dataset, what, error=WeightsError) -> np.ndarray:
-    """As read_numbers, as float32."""
+    """As read_numbers, converted to float32."""
     return np.asarray(read_numbers(path, dataset, what, error), np.float32)
 
 
@@ -91,8 +91,8 @@ def read_text(path, dataset, what, error=WeightsError) -> str:
 
     fits = isinstance(dataset, h5py.Dataset) and dataset.shape == () and dataset.dtype.kind in "SO"
     if not fits or dataset.external or dataset.is_virtual or dataset.dtype.itemsize > LONGEST_TEXT:
-        raise error(f"{path}: {what} is not a text")
+        raise error(f"{path}: {what} is not a string")
     value = dataset[()]
     if not isinstance(value, (bytes, str)):
-        raise error(f"{path}: {what} is not a text")
+        raise error(f"{path}: {what} is not a string")
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value

@@ -1,4 +1,4 @@
-"""What a weights file holds, whichever its format: the parameters of each layer."""
+"""The parameters of each layer, as read from a weights file of any format."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 
 @dataclass
 class WeightBlob:
-    """One parameter as a file holds it: `data` and `diff` are float32 of `shape`.
+    """One parameter: `data` and `diff` are float32 of `shape`.
 
-    From a binary file they are read-only views of the file itself: copy what is to be changed, or kept for long.
+    Read from a binary file, they are read-only views of the mapped file: copy them to change or keep them.
     """
 
     data: np.ndarray

@@ -1,4 +1,4 @@
-"""Protobuf's text format (.prototxt), with errors a reader of the file can act on."""
+"""Protobuf's text format (.prototxt), with errors that name line, field and the likely intention."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def parse(text: str, message, source: str):
 
 
 def _refuse_nul(message, source, inside=""):
-    """Raise PrototxtError for a path with a NUL in it: the system takes none, and would say so when it is too late."""
+    """Raise PrototxtError for a path that holds a NUL character: opening it would fail, perhaps only after training."""
     for field, value in message.ListFields():
         values = value if isinstance(value, Sequence) and not isinstance(value, (str, bytes)) else [value]
         for part in values:
@@ -121,7 +121,7 @@ def _unknown_field(kind, name, message):
     other = {"NetParameter": caffe_pb2.SolverParameter, "SolverParameter": caffe_pb2.NetParameter}.get(kind)
     if other and message.DESCRIPTOR.name == kind and name in other.DESCRIPTOR.fields_by_name:
         what = "solver" if kind == "NetParameter" else "net"
-        return f"{where}, but a {what} has: is this a {what}'s definition, given where the other is wanted?"
+        return f"{where}, but a {what} has: is this a {what}'s definition, given where the other is expected?"
     holders = [
         field.name
         for field in descriptor.fields

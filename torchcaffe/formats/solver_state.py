@@ -1,4 +1,4 @@
-"""Solver states (.solverstate, .solverstate.h5): what a training needs beside the weights to go on where it stopped."""
+"""Solver states (.solverstate, .solverstate.h5): what a training needs besides the weights to resume."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class SolverState:
 
 
 def write_solver_state(path, state: SolverState):
-    """Write a solver state, whole or not at all: HDF5 where the name ends in .h5, else binary as Caffe's."""
+    """Write a solver state, atomically: HDF5 where the name ends in .h5, otherwise binary."""
     path = os.fspath(path)
     if path.endswith(".h5"):
         from torchcaffe.formats.weights_hdf5 import write_solver_state_hdf5
@@ -41,7 +41,7 @@ def write_solver_state(path, state: SolverState):
 
 
 def read_solver_state(path) -> SolverState:
-    """Read a solver state, binary or HDF5; which one is seen from its content.
+    """Read a solver state, binary or HDF5 according to its content.
 
     Raises:
         SolverError: missing, truncated, or another kind of file, such as the weights beside it.
@@ -49,7 +49,7 @@ def read_solver_state(path) -> SolverState:
     path = os.fspath(path)
     state = _read_hdf5(path) if storage.is_hdf5(path) else _read_binary(path)
     if "\0" in state.learned_net:
-        raise SolverError(f"{path}: its learned_net {state.learned_net!r} holds a NUL character; go on from another snapshot")
+        raise SolverError(f"{path}: its learned_net {state.learned_net!r} holds a NUL character; resume from another snapshot")
     return state
 
 
@@ -70,10 +70,10 @@ def _read_binary(path) -> SolverState:
                 state.current_step = wire.signed(value)
     except wire.TruncatedError as problem:
         raise SolverError(
-            f"{path}: is truncated: {len(content):,} bytes are there, {problem}; go on from an earlier snapshot"
+            f"{path}: is truncated: {len(content):,} bytes are there, {problem}; resume from an earlier snapshot"
         ) from None
     except wire.WireError as problem:
-        raise SolverError(f"{path}: is no .solverstate ({problem}); give a solver state of Caffe") from None
+        raise SolverError(f"{path}: is not a .solverstate ({problem}); give a solver state of Caffe") from None
     if _ITER not in seen:
         raise SolverError(f"{path}: holds no iteration number; give a solver state of Caffe")
     return state
@@ -86,7 +86,7 @@ def _read_history(path, content, span, index):
         raise wire.WireError(f"history blob {index}: {problem}") from None
     if data.size != math.prod(shape):
         raise SolverError(
-            f"{path}: history blob {index} has {data.size:,} numbers for shape {shape}; go on from an earlier snapshot"
+            f"{path}: history blob {index} has {data.size:,} numbers for shape {shape}; resume from an earlier snapshot"
         )
     return data.reshape(shape)
 

@@ -1,4 +1,4 @@
-"""Files as such: reading one whole, saying what it is by its content, and writing one whole or not at all."""
+"""Reading a whole file, telling its kind by its content, hashing, and atomic writing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from torchcaffe.formats import wire
 from torchcaffe.core.errors import CaffeError
 
-POPULATE_READ = 22  # Linux's number of an advice that Python does not name
+POPULATE_READ = 22  # MADV_POPULATE_READ of Linux 5.14, which Python does not define
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _NAMES = {
     "caffemodel": "weights (a .caffemodel)",
@@ -35,15 +35,15 @@ def read_bytes(path, error=CaffeError, what="file", mapped=False):
     """The file's content; `error` with one line where there is none.
 
     Args:
-        mapped: give an mmap instead of bytes: nothing is read before it is used, nothing is held twice. For files
-            that are replaced as a whole (atomic_write), not rewritten in place.
+        mapped: return an mmap instead of bytes: pages are read on first use and not copied. Only for files that are
+            replaced (atomic_write), not rewritten in place.
     Raises:
         error: missing, a folder, a device or pipe (/dev/zero has no end), unreadable, empty, or plainly something else
             (a git-lfs pointer, a web page, an archive); the message names the file and the remedy.
     """
     try:
         if not (os.path.isfile(path) or os.path.isdir(path)) and os.path.exists(path):
-            raise error(f"{path}: is no regular file, but a device or a pipe; give a {what}")
+            raise error(f"{path}: is a device or a pipe, not a regular file; give a {what}")
         with open(path, "rb") as file:
             content = _map(file) if mapped else file.read()
     except FileNotFoundError:
@@ -67,18 +67,18 @@ def _map(file):
 
 
 def fetch(array):
-    """Have the memory of a numpy view on a mapped file there at once: page by page, a copy takes eight times as long."""
+    """Load all pages of a numpy view of a mapped file at once; a copy that faults page by page takes eight times as long."""
     with contextlib.suppress(OSError, ValueError):  # Linux before 5.14 does not know it
         _advise(array, POPULATE_READ)
 
 
 def forget(array):
-    """Give back the memory of a numpy view on a mapped file; looking at it again reads the file again."""
+    """Release the memory of a numpy view of a mapped file; the next access reads the file again."""
     _advise(array, getattr(mmap, "MADV_DONTNEED", None))
 
 
 def _advise(array, advice):
-    """madvise of the whole pages under a view on a mapped file; for any other array nothing."""
+    """madvise the whole pages under a view of a mapped file; no effect on other arrays."""
     base = array
     while isinstance(base, np.ndarray):
         base = base.base
@@ -101,14 +101,14 @@ def sha256(path) -> str:
 
 
 def foreign(start: bytes) -> str:
-    """Why a file that starts so cannot be any of Caffe's, with the remedy; empty where it may be one."""
+    """Why a file with this beginning cannot be one of Caffe's, with the remedy; "" where it can."""
     head = start.lstrip().lower()
     if not start:
         return "is empty (0 bytes); fetch or copy it again"
     if start.startswith(b"version https://git-lfs"):
-        return "is a git-lfs pointer, not the file itself; run `git lfs pull` where it came from"
+        return "is a git-lfs pointer, not the file itself; run `git lfs pull` in its repository"
     if head.startswith((b"<!doctype html", b"<html")):
-        return "is a web page, not the file itself; the download gave a page instead: fetch it again and look at it"
+        return "is a web page, not the file itself: the download failed; fetch it again"
     if start.startswith((b"\x1f\x8b", b"PK\x03\x04", b"BZh", b"\xfd7zXZ\x00")):
         return "is a compressed archive (or a PyTorch file); unpack it and give the file inside"
     return ""
@@ -164,13 +164,13 @@ def refuse_other_kind(path, content, wanted: str, error):
 
 @contextlib.contextmanager
 def atomic_write(path):
-    """Write a file whole or not at all: yields a temporary path beside `path`, which is then renamed to it.
+    """Atomic file write: yields a temporary path in the same folder, which is then renamed to `path`.
 
-    The temporary name keeps the suffix. On success the content is on the disk (fsync of file and folder) before it
-    gets its name; on failure it is removed and what was at `path` stays.
+    The temporary name keeps the suffix. On success the content is synced to disk (fsync of file and folder) before the
+    rename; on failure the temporary file is removed and the file at `path` is unchanged.
 
     Raises:
-        CaffeError: the folder is missing, `path` is no regular file, or the disk is full.
+        CaffeError: the folder is missing, `path` is not a regular file, or the disk is full.
     """
     target, temporary = _places(path)
     folder = os.path.dirname(target)
@@ -182,7 +182,7 @@ def atomic_write(path):
     except OSError as problem:
         if problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS):
             raise CaffeError(
-                f"{path}: cannot be written: {problem.strerror}; what was there before, if anything, is unchanged"
+                f"{path}: cannot be written: {problem.strerror}; an existing file is unchanged"
             ) from problem
         raise
     finally:
@@ -191,10 +191,10 @@ def atomic_write(path):
 
 
 def check_writable(path):
-    """Try now what atomic_write(path) will do after long work: a file is created beside `path` and removed again.
+    """Check before long work that atomic_write(path) can succeed: create and remove a temporary file.
 
     Raises:
-        CaffeError: the folder is missing or takes no files, or `path` is no regular file; names the remedy.
+        CaffeError: the folder is missing or not writable, or `path` is not a regular file; names the remedy.
     """
     _, temporary = _places(path)
     try:
@@ -215,7 +215,7 @@ def _places(path):
     if not os.path.isdir(folder):
         raise CaffeError(f"{path}: cannot be written: the folder {folder} does not exist; create it first")
     if os.path.exists(target) and not os.path.isfile(target):
-        raise CaffeError(f"{path}: cannot be written: it exists and is no regular file")
+        raise CaffeError(f"{path}: cannot be written: it exists and is not a regular file")
     stem, suffix = os.path.splitext(name)
     return target, os.path.join(folder, f".{stem}.{secrets.token_hex(4)}.tmp{suffix}")
 

@@ -1,4 +1,4 @@
-"""Old nets and solvers made new, as Caffe does with every net it reads: V0 and V1 layers, `input` fields, solver_type.
+"""Upgrade old nets and solvers as Caffe does with every net it reads: V0 and V1 layers, `input` fields, solver_type.
 
 `upgrade_net` and `upgrade_solver` change the message they are given. The order of the steps is part of the format.
 """
@@ -43,7 +43,7 @@ _RENAMED = {"layer", "type", "param", "blob_share_mode", "blobs_lr", "weight_dec
 
 
 def upgrade_net(net, source: str = "the net"):
-    """Bring a NetParameter to today's form, in place; returns it.
+    """Upgrade a NetParameter to Caffe 1.0's form (V2), in place; returns it.
 
     Args:
         net: NetParameter in any of Caffe's historic forms.

@@ -1,4 +1,4 @@
-"""Nets of 2013 (V0LayerParameter: every setting in one flat message) made into V1LayerParameter."""
+"""Upgrade nets of 2013 (V0LayerParameter: all settings in one flat message) to V1LayerParameter."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ _KEPT = ("blobs", "blobs_lr", "weight_decay")
 
 
 def upgrade_v0(net, source: str):
-    """Replace the V0 entries of `net.layers` by V1 ones, in place; only what Caffe keeps of the net is kept.
+    """Replace the V0 entries of `net.layers` by V1 ones, in place; other fields are dropped, as in Caffe.
 
     Raises:
         NetError: an unknown V0 type, an unknown bottom, or padding before anything but a conv or pool of one bottom.

@@ -1,4 +1,4 @@
-"""Weights files: .caffemodel (binary NetParameter) of any age, and HDF5 by way of `weights_hdf5`.
+"""Weights files: .caffemodel (binary NetParameter) of any version, and HDF5 through `weights_hdf5`.
 
 A legacy blob (num, channels, height, width) is always 4-D here: whether (1, 1, O, K) fits a parameter of shape (O, K)
 is the net's decision.
@@ -24,7 +24,7 @@ _V1, _LAYER = 2, 100  # fields of NetParameter
 
 
 def read_weights(path) -> list:
-    """Read all layers of a weights file, binary (V0, V1 or V2) or HDF5; which one is seen from its content.
+    """Read all layers of a weights file, binary (V0, V1 or V2) or HDF5 according to its content.
 
     Returns:
         list of LayerWeights in the file's order, layers without parameters included.
@@ -48,7 +48,7 @@ def read_weights(path) -> list:
             f"{path}: is truncated{after}: {len(content):,} bytes are there, {problem}; fetch or copy it again"
         ) from None
     except wire.WireError as problem:
-        raise WeightsError(f"{path}: is no .caffemodel ({problem}); give a weights file of Caffe") from None
+        raise WeightsError(f"{path}: is not a .caffemodel ({problem}); give a weights file of Caffe") from None
     if not layers:
         raise WeightsError(f"{path}: holds no layers; give a weights file of Caffe (.caffemodel or .caffemodel.h5)")
     if len(forms) > 1:
@@ -80,7 +80,7 @@ def _read_layer(path, content, span, form):
 
 
 def _whole_walk(content, span):
-    """Walk a message that lies whole in the file: what does not fit in there is broken, not cut off."""
+    """Walk a message that is complete in the file: a field that does not fit is an error, not a truncated file."""
     try:
         yield from wire.walk(content, *span)
     except wire.TruncatedError as problem:
@@ -117,7 +117,7 @@ def _read_blob(path, content, span, layer, index):
 
 
 def write_weights(path, net, blobs, diffs=None):
-    """Write a .caffemodel byte for byte as protobuf would, without copying the arrays; whole or not at all.
+    """Write a .caffemodel byte for byte as protobuf would, without copying the arrays, atomically.
 
     Args:
         path: file to write.
@@ -151,7 +151,7 @@ def write_weights(path, net, blobs, diffs=None):
 
 
 def _around(message, number):
-    """The serialized fields of a message before and behind field `number`, which is left out."""
+    """The serialized fields of a message before and after field `number`, which is left out."""
     parts = []
     for wanted in (lambda field: field.number < number, lambda field: field.number > number):
         part = type(message)()
@@ -164,7 +164,7 @@ def _around(message, number):
 
 
 def write_buffers(path, buffers, error=WeightsError):
-    """Write a message given as buffers (see `wire`) to a file, whole or not at all."""
+    """Write a message given as buffers (see `wire`) to a file, atomically."""
     if wire.size(buffers) > _LIMIT:
         raise error(f"{path}: would have {wire.size(buffers):,} bytes, more than protobuf reads; use HDF5 (.h5)")
     with storage.atomic_write(path) as temporary, open(temporary, "wb") as file:
@@ -182,7 +182,7 @@ def write_v1_weights(path, name, layers, inputs=()):
             and (1, 1, 1, O); an inner product (1, 1, O, K) and (1, 1, 1, O).
         inputs: (name, (number, channels, height, width)) of each net input.
     Raises:
-        WeightsError: an unknown type or an array that has not four axes.
+        WeightsError: an unknown type or an array without four axes.
     """
     types = caffe_pb2.V1LayerParameter.LayerType
     buffers = wire.delimited(1, [name.encode()])

@@ -52,7 +52,7 @@ def _read_blobs(path, layer, group):
 
 
 def write_weights_hdf5(path, layers, diffs=None):
-    """Write weights in Caffe's HDF5 layout, whole or not at all.
+    """Write weights in Caffe's HDF5 layout, atomically.
 
     Args:
         path: file to write (Caffe's name for it: <prefix>_iter_<n>.caffemodel.h5).
@@ -60,7 +60,7 @@ def write_weights_hdf5(path, layers, diffs=None):
             another layer owns), or a dict {index: array}.
         diffs: the same for gradients, shared ones included, or None.
     Raises:
-        WeightsError: a layer name that occurs twice or has a "/", which HDF5 would take for a folder.
+        WeightsError: a layer name that occurs twice or has a "/", which HDF5 reads as a path.
     """
     h5py = extras.load("h5py")
 
@@ -86,7 +86,7 @@ def _write_arrays(group, arrays):
 
 
 def write_solver_state_hdf5(path, state):
-    """Write a files.SolverState in Caffe's HDF5 layout, whole or not at all."""
+    """Write a files.SolverState in Caffe's HDF5 layout, atomically."""
     h5py = extras.load("h5py")
 
     with storage.atomic_write(path) as temporary, h5py.File(temporary, "w") as file:

@@ -1,4 +1,4 @@
-"""Protobuf's wire format, just enough to find and place the arrays of a file without copying or touching them.
+"""Protobuf's wire format, as far as needed to locate and write a file's arrays without copying them.
 
 A caffemodel of 537 MB is a few hundred fields, sixteen of which are large. `walk` steps over fields by their lengths,
 so a blob is a span of the file and `np.frombuffer` makes it an array; writing goes the same way back. Everything else
@@ -19,7 +19,7 @@ class WireError(ValueError):
 
 
 class TruncatedError(WireError):
-    """A field that reaches beyond the end: `missing` bytes too few."""
+    """A field that extends beyond the end by `missing` bytes."""
 
     def __init__(self, missing):
         super().__init__(f"at least {missing:,} bytes are missing")
@@ -27,7 +27,7 @@ class TruncatedError(WireError):
 
 
 def read_varint(buffer, position, end):
-    """(unsigned value, position behind it)"""
+    """(unsigned value, position after it)"""
     value = shift = 0
     while position < end:
         byte = buffer[position]
@@ -189,7 +189,7 @@ def blob_buffers(array, diff=None, legacy=False):
     """A BlobProto as buffers: data, diff and `shape`; with legacy=True the four old fields in place of `shape`.
 
     Raises:
-        ValueError: legacy=True for an array that has not four axes.
+        ValueError: legacy=True for an array without four axes.
     """
     buffers = []
     if legacy:

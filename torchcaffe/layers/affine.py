@@ -8,7 +8,7 @@ from torchcaffe.layers.base import Layer, register
 
 
 class Broadcast(Layer):
-    """What Bias and Scale share: where the second operand's axes lie in the bottom's."""
+    """Base of Bias and Scale: aligns the second operand's axes with the bottom's."""
 
     bottoms = (1, 2)
 

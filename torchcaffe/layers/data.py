@@ -1,4 +1,4 @@
-"""Layers that make their tops: Input, DummyData, Parameter, Data (LMDB, LevelDB), ImageData, MemoryData."""
+"""Layers without bottoms: Input, DummyData, Parameter, Data (LMDB, LevelDB), ImageData, MemoryData."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Source(Layer):
     has_backward = False
 
     def not_split(self):
-        """Say that a layer without batch_size gives every rank the same, where batches are split."""
+        """Warn that a layer without batch_size gives all ranks the same items where batches are split."""
         if self.share.split and self.share.rank == 0:
             log.warning(
                 f'layer "{self.name}" ({self.type}) has no batch_size that could be split: '
@@ -85,7 +85,7 @@ class DummyData(Source):
 
 
 class Prefetched(Source):
-    """A source whose batches are read ahead by self.prefetcher."""
+    """A source with prefetching."""
 
     def read_ahead(self, top, batches, depth, shape):
         """Prefetch `depth` batches of data of this shape, and shape the tops. Raises NetError where memory is too small."""

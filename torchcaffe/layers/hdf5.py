@@ -43,7 +43,7 @@ class HDF5Data(Source):
             blob.reshape(self.size, *array.shape[1:])
 
     def load(self):
-        """Read the file whose turn it is; its rows come in a new order where shuffled."""
+        """Load the current file; shuffles its rows where asked for."""
         path = self.files[self.file]
         try:
             with open_hdf5(path, DataError) as file:
@@ -65,7 +65,7 @@ class HDF5Data(Source):
             )
         array = read_array(path, member(path, file, name, DataError), f'dataset "{name}"', DataError)
         if not array.shape:
-            raise DataError(f'{path}: dataset "{name}" must hold rows of numbers, not a single one')
+            raise DataError(f'{path}: dataset "{name}" must have rows, not a single number')
         if hasattr(self, "arrays") and array.shape[1:] != self.arrays[list(self.param.top).index(name)].shape[1:]:
             raise DataError(f'{path}: dataset "{name}" has rows of {array.shape[1:]}, unlike the first file')
         return array
@@ -94,7 +94,7 @@ class HDF5Data(Source):
     def set_data_state(self, state):
         files, order, file, row = state["files"], state["order"], int(state["file"]), int(state["row"])
         if sorted(files) != sorted(self.files) or not 0 <= file < len(files):
-            raise ValueError(f"its files are not those that {self.param.hdf5_data_param.source} lists")
+            raise ValueError(f"its files are not the ones listed in {self.param.hdf5_data_param.source}")
         self.files, self.file = list(files), file
         self.load()
         if sorted(order) != list(range(len(self.order))) or not 0 <= row < len(order):
@@ -129,7 +129,7 @@ class HDF5Output(Layer):
         self.path = self.param.hdf5_output_param.file_name
         self.check(self.path, "hdf5_output_param.file_name is missing")
         if os.path.exists(self.path) and os.path.getsize(self.path) and not is_hdf5(self.path):
-            raise DataError(f"{self.path}: exists and is no HDF5 file; remove it or give another name")
+            raise DataError(f"{self.path}: exists and is not an HDF5 file; remove it or give another name")
         try:
             h5py.File(self.path, "w").close()
         except OSError as problem:
@@ -146,7 +146,7 @@ class HDF5Output(Layer):
 
         if self.written:
             raise DataError(
-                f'layer "{self.name}" (HDF5Output): {self.path} holds a batch already; one forward writes one file'
+                f'layer "{self.name}" (HDF5Output): {self.path} holds a batch already; one forward pass writes one file'
             )
         with h5py.File(self.path, "a") as file:
             for name, tensor in (("data", data), ("label", label)):

@@ -35,7 +35,7 @@ class Layer:
 
 @base.register
 class Python(base.Layer):
-    """Runs an object of the user's class, where that is allowed. Its exceptions come out as they are."""
+    """Runs an object of the user's class, where that is allowed. Its exceptions are not caught."""
 
     type = "Python"
     bottoms = (0, None)

@@ -1,6 +1,6 @@
 """Recurrent layers over T time steps of N streams: LSTM, RNN, and LSTMUnit, one step of the former.
 
-A step's `cont` is 0 where a stream begins anew (what was before is forgotten there), else 1.
+A step's `cont` is 0 where a new sequence begins (the state is reset), otherwise 1.
 """
 
 from __future__ import annotations
@@ -101,14 +101,14 @@ class Recurrent(Layer):
         raise NotImplementedError
 
     def last_state(self, cont):
-        """The state to go on from; of another number of streams, Caffe's: what the memory holds, or zero where it grows."""
+        """The state to continue from. For another number of streams it is Caffe's: the first numbers in memory, zero beyond them."""
         shape, count = (1, cont.shape[1], self.units), cont.shape[1] * self.units
         if self.state is None or self.state[0].numel() < count:
             return [torch.zeros(shape, device=cont.device) for _ in range(self.states)]
         return [part.reshape(-1)[:count].reshape(shape) for part in self.state]
 
     def data_state(self):
-        """The hidden state, which the next batch goes on from."""
+        """The hidden state, from which the next batch continues."""
         return None if self.state is None else {"hidden": [part.tolist() for part in self.state]}
 
     def set_data_state(self, state):

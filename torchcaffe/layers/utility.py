@@ -1,4 +1,4 @@
-"""Layers that hand blobs on in another form: copied, joined, cut, reshaped, cropped, repeated."""
+"""Layers that copy, join, cut, reshape, crop or repeat blobs."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def output_size(layer, size, axis):
 
 
 class ConvolutionBase(Layer):
-    """What Convolution and Deconvolution share: parameters, weight shape, batch axes before the channel axis."""
+    """Base of Convolution and Deconvolution: parameters, weight shape, batch axes before the channel axis."""
 
     bottoms = (1, None)
     tops = (1, None)

@@ -45,7 +45,7 @@ class WindowData(Prefetched):
         )
         self.check(0 <= p.fg_fraction <= 1, f"fg_fraction must be between 0 and 1, not {p.fg_fraction:g}")
         if transform.scale != 1:
-            log.warning(f'layer "{self.name}" (WindowData): scale counts in window_data_param only, as in Caffe')
+            log.warning(f'layer "{self.name}" (WindowData): only window_data_param.scale is used, as in Caffe')
         batches, shape = window_batches(self)
         self.read_ahead(top, batches, self.param.data_param.prefetch, shape)
 
@@ -131,7 +131,7 @@ class _Words:
 
 
 def window_batches(layer):
-    """(what Prefetcher takes batches from, shape of the data) of a WindowData layer, drawing what Caffe draws."""
+    """(batches for a Prefetcher, shape of the data) of a WindowData layer; draws the same random numbers as Caffe."""
     p, transform, generator = layer.param.window_data_param, layer.param.transform_param, layer.context.generator
     objects, others = read_windows(p.source, p.root_folder, p.fg_threshold, p.bg_threshold)
     transformer = Transformer(layer)
@@ -141,7 +141,7 @@ def window_batches(layer):
     seed_thread(generator)
     wanted = int(np.float32(p.batch_size) * np.float32(p.fg_fraction))
     for count, windows, what in ((wanted, objects, "objects"), (p.batch_size - wanted, others, "background")):
-        layer.check(windows or not count, f"{p.source} has no windows of {what}, of which each batch needs {count}")
+        layer.check(windows or not count, f"{p.source} has no windows of {what}, and each batch needs {count}")
     values = len(transform.mean_value)
     layer.check(values in (0, 1, CHANNELS), f"{values} mean values do not fit {CHANNELS} channels")
     cutter = Cutter(layer, transformer.mean)
