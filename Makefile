@@ -5,7 +5,7 @@
 #= PROFILE   paper (default) or demo: small crops and narrow nets, minutes on two cores
 #= ENGINE    auto (default), caffe or torch
 #= GPU       number of the GPU to train on (default: the CPU)
-#= GPUS      for step2 to step4: train on this many GPUs of this machine, each batch split over them
+#= GPUS      for step2 to step4: split each batch over this many GPUs; for table2 and table3: GPU numbers, "0,1,2,3", a training each
 #= PROCESSES the same with processes on the CPU (docs/distributed.md: several machines)
 #= CROP      scheme1 .. scheme5 or all (default: those of the three nets)
 #= CELEBA    folder of CelebA: Anno, Eval, Img
@@ -128,7 +128,7 @@ table2: $(READY) ## train and compare the paper's training schemes (Table 2), fo
 table3: $(READY) ## train and compare the paper's cropping schemes (Table 3), for SEEDS=
 table2 table3:
 	@$(PY) -m tools.tables --table $(@:table%=%) $(profile) $(engine) $(call option,--seeds,SEEDS) \
-		$(call option,--share,SHARE) $(call option,--precision,PRECISION) $(call option,--jobs,JOBS)
+		$(call option,--share,SHARE) $(call option,--precision,PRECISION) $(call option,--jobs,JOBS) $(call option,--gpus,GPUS)
 
 suspects: $(READY) ## rank FotW's training labels by how doubtful they are, on a page that exports corrections.csv
 	@$(PY) -m tools.suspects $(profile) $(engine)

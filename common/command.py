@@ -157,7 +157,12 @@ def forward_signals(start: Callable[[], subprocess.Popen], on_stop: Callable[[],
         if len(received) == 1:
             on_stop()
         if process is not None:
-            (subprocess.Popen.terminate, at_once, subprocess.Popen.kill)[min(len(received), 3) - 1](process)
+            if len(received) == 1:
+                process.terminate()
+            elif len(received) == 2:
+                at_once(process)
+            else:
+                process.kill()
 
     before = {number: signal.signal(number, forward) for number in (*STOP_SIGNALS, signal.SIGHUP)}
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from typing import Any
+from typing import Any, List
 
 import recipe
 from common.engine import NAMES
@@ -35,6 +35,14 @@ def natural(text: str) -> int:
     if (value := whole_number(text)) < 0:
         raise argparse.ArgumentTypeError(f"{text} is below 0")
     return value
+
+
+def gpu_list(text: str) -> List[int]:
+    """Numbers of several GPUs, such as "0,1,2,3", as an argument's type."""
+    numbers = [natural(part) for part in text.split(",")]
+    if len(numbers) < 2 or len(set(numbers)) < len(numbers):
+        raise argparse.ArgumentTypeError(f"{text} is not a list of GPU numbers such as 0,1,2,3; for one GPU: GPU= (--gpu)")
+    return numbers
 
 
 def random_seed(text: str) -> int:

@@ -26,7 +26,7 @@ from typing import Dict, Sequence
 
 import recipe
 from common import command
-from common.options import add_engine, add_profile, positive, random_seed, share
+from common.options import add_engine, add_profile, gpu_list, positive, random_seed, share
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -42,6 +42,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=positive, default=1, metavar="N", help="trainings at a time, which share the "
                         "cores (default: 1)")
     add_engine(parser)
+    parser.add_argument("--gpus", type=gpu_list, default=[], metavar="LIST", help="GPU numbers such as 0,1,2,3: as many "
+                        "trainings at a time, each on its own (default: --gpu's)")
     parser.add_argument("--report", action="store_true", help="train nothing: tables of the seeds that are trained")
     return parser
 
@@ -53,6 +55,8 @@ def main(argv=None) -> int:
     options = parser.parse_args(argv)
     if options.engine == "caffe" and options.precision != "float32":
         parser.error(f"real Caffe computes in float32: leave out --precision {options.precision}, or take ENGINE=torch")
+    if options.gpus and (options.gpu is not None or options.jobs not in (1, len(options.gpus))):
+        parser.error("--gpus gives each training a GPU of its own: leave out --gpu and --jobs")
     from lmdb_builders.errors import BuildError
     from common import engine
     from gender_smile.inference.pipeline import PipelineError
@@ -104,10 +108,11 @@ def _train(cells: Dict[int, list], options, workers):
 
     rows = {row.weights_out: row for found in cells.values() for row in schemes.trainings(found)}
     check_inputs(list(rows.values()))
+    jobs = len(options.gpus) or options.jobs
     flags = ["--engine", options.engine] if options.engine != "auto" else []
     flags += ["--gpu", str(options.gpu)] if options.gpu is not None else []
-    print(f"{len(rows)} trainings, those that are done included; {options.jobs} at a time", flush=True)
-    workers.train(list(rows.values()), options.jobs, flags, lambda line: print(line, flush=True))
+    print(f"{len(rows)} trainings, those that are done included; {jobs} at a time", flush=True)
+    workers.train(list(rows.values()), jobs, flags, lambda line: print(line, flush=True), options.gpus)
 
 
 def check_inputs(rows: Sequence):

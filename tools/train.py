@@ -52,6 +52,7 @@ def get_parser() -> argparse.ArgumentParser:
                         "(default: made of the numbers that are not the recipe's); none: the chain's own names")
     parser.add_argument("--keep", type=positive, metavar="N", help="newest snapshots that stay while a step runs, beside "
                         "the best one (default: 2)")
+    parser.add_argument("--no-notes", action="store_true", help="leave out the notes under the plan")
     parser.add_argument("--force", action="store_true", help="start again from iteration 0, done or not; what is "
                         "there stays until the new result is complete")
     return parser
@@ -72,7 +73,7 @@ def run(rows, interpreter, gpu=None, force=False, header=(), say=print, leader=N
                        keep=keep or runs.KEPT_SNAPSHOTS)
 
 
-def plan(rows, interpreter, leader=None) -> str:
+def plan(rows, interpreter, leader=None, show_notes: bool = True) -> str:
     """Table of what will run, one line a row, and what to know about it."""
     from gender_smile.training import chain
     from common.files import align
@@ -89,7 +90,8 @@ def plan(rows, interpreter, leader=None) -> str:
         at = f" at {state.iteration:,}" if state.kind == "interrupted" else ""
         lines.append((row.title, _from(row), row.weights_out, *numbers, state.kind + at))
     where = f" on {leader}" if leader is not None else ""
-    return "\n".join([align(lines), f"engine: {interpreter.title}{where}", *dict.fromkeys(filter(None, notes))])
+    return "\n".join([align(lines), f"engine: {interpreter.title}{where}"] + (
+        list(dict.fromkeys(filter(None, notes))) if show_notes else []))
 
 
 def _from(row) -> str:
@@ -159,7 +161,7 @@ def _train(options, arguments) -> int:
         gpu = 0 if options.gpus else options.gpu
         interpreter = engine.interpreter("torch" if name == "auto" and options.precision != "float32" else name)
         rows = _rows(options)
-        print(plan(rows, interpreter, leader), flush=True)
+        print(plan(rows, interpreter, leader, not options.no_notes), flush=True)
         run(rows, interpreter, gpu, options.force, header(options), say, leader, options.keep)
         return 0
     except runs.Stopped as stopped:

@@ -100,7 +100,7 @@ def solver_file(profile: recipe.Profile, net: str, step: int) -> str:
         return field, plain(value(profile, field, key)), reason(profile, field, key)
 
     weights, result = (recipe.step_weights(profile.name, net, row) for row in (step - 1, step))
-    faces, batch = profile.expected_faces(recipe.STEPS[step].dataset), profile.test_batch_size
+    faces, batch = profile.expected_faces(recipe.STEPS[step].dataset or ""), profile.test_batch_size
     covering = f"ceil({faces:,} / {batch}); training adjusts it to the LMDB"
     definition = recipe.net_prototxt(profile.name, net, step)
     rows = (

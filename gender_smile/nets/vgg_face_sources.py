@@ -93,8 +93,10 @@ def _extract(archive: str, target: str) -> None:
                 if member.size > download.LIMIT:
                     raise WeightsError(f"{archive}: {recipe.VGG_FACE_MEMBER} has {member.size:,} bytes in it, more than "
                                        f"VGG-Face's: it is another file, or a bomb")
+                content = members.extractfile(member)
+                assert content is not None  # a plain file's is there
                 with open(target, "wb") as stream:
-                    shutil.copyfileobj(members.extractfile(member), stream, download.CHUNK)
+                    shutil.copyfileobj(content, stream, download.CHUNK)
                 if os.path.getsize(target) != member.size:
                     raise EOFError
                 return

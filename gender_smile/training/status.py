@@ -84,13 +84,14 @@ def describe(row) -> dict:
 
 def _speed(rows: Sequence[metrics.Row], max_iter: int, job: dict) -> dict:
     """Speed and time left by the last rows of metrics.csv, tests included."""
-    first, newest = (rows[max(0, len(rows) - SPEED_ROWS)], rows[-1]) if rows else ({}, {})
-    iterations = newest.get("iteration", 0) - first.get("iteration", 0)
-    seconds = (newest.get("seconds") or 0) - (first.get("seconds") or 0)
+    if not rows:
+        return {}
+    first, newest = ((row["iteration"] or 0.0, row["seconds"] or 0.0) for row in (rows[-SPEED_ROWS:][0], rows[-1]))
+    iterations, seconds = newest[0] - first[0], newest[1] - first[1]
     if iterations <= 0 or seconds <= 0:
         return {}
     batch = (job.get("inputs") or {}).get("batch size")
-    return {"seconds_left": round((max_iter - newest["iteration"]) * seconds / iterations),
+    return {"seconds_left": round((max_iter - newest[0]) * seconds / iterations),
             "images_per_second": round(int(batch) * iterations / seconds, 1) if batch else None}
 
 

@@ -7,7 +7,8 @@ import signal
 import pytest
 
 import recipe
-from gender_smile.training import chain, runs
+from common import command
+from gender_smile.training import chain, protocol, runs
 
 LOG = "# an earlier start\nF0101 10:00:00.000001 7 old.cpp:1] Check failed: old\n# this start\nIteration 5, loss = 1\n"
 
@@ -47,3 +48,8 @@ def test_weights_that_would_have_no_place_are_told_before_training(row, tmp_path
     (tmp_path / "weights").write_text("in the way")
     with pytest.raises(chain.ChainError, match=r"step 2, .*: weights/demo/step2_.*: cannot be written: Not a directory"):
         runs.run_process(row, "job.json", None, (), None, None)
+
+
+def test_both_pythons_mean_the_same_by_a_stop():
+    """protocol.py runs in real Caffe's Python too, so it has these by itself."""
+    assert (protocol.STOP_SIGNALS, protocol.STOPPED) == (command.STOP_SIGNALS, command.INTERRUPTED)

@@ -35,6 +35,7 @@ import argparse, os, signal, sys, time
 parser = argparse.ArgumentParser()
 for name in ("step", "net", "profile", "seed", "max-iter", "precision", "weights", "variant", "engine", "gpu"):
     parser.add_argument("--" + name)
+parser.add_argument("--no-notes", action="store_true")
 options = parser.parse_args()
 sys.path.insert(0, {root!r})
 import recipe  # noqa: E402
@@ -186,12 +187,46 @@ def test_trainings_wait_for_the_weights_they_start_from(project, jobs):
     assert threads == ({"None"} if jobs == 1 else {str(max(1, os.cpu_count() // jobs))})
 
 
+def test_each_training_gets_a_gpu_of_its_own_a_number_and_the_notes_once(project):
+    rows, said = schemes.trainings(schemes.table_rows(recipe.DEMO, [3], 2016)), []
+    workers.train(rows, 3, say=said.append, gpus=[0, 2, 5])
+    started = [line for line in said if "$ " in line]
+    assert [line.split(" $ ")[0] for line in started] == [f"[{count} of {len(rows)}]" for count in range(1, len(rows) + 1)]
+    assert ["--no-notes" in line for line in started] == [False] + [True] * (len(rows) - 1)
+    gpus = {}  # weights that a training makes: its GPU
+    for line in started:
+        words = line.split()
+        row = next(row for row in rows if row.step == int(words[words.index("--step") + 1])
+                   and row.net == words[words.index("--net") + 1])
+        gpus[row.weights_out] = words[words.index("--gpu") + 1]
+    busy, used = set(), set()
+    moments = [(float(when), word, path) for word, path, when, _ in log(project)]
+    for _, word, path in sorted(moments):
+        if word == "began":
+            assert gpus[path] not in busy
+            busy.add(gpus[path])
+        else:
+            busy.remove(gpus[path])
+        used.add(gpus[path])
+    assert used == {"0", "2", "5"}
+
+
+@pytest.mark.parametrize("words, message", [
+    (["--gpus", "4"], "for one GPU: GPU="), (["--gpus", "0,0"], "list of GPU numbers"),
+    (["--gpus", "0,1", "--gpu", "0"], "leave out --gpu and --jobs"), (["--gpus", "0,1", "--jobs", "3"], "leave out --gpu and --jobs"),
+])
+def test_gpus_are_a_list(words, message, capsys):
+    with pytest.raises(SystemExit):
+        tables.main(["--table", "2", "--profile", "demo", *words])
+    assert message in capsys.readouterr().err
+
+
 def test_a_training_that_fails_is_named_and_nothing_starts_after_it(project, capsys):
     (project / "broken").touch()
     assert tables.main(["--table", "3", "--profile", "demo", "--jobs", "2"]) == 1
     captured = capsys.readouterr()
     assert "the disk is full" in captured.out
-    assert "step 2, scheme4 failed; mend it and type the same command again" in captured.err
+    assert "step 2, scheme4 failed; fix the cause and type the same command again" in captured.err
     assert not any("step4_gender4" in line[1] for line in log(project))
     os.remove(project / "broken")
     assert tables.main(["--table", "3", "--profile", "demo", "--jobs", "2"]) == 0
