@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from typing import Tuple
+from typing import Optional, Tuple
 
 import numpy as np
 
@@ -42,9 +42,13 @@ def read_with_orientation(path) -> Tuple[np.ndarray, Orientation]:
     return _decode(content)
 
 
-def decode_image(content: bytes) -> np.ndarray:
-    """read_image from the bytes of an image file."""
-    return _decode(content)[0]
+def decode_image(content: bytes, most_megapixels: Optional[float] = None) -> np.ndarray:
+    """read_image from the bytes of an image file.
+
+    most_megapixels: decode a larger JPEG at a half, a quarter or an eighth of its sides; raises ImageError for a larger image
+    of another format, or a JPEG that is too large even so.
+    """
+    return _decode(content, most_megapixels)[0]
 
 
 def read_orientation(path) -> Orientation:
@@ -63,9 +67,11 @@ def read_orientation(path) -> Orientation:
         return Orientation()
 
 
-def _decode(content: bytes) -> Tuple[np.ndarray, Orientation]:
+def _decode(content: bytes, most_megapixels: Optional[float] = None) -> Tuple[np.ndarray, Orientation]:
     try:
         with open_image(content) as image:
+            if most_megapixels is not None:
+                _reduce(image, most_megapixels)
             _check_before_decoding(image, content)
             orientation = _orientation(image)
             image.load()
@@ -86,6 +92,18 @@ def _check_file(path: str) -> None:
             raise ImageError("file is empty (0 bytes)")
     except (ValueError, OSError) as error:  # a NUL byte in the name, a name too long, no permission
         raise ImageError(f"cannot be opened: {error}") from None
+
+
+def _reduce(image, most_megapixels: float) -> None:
+    """Let an opened JPEG be decoded with at most so many pixels. Raises ImageFileError where that cannot be."""
+    width, height = image.size
+    if image.format in ("JPEG", "MPO"):
+        divisors = (1, 2, 4, 8)  # libjpeg's, which leaves out frequencies while it decodes
+        fitting = (divisor for divisor in divisors if -(-width // divisor) * -(-height // divisor) <= most_megapixels * 1e6)
+        divisor = next(fitting, divisors[-1])
+        image.draft(None, (max(1, width // divisor), max(1, height // divisor)))
+    if image.size[0] * image.size[1] > most_megapixels * 1e6:
+        raise ImageFileError(f"{width} x {height} pixels is more than the limit of {most_megapixels:g} megapixels here")
 
 
 def _check_before_decoding(image, content: bytes) -> None:

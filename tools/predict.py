@@ -12,8 +12,8 @@ From Python (docs/predict.md):
     from tools.predict import Pipeline
     print(Pipeline.load().predict("photo.jpg").as_dict())
 
-Exit status: 0 all photos were answered, 1 some were not (unreadable, no face), 2 wrong use, missing weights, or answers
-that could not be written.
+Exit status: 0 all photos answered, 1 some not (unreadable, no face), 2 wrong usage, missing weights, or output that
+cannot be written.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def get_parser() -> argparse.ArgumentParser:
     form.add_argument("--json", action="store_true", help="print one JSON object a face, a line each")
     form.add_argument("--csv", action="store_true", help="print a table, a row a face")
     parser.add_argument("--spreadsheet", action="store_true", help="with --csv: put ' before names that a spreadsheet would "
-                        "take for formulas (=, +, -, @); not the default, as programs look for the names as they are")
+                        "read as formulas (=, +, -, @); off by default, since programs expect the names unchanged")
     parser.add_argument(
         "--draw", metavar="PATH",
         help="write a picture of each photo with box, landmarks and probabilities: into a folder, or a .png or .jpg "
@@ -72,8 +72,8 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def _camera(text: str) -> int:
-    """A camera's number, as an argument's type."""
-    if not 0 <= (value := whole_number(text)) < 2**31:  # OpenCV takes negative ones for "any", and some builds die of it
+    """A camera's index, as an argument's type."""
+    if not 0 <= (value := whole_number(text)) < 2**31:  # OpenCV reads negative ones as "any", and some builds crash
         raise argparse.ArgumentTypeError(f"{text}: a camera index is an integer from 0 on")
     return value
 
@@ -101,15 +101,15 @@ def answer(arguments: argparse.Namespace) -> int:
 def run(pipeline: Pipeline, sources: Sequence[Source], pictures: Optional[Pictures], arguments: Any) -> int:
     """Print the answers and write the pictures; number of photos that failed."""
     if arguments.camera is not None:
-        taken: Iterator[Photo] = photos.camera(arguments.camera, arguments.every)
+        stream: Iterator[Photo] = photos.camera(arguments.camera, arguments.every)
     else:
-        taken = photos.read_all(sources, arguments.every)
+        stream = photos.read_all(sources, arguments.every)
     options = {"all_faces": arguments.all_faces, "crops": arguments.show_crops, "explain": arguments.explain}
     failed = 0
     with progress(sources, arguments.every) as bar:
-        say = plain_say if bar is None else _past(bar)
+        say = plain_say if bar is None else _above(bar)
         output = writer(arguments.json, arguments.csv, say, arguments.spreadsheet)
-        for photo, predictions in pipeline.predict_photos(taken, **options):
+        for photo, predictions in pipeline.predict_photos(stream, **options):
             output.write(predictions)
             answered = [prediction for prediction in predictions if prediction.error is None]
             problem: Optional[str] = None
@@ -141,7 +141,7 @@ def progress(sources: Sequence[Source], every: Optional[int]) -> Iterator[Any]:
         yield bar
 
 
-def _past(bar: Any) -> Any:
+def _above(bar: Any) -> Any:
     def say(line: str, stream: TextIO) -> None:
         if stream.isatty():
             bar.write(line, file=stream)

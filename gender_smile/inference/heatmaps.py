@@ -1,12 +1,11 @@
-"""Where a net looks: how much each place of a crop spoke for an answer, by the engine's own backward.
+"""Heat maps: how much each place of a crop contributed to an answer, by the engine's own backward pass.
 
-The score of a class (before the softmax) goes backward to the last convolution that still tells places apart. There
-each place's activations, times their gradients, summed over the channels, are what the place contributed; the negative
-ones (what spoke against the answer) are cut off, and the map is scaled up to the crop and to 1 at its strongest.
+The score of a class (before the softmax) is propagated backward to the last convolution with enough spatial resolution.
+At each place, activations times gradients, summed over channels, are the place's contribution; negative ones are set to
+0, and the map is resized to the crop and scaled to a maximum of 1.
 
-This is Grad-CAM (Selvaraju et al., ICCV 2017) without its averaging of the gradient over the places (as HiResCAM,
-Draelos and Carin, 2020): averaging suits nets that end in a global pooling. These end in inner products, which weigh
-every place by itself, and the average would mix the places up.
+This is Grad-CAM (Selvaraju et al., ICCV 2017) without averaging the gradient over places (HiResCAM, Draelos and Carin,
+2020): averaging suits nets that end in global pooling. These end in inner products, which weigh every place separately.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import numpy as np
 import recipe
 from gender_smile.inference.classifier import Classifier, PipelineError, fill
 
-CELLS = 7  # places a side that a map needs at least: the paper's conv5_3 has 14, the demo's 4, its conv4_3 has 7
+CELLS = 7  # places per side that a map needs at least: the paper's conv5_3 has 14, the demo's 4, its conv4_3 has 7
 
 
 class Explainer:
@@ -37,11 +36,11 @@ class Explainer:
         self.last_layer = next(name for name, tops in self.net.top_names.items() if self.score in tops)
 
     def heat(self, crops: Sequence[np.ndarray], classes: Sequence[int], averaged: bool = False) -> np.ndarray:
-        """How much each pixel of each crop spoke for its class (0 or 1).
+        """How much each pixel of each crop contributed to the score of its class (0 or 1).
 
         crops: N x stored_size x stored_size x 3 uint8, BGR, as Classifier.probabilities takes them. averaged: weigh the
         channels by their gradients' averages, as Grad-CAM does, for comparison.
-        Returns N x size x size float32, 0..1, 1 at the strongest place; all 0 where nothing spoke for the class.
+        Returns N x size x size float32, 0..1, 1 at the maximum; all 0 where nothing contributed to the class.
         """
         size, batch = self.classifier.size, self.classifier.batch
         maps = [enlarge(places, size) for start in range(0, len(crops), batch)
@@ -59,7 +58,7 @@ class Explainer:
         diff = self.net.blobs[self.score].diff
         diff[...] = direction.reshape(diff.shape)
         self.net.backward(start=self.last_layer, end=self.next_layer)
-        self.net.clear_param_diffs()  # nobody asks for the weights' gradients: fc6's alone would hold 411 MB
+        self.net.clear_param_diffs()  # the weights' gradients are not needed: fc6's alone would hold 411 MB
         blob = self.net.blobs[self.features]
         gradients = np.asarray(blob.diff)
         if averaged:
@@ -68,7 +67,7 @@ class Explainer:
 
 
 def enlarge(places: np.ndarray, size: int) -> np.ndarray:
-    """Contributions of rows x columns places as a heat map: size x size float32, 0..1, 1 at the strongest."""
+    """Contributions of rows x columns places as a heat map: size x size float32, 0..1, 1 at the maximum."""
     import cv2
 
     positive = np.maximum(places, 0).astype(np.float32)
@@ -80,7 +79,10 @@ def enlarge(places: np.ndarray, size: int) -> np.ndarray:
 
 
 def overlay(crop: np.ndarray, heat: np.ndarray, strength: float = 0.55) -> np.ndarray:
-    """The crop in gray under its heat map in color, where it is warm: size x size x 3 uint8, BGR."""
+    """The crop in gray with its heat map in color on top: size x size x 3 uint8, BGR.
+
+    crop: size x size x 3 uint8, BGR; heat: size x size float32, 0..1; strength: opacity where heat is 1.
+    """
     import cv2
 
     gray = cv2.cvtColor(cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR).astype(np.float32)
@@ -90,7 +92,7 @@ def overlay(crop: np.ndarray, heat: np.ndarray, strength: float = 0.55) -> np.nd
 
 
 def _with_gradients(classifier: Classifier) -> Any:
-    """The classifier's net once more, with its weights, so made that gradients reach its blobs."""
+    """A second net of the classifier, which shares its weights, with gradients of its blobs (force_backward)."""
     with open(recipe.absolute(classifier.definition), encoding="utf-8") as file:
         text = file.read()
     handle, path = tempfile.mkstemp(suffix=".prototxt")  # pycaffe reads nets from files only
@@ -114,7 +116,7 @@ def _features(net: Any) -> "tuple[str, str]":
     names = list(net._layer_names)
     convolutions = [net.top_names[name][0] for name, layer in zip(names, net.layers) if layer.type == "Convolution"]
     if not convolutions:
-        raise PipelineError("this net has no convolution: there are no places to tell apart")
+        raise PipelineError("this net has no convolution: a heat map needs one")
     fine = [blob for blob in convolutions if min(net.blobs[blob].data.shape[2:]) >= CELLS]
     blob = fine[-1] if fine else convolutions[0]
     readers = (name for name in names if blob in net.bottom_names[name] and blob not in net.top_names[name])

@@ -25,7 +25,7 @@ def plain_say(line: str, stream: TextIO) -> None:
 
 
 class JsonLines:
-    """One JSON object a face, or a photo without an answer, a line each."""
+    """One JSON object per line: of a face, or of a photo without an answer."""
 
     quiet = True  # pictures are not announced
 
@@ -38,9 +38,9 @@ class JsonLines:
 
 
 class CsvRows:
-    """A row a face, below a row of COLUMNS; a photo without an answer has its reason in the last one.
+    """A header of COLUMNS and a row per face; a photo without an answer has its reason in the last column.
 
-    safe: no cell is one that a spreadsheet reads as a formula, whatever a photo is called.
+    safe: cells that a spreadsheet would read as formulas are escaped (common.files.safe_cell).
     """
 
     quiet = True
@@ -60,7 +60,7 @@ class CsvRows:
 
 
 class Text:
-    """A few lines a face on stdout, reasons on stderr; with bars where stdout is a terminal."""
+    """A few lines per face on stdout, errors on stderr; with bars where stdout is a terminal."""
 
     quiet = False
 
@@ -116,7 +116,7 @@ def bar(probability: float, width: int = BAR) -> str:
 
 
 def printable(path: str) -> str:
-    """A file's name as one line that any terminal takes, however odd: bytes and controls that show nothing are escaped."""
+    """A file's name on one line, safe for any terminal: control characters and bytes that are not UTF-8 are escaped."""
     return "".join(character if character.isprintable() else _escaped(character) for character in path)
 
 
@@ -129,7 +129,7 @@ def _escaped(character: str) -> str:
 def writer(
     as_json: bool, as_csv: bool, say: Optional[Say] = None, spreadsheet: bool = False
 ) -> "JsonLines | CsvRows | Text":
-    """What prints predictions in the form asked for; spreadsheet: see CsvRows."""
+    """The printer of predictions for --json, --csv or text; spreadsheet: CsvRows' safe."""
     if as_csv:
         return CsvRows(say or plain_say, spreadsheet)
     return (JsonLines if as_json else Text)(say or plain_say)
@@ -137,7 +137,7 @@ def writer(
 
 # ------------------------------------------------------------------------------------------ pictures
 class PlaceError(ValueError):
-    """--draw names no place for a picture; the message says why."""
+    """--draw is not a path for a picture; the message says why."""
 
 
 class Pictures:
@@ -159,17 +159,17 @@ class Pictures:
             self.paths.setdefault(name, []).append(path)
 
     def path(self, photo: Photo) -> str:
-        """Where the picture of this photo goes; photos are asked about in the order of the sources."""
-        own = self.paths.get(photo.name) or next(iter(self.paths.values()))  # a camera has only one
+        """Path of this photo's picture; call it once for each photo, in the order of the sources."""
+        paths = self.paths.get(photo.name) or next(iter(self.paths.values()))  # a camera has only one
         if photo.frame is None:
-            return own.pop(0) if len(own) > 1 else own[0]
-        stem, suffix = os.path.splitext(own[0])
+            return paths.pop(0) if len(paths) > 1 else paths[0]
+        stem, suffix = os.path.splitext(paths[0])
         path = f"{stem}_{photo.frame:06d}{suffix}"
         self._refuse_input(path)
         return path
 
     def write(self, photo: Photo, predictions: Sequence[Prediction]) -> Tuple[Optional[str], str]:
-        """(what is wrong or None, the picture's path)."""
+        """Draw a photo's predictions, none with an error: (error or None, the picture's path)."""
         from gender_smile.inference.draw import draw
 
         assert photo.pixels is not None

@@ -1,4 +1,4 @@
-"""Photos from where users have them: files, folders, patterns, standard input, videos, a camera."""
+"""Photos from files, folders, patterns, standard input, videos and cameras."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     import numpy as np
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")  # of what --draw writes
-MARK, MARK_WITHIN = "picture of a prediction, written by predict.py", 4096  # stands in its first bytes, as a comment
+MARK, MARK_WITHIN = "picture of a prediction, written by predict.py", 4096  # a comment within its first bytes
 STANDARD_INPUT = "-"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm",
                   ".pbm", ".pnm", ".jp2")
-UNREAD_SUFFIXES = (".heic", ".heif", ".avif")  # a phone's photos, which are named as unreadable and not passed over
+UNREAD_SUFFIXES = (".heic", ".heif", ".avif")  # phones' photos: listed as not readable, not skipped
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".ogv", ".3gp", ".ts")
-# FFmpeg's names of what holds its pictures itself; not of lists (hls, concat, dash), which name other files.
+# FFmpeg's names of containers that hold their frames; not of playlists (hls, concat, dash), which name other files.
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,mpeg,mpegts,mpegvideo,m4v,h264,hevc,asf,ogg,flv,gif,ivf,mxf"
-FRAME_RATE = 30.0  # a second, where a camera or a video does not tell
-WHOLE = 0.9  # of the frames that a video's header counts: with fewer, its end is missing
+FRAME_RATE = 30.0  # frames a second, where a camera or a video does not state it
+COMPLETE = 0.9  # share of the frames that a video's header states: with fewer, its end is missing
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Photo:
 
 @dataclass(frozen=True)
 class Source:
-    """A file to read, or an input that leads to none."""
+    """A file to read, or an input without one, and why."""
 
     path: str
     error: Optional[str] = None
@@ -64,24 +64,24 @@ def read_photo(path: str) -> "np.ndarray":
 def expand(inputs: Sequence[str]) -> List[Source]:
     """Files in the order of `inputs`: of a folder its images and videos, of a pattern what it matches, sorted.
 
-    What leads to no file has an error: a pattern without a match, a folder that is empty or cannot be read.
-    Folders are searched with all below them, without hidden ones. Pictures of --draw are no photos in a folder or a
-    pattern, so that it can be told to draw there again. A pattern (*, ?, [...], ** for folders at any depth)
-    is one only where no file has that very name.
+    An input without a file has an error: a pattern without a match, a folder that is empty or cannot be read. Folders are
+    searched recursively, except hidden ones. In folders and patterns, pictures that --draw wrote are skipped, so that
+    predict.py can draw there again. A pattern (*, ?, [...], ** for folders at any depth) is one only where no file has
+    exactly that name.
     """
-    found: List[Source] = []
+    sources: List[Source] = []
     for text in inputs:
         if os.path.isdir(text):
-            found += _folder(text)
+            sources += _folder(text)
         elif glob.has_magic(text) and not os.path.lexists(text):
-            found += _matches(text) or [Source(text, "no file matches this pattern")]
+            sources += _matches(text) or [Source(text, "no file matches this pattern")]
         else:
-            found.append(Source(text))
-    return found
+            sources.append(Source(text))
+    return sources
 
 
 def is_own_picture(path: str) -> bool:
-    """True for a picture that predict.py --draw has written: it bears MARK."""
+    """True for a picture that predict.py --draw has written, which contains MARK."""
     try:
         with open(path, "rb") as stream:
             return MARK.encode() in stream.read(MARK_WITHIN)
@@ -94,28 +94,28 @@ def _is_input(path: str) -> bool:
 
 
 def _matches(pattern: str) -> List[Source]:
-    """What a pattern matches, each file once: ** matches a folder, and again what is in it."""
-    found: List[Source] = []
+    """The files that a pattern matches, each once: ** matches a folder, and what is in it again."""
+    sources: List[Source] = []
     for path in sorted(glob.glob(pattern, recursive=True)):
-        found += _folder(path) if os.path.isdir(path) else [Source(path)] if _is_input(path) else []
-    return list(dict.fromkeys(found))
+        sources += _folder(path) if os.path.isdir(path) else [Source(path)] if _is_input(path) else []
+    return list(dict.fromkeys(sources))
 
 
 def _folder(folder: str) -> List[Source]:
     suffixes = IMAGE_SUFFIXES + UNREAD_SUFFIXES + VIDEO_SUFFIXES
     paths: List[str] = []
-    closed: List[Source] = []  # folders that cannot be looked into
-    for place, folders, files in os.walk(folder, onerror=lambda error: closed.append(_closed(error))):
+    unreadable: List[Source] = []  # folders
+    for parent, folders, files in os.walk(folder, onerror=lambda error: unreadable.append(_unreadable(error))):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        paths += [os.path.join(place, name) for name in files
+        paths += [os.path.join(parent, name) for name in files
                   if not name.startswith(".") and os.path.splitext(name)[1].lower() in suffixes]
     paths = [path for path in paths if _is_input(path)]
-    if not paths and not closed:
+    if not paths and not unreadable:
         return [Source(folder, "is a folder without a photo or a video in it")]
-    return sorted([*closed, *map(Source, paths)], key=lambda source: source.path)
+    return sorted([*unreadable, *map(Source, paths)], key=lambda source: source.path)
 
 
-def _closed(error: OSError) -> Source:
+def _unreadable(error: OSError) -> Source:
     return Source(str(error.filename), f"this folder cannot be read: {error.strerror}")
 
 
@@ -165,32 +165,32 @@ def frames(path: str, every: Optional[int] = None) -> Iterator[Photo]:
             yield Photo(path, error=problem)
             return
         count = 0
-        for photo in _taken(capture, Photo(path), every):
+        for photo in _captured(capture, Photo(path), every):
             count = (photo.frame or 0) + 1
             yield photo
-        told, step = int(_positive(capture, "CAP_PROP_FRAME_COUNT", 0)), every or _one_a_second(capture)
+        stated, step = int(_positive(capture, "CAP_PROP_FRAME_COUNT", 0)), every or _one_a_second(capture)
         if not count:
             yield Photo(path, error="this video has no frame that can be decoded")
-        elif count + step < told * WHOLE:
-            yield Photo(path, error=f"the video ends at frame {count} of {told}: the rest is missing or damaged")
+        elif count + step < stated * COMPLETE:
+            yield Photo(path, error=f"the video ends at frame {count} of {stated}: the rest is missing or damaged")
 
 
 def camera(number: int, every: Optional[int] = None) -> Iterator[Photo]:
-    """Pictures of a camera, as frames() of a video, until it is taken away. Raises ImageError where there is none."""
+    """Frames of a camera, as frames() of a video, until it is unplugged. Raises ImageError where there is none."""
     with _capture(number) as capture:
         if not capture.isOpened():
             raise ImageError(f"there is no camera {number} that OpenCV can open")
-        yield from _taken(capture, Photo(f"camera {number}"), every)
+        yield from _captured(capture, Photo(f"camera {number}"), every)
 
 
 def count_photos(sources: Sequence[Source], every: Optional[int] = None) -> int:
-    """How many photos read_all() will yield, about: videos are taken at their headers' word."""
+    """About how many photos read_all() will yield: of videos, as many as their headers state."""
     total = 0
     for source in sources:
         if source.is_video and source.error is None and os.path.isfile(source.path):
             with _capture(os.path.abspath(source.path)) as capture:
-                told = _positive(capture, "CAP_PROP_FRAME_COUNT", 1)
-                total += max(1, -(-int(told) // (every or _one_a_second(capture))))
+                stated = _positive(capture, "CAP_PROP_FRAME_COUNT", 1)
+                total += max(1, -(-int(stated) // (every or _one_a_second(capture))))
         else:
             total += 1
     return total
@@ -198,9 +198,9 @@ def count_photos(sources: Sequence[Source], every: Optional[int] = None) -> int:
 
 @contextlib.contextmanager
 def _capture(source: Any) -> Iterator[Any]:
-    """cv2.VideoCapture of a path or a camera's number. A video can name other files and addresses: none is opened."""
+    """cv2.VideoCapture of a path or a camera's number. Files and addresses that a video refers to are not opened."""
     os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", f"protocol_whitelist;file|format_whitelist;{CONTAINERS}")
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # what is wrong with a video, we say
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # we report what is wrong with a video
     import cv2
 
     level = cv2.utils.logging.getLogLevel()
@@ -227,7 +227,7 @@ def _video_problem(capture: Any) -> Optional[str]:
     return None
 
 
-def _taken(capture: Any, like: Photo, every: Optional[int]) -> Iterator[Photo]:
+def _captured(capture: Any, template: Photo, every: Optional[int]) -> Iterator[Photo]:
     """Each `every`-th frame; those between are decoded, as videos demand, but not converted."""
     import cv2
 
@@ -235,12 +235,12 @@ def _taken(capture: Any, like: Photo, every: Optional[int]) -> Iterator[Photo]:
     number = 0
     while capture.grab():
         if number % step == 0:
-            told = _positive(capture, "CAP_PROP_POS_MSEC", 0.0) / 1000
-            photo = replace(like, frame=number, seconds=told or number / rate)
-            whole, pixels = capture.retrieve()
-            if whole and pixels.ndim == 2:
+            seconds = _positive(capture, "CAP_PROP_POS_MSEC", 0.0) / 1000
+            photo = replace(template, frame=number, seconds=seconds or number / rate)
+            decoded, pixels = capture.retrieve()
+            if decoded and pixels.ndim == 2:
                 pixels = cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR)
-            yield replace(photo, pixels=pixels) if whole else replace(photo, error="this frame cannot be decoded")
+            yield replace(photo, pixels=pixels) if decoded else replace(photo, error="this frame cannot be decoded")
         number += 1
 
 
@@ -249,7 +249,7 @@ def _one_a_second(capture: Any) -> int:
 
 
 def _positive(capture: Any, name: str, otherwise: float) -> float:
-    """A property of a capture; `otherwise` where it is not told (0, negative or no number)."""
+    """A property of a capture; `otherwise` where it is unknown (0, negative or NaN)."""
     import cv2
 
     value = capture.get(getattr(cv2, name))

@@ -52,6 +52,7 @@ class Limits:
 
     upload_bytes: int = 20 * 2**20  # of a photo's file
     upload_seconds: float = 30.0  # for it to arrive
+    megapixels: float = 25.0  # of a photo; larger JPEGs are decoded at a half, a quarter or an eighth of their sides
     held_bytes: int = 400 * 2**20  # of all files that are arriving, waiting or being answered
     per_minute: float = 60.0  # photos of one address, in the long run
     at_once: int = 10  # photos of one address that may come without a pause, and that may be arriving at a time
@@ -179,10 +180,10 @@ class Predictions:
         from gender_smile.inference.pipeline import PipelineError
 
         try:
-            photo = decode_image(content)
+            photo = decode_image(content, self.limits.megapixels)
         except ImageError as error:
             reason = "the file is empty" if not content else str(error)
-            raise Refusal(400, f"This cannot be shown as a photo: {reason}.") from None
+            raise Refusal(400, f"This photo cannot be read: {reason}.") from None
         try:
             predictions = self.pipeline.predict_faces(photo, crops=True, explain=explain, most=self.limits.faces)
         except PipelineError as error:

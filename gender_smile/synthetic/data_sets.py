@@ -1,6 +1,6 @@
 """Drawn portraits as data sets, in the layouts of CelebA and FotW, to run everything without the real ones.
 
-What the painting decides of CelebA's other attributes is told truly; the rest is -1. The same seed gives the same files.
+What the painting decides of CelebA's other attributes is labeled truly; the rest is -1. The same seed gives the same files.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ def draw_data_sets(folder: str, celeba: int = 900, fotw: int = 600, seed: int = 
     Nothing is drawn where the same drawing is complete. Raises OSError, and BuildError where a worker was killed.
     """
     roots = os.path.join(folder, "CelebA"), os.path.join(folder, "FotW")
-    wanted = {"version": VERSION, "celeba": celeba, "fotw": fotw, "seed": seed}
+    settings = {"version": VERSION, "celeba": celeba, "fotw": fotw, "seed": seed}
     record = os.path.join(folder, "drawn.json")
-    if not force and read_json(record) == wanted:
+    if not force and read_json(record) == settings:
         return roots
     if os.path.exists(record):
         os.remove(record)
@@ -46,7 +46,7 @@ def draw_data_sets(folder: str, celeba: int = 900, fotw: int = 600, seed: int = 
     drawn = _draw_all(jobs, workers or os.cpu_count() or 1)
     _write_celeba(roots[0], drawn[:celeba])
     _write_fotw(roots[1], drawn[celeba:], training)
-    files.write_json(record, wanted)
+    files.write_json(record, settings)
     return roots
 
 

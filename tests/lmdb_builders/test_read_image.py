@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 
 import bombs
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from lmdb_builders.errors import ImageError
-from lmdb_builders.images import read_image, read_orientation, read_with_orientation
+from lmdb_builders.images import decode_image, read_image, read_orientation, read_with_orientation
 from lmdb_builders.orientation import Orientation
 from torchcaffe.core import memory
 
@@ -244,3 +245,29 @@ def test_a_file_larger_than_any_image_of_the_limit_is_not_read(tmp_path):
         file.truncate(1 << 34)  # sparse: takes no disk
     with pytest.raises(ImageError, match="a file of 17,179,869,184 bytes"):
         read_image(tmp_path / "a.jpg")
+
+
+# ---------------------------------------------------------------------------------------------- at most so many pixels
+@pytest.mark.parametrize("most_pixels, divisor", [(4000, 1), (2400, 1), (2399, 2), (600, 2), (599, 4), (150, 4), (40, 8)])
+def test_a_large_jpeg_is_decoded_smaller(colors, most_pixels, divisor):
+    """Against OpenCV's decoding at the same scale of libjpeg."""
+    content = cv2.imencode(".jpg", colors, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
+    flags = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
+    image = decode_image(content, most_pixels / 1e6)
+    assert image.shape[0] * image.shape[1] <= most_pixels
+    assert np.array_equal(image, cv2.imdecode(np.frombuffer(content, np.uint8), flags[divisor]))
+
+
+def test_a_photo_that_is_decoded_smaller_is_upright(colors):
+    stream, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(colors).save(stream, "JPEG", exif=exif)
+    assert decode_image(stream.getvalue(), 600 / 1e6).shape == (30, 20, 3)
+
+
+def test_what_cannot_be_decoded_smaller_is_refused(colors):
+    for suffix, most_pixels in ((".png", 2399), (".jpg", 39)):
+        content = cv2.imencode(suffix, colors)[1].tobytes()
+        with pytest.raises(ImageError, match="60 x 40 pixels is more than the limit of .* megapixels"):
+            decode_image(content, most_pixels / 1e6)
+    assert decode_image(cv2.imencode(".png", colors)[1].tobytes(), 2400 / 1e6).shape == (40, 60, 3)

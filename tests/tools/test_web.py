@@ -59,6 +59,15 @@ def test_a_photo_is_turned_upright_and_sent_back_in_colors_and_at_a_screens_size
     assert np.abs(np.asarray(preview)[600, 200].astype(int) - (200, 100, 50)).max() < 6
 
 
+def test_a_photo_of_too_many_pixels_is_decoded_smaller_or_refused(pipeline):
+    with running(pipeline, megapixels=0.004) as address:
+        status, answer = predict(address, file_of(photo(), "JPEG"))
+        assert status == 200 and (answer["width"], answer["height"]) == (50, 50)
+        assert answer["answers"][0]["face"]["box"] == [15, 15, 20, 25]
+        status, answer = predict(address, file_of(photo()))
+        assert status == 400 and "100 x 100 pixels is more than the limit of 0.004 megapixels" in answer["error"]
+
+
 def test_only_so_many_faces(pipeline):
     with running(pipeline, faces=1) as address:
         _, answer = predict(address, file_of(photo(255)))
