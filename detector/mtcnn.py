@@ -21,7 +21,7 @@ from detector.threads import in_threads
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 NETS = ("det1", "det2", "det3")
 CROP_SIDES = {"det2": 24, "det3": 48}  # side in pixels of the crops that stages 2 and 3 judge
-BATCHES = {"det2": 64, "det3": 16}  # crops a forward: more take as long each, as their numbers outgrow the cache
+BATCHES = {"det2": 96, "det3": 24}  # crops a forward: more take as long each, as their numbers outgrow the cache
 GROUP = 16  # photos prepared together by all threads, and the pixels at which there are enough of them: bounds the memory
 GROUP_PIXELS = 2**22
 
