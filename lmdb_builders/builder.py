@@ -77,7 +77,8 @@ def build_dataset(dataset: DataSet, settings: Settings, staging: str) -> None:
     """
     started = time.monotonic()
     path = os.path.join(settings.output, "detections", f"{dataset.name}.csv")
-    use_dataset = recipe.DATASETS[dataset.name].landmarks and settings.landmarks == "dataset"
+    has_landmarks = recipe.DATASETS[dataset.name].landmarks and dataset.has_landmarks
+    use_dataset = has_landmarks and settings.landmarks == "dataset"
     if not settings.force:
         adoption.adopt(dataset, settings, path)
     found, origin = detect(

@@ -12,6 +12,7 @@ from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 import numpy as np
 
 import recipe
+from lmdb_builders import parquet
 from lmdb_builders.errors import BuildError
 from lmdb_builders.layouts import Folder, Photos, Tree
 from lmdb_builders.records import SPLITS, DataSet, FaceRecord, Skipped, read_cells, read_lines, require_columns
@@ -63,7 +64,7 @@ def read_celeba(folder: str, splits=("train", "val"), edition: str = "auto") -> 
     """
     tree = Tree(folder, "give CELEBA=folder with CelebA's Anno, Eval and Img")
     dataset = DataSet("celeba", folder, recipe.LABELS)
-    edition, images = _find_images(tree, edition)
+    edition, images, tree = _find_images(tree, edition)
     attributes = _read_table(_find_table(tree, "list_attr_celeba"), dataset)
     positions = attributes.positions([TURNED.get(label, label) for label in recipe.LABELS])
     absent = _absent(attributes, dataset)
@@ -71,6 +72,7 @@ def read_celeba(folder: str, splits=("train", "val"), edition: str = "auto") -> 
     landmarks_of = _numbers(tree, LANDMARK_TABLES[edition], dataset, LANDMARK_COLUMNS)
     box_of = _numbers(tree, "list_bbox_celeba", dataset, BOX_COLUMNS) if edition == "wild" else None
     dataset.aligned = edition == "aligned"
+    dataset.has_landmarks = os.path.basename(os.path.dirname(images.path)) != parquet.FOLDER
     dataset.notes.append(f"{edition} photos in {dataset.relative(images.path)}, tables {', '.join(dataset.sources)}")
     dataset.tables = {split: dataset.relative(partition.path) for split in SPLITS}
 
@@ -96,12 +98,15 @@ def read_celeba(folder: str, splits=("train", "val"), edition: str = "auto") -> 
     return dataset
 
 
-def _find_images(tree: Tree, edition: str) -> Tuple[str, Folder]:
+def _find_images(tree: Tree, edition: str) -> Tuple[str, Folder, Tree]:
+    """(edition, folder of its photos, tree): parquet files are unpacked where there is nothing else, and the tree grows."""
     editions = tuple(IMAGE_FOLDERS) if edition == "auto" else (edition,)
     for name in editions:
         folder = tree.photos(IMAGE_FOLDERS[name])
         if folder is not None:
-            return name, folder
+            return name, folder, tree
+    if "aligned" in editions and parquet.unpack(tree):
+        return _find_images(Tree(tree.root, ""), edition)
     raise tree.missing("no photos found", [folder for name in editions for folder in IMAGE_FOLDERS[name]])
 
 

@@ -51,6 +51,7 @@ class DataSet:
     tables: Dict[str, str] = field(default_factory=dict)  # split -> the file whose lines `FaceRecord.line` counts
     sources: Dict[str, str] = field(default_factory=dict)  # annotation file, relative -> sha256
     aligned: bool = False  # its photos are rotated upright already, so that crops that are not aligned are aligned too
+    has_landmarks: bool = True  # False: this edition has none, and the detector is asked for them
     notes: List[str] = field(default_factory=list)  # remarks for the user; not errors
     corrections: Dict[str, object] = field(default_factory=dict)  # of labels: {"sha256", "counts"} (corrections.py)
 

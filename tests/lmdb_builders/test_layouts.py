@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import os
 import shutil
+import sys
 
 import pytest
 
+import recipe
 from lmdb_builders.celeba import read_celeba
 from lmdb_builders.errors import BuildError
 from lmdb_builders.fotw import read_fotw
@@ -160,3 +162,85 @@ def test_what_lies_there_instead_of_celebas_photos_is_named(celeba):
         read_celeba(celeba)
     path = celeba / "Img/img_celeba.7z"
     assert f"unpack them by `7z x {path}/img_celeba.7z.001 -o{path}`" in str(error.value)
+
+
+# ---------------------------------------------------------------------------------------------- Hugging Face's parquet
+@pytest.fixture
+def hugging_face(celeba, tmp_path):
+    """hugging_face(named): the photos and labels of `celeba` as parquet files; photos with their names, or without."""
+    pyarrow = pytest.importorskip("pyarrow", reason="needs pyarrow (the extra parquet)")
+    from pyarrow import parquet
+
+    def make(named=True):
+        records = read_celeba(celeba, splits=ALL).records
+        for split, name in (("train", "train"), ("val", "valid"), ("test", "test")):
+            rows = [{
+                "image": {"bytes": (celeba / record.image).read_bytes(),
+                          "path": os.path.basename(record.image) if named else None},
+                "celeb_id": 7,
+                **{label: bool(value) != (label == "Female") for label, value in zip(recipe.LABELS, record.labels)},
+            } for record in records if record.split == split]
+            for row in rows:
+                row["Male"] = row.pop("Female")
+            path = tmp_path / f"hf/data/{name}-00000-of-00001.parquet"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+        return tmp_path / "hf"
+
+    return make
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_hugging_faces_edition(celeba, hugging_face, named):
+    folder = hugging_face(named)
+    expected = [(split, name, None, labels, None) for split, name, _, labels, _ in faces(read_celeba(celeba, splits=ALL))]
+    for _ in range(2):  # the second time it is unpacked already
+        dataset = read_celeba(folder, splits=ALL)
+        assert len(expected) == 12 and faces(dataset) == expected
+        assert dataset.aligned and not dataset.has_landmarks and not dataset.skipped
+        first = folder / dataset.records[0].image
+        assert first.read_bytes() == (celeba / "Img/img_celeba/000001.jpg").read_bytes()
+        times = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    assert {path.name for path in folder.iterdir()} == {"data", "celeba_from_parquet"}
+    read_celeba(folder, splits=ALL)
+    assert times == {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def test_hugging_faces_edition_gets_its_landmarks_from_the_detector(hugging_face, tmp_path):
+    from fake_detector import FakeDetector
+    from lmdb_builders.builder import Settings, build_dataset
+
+    said = []
+    settings = Settings(profile=recipe.DEMO, crops=("scheme2",), output=str(tmp_path / "out"), detector=FakeDetector,
+                        say=said.append)
+    (tmp_path / "out").mkdir()
+    build_dataset(read_celeba(hugging_face()), settings, str(tmp_path / "staging"))
+    assert "10 faces listed; landmarks made from the photos (10 new)" in said[0]
+    assert "celeba_train 8, celeba_train_labels 8, celeba_val 2" in said[-1] and "warning: the photos" in said[1]
+
+
+def test_a_parquet_file_that_is_damaged_or_another_is_one_error(hugging_face):
+    import pyarrow
+    from pyarrow import parquet
+
+    folder = hugging_face()
+    path = folder / "data/valid-00000-of-00001.parquet"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-100])
+    with pytest.raises(BuildError, match="valid-00000-of-00001.parquet: not a parquet file .*; download it again"):
+        read_celeba(folder)
+    parquet.write_table(pyarrow.table({"image": [b"x"], "label": [3]}), path)
+    with pytest.raises(BuildError, match="no column 5_o_Clock_Shadow, .*; its columns are image, label"):
+        read_celeba(folder)
+    assert [item.name for item in folder.iterdir()] == ["data"]
+    (folder / "other").mkdir()
+    shutil.copy(path, folder / "other")
+    with pytest.raises(BuildError, match="parquet files lie in data, other; give the folder of one edition"):
+        read_celeba(folder)
+
+
+def test_parquet_without_pyarrow_names_the_remedy(tmp_path, monkeypatch):
+    (tmp_path / "train-00000-of-00001.parquet").write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(BuildError, match="needs pyarrow: pip install"):
+        read_celeba(tmp_path)

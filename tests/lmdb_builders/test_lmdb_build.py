@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from multiprocessing import connection
 
 import cv2
@@ -657,6 +658,16 @@ if __name__ == "__main__":
     done = subprocess.run([sys.executable, str(tmp_path / "interrupted.py")], capture_output=True, text=True,
                           env={**os.environ, "PYTHONPATH": str(root)}, timeout=60)
     assert (done.stdout, done.stderr) == ("True\n", "")
+
+
+def test_a_line_of_progress_a_minute_where_no_terminal_is(monkeypatch, capsys):
+    seconds = iter(range(0, 10_000, 25))
+    monkeypatch.setattr(build, "time", types.SimpleNamespace(monotonic=lambda: next(seconds)))
+    assert list(build._progress(range(10), 10, "fotw faces")) == list(range(10))
+    assert capsys.readouterr().err.splitlines() == [
+        "fotw faces: 2 of 10 images, 0.0 a second, 5 min 00 s left", "fotw faces: 5 of 10 images, 0.0 a second, 2 min 30 s left",
+        "fotw faces: 8 of 10 images, 0.0 a second, 56 s left",
+    ]
 
 
 def test_help_loads_nothing_heavy(root, tmp_path):
