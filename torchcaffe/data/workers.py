@@ -18,8 +18,8 @@ def threads() -> int:
     return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(), THREADS_LIMIT)
 
 
-def thread_map(function, items) -> list:
-    """[function(item) for item in items], by all threads, the caller's among them.
+def thread_map(function, items, limit: int = THREADS_LIMIT) -> list:
+    """[function(item) for item in items], by all threads or by `limit` of them, the caller's among them.
 
     The first failing item's exception is raised. Nothing runs any more when this returns or raises: memory that the
     items point to may go then.
@@ -36,7 +36,7 @@ def thread_map(function, items) -> list:
                 except BaseException as error:
                     errors[index] = error
 
-    helpers = [_executor().submit(work) for _ in range(min(threads(), -(-count // chunk)) - 1)]
+    helpers = [_executor().submit(work) for _ in range(min(limit, threads(), -(-count // chunk)) - 1)]
     work()
     wait([helper for helper in helpers if not helper.cancel()])
     if errors:
