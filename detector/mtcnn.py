@@ -16,12 +16,12 @@ import numpy as np
 from detector import boxes as arithmetic
 from detector.face import DetectorError, Face
 from detector.pyramid import Pyramid, scales
-from detector.threads import in_threads
+from torchcaffe.data.workers import thread_map
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 NETS = ("det1", "det2", "det3")
 CROP_SIDES = {"det2": 24, "det3": 48}  # side in pixels of the crops that stages 2 and 3 judge
-BATCHES = {"det2": 64, "det3": 16}  # crops a forward: more take as long each, as their numbers outgrow the cache
+BATCHES = {"det2": 96, "det3": 24}  # crops a forward: more take as long each, as their numbers outgrow the cache
 GROUP = 16  # photos prepared together by all threads, and the pixels at which there are enough of them: bounds the memory
 GROUP_PIXELS = 2**22
 
@@ -109,7 +109,7 @@ class Detector:
     # ------------------------------------------------------------------------------------------ the three stages
     def _detect_group(self, photos: Sequence[np.ndarray]) -> List[List[Face]]:
         pyramids = [self._pyramid_of(pixels.shape) for pixels in photos]
-        canvases = in_threads(_canvas, zip(pyramids, photos))
+        canvases = thread_map(_canvas, list(zip(pyramids, photos)), _threads())
         boxes = [self._propose(*photo) for photo in zip(photos, pyramids, canvases)]
         judged = zip(photos, boxes, self._judge("det2", photos, boxes))
         boxes = [self._refine(pixels.shape, own, outputs) for pixels, own, outputs in judged]
@@ -188,7 +188,7 @@ class Detector:
             return _blob(_crops(photos[batch[0]], batch[1], side))
 
         parts: List[List[Dict[str, np.ndarray]]] = [[] for _ in photos]
-        for (index, _), crops in zip(batches, in_threads(cut, batches)):
+        for (index, _), crops in zip(batches, thread_map(cut, batches, _threads())):
             parts[index].append({top: data.copy() for top, data in self._forward(name, crops).items()})
         return [{top: np.concatenate([part[top] for part in own]) for top in own[0]} if own else {} for own in parts]
 
@@ -215,6 +215,13 @@ class Detector:
                 self._caffe = torchcaffe
             self._nets[name] = self._caffe.Net(definition_path(name), self._caffe.TEST, weights=weights)
         return self._nets[name]
+
+
+def _threads() -> int:
+    """Threads that OpenCV may use: one in the processes of a build."""
+    import cv2
+
+    return max(1, cv2.getNumThreads())
 
 
 def _transposed(image: np.ndarray) -> np.ndarray:

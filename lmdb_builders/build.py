@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
+import time
 from dataclasses import replace
-from typing import Dict, List, Optional
+from typing import Dict, Iterable, Iterator, List, Optional
 
 import recipe
 from common import command
 from common.options import add_profile, positive, random_seed
 
+LINE_SECONDS = 60.0  # between two lines of progress where stderr is not a terminal
 EPILOG = """exit status: 0 done (or nothing to do), 1 the build failed (one line says why), 2 wrong use, 130 stopped"""
 
 
@@ -122,7 +125,7 @@ def _build_all(options: argparse.Namespace) -> None:
         splits=splits, encode=options.encode,
         seed=profile.random_seed if options.seed is None else options.seed,
         landmarks=options.landmarks, workers=options.workers, max_lost=options.max_lost,
-        force=options.force, progress=_progress_bar,
+        force=options.force, progress=_progress,
     )
     with sole_builder(settings.output) as staging:
         # All tables are read before anything is written: a mistake in the second data set shows at once.
@@ -138,10 +141,28 @@ def _build_all(options: argparse.Namespace) -> None:
             build_dataset(dataset, replace(settings, splits=own), staging)
 
 
-def _progress_bar(answers, total: int, title: str):
+def _progress(answers: Iterable, total: int, title: str) -> Iterable:
+    """The answers, with a bar on a terminal and with a line a minute elsewhere."""
+    from common.progress import bar_size
+
+    if not sys.stderr.isatty():
+        return _lines(answers, total, title)
     from tqdm import tqdm
 
-    return tqdm(answers, total=total, desc=title, unit=" images", disable=None, dynamic_ncols=True)
+    return tqdm(answers, total=total, desc=title, unit=" images", **bar_size(sys.stderr))
+
+
+def _lines(answers: Iterable, total: int, title: str) -> Iterator:
+    from common.progress import duration
+
+    began = last = time.monotonic()
+    for done, answer in enumerate(answers):
+        now = time.monotonic()
+        if now - last >= LINE_SECONDS and done:
+            last, rate = now, done / (now - began)
+            print(f"{title}: {done} of {total} images, {rate:.1f} a second, {duration((total - done) / rate)} left",
+                  file=sys.stderr, flush=True)
+        yield answer
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
+import re
 import shutil
 import time
 from collections import Counter
@@ -16,13 +18,14 @@ import recipe
 from lmdb_builders import manifest
 from lmdb_builders.crops import crop_face
 from lmdb_builders.detections import OK, Detection, detect, make_detector
-from lmdb_builders.errors import BuildError, ImageError
+from lmdb_builders.errors import BuildError, CropError, ImageError
 from lmdb_builders.images import read_with_orientation
 from lmdb_builders.lmdb_writer import (
     COMPRESSED_SHARE, LmdbWriter, encode_crop, image_datum, labels_datum, record_key, stored_bytes,
 )
 from lmdb_builders.pool import ordered_map
 from lmdb_builders.records import UNUSABLE, DataSet, FaceRecord, Skipped
+from common.files import write_csv
 
 
 @dataclass(frozen=True)
@@ -74,12 +77,15 @@ def build_dataset(dataset: DataSet, settings: Settings, staging: str) -> None:
     """
     started = time.monotonic()
     path = os.path.join(settings.output, "detections", f"{dataset.name}.csv")
-    use_dataset = recipe.DATASETS[dataset.name].landmarks and settings.landmarks == "dataset"
+    has_landmarks = recipe.DATASETS[dataset.name].landmarks and dataset.has_landmarks
+    use_dataset = has_landmarks and settings.landmarks == "dataset"
     found, origin = detect(
         dataset, path, use_dataset, settings.workers, settings.detector, settings.force, settings.progress
     )
     settings.say(f"{dataset.name}: {len(dataset.records)} faces listed; landmarks {origin}")
     facts = manifest.facts(dataset, settings, found)
+    for warning in dict.fromkeys(text for crop in settings.crops for text in manifest.warnings(dataset, crop)):
+        settings.say(f"{dataset.name}: warning: {warning}")
     crops_of = missing_lmdbs(dataset, settings, facts)
     if not crops_of:
         return
@@ -88,13 +94,14 @@ def build_dataset(dataset: DataSet, settings: Settings, staging: str) -> None:
         for record in dataset.records
         if record.split in crops_of and (record.image not in found or found[record.image].status != OK)
     ]
-    check_lost(dataset, lost, crops_of, settings.max_lost)
+    check_lost(dataset, lost, crops_of, settings)
     plan = {split: list_faces(dataset, split, found, settings.seed) for split in crops_of}
     check_disk(dataset, plan, crops_of, settings)
     counts: Dict[str, Counter] = {crop: Counter() for crop in settings.crops}
     for split, crops in crops_of.items():
-        lost += write_split(dataset, split, plan[split], crops, settings, staging, counts)
-    check_lost(dataset, lost, crops_of, settings.max_lost)
+        write_split(dataset, split, plan[split], crops, settings, staging, counts, lost)
+    check_lost(dataset, lost, crops_of, settings)
+    remove_lost_list(dataset, settings)
     for crop in settings.crops:
         built = [split for split, crops in crops_of.items() if crop in crops]
         if built:
@@ -141,12 +148,11 @@ def list_faces(dataset: DataSet, split: str, found: Dict[str, Detection], seed: 
     return faces
 
 
-def write_split(dataset, split, faces, crops, settings, staging, counts) -> List[Skipped]:
-    """Write a split's LMDBs of all `crops` below `staging`; returns the faces that could not be cropped."""
+def write_split(dataset, split, faces, crops, settings, staging, counts, lost: List[Skipped]) -> None:
+    """Write a split's LMDBs of all `crops` below `staging`; adds the faces that could not be cropped to `lost`."""
     size, encode = settings.profile.stored_size, settings.encode
     names = all_lmdb_names(dataset, split)
     writers: Dict[Tuple[str, str], LmdbWriter] = {}
-    lost: List[Skipped] = []
     work = functools.partial(crop_photo, dataset.folder, crops, size, encode)
     tasks = ((face.record.image, face.landmarks) for face in faces)
     answers = ordered_map(work, tasks, settings.workers)
@@ -165,12 +171,11 @@ def write_split(dataset, split, faces, crops, settings, staging, counts) -> List
             writer.close()
             counts[crop][name] = writer.count
             if writer.count == 0:
-                raise BuildError(f"{dataset.folder}: no face for {name}: {reasons(lost) or 'the table has none'}")
+                raise no_face(dataset, split, name, lost, settings)
     finally:
         answers.close()  # ends the worker processes
         for writer in writers.values():
             writer.abandon()
-    return lost
 
 
 def put_face(dataset, face: Listed, data: bytes, size: int, encode: str, writers: Dict[str, LmdbWriter]) -> None:
@@ -190,30 +195,57 @@ def crop_photo(folder: str, crops, size: int, encode: str, task) -> Union[List[b
         pixels, orientation = read_with_orientation(os.path.join(folder, image))
         landmarks = orientation.upright_points(landmarks)
         return [encode_crop(crop_face(pixels, landmarks, recipe.CROPS[crop], size), encode) for crop in crops]
+    except CropError as error:
+        return str(error)
     except ImageError as error:
         return f"unreadable: {error}"
 
 
 def reasons(lost: List[Skipped]) -> str:
-    """'12 image file is missing (train.csv line 3: a.jpg), ...': the most frequent reasons, each with an example."""
-    kinds = Counter(entry.reason.split(":")[0] for entry in lost)
-    examples = {entry.reason.split(":")[0]: entry for entry in reversed(lost)}
-    return "; ".join(
-        f"{count} {kind} (as {examples[kind].file} line {examples[kind].line}: {examples[kind].image})"
-        for kind, count in kinds.most_common(5)
-    )
+    """'12 image file is missing (as train.csv line 3: a.jpg); ...': the most frequent reasons, each with an example."""
+    kinds: Counter = Counter()
+    examples: Dict[str, str] = {}
+    for entry in lost:
+        own_place, kind = re.fullmatch(r"(?:(\S+ line \d+): )?(.*)", entry.reason, re.DOTALL).groups()
+        kinds[kind] += 1
+        examples.setdefault(kind, f"{own_place or f'{entry.file} line {entry.line}'}: {entry.image}")
+    return "; ".join(f"{count} {kind} (as {examples[kind]})" for kind, count in kinds.most_common(5))
 
 
-def check_lost(dataset: DataSet, lost: List[Skipped], splits: Iterable[str], max_lost: float) -> None:
-    """Raise BuildError where one of `splits` lost more than the allowed share of its rows."""
+def lost_list(dataset: DataSet, settings: Settings) -> str:
+    """Path of the list that a build leaves when it stops because of lost faces."""
+    return os.path.join(settings.output, f"{dataset.name}_lost.csv")
+
+
+def remove_lost_list(dataset: DataSet, settings: Settings) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(lost_list(dataset, settings))
+
+
+def no_face(dataset: DataSet, split: str, name: str, lost: List[Skipped], settings: Settings) -> BuildError:
+    """The error for an LMDB without a face: why the faces of its split are lost, and the list of all that are."""
+    lost_here = [entry for entry in lost if entry.split == split]
+    unusable = manifest.unusable_labels(dataset, split)
+    why = [reasons(lost_here)] if lost_here else []
+    why += [f"{count} {label} neither 0 nor 1 in {dataset.tables[split]}" for label, count in unusable.items()]
+    path = lost_list(dataset, settings)
+    write_csv(path, Skipped._fields, lost)
+    return BuildError(f"{dataset.folder}: no face for {name}: {'; '.join(why) or f'{dataset.tables[split]} has no rows'}; "
+                      f"all lost faces are listed in {path}")
+
+
+def check_lost(dataset: DataSet, lost: List[Skipped], splits: Iterable[str], settings: Settings) -> None:
+    """Raise BuildError where one of `splits` lost more than the allowed share of its rows, and leave the list of all."""
     for split in splits:
         gone = [entry for entry in lost if entry.split == split]
         skipped = sum(entry.split == split for entry in dataset.skipped)
         rows = skipped + sum(record.split == split for record in dataset.records)
-        if len(gone) > max_lost * rows:
+        if len(gone) > settings.max_lost * rows:
+            path = lost_list(dataset, settings)
+            write_csv(path, Skipped._fields, lost)
             raise BuildError(
                 f"{dataset.folder}: {len(gone)} of {rows} {split} faces are lost, more than --max-lost "
-                f"{max_lost:g} allows: {reasons(gone)}"
+                f"{settings.max_lost:g} allows: {reasons(gone)}; all are listed in {path}"
             )
 
 

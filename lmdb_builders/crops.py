@@ -34,7 +34,7 @@ def fit_face(landmarks) -> tuple:
     centered = face - face_mean
     a = np.vdot(centered, photo - photo_mean) / np.vdot(centered, centered).real
     if abs(a) < 1.0:  # a face of a pixel or two: the landmarks lie in one place, or contradict each other
-        raise CropError("landmarks have no extent: no face can be fitted to them")
+        raise CropError("landmarks have no extent (they lie on one point, or contradict each other): no face can be fitted")
     return complex(a), complex(photo_mean - a * face_mean)
 
 

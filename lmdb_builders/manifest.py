@@ -65,6 +65,15 @@ def _split_facts(dataset: DataSet, split: str, found: Dict[str, Detection]) -> d
     return found_facts
 
 
+def warnings(dataset: DataSet, crop: str) -> List[str]:
+    """What a user of this scheme's LMDBs has to know."""
+    if not dataset.aligned or recipe.CROPS[crop].aligned:
+        return []
+    return ["the photos are of the aligned edition, rotated upright already: schemes that the paper does not align "
+            f"({', '.join(name for name, other in recipe.CROPS.items() if not other.aligned)}) come out aligned; "
+            "use the edition in the wild for them"]
+
+
 def split_of(lmdb_name: str) -> str:
     """Split of an LMDB by its name: val of fotw_gender_val, train of celeba_train_labels; empty where it names none."""
     return next((part for part in lmdb_name.split("_") if part in SPLITS), "")
@@ -123,13 +132,15 @@ def publish(
     for name in counts:
         replace_folder(os.path.join(staging, crop, name), os.path.join(folder, name))
     content = {"scheme": crop, "profile": settings.profile.name, **content}
-    entry = _entry(dataset, settings, counts, lost, built, wanted, started)
+    entry = _entry(dataset, crop, settings, counts, lost, built, wanted, started)
     content[dataset.name] = _merged(only(before, kept), entry) if kept else entry
     write_json(os.path.join(folder, FILE), content)
     return [f"{name} {count}" for name, count in counts.items()]
 
 
-def _entry(dataset: DataSet, settings, counts: Counter, lost, built: Sequence[str], wanted: Facts, started: float) -> dict:
+def _entry(
+    dataset: DataSet, crop: str, settings, counts: Counter, lost, built: Sequence[str], wanted: Facts, started: float
+) -> dict:
     """What is recorded of the splits `built`."""
     return {
         "folder": os.path.abspath(dataset.folder),
@@ -140,6 +151,7 @@ def _entry(dataset: DataSet, settings, counts: Counter, lost, built: Sequence[st
         "unusable_labels": {split: unusable_labels(dataset, split) for split in built},
         "corrected_labels": dataset.corrections.get("counts", {}),
         "notes": dataset.notes,
+        "warnings": warnings(dataset, crop),
         "seconds": round(time.monotonic() - started, 1),
         "built": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "sources": dataset.sources,

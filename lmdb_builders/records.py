@@ -50,6 +50,8 @@ class DataSet:
     skipped: List[Skipped] = field(default_factory=list)
     tables: Dict[str, str] = field(default_factory=dict)  # split -> the file whose lines `FaceRecord.line` counts
     sources: Dict[str, str] = field(default_factory=dict)  # annotation file, relative -> sha256
+    aligned: bool = False  # its photos are rotated upright already, so that crops that are not aligned are aligned too
+    has_landmarks: bool = True  # False: this edition has none, and the detector is asked for them
     notes: List[str] = field(default_factory=list)  # remarks for the user; not errors
     corrections: Dict[str, object] = field(default_factory=dict)  # of labels: {"sha256", "counts"} (corrections.py)
 
@@ -77,17 +79,20 @@ def read_lines(path: str) -> Iterator[str]:
         raise BuildError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
 
 
-def read_cells(path: str) -> Iterator[Tuple[int, List[str]]]:
+def read_cells(path: str, separator: Optional[str] = None) -> Iterator[Tuple[int, List[str]]]:
     """(line number, cells without the space around them) of each line of a CSV file that is not blank.
 
-    Each line is one row: an unclosed quote breaks that row only.
+    separator: "," or ";", by default what the first line has more of. Each line is one row: an unclosed quote breaks
+    that row only.
     """
     for number, line in enumerate(read_lines(path), 1):
         if line.strip():
+            separator = separator or (";" if line.count(";") > line.count(",") else ",")
             try:
-                yield number, [cell.strip() for cell in next(csv.reader([line]), [])]
+                cells = next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])
             except csv.Error as error:
-                raise BuildError(f"{path} line {number}: no row of a table ({error}); take the line out") from None
+                raise BuildError(f"{path} line {number}: not a row of a table ({error}); remove the line") from None
+            yield number, [cell.strip() for cell in cells]
 
 
 def require_columns(path: str, columns, needed) -> None:
@@ -112,21 +117,6 @@ def unsafe_name(name: str) -> Optional[str]:
     if parts[0] == "" or parts[0].endswith(":") or ".." in parts:
         return "file name leaves the data set's folder"
     return None
-
-
-def list_folder(folder: str) -> frozenset:
-    """Names of the files in a folder: one listing instead of a look-up an image."""
-    with os.scandir(folder) as entries:
-        return frozenset(entry.name for entry in entries)
-
-
-def image_problem(name: str, folder: str, listing: frozenset) -> Optional[str]:
-    """Why the image `name` of `folder` cannot be there, or None."""
-    problem = unsafe_name(name)
-    if problem:
-        return problem
-    found = name in listing or ("/" in name and os.path.exists(os.path.join(folder, name)))
-    return None if found else "image file is missing"
 
 
 def box_problem(box, height: int, width: int) -> Optional[str]:

@@ -83,7 +83,7 @@ def test_missing_or_unreadable_table_is_fatal(fotw):
     with pytest.raises(BuildError, match="not a text file"):
         read_fotw(fotw)
     (fotw / TRAIN).unlink()
-    with pytest.raises(BuildError, match=f"{TRAIN} is missing; unpack"):
+    with pytest.raises(BuildError, match=f"{TRAIN} is missing; looked for"):
         read_fotw(fotw)
     with pytest.raises(BuildError, match="no such folder"):
         read_fotw(fotw / "nowhere")
@@ -95,7 +95,7 @@ def test_real_tables(fotw, real_annotations, monkeypatch):
     for split, name in (("smiles_trset", "gender_fex_trset.csv"), ("smiles_valset", "gender_fex_valset.csv")):
         shutil.copy(real_annotations / name, fotw / split)
         names.update(line.split(",")[0] for line in (fotw / split / name).read_text().splitlines())
-    monkeypatch.setattr("lmdb_builders.fotw.list_folder", lambda folder: names)
+    monkeypatch.setattr("lmdb_builders.layouts.Photos.find", lambda photos, name: name if name in names else None)
     dataset = read_fotw(fotw)
     assert not dataset.skipped and len(dataset.records) == 6078 + 3052
     women = sum(record.labels[0] == 1 for record in dataset.records if record.split == "train")

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from multiprocessing import connection
 
 import cv2
@@ -300,6 +301,43 @@ def test_too_many_lost_fails_and_leaves_nothing(run, tmp_path, celeba, fotw):
     assert not list((tmp_path / "data").rglob("*.mdb")) and not (tmp_path / "data/.building").exists()
 
 
+def test_a_build_that_stops_for_losses_leaves_the_list_until_one_succeeds(run, tmp_path, celeba, edit):
+    edit(celeba / "Anno/list_attr_celeba.txt", "000003.jpg -1", "000003.jpg 0")
+    path = tmp_path / "data/celeba_lost.csv"
+    status, _, error = run(datasets=["celeba"])
+    assert status == 1 and error.endswith(f"all are listed in {path}\n")
+    assert "1 5_o_Clock_Shadow is 0, not -1 or 1 (as list_attr_celeba.txt line 5: 000003.jpg)" in error
+    assert path.read_text().splitlines() == [
+        "split,image,file,line,reason",
+        'train,000003.jpg,Eval/list_eval_partition.txt,3,"list_attr_celeba.txt line 5: 5_o_Clock_Shadow is 0, not -1 or 1"',
+    ]
+    assert run("--max-lost", "0.5", datasets=["celeba"])[0] == 0 and not path.exists()
+
+
+def test_rows_that_are_all_unusable_are_counted_and_explained(run, tmp_path, celeba):
+    table = celeba / "Anno/list_landmarks_celeba.txt"
+    table.write_text(table.read_text().replace(" ".join(map(str, LANDMARKS.ravel())), " ".join("0" * 10)))
+    status, _, error = run("--max-lost", "1", datasets=["celeba"])
+    assert status == 1 and "no face for celeba_train: 8 landmarks have no extent (they lie on one point" in error
+    assert re.search(r"\(as Eval/list_eval_partition.txt line (\d): Img/img_celeba/00000\1.jpg\)", error)
+    assert "unreadable" not in error
+    assert len((tmp_path / "data/celeba_lost.csv").read_text().splitlines()) == 9
+    table.write_text(table.read_text().replace(" ".join("0" * 10), "0"))
+    status, _, error = run("--max-lost", "1", datasets=["celeba"])
+    assert "no face for celeba_train: 8 1 values instead of 10 (as list_landmarks_celeba.txt line 3: 000001.jpg)" in error
+
+
+def test_schemes_that_the_aligned_edition_cannot_give_are_warned_of(run, tmp_path, celeba):
+    (celeba / "Img/img_celeba").rename(celeba / "Img/img_align_celeba")
+    (celeba / "Anno/list_landmarks_celeba.txt").rename(celeba / "Anno/list_landmarks_align_celeba.txt")
+    status, out, _ = run(datasets=["celeba"])
+    assert status == 0 and out.count("celeba: warning: the photos are of the aligned edition") == 1
+    assert "celeba: aligned photos in Img/img_align_celeba, tables Anno/list_attr_celeba.txt, " in out
+    warned = {scheme: len(manifest(tmp_path / "data", scheme)["celeba"]["warnings"]) for scheme in SCHEMES}
+    assert warned == {"scheme1": 0, "scheme3": 1, "scheme5": 0}
+    assert "warning" not in run("--crop", "scheme1", datasets=["celeba"])[1]
+
+
 def test_loss_while_cropping_counts_too(run, tmp_path, celeba):
     (celeba / "Img/img_celeba/000009.jpg").write_bytes(b"not a photo")
     status, _, error = run()
@@ -571,6 +609,16 @@ if __name__ == "__main__":
     assert (done.stdout, done.stderr) == ("True\n", "")
 
 
+def test_a_line_of_progress_a_minute_where_no_terminal_is(monkeypatch, capsys):
+    seconds = iter(range(0, 10_000, 25))
+    monkeypatch.setattr(build, "time", types.SimpleNamespace(monotonic=lambda: next(seconds)))
+    assert list(build._progress(range(10), 10, "fotw faces")) == list(range(10))
+    assert capsys.readouterr().err.splitlines() == [
+        "fotw faces: 2 of 10 images, 0.0 a second, 5 min 00 s left", "fotw faces: 5 of 10 images, 0.0 a second, 2 min 30 s left",
+        "fotw faces: 8 of 10 images, 0.0 a second, 56 s left",
+    ]
+
+
 def test_help_loads_nothing_heavy(root, tmp_path):
     code = (
         "import sys\nfrom lmdb_builders import build\n"
@@ -588,8 +636,11 @@ def test_corrected_labels_are_in_the_lmdb_and_its_manifest(run, tmp_path):
     """Photo 1, 0,0 in the table, becomes female; photo 2's smile is not used any more."""
     path = tmp_path / "corrections.csv"
     path.write_text("image,column,label,correction\nim_GenFex_00001.jpg,Gender,0,1\nim_GenFex_00002.jpg,Smile,1,2\n")
-    labels = lambda task: {key[-9:]: datum.label for key, datum in  # noqa: E731
-                           records(tmp_path / "data" / "scheme1" / f"fotw_{task}_train")}
+
+    def labels(task):
+        found = records(tmp_path / "data" / "scheme1" / f"fotw_{task}_train")
+        return {key[-9:]: datum.label for key, datum in found}
+
     assert run(datasets=("fotw",))[0] == 0
     plain = {task: labels(task) for task in ("gender", "smile")}
     status, out, _ = run("--corrections", str(path), datasets=("fotw",))

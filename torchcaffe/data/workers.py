@@ -18,8 +18,8 @@ def threads() -> int:
     return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(), THREADS_LIMIT)
 
 
-def thread_map(function, items) -> list:
-    """[function(item) for item in items], computed by all threads including the caller's.
+def thread_map(function, items, limit: int = THREADS_LIMIT) -> list:
+    """[function(item) for item in items], computed by all threads, or `limit` of them, including the caller's.
 
     The first failing item's exception is raised. All calls have ended when this returns or raises, so the items' memory can
     be freed.
@@ -36,7 +36,7 @@ def thread_map(function, items) -> list:
                 except BaseException as error:
                     errors[index] = error
 
-    helpers = [_executor().submit(work) for _ in range(min(threads(), -(-count // chunk)) - 1)]
+    helpers = [_executor().submit(work) for _ in range(min(limit, threads(), -(-count // chunk)) - 1)]
     work()
     wait([helper for helper in helpers if not helper.cancel()])
     if errors:
