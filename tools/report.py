@@ -154,7 +154,7 @@ def collect(profile: recipe.Profile) -> dict:
         "data": data_sets(profile.name),
         "trainings": trainings(profile.name),
         "evaluations": [found for name in ("evaluation", "evaluation_photos")
-                        if (found := read_json(recipe.absolute(f"{runs}/{name}.json"))) is not None],
+                        if "metrics" in (found := read_json(recipe.absolute(f"{runs}/{name}.json")) or {})],
         "tables": {table: read_json(recipe.absolute(f"{runs}/table{table}.json")) for table in (2, 3)},
         "pictures": {table: recipe.absolute(f"{runs}/table{table}.png") for table in (2, 3)},
         "faces": {image: crops["gender"][image] for image in drawn},

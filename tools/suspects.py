@@ -116,16 +116,13 @@ def activations(caffe, profile: recipe.Profile, net: str, weights: str, crops):
 
     from gender_smile.inference.pipeline import Classifier
 
-    classifier = Classifier(caffe, profile.name, net, profile.test_batch_size, weights)
-    found = []
-    for start in range(0, len(crops), classifier.batch):
-        part = crops[start:start + classifier.batch]
-        sides = []
-        for side in (part, part[:, :, ::-1]):
-            classifier.probabilities(side)
-            sides.append(np.array(classifier.net.blobs["fc7"].data).reshape(len(part), -1))
-        found.append((sides[0] + sides[1]) / 2)
-    return np.concatenate(found).astype(np.float32)
+    classifier = Classifier(caffe, profile.name, net, weights)
+
+    def fc7(crop):
+        classifier.probabilities([crop])
+        return np.array(classifier.net.blobs["fc7"].data).ravel()
+
+    return np.stack([(fc7(crop) + fc7(crop[:, ::-1])) / 2 for crop in crops]).astype(np.float32)
 
 
 # ------------------------------------------------------------------------------------------ ranking

@@ -14,7 +14,8 @@ from common.progress import duration
 from gender_smile.pages.report_curves import curves, title
 from gender_smile.pages.report_frame import PAGE
 from gender_smile.pages.suspects_page import as_address, widest_first
-from gender_smile.evaluation.tables import beside_paper
+from gender_smile.evaluation import scores, tables
+from gender_smile.evaluation.scores import percent
 
 
 def write(path: str, found: dict) -> None:
@@ -51,10 +52,6 @@ def missing(what: str, command: str) -> str:
     return f'<p class="missing">{escape(what)}: <code>{escape(command)}</code></p>'
 
 
-def percent(share) -> str:
-    return "-" if share is None else f"{100 * share:.2f} %"
-
-
 def option(found: dict) -> str:
     return "" if found["profile"] is recipe.PAPER else f" PROFILE={found['profile'].name}"
 
@@ -65,21 +62,22 @@ def picture(pixels, title: str) -> str:
 
 # ------------------------------------------------------------------------------------------ sections
 def summary(found: dict) -> str:
-    """The accuracies beside the paper's, in large figures."""
+    """The accuracies beside the paper's, in large type."""
     if not found["evaluations"]:
         return missing("Nothing is evaluated yet", f"make evaluate{option(found)}")
     cards = []
-    for name, figure in found["evaluations"][0]["figures"].items():
+    for name, metrics in found["evaluations"][0]["metrics"].items():
         if name not in recipe.TASKS and name not in recipe.NETS:
             continue  # a net that the recipe had when this was evaluated
-        low, high = (100 * value for value in figure["interval"])
+        low, high = (100 * value for value in metrics["interval"])
         title = f"{(name if name in recipe.TASKS else recipe.NETS[name].task).capitalize()}, " + " + ".join(
             recipe.NETS[net].title for net in recipe.ENSEMBLES.get(name, (name,)))
-        paper = "" if figure["paper"] is None else f'<div class="paper">paper {figure["paper"]:.2f} %</div>'
+        paper = "" if metrics["paper"] is None else f'<div class="paper">paper {metrics["paper"]:.2f} %</div>'
+        classes = recipe.TASKS[name if name in recipe.TASKS else recipe.NETS[name].task].classes
         cards.append(f'<div class="card"><div class="title">{escape(title)}</div>'
-                     f'<div class="figure">{percent(figure["accuracy"])}</div>'
-                     f'<div>{low:.1f} .. {high:.1f}, {figure["faces"]:,} faces</div>'
-                     f'{paper}</div>')
+                     f'<div class="figure">{percent(metrics["accuracy"])}</div>'
+                     f'<div>{low:.1f} .. {high:.1f}, {metrics["faces"]:,} faces</div>'
+                     f'<div>{escape(scores.describe_majority(metrics, classes))}</div>{paper}</div>')
     note = "" if found["profile"] is recipe.PAPER else (
         f"<p>The paper's nets see 224 pixels, start from VGG-Face and train on its data; these are for "
         f"{escape(found['profile'].why)}.</p>")
@@ -151,22 +149,27 @@ def base_lr(record: dict) -> str:
 
 
 def evaluation_section(found: dict) -> str:
-    """Each evaluation's figures and confusion."""
+    """Each evaluation's metrics and confusion."""
     if not found["evaluations"]:
         return missing("Nothing is evaluated yet", f"make evaluate{option(found)}")
     parts = []
     for evaluation in found["evaluations"]:
         rows = []
-        for name, figure in evaluation["figures"].items():
-            low, high = (f"{100 * value:.2f}" for value in figure["interval"])
-            paper = "-" if figure["paper"] is None else f"{figure['paper']:.2f} %"
-            auc, ece = ("-" if figure.get(key) is None else f"{figure[key]:.4f}" for key in ("auc", "ece"))
-            rows.append((name, f"{figure['faces']:,}", percent(figure["accuracy"]), f"{low} .. {high}", paper, auc, ece,
-                         figure["missed"]))
+        for name, metrics in evaluation["metrics"].items():
+            low, high = (f"{100 * value:.2f}" for value in metrics["interval"])
+            paper = "-" if metrics["paper"] is None else f"{metrics['paper']:.2f} %"
+            auc, ece = ("-" if metrics.get(key) is None else f"{metrics[key]:.4f}" for key in ("auc", "ece"))
+            rows.append((name, f"{metrics['faces']:,}", metrics["missed"], percent(metrics["accuracy"]), f"{low} .. {high}",
+                         paper, percent(metrics["majority_accuracy"]), percent(metrics["balanced_accuracy"]), auc, ece))
         parts.append(f"<h3>{escape(evaluation['protocol'][0].upper() + evaluation['protocol'][1:])}</h3>" + table(
-            ("answers", "faces", "accuracy", "95 % interval", "paper", "AUC", "ECE", "missed"), rows, range(1, 8)))
+            ("answers", "faces", "without a face", "accuracy", "95 % interval", "paper", "majority", "balanced", "AUC", "ECE"),
+            rows, range(1, 10)))
+        parts.append(f"<p>{escape(scores.MAJORITY_NOTE)}. Photos without a face "
+                     f"{'count as wrong' if 'testing' in evaluation['protocol'] else 'are not counted'}.</p>")
+        parts += [f'<p class="missing">Warning: {escape(name)}: {escape(text)}</p>'
+                  for name, text in evaluation.get("warnings", {}).items()]
         for task in recipe.TASKS.values():
-            confusion = evaluation["figures"][task.name]["confusion"]
+            confusion = evaluation["metrics"][task.name]["confusion"]
             parts.append(table((f"{task.name}: label", *(f"answered {name}" for name in task.classes)),
                                [(name, *row) for name, row in zip(task.classes, confusion)], (1, 2)))
         challenge = evaluation["challenge"]
@@ -181,19 +184,23 @@ def table_section(found: dict, number: int) -> str:
     content = found["tables"][number]
     if content is None:
         return missing(f"Table {number} is not made yet", f"make table{number}{option(found)}")
-    rows = [(row["task"], row["name"], *beside_paper(row), f"{row['interval'][0]:.2f} .. {row['interval'][1]:.2f}")
+    rows = [(row["task"], row["name"], *tables.paper_and_ours(row), f"{row['interval'][0]:.2f} .. {row['interval'][1]:.2f}",
+             *tables.baseline(row))
             for row in content["rows"]]
     tests = [(item["task"], f"{item['better']} > {item['worse']}", f"+{item['paper']:.2f}", f"{item['difference']:+.2f}",
               f"{item['interval'][0]:+.2f} .. {item['interval'][1]:+.2f}",
               " ".join(f"{test['p']:.2g}" for test in item["tests"]), item["verdict"]) for item in content["orderings"]]
     facts = (f"<p>{100 * content['share']:g} % of the recipe's iterations, {escape(content['precision'])}, seeds "
-             f"{', '.join(map(str, content['seeds']))}.</p>")
+             f"{', '.join(map(str, content['seeds']))}; {escape(tables.count_faces(content['rows']))}.</p>")
+    facts += "".join(f'<p class="missing">Warning: {escape(row["task"])}, {escape(row["name"])}: {escape(row["warning"])}</p>'
+                     for row in content["rows"] if row.get("warning"))
     image = ""
     if os.path.exists(found["pictures"][number]):
         with open(found["pictures"][number], "rb") as stream:
             data = base64.b64encode(stream.read()).decode()
         image = f'<img class="figure" alt="Table {number} as a picture" src="data:image/png;base64,{data}">'
-    return (facts + table(("task", "row", "paper", "ours", "difference", "95 % interval"), rows, range(2, 6)) + image
+    columns = ("task", "row", "paper", "ours", "difference", "95 % interval", "majority", "balanced")
+    return (facts + table(columns, rows, range(2, 8)) + image
             + "<h3>The paper's orderings, on the same faces</h3>"
             + table(("task", "the paper says", "paper", "ours", "95 % interval", "McNemar's p", "holds?"), tests, range(2, 6)))
 

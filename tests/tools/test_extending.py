@@ -166,9 +166,9 @@ def test_evaluation_scores_its_nets_on_the_data_set(project):
     results = read_json(project / "runs/tiny/results.json")
     assert {"gender", "smile", "gender6", "smile6", "gender1"} <= set(results)
     assert results["smile6"]["faces"] == results["smile"]["faces"] >= 20
-    figures = read_json(project / "runs/tiny/evaluation.json")["figures"]
-    assert figures["smile6"]["paper"] is None and figures["snet1"]["paper"] == 88.79
-    assert figures["smile"]["paper"] is None  # of three nets: recipe.ENSEMBLES
+    metrics = read_json(project / "runs/tiny/evaluation.json")["metrics"]
+    assert metrics["smile6"]["paper"] is None and metrics["snet1"]["paper"] == 88.79
+    assert metrics["smile"]["paper"] is None  # of three nets: recipe.ENSEMBLES
     with open(project / "runs/tiny/evaluation.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     for row in rows:

@@ -23,6 +23,7 @@ from lmdb_builders.lmdb_writer import LmdbWriter, encode_crop, image_datum, reco
 from pipeline_fakes import fake_caffe, install, photo
 from common import engine
 from gender_smile.training import chain, schemes, workers
+from gender_smile.evaluation import tables as evaluation_tables
 from tools import tables
 from gender_smile.inference.classifier import PipelineError
 
@@ -291,7 +292,7 @@ def test_weights_that_no_training_makes_are_asked_for_first(project, capsys, mon
     rows = schemes.trainings(schemes.table_rows(recipe.DEMO, [2], 2016))
     monkeypatch.setattr(chain, "is_full_size", lambda profile: True)
     with pytest.raises(PipelineError, match=r"VGG_FACE.caffemodel is missing: make weights") as caught:
-        tables.check_inputs(rows)
+        evaluation_tables.check_inputs(rows)
     assert str(caught.value).count("is missing") == 1  # what the steps before write is not
 
 
@@ -327,12 +328,18 @@ def test_table_2(project, capsys, saved_figures):
     """The row with all steps answers by brightness, 18 of 20 right; the others answer 0 always, 8 right, all of the 18."""
     assert tables.main(["--table", "2", "--profile", "demo", "--seeds", "2016", "7", "--jobs", "4"]) == 0
     text = capsys.readouterr().out
-    assert "seeds 2016, 7; 20 validation faces" in text
+    assert "seeds 2016, 7\n20 validation faces" in text and "photos without a face, not counted: 0" in text
+    for name, _, _ in recipe.TABLE2[:-1]:
+        assert f"Warning: gender, {name}: answers \"male\" for every face (2 of 2 seeds)" in text
+    assert text.count("Warning") == len(recipe.TABLE2) - 1
     with open(recipe.absolute("runs/demo/table2.csv"), newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["row"], row["paper"]) for row in rows] == [(name, f"{paper:.2f}") for name, _, paper in recipe.TABLE2]
     assert [float(row["accuracy"]) for row in rows] == [40.0, 40.0, 40.0, 40.0, 90.0]
     last = rows[-1]
+    assert [row["majority"] for row in rows] == ["60.0000"] * 5 and {row["majority_answer"] for row in rows} == {"female"}
+    assert [row["balanced_accuracy"] for row in rows] == ["50.0000"] * 4 + [last["balanced_accuracy"]]
+    assert float(last["balanced_accuracy"]) == pytest.approx(100 * (8 / 8 + 10 / 12) / 2)
     assert float(last["difference"]) == pytest.approx(90 - 91.66) and last["accuracy_1"] == last["accuracy_2"] == "90.0000"
     assert 65 < float(last["low"]) < 85 < 95 <= float(last["high"]) <= 100
     with open(recipe.absolute("runs/demo/table2_orderings.csv"), newline="") as file:
@@ -371,7 +378,7 @@ def test_report_takes_the_seeds_that_are_trained(project, capsys):
     assert tables.main([*command, "--seeds", "7", "--jobs", "4"]) == 0
     count = len(log(project))
     assert tables.main([*command, "--seeds", "7", "8", "--report"]) == 0
-    assert "seed 7; 20" in capsys.readouterr().out and len(log(project)) == count
+    assert "seed 7\n20" in capsys.readouterr().out and len(log(project)) == count
 
 
 def test_faces_that_are_not_the_manifests_are_no_table(project, capsys):
