@@ -1,4 +1,4 @@
-"""For whom, and on what photos, the nets err: accuracy by group of the faces that were not trained on.
+"""Accuracy by gender, pose, face size and lighting, on faces that no step was trained on.
 
     python benchmarks/groups.py --fotw FOTW --celeba CELEBA --profile demo
     python benchmarks/groups.py --fotw FOTW --celeba CELEBA --profile demo --gray        # the same photos without color

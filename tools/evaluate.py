@@ -30,14 +30,13 @@ def get_parser() -> argparse.ArgumentParser:
         prog="evaluate.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_profile(parser)
-    data_set = recipe.target()
+    data_set, attributes = recipe.target(), recipe.DATASETS[recipe.STEPS[2].dataset or ""]
     parser.add_argument("--photos", metavar=data_set.variable, help=f"{data_set.title}'s folder: the whole pipeline on its "
                         "validation photos")
     parser.add_argument("--submission", metavar="FILE", help="with --photos: also write the challenge's CSV")
     parser.add_argument("--score", metavar="FILE", help="with --photos: score this CSV of the challenge's form instead")
     parser.add_argument("--attributes", nargs="*", choices=recipe.CROPS, metavar="SCHEME", help="score step 2 on the forty "
-                        f"attributes of {recipe.DATASETS[recipe.STEPS[2].dataset].title}'s test partition instead (default: "
-                        "every scheme that has weights)")
+                        f"attributes of {attributes.title}'s test partition instead (default: every scheme that has weights)")
     parser.add_argument("--variant", type=variant, default="", metavar="NAME", help="score the trainings of this "
                         "name (tools/train.py, tools/tables.py), into files with -NAME, instead of the chain's own")
     add_engine(parser)

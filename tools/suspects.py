@@ -3,9 +3,9 @@
     make suspects PROFILE=demo               # writes runs/demo/suspects.html and suspects.csv
     make lmdb CORRECTIONS=corrections.csv PROFILE=demo FOTW=/data/FotW
 
-Open the page, decide with one key a face, press "save": it exports corrections.csv, which make lmdb applies and counts.
-Needs LMDBs (make lmdb; more schemes see more) and the extra "labels" (scikit-learn). Nets of step 3 add what they
-have learned on CelebA, if they are trained; nets of step 4 have learned the labels in question, and are not asked.
+Open the page, decide with one key per face, press "save": it exports corrections.csv, which make lmdb applies and counts.
+Needs LMDBs (make lmdb; more crop schemes rank better) and the extra "labels" (scikit-learn). Trained nets of step 3 add
+their features; nets of step 4 were trained on the labels in question and are not used.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class SuspectsError(RuntimeError):
 
 @dataclass(frozen=True)
 class Suspect:
-    """A label and what models that did not see it say."""
+    """A label, and its probability by models that were not fitted to it."""
 
     image: str  # file name, as FotW's table and the LMDBs' keys have it
     task: str
@@ -49,9 +49,9 @@ def get_parser() -> argparse.ArgumentParser:
     add_profile(parser)
     parser.add_argument("--top", type=share, default=TOP, metavar="SHARE", help="of the labels on the page; %(default)s")
     parser.add_argument("--variant", type=variant, nargs="+", default=[""], metavar="NAME", help="of the step-3 nets to "
-                        "ask, as tools/train.py named them: several seeds see more than one (default: the chain's own)")
-    parser.add_argument("--plant", type=share, metavar="SHARE", help="only tell how well this works here: flip so many of "
-                        "the labels at random, thrice, and count those that come out among the first --top")
+                        "use, as tools/train.py named them, several seeds for instance (default: the chain's own)")
+    parser.add_argument("--inject-noise", type=share, metavar="SHARE", help="only measure how well this works here: flip this "
+                        "share of the labels at random, three times, and count those found among the first --top")
     parser.add_argument("--seed", type=random_seed, default=recipe.PAPER.random_seed, help="of the folds; default: %(default)s")
     add_engine(parser)
     return parser
@@ -78,12 +78,12 @@ def features(profile: recipe.Profile, task: str, load_engine,
         if not os.path.isdir(folder):
             continue
         faces = sorted(read_lmdb(folder, task=task), key=lambda face: face[0])
-        found = {name: label for name, label, _ in faces}
-        if len(found) != len(faces):
+        of_crop = {name: label for name, label, _ in faces}
+        if len(of_crop) != len(faces):
             raise SuspectsError(f"{folder} holds two faces of one name; build it again: make lmdb FORCE=1")
-        if labels and found != labels:
+        if labels and of_crop != labels:
             raise SuspectsError(f"{folder} does not hold the faces of the other schemes; build all again: make lmdb FORCE=1")
-        labels = found
+        labels = of_crop
         crops = np.stack([crop for _, _, crop in faces])
         blocks.append((gradients(crops), gradients(crops[:, :, ::-1])))
         for net in recipe.NETS.values():
@@ -139,55 +139,58 @@ def out_of_fold(labels, blocks: Sequence[Tuple], seed: int):
     from threadpoolctl import threadpool_limits
 
     truth = np.asarray(labels)
-    found = np.zeros((len(truth), 2))
+    probabilities = np.zeros((len(truth), 2))
     splits = RepeatedStratifiedKFold(n_splits=FOLDS, n_repeats=REPEATS, random_state=seed).split(truth, truth)
     with threadpool_limits(1):  # so few faces take longer with several threads, much longer beside other work
-        for fitted, asked in splits:
+        for fitted, held_out in splits:
             for faces, mirrored in blocks:
                 model = make_pipeline(StandardScaler(), LogisticRegression(C=REGULARIZATION, max_iter=40, tol=1e-3))
                 model.fit(np.concatenate([faces[fitted], mirrored[fitted]]), np.tile(truth[fitted], 2))
-                found[asked] += model.predict_proba(faces[asked]) + model.predict_proba(mirrored[asked])
-    return found / found.sum(1, keepdims=True)
+                probabilities[held_out] += model.predict_proba(faces[held_out]) + model.predict_proba(mirrored[held_out])
+    return probabilities / probabilities.sum(1, keepdims=True)
 
 
 def rank(labels: Dict[str, Dict[str, int]], blocks: Mapping[str, Sequence[Tuple]], seed: int) -> List[Suspect]:
-    """All labels of all tasks, the most suspect first. labels: task -> image -> 0 or 1; blocks: task -> see features."""
+    """All labels of all tasks, the most suspect first. labels: task -> image -> 0 or 1; blocks: task -> see features.
+    Raises SuspectsError where a class has too few faces."""
     import numpy as np
 
-    found = []
+    suspects: List[Suspect] = []
     for task, truth in labels.items():
         images, values = list(truth), np.array(list(truth.values()))
         if min(np.bincount(values, minlength=2)) < FOLDS:
-            raise SuspectsError(f"{task}: fewer than {FOLDS} faces of one class; there is nothing to compare with")
+            raise SuspectsError(f"{task}: fewer than {FOLDS} faces of one class; each of the folds needs one")
         scores = out_of_fold(values, blocks[task], seed)[np.arange(len(values)), values]  # confident learning's self-confidence
-        found += [Suspect(image, task, int(label), float(score)) for image, label, score in zip(images, values, scores)]
-    return sorted(found, key=lambda suspect: suspect.probability)
+        suspects += [Suspect(image, task, int(label), float(score)) for image, label, score in zip(images, values, scores)]
+    return sorted(suspects, key=lambda suspect: suspect.probability)
 
 
-PLANTINGS = 3
+NOISE_DRAWS = 3
 
 
-def plant(labels: Dict[str, Dict[str, int]], blocks: Mapping[str, Sequence[Tuple]], share: float, top: float,
-          seed: int) -> List[Dict[str, float]]:
-    """Flip `share` of each task's labels at random and rank them; share of the flipped ones among the first `top`, for all
-    labels together ("all") and for each task's alone. One dictionary a planting, of PLANTINGS."""
+def inject_noise(labels: Dict[str, Dict[str, int]], blocks: Mapping[str, Sequence[Tuple]], share: float, top: float,
+                 seed: int) -> List[Dict[str, float]]:
+    """Recall of label noise: flip `share` of each task's labels at random, rank, and count the flipped among the first `top`.
+
+    One dictionary per draw, of NOISE_DRAWS: the share found of all flipped labels ("all") and of each task's.
+    """
     import numpy as np
 
-    found = []
-    for number in range(PLANTINGS):
-        generator = np.random.default_rng(seed + number)
-        chosen = {task: set(generator.choice(list(truth), max(1, round(share * len(truth))), replace=False).tolist())
-                  for task, truth in labels.items()}
-        planted = {task: {image: label ^ (image in chosen[task]) for image, label in truth.items()}
+    recalls = []
+    for draw in range(NOISE_DRAWS):
+        generator = np.random.default_rng(seed + draw)
+        flipped = {task: set(generator.choice(list(truth), max(1, round(share * len(truth))), replace=False).tolist())
                    for task, truth in labels.items()}
-        ranked = rank(planted, blocks, seed + number)
-        result = {}
+        noisy = {task: {image: label ^ (image in flipped[task]) for image, label in truth.items()}
+                 for task, truth in labels.items()}
+        ranked = rank(noisy, blocks, seed + draw)
+        recall = {}
         for name in ("all", *labels):
-            own = [suspect for suspect in ranked if name in ("all", suspect.task)]
-            hits = sum(suspect.image in chosen[suspect.task] for suspect in own[:round(top * len(own))])
-            result[name] = hits / sum(len(images) for task, images in chosen.items() if name in ("all", task))
-        found.append(result)
-    return found
+            of_task = [suspect for suspect in ranked if name in ("all", suspect.task)]
+            hits = sum(suspect.image in flipped[suspect.task] for suspect in of_task[:round(top * len(of_task))])
+            recall[name] = hits / sum(len(images) for task, images in flipped.items() if name in ("all", task))
+        recalls.append(recall)
+    return recalls
 
 
 def write_csv(path: str, suspects: Sequence[Suspect]) -> None:
@@ -204,26 +207,27 @@ def main(argv=None) -> int:
     from gender_smile.inference.classifier import PipelineError
 
     folder = recipe.absolute(f"runs/{options.profile}")
-    return command.run("suspects", lambda: suspect(options), SuspectsError, PipelineError, BuildError,
-                       writes=() if options.plant else [os.path.join(folder, f"suspects.{kind}") for kind in ("csv", "html")])
+    writes = () if options.inject_noise else [os.path.join(folder, f"suspects.{kind}") for kind in ("csv", "html")]
+    return command.run("suspects", lambda: suspect(options), SuspectsError, PipelineError, BuildError, writes=writes)
 
 
 def suspect(options: argparse.Namespace) -> int:
-    """Rank the labels and write the page, or tell how well it works; the exit status."""
+    """Rank the labels and write the page, or measure how well it works; the exit status."""
     from gender_smile.inference import classifier
     from gender_smile.pages import suspects_page
 
     _need_libraries()
     engine = functools.cache(lambda: classifier.load_engine(options.engine, options.gpu))
     if options.engine == "caffe":
-        engine()  # refuse now what would be found out after the first features
+        engine()  # refuse now, not after the first features
     profile = recipe.PROFILES[options.profile]
     labels, blocks = {}, {}
     for task in recipe.TASKS:
         labels[task], blocks[task] = features(profile, task, engine, options.variant)
         print(f"{task}: {len(labels[task]):,} training labels, {len(blocks[task])} kinds of features", flush=True)
-    if options.plant:
-        print(_planted(plant(labels, blocks, options.plant, options.top, options.seed), options))
+    if options.inject_noise:
+        recalls = inject_noise(labels, blocks, options.inject_noise, options.top, options.seed)
+        print(_describe_recall(recalls, options))
         return 0
     ranked = rank(labels, blocks, options.seed)
     folder = f"runs/{profile.name}"
@@ -235,10 +239,11 @@ def suspect(options: argparse.Namespace) -> int:
     return 0
 
 
-def _planted(results: Sequence[Dict[str, float]], options) -> str:
-    lines = [f"{100 * options.plant:g} % of the labels flipped at random; of these are among the first {100 * options.top:g} %:"]
-    for name in results[0]:
-        values = [100 * result[name] for result in results]
+def _describe_recall(recalls: Sequence[Dict[str, float]], options: argparse.Namespace) -> str:
+    lines = [f"{100 * options.inject_noise:g} % of the labels flipped at random; share of them among the first "
+             f"{100 * options.top:g} %:"]
+    for name in recalls[0]:
+        values = [100 * recall[name] for recall in recalls]
         lines.append(f"  {name:<7}{sum(values) / len(values):5.1f} %   ({', '.join(f'{value:.1f}' for value in values)})")
     return "\n".join(lines)
 

@@ -1,4 +1,4 @@
-"""Suspect labels: planted flips are found, the page carries them, and what it exports is what make lmdb takes."""
+"""Suspect labels: flipped labels are found, the page carries them, and what it exports is what make lmdb takes."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ FACES = os.path.join(os.path.dirname(recipe.ROOT), "shared", "faces", "FotW")
 SIZE = recipe.DEMO.stored_size
 
 
-def test_planted_flips_of_separable_labels_come_first():
+def test_flipped_labels_of_separable_labels_come_first():
     generator = np.random.default_rng(1)
     labels = {f"{index}.jpg": index % 2 for index in range(400)}
     faces = generator.normal(size=(400, 30)).astype(np.float32)
     faces[:, :20] += 3 * np.array(list(labels.values()))[:, None]
-    results = suspects.plant({"gender": labels}, {"gender": [(faces, faces)]}, share=0.03, top=0.03, seed=2)
+    results = suspects.inject_noise({"gender": labels}, {"gender": [(faces, faces)]}, share=0.03, top=0.03, seed=2)
     assert results == [{"all": 1.0, "gender": 1.0}] * 3
-    planted = {image: label ^ (image == "7.jpg") for image, label in labels.items()}
-    ranked = suspects.rank({"gender": planted}, {"gender": [(faces, faces)]}, seed=3)
+    noisy = {image: label ^ (image == "7.jpg") for image, label in labels.items()}
+    ranked = suspects.rank({"gender": noisy}, {"gender": [(faces, faces)]}, seed=3)
     assert ranked[0].image == "7.jpg"
-    assert all(planted[suspect.image] == suspect.label for suspect in ranked) and len(ranked) == 400
+    assert all(noisy[suspect.image] == suspect.label for suspect in ranked) and len(ranked) == 400
     probabilities = [suspect.probability for suspect in ranked]
     assert probabilities == sorted(probabilities) and probabilities[0] < 0.5 < probabilities[-1]
 
@@ -49,7 +49,7 @@ def test_a_face_is_judged_by_models_that_did_not_see_it():
 
 @pytest.mark.slow
 @pytest.mark.skipif(not os.path.isdir(FACES), reason="needs real photographs in FotW's layout (../shared/faces/FotW)")
-def test_planted_flips_of_real_faces():
+def test_flipped_labels_of_real_faces():
     """3 % of the gender labels of 1,206 photographs: most are in the top 6 %, with gradients of boxes alone.
 
     docs/results.md has the figures with aligned crops and trained nets, which need minutes.
@@ -70,7 +70,7 @@ def test_planted_flips_of_real_faces():
     blocks = [(suspects.gradients(np.stack(crops)), suspects.gradients(np.stack(crops)[:, :, ::-1]))
               for crops in windows.values()]
     labels = {record.image: record.labels[0] for record in records}
-    found = [result["gender"] for result in suspects.plant({"gender": labels}, {"gender": blocks}, 0.03, 0.06, seed=0)]
+    found = [result["gender"] for result in suspects.inject_noise({"gender": labels}, {"gender": blocks}, 0.03, 0.06, seed=0)]
     assert np.mean(found) >= 0.6, found  # by chance: 0.06
 
 
@@ -123,10 +123,10 @@ def test_two_faces_of_one_name_cannot_be_told_apart(project, capsys):
     assert "scheme4/fotw_gender_train holds two faces of one name" in capsys.readouterr().err
 
 
-def test_planting_writes_nothing_and_tells_the_share_found(project, capsys):
-    assert suspects.main(["--profile", "demo", "--plant", "0.05", "--top", "0.1"]) == 0
+def test_injected_noise_writes_nothing_and_tells_the_share_found(project, capsys):
+    assert suspects.main(["--profile", "demo", "--inject-noise", "0.05", "--top", "0.1"]) == 0
     text = capsys.readouterr().out
-    assert "5 % of the labels flipped at random; of these are among the first 10 %" in text
+    assert "5 % of the labels flipped at random; share of them among the first 10 %:" in text
     assert float(text.split("  all")[1].split("%")[0]) > 80
     assert not os.path.exists(project / "runs")
 
