@@ -24,7 +24,7 @@ from pipeline_fakes import fake_caffe, install, photo
 from common import engine
 from gender_smile.training import chain, schemes, workers
 from gender_smile.evaluation import tables as evaluation_tables
-from tools import tables
+from tools import evaluate, tables
 from gender_smile.inference.classifier import PipelineError
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -357,6 +357,30 @@ def test_table_2(project, capsys, saved_figures):
     assert drawn[-4:] == [pytest.approx(numbers) for numbers in (
         [float(last["low"]), float(last["high"])], [90, 90], [90], [91.66])] and len(drawn) == 4 * len(rows)
     assert Image.open(recipe.absolute("runs/demo/table2.png")).format == "PNG"
+
+
+def test_evaluate_and_the_table_count_the_same_faces(project, capsys):
+    """Two photos gave no face: both tell so, and neither counts them."""
+    for scheme in ("scheme1", "scheme3", "scheme5"):
+        path = recipe.absolute(f"data/demo/{scheme}/manifest.json")
+        content = json.load(open(path))
+        content["fotw"]["skipped"] = [{"split": "val", "image": f"smiles_valset/{name}", "file": "t.csv", "line": 3,
+                                       "reason": "no face found"} for name in ("x.jpg", "y.jpg")]
+        with open(path, "w") as file:
+            json.dump(content, file)
+    assert tables.main(["--table", "2", "3", "--profile", "demo", "--jobs", "4"]) == 0
+    assert "photos without a face, not counted: 2)" in capsys.readouterr().out
+    assert evaluate.main(["--profile", "demo"]) == 0
+    assert "2 photos without an answer, not counted" in capsys.readouterr().out
+    results = json.load(open(recipe.absolute("runs/demo/results.json")))
+    rows = {}
+    for table in (2, 3):
+        with open(recipe.absolute(f"runs/demo/table{table}.csv"), newline="") as file:
+            rows.update({(row["task"], row["row"]): row for row in csv.DictReader(file)})
+    for name, key in {"gender": ("gender", "with all steps"), "smile": ("smile", "1+5"), "snet1": ("smile", "1")}.items():
+        for ours, theirs in (("accuracy", "accuracy"), ("majority_accuracy", "majority"), ("balanced_accuracy",) * 2):
+            assert f"{100 * results[name][ours]:.4f}" == rows[key][theirs]
+        assert (results[name]["faces"], results[name]["missed"]) == (20, 2) == (int(rows[key]["faces"]), int(rows[key]["missed"]))
 
 
 def test_table_3_averages_the_probabilities_of_an_ensemble(project):
