@@ -120,7 +120,7 @@ status: $(READY) ## show each net's steps: done, iteration, loss, accuracy, file
 	@$(PY) -m tools.status $(profile)
 
 evaluate: $(READY) ## accuracy on FotW's validation faces, into runs/PROFILE/results.json
-	@$(PY) -m tools.evaluate $(profile) $(engine) $(call option,--batch,BATCH) $(call quoted,--photos,PHOTOS) \
+	@$(PY) -m tools.evaluate $(profile) $(engine) $(call quoted,--photos,PHOTOS) \
 		$(call quoted,--submission,SUBMISSION) $(call quoted,--score,SCORE) $(call quoted,--variant,VARIANT) \
 		$(if $(on_attributes),--attributes $(call option,,CROP))
 

@@ -19,11 +19,11 @@ ROOT = os.path.dirname(os.path.abspath(__file__))
 MEAN_BGR = (93.5940, 104.7624, 129.1863)  # pixels 0..255, channel order B, G, R
 MEAN_SOURCE = "VGG-Face's training mean, from its release; the paper does not say"
 
-PIXEL_SCALE = 64.0  # ours: about the spread of pixels around that mean; used where weights are made up, never on pixels
+PIXEL_SCALE = 64.0  # ours: about the spread of pixels around that mean; scales random weights of conv1_1, never pixels
 
 # ---------------------------------------------------------------------------------------------- labels
 # CelebA's forty attributes in CelebA's own order (list_attr_celeba.txt). A label is 1 where the file has 1 and 0 where
-# it has -1, except "Male", which is stored turned as "Female", so that 1 = female everywhere, as in FotW.
+# it has -1, except "Male", which is negated and stored as "Female", so that 1 = female everywhere, as in FotW.
 CELEBA_ATTRIBUTES = (
     "5_o_Clock_Shadow", "Arched_Eyebrows", "Attractive", "Bags_Under_Eyes", "Bald", "Bangs", "Big_Lips", "Big_Nose",
     "Black_Hair", "Blond_Hair", "Blurry", "Brown_Hair", "Bushy_Eyebrows", "Chubby", "Double_Chin", "Eyeglasses",
@@ -55,7 +55,7 @@ ATTRIBUTES_LAYER = "fc8_attributes"
 # ---------------------------------------------------------------------------------------------- data sets
 @dataclass(frozen=True)
 class DataSet:
-    """A data set of faces: who reads it, and what its LMDBs hold.
+    """A data set of faces: its reader, and what its LMDBs hold.
 
     Its folder is given as `make lmdb CELEBA=folder`, the name in capitals, or as `--celeba folder`.
     """
@@ -180,7 +180,6 @@ PIPELINE_NETS = tuple(net for nets in ENSEMBLES.values() for net in nets)
 CONVOLUTIONS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # (filters, how many) of conv1_* .. conv5_*
 FULLY_CONNECTED = 4096  # fc6, fc7
 IDENTITIES = 2622  # fc8 of VGG-Face
-DROPOUT = 0.5  # after relu6 and relu7, as VGG-Face (Parkhi et al. 2015)
 
 
 # ---------------------------------------------------------------------------------------------- steps
@@ -254,8 +253,8 @@ class Profile:
     power: float = number(1.0, "ours: required by poly: lr = base_lr * (1 - iter / max_iter) ^ power")
     bias_lr_mult: float = number(1.0, "ours: the paper gives one lr_mult per layer")  # share of the layer's lr_mult
     bias_decay_mult: float = number(0.0, "ours: as in Caffe's published nets")  # VGG-16 and CaffeNet, for instance
-    dropout: float = number(DROPOUT, "as VGG-Face; the paper does not say")
-    # Pixels that stored crops have beyond crop_size; training cuts at random in them.
+    dropout: float = number(0.5, "as VGG-Face; the paper does not say")  # after relu6 and relu7 (Parkhi et al. 2015)
+    # Pixels by which stored crops are larger than crop_size; training crops them at random.
     margin: int = number(0, "the paper: crops are used whole")
     mirror: bool = number(True, "ours: training only, as VGG-Face was trained")
     test_initialization: bool = number(True, "ours: so that curves start at the initial weights")
@@ -290,32 +289,30 @@ DEMO = replace(
     PAPER,
     name="demo",
     crop_size=56,
-    margin=8,  # ours, because a small data set is soon learned by heart
+    margin=8,  # ours: random cropping, because a small data set is soon overfitted
     width=0.25,
-    batch_size=16,  # ours: many small updates leave the first plateau sooner than few large ones
-    test_batch_size=50,
+    batch_size=16,  # ours: many small updates leave the initial plateau sooner than few large ones
     max_iter={2: 1500, 3: 400, 4: 900},
     base_lr={2: 0.003, 3: 0.005, 4: 0.005},
-    # No identity training stands behind the demo's step 1, so its convolutions have to learn at full rate. conv1_1
-    # sees pixels, PIXEL_SCALE times what the other layers see: with weights so much smaller (gender_smile/nets/vgg_face.py), this
-    # rate makes it learn as if its input had the scale of theirs.
+    # The demo's step 1 is random weights, so its convolutions learn at the full rate. The inputs of conv1_1 are pixels,
+    # PIXEL_SCALE times those of the other layers, and its weights as much smaller (gender_smile/nets/vgg_face.py): with
+    # this rate it learns as if its input had their scale.
     lr_mult={"conv1_1": PIXEL_SCALE**-2, "convolution": 1.0, "fc6": 1.0, "fc7": 1.0, "last": 1.0},
-    # Most attributes are absent from most faces: starting there keeps the first updates from being about that alone.
+    # Most attributes are absent from most faces: with this bias, the first updates are not spent on learning only that.
     attributes_bias=-3.0,
-    display=20,
     test_interval={2: 300, 3: 100, 4: 150},
     snapshot=500,
     validation_faces=300,  # about; training counts the LMDB it finds
     why="minutes on two cores: small crops, a quarter of the filters, random weights in step 1",
 )
-DRAWN_MAX_ITER = 250  # of each step where the demo draws its faces: enough to learn what was painted (docs/results.md)
-# Of step 2 there, the paper's: drawn faces have 27 attributes that are known and common, and at the demo's own rate the
-# first gradients of so many summed losses throw a net that knows no faces onto a plateau which it does not leave.
+DRAWN_MAX_ITER = 250  # ours, of each step where the demo draws its faces: enough to learn what is drawn (docs/results.md)
+# Of step 2 there, the paper's: drawn faces have 27 attributes that are known and common, and at the demo's own rate their
+# summed gradients put a net of random weights onto a plateau that it does not leave (docs/results.md).
 DRAWN_BASE_LR = PAPER.base_lr[2]
 PROFILES = {profile.name: profile for profile in (PAPER, DEMO)}
 
 # ---------------------------------------------------------------------------------------------- the paper's results
-# Table 2, gender accuracy of GNet on FotW's validation faces, by the steps gone through before step 4.
+# Table 2, gender accuracy of GNet on FotW's validation faces: row, steps before step 4, accuracy in percent.
 TABLE2_NET = "gnet"
 TABLE2 = (
     ("without step 1, 2 and 3", (), 84.04),
@@ -324,7 +321,7 @@ TABLE2 = (
     ("without step 3", (1, 2), 91.30),
     ("with all steps", (1, 2, 3), 91.66),
 )
-# Table 3: cropping scheme(s) -> (nets for gender, paper's gender accuracy), (nets for smile, paper's smile accuracy).
+# Table 3: cropping scheme(s), nets for gender, their accuracy in percent, nets for smile, theirs.
 PAPER_TABLE3 = (
     ("1", ("gender1",), 89.34, ("snet1",), 88.79),
     ("2", ("gender2",), 89.66, ("smile2",), 88.66),
@@ -337,14 +334,15 @@ PAPER_TABLE3 = (
 
 
 def _own_rows() -> Tuple[tuple, ...]:
-    """A row as PAPER_TABLE3's, without a number of the paper, for each net that has no row of its own there."""
+    """A row like PAPER_TABLE3's, without a number of the paper, for each net that has no row of its own there."""
     listed = {nets for row in PAPER_TABLE3 for nets in (row[1], row[3])}
-    taken, rows = {row[0] for row in PAPER_TABLE3}, []
+    taken = {(task, row[0]) for row in PAPER_TABLE3 for task in TASKS}
+    rows = []
     for net in NETS.values():
         if (net.key,) in listed:
             continue
         name = net.crop.replace("scheme", "")
-        name = net.key if name in taken or (net.task, name) in taken else name
+        name = net.key if (net.task, name) in taken else name
         taken.add((net.task, name))
         nets = [((net.key,) if net.task == task else ()) for task in ("gender", "smile")]
         rows.append((name, nets[0], None, nets[1], None))
@@ -412,7 +410,7 @@ def lmdb_folder(profile: str, crop: str) -> str:
 
 def lmdb_paths(profile: str, net: str, step: int) -> Dict[str, str]:
     """LMDBs that a step reads: {"train": images, "val": images} and, where the labels lie apart, "train_labels", "val_labels"."""
-    folder, data_set = lmdb_folder(profile, NETS[net].crop), DATASETS[STEPS[step].dataset]
+    folder, data_set = lmdb_folder(profile, NETS[net].crop), DATASETS[STEPS[step].dataset or ""]
     paths = {split: f"{folder}/{data_set.databases(split)[NETS[net].task]}" for split in ("train", "val")}
     labels = {f"{split}_labels": data_set.label_database(split) for split in ("train", "val")}
     return {**paths, **{part: f"{folder}/{name}" for part, name in labels.items() if name}}
@@ -420,7 +418,7 @@ def lmdb_paths(profile: str, net: str, step: int) -> Dict[str, str]:
 
 def target() -> DataSet:
     """The data set of the last step, whose faces evaluate, tables, report and suspects look at."""
-    return DATASETS[STEPS[4].dataset]
+    return DATASETS[STEPS[4].dataset or ""]
 
 
 def step_weights(profile: str, net: str, step: int) -> str:

@@ -1,4 +1,4 @@
-"""For whom, and on what photos, the nets err: accuracy by group of the faces that were not trained on.
+"""Accuracy by gender, pose, face size and lighting, on faces that no step was trained on.
 
     python benchmarks/groups.py --fotw FOTW --celeba CELEBA --profile demo
     python benchmarks/groups.py --fotw FOTW --celeba CELEBA --profile demo --gray        # the same photos without color
@@ -6,7 +6,7 @@
 
 Answers FotW's validation photos and CelebA's validation and test photos by the whole pipeline, the face nearest the
 annotated box; prints a Markdown table (docs/model-card.md has one) and writes runs/<profile>/groups.csv, a row a face.
-Pose, size and light are measured on the face that was found; a face that was not found counts as wrong in the groups
+Pose, size and lighting are measured on the detected face; a face that was not detected counts as wrong in the groups
 that are known without it. Exit status: 0 done, 2 wrong use or a missing input.
 """
 
@@ -40,7 +40,7 @@ GRAY = 3.0  # of 255: colors of a photo that differ by less in the mean are a gr
 
 @dataclass(frozen=True)
 class Row:
-    """One annotated face: its labels (None where they are unknown), what was answered, and what it looks like."""
+    """One annotated face: its labels (None where unknown), the answers, and pose, size and lighting."""
 
     image: str
     data_set: str
@@ -48,8 +48,8 @@ class Row:
     smile: Optional[int]
     glasses: Optional[int]
     gray: bool
-    gender_one: Optional[float] = None  # probability of female; None: no face was found there
-    smile_one: Optional[float] = None
+    gender_probability: Optional[float] = None  # of female; None: no face was detected there
+    smile_probability: Optional[float] = None  # of smiling
     turn: Optional[float] = None  # how far the nose is from the middle between the eyes, in distances of the eyes
     tilt: Optional[float] = None  # of the line through the eyes, in degrees
     height: Optional[float] = None  # of the face, in pixels of the photo
@@ -57,8 +57,8 @@ class Row:
 
     def right(self, task: str) -> Optional[bool]:
         """Whether `task` was answered as annotated; None where it is not annotated."""
-        label, one = getattr(self, task), getattr(self, f"{task}_one")
-        return None if label is None else one is not None and (one > 0.5) == (label == 1)
+        label, p = getattr(self, task), getattr(self, f"{task}_probability")
+        return None if label is None else p is not None and (p > 0.5) == (label == 1)
 
 
 # Title -> which rows belong; comparisons with None do not happen, for `within` asks first.
@@ -127,7 +127,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 
 def measure(arguments: argparse.Namespace) -> int:
-    """Answer and report what the command line names; the exit status."""
+    """Run the pipeline on the faces that the command line names and print the tables; the exit status."""
     from gender_smile.inference.pipeline import Pipeline
 
     faces = held_out(arguments.fotw, arguments.celeba)
@@ -147,19 +147,19 @@ def held_out(fotw: Optional[str], celeba: Optional[str]) -> List[Tuple[str, "Fac
     from lmdb_builders.celeba import read_celeba
     from lmdb_builders.fotw import LABEL_COLUMNS, read_fotw
 
-    found = []
+    faces: List[Tuple[str, "FaceRecord", Dict[str, int]]] = []
     if fotw:
         columns = [LABEL_COLUMNS.index(recipe.DATASETS["fotw"].columns[task]) for task in ("gender", "smile")]
         for record in read_fotw(fotw, ("val",)).records:
             labels = dict(zip(("gender", "smile"), (record.labels[column] for column in columns)))
-            found.append((os.path.join(fotw, record.image), record, labels))
+            faces.append((os.path.join(fotw, record.image), record, labels))
     if celeba:
         data_set = read_celeba(celeba, splits=("val", "test"))
         columns = [data_set.label_names.index(name) for name in CELEBA_LABELS]
         for record in data_set.records:
             labels = dict(zip(("gender", "smile", "glasses"), (record.labels[column] for column in columns)))
-            found.append((os.path.join(celeba, record.image), record, labels))
-    return found
+            faces.append((os.path.join(celeba, record.image), record, labels))
+    return faces
 
 
 def answer(
@@ -173,20 +173,22 @@ def answer(
     from gender_smile.inference.pipeline import ensemble_mean
 
     photos = pipeline.predict_photos((changed(read(path), gray, shrink) for path, _, _ in faces), all_faces=True)
-    for (path, record, labels), (photo, found) in zip(faces, tqdm(photos, total=len(faces), unit=" photos", disable=None)):
+    for (path, record, labels), (photo, predictions) in zip(faces, tqdm(photos, total=len(faces), unit=" photos", disable=None)):
         known: Dict[str, Any] = {name: labels[name] if labels.get(name) in (0, 1) else None
                                  for name in ("gender", "smile", "glasses")}
         known.update(image=path, data_set="CelebA" if "glasses" in labels else "FotW",
                      gray=photo.pixels is not None and is_gray(photo.pixels))
-        by_face = {id(one.face): one for one in found if one.gender is not None}
+        by_face = {id(prediction.face): prediction for prediction in predictions if prediction.gender is not None}
         x, y, width, height = (value / shrink for value in record.box or (0.0, 0.0, 0.0, 0.0))
         box = (x, y, width, height)
-        face = nearest_to_box([one.face for one in by_face.values() if one.face is not None], box)
+        face = nearest_to_box([each.face for each in by_face.values() if each.face is not None], box)
         if face is None or photo.pixels is None or iou(face.box, box) == 0:  # another face of the photo
             yield Row(**known)
             continue
         p_positive = by_face[id(face)].p_positive
-        yield Row(**known, gender_one=ensemble_mean("gender", p_positive), smile_one=ensemble_mean("smile", p_positive), **look(face, photo.pixels))
+        yield Row(**known, gender_probability=ensemble_mean("gender", p_positive),
+                  smile_probability=ensemble_mean("smile", p_positive),
+                  **look(face, photo.pixels))
 
 
 def changed(photo: "Photo", gray: bool, shrink: float) -> "Photo":
@@ -231,10 +233,10 @@ def table(rows: Sequence[Row]) -> str:
     """Accuracy of both tasks in each of GROUPS, with 95 % intervals, in Markdown."""
     lines = ["| faces | number | not found | gender correct | smile correct |", "|---|---|---|---|---|"]
     for title, belongs in GROUPS.items():
-        own = [row for row in rows if belongs(row)]
-        missed = sum(row.gender_one is None for row in own)
-        lines.append(f"| {title} | {len(own)} | {missed} | {share(row.right('gender') for row in own)} | "
-                     f"{share(row.right('smile') for row in own)} |")
+        group = [row for row in rows if belongs(row)]
+        missed = sum(row.gender_probability is None for row in group)
+        lines.append(f"| {title} | {len(group)} | {missed} | {share(row.right('gender') for row in group)} | "
+                     f"{share(row.right('smile') for row in group)} |")
     return "\n".join(lines)
 
 
@@ -244,9 +246,9 @@ def certainty_table(rows: Sequence[Row]) -> str:
     for low, high in CERTAINTIES:
         cells = []
         for task in recipe.TASKS:
-            given = [(row, getattr(row, f"{task}_one")) for row in rows]
-            own = [row for row, one in given if one is not None and low <= max(one, 1 - one) < high + (high == 1)]
-            right = [row.right(task) for row in own if row.right(task) is not None]
+            answers = [(row, getattr(row, f"{task}_probability")) for row in rows]
+            in_bin = [row for row, p in answers if p is not None and low <= max(p, 1 - p) < high + (high == 1)]
+            right = [row.right(task) for row in in_bin if row.right(task) is not None]
             cells += [str(len(right)), share(right)]
         lines.append(f"| {low:.0%} to {high:.0%} | " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -1,10 +1,10 @@
-"""Where the nets look on all of FotW's validation faces: the mean heat map, its share by part of the face, and a check.
+"""Mean heat map of each net over FotW's validation faces, its share by part of the face, and an occlusion check.
 
     python benchmarks/heatmap_parts.py --profile demo        # after make demo, or make step4
 
 Prints a table in Markdown and writes runs/<profile>/heat.png: the mean map of each net. The check grays out a fifth of
-each crop and tells by how much the probability of the answer falls: the warmest fifth, the warmest by Grad-CAM's own
-formula, and a fifth at random places. Exit status: 0 done, 2 wrong use or a missing input.
+each crop and measures by how much the answer's probability drops: the hottest fifth, the hottest by Grad-CAM's own
+formula, and a random fifth. Exit status: 0 done, 2 wrong use or a missing input.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 
 def explain_all(arguments: argparse.Namespace) -> int:
-    """Measure the nets of the profile that the command line names and write what is found; the exit status."""
+    """Measure the nets of the profile, print the table and write the maps; the exit status."""
     from gender_smile.inference.classifier import Classifier, PipelineError, load_engine
     from gender_smile.inference.heatmaps import Explainer
     from gender_smile.evaluation.faces import read_lmdb, validation_lmdb
@@ -62,7 +62,7 @@ def explain_all(arguments: argparse.Namespace) -> int:
         folder = validation_lmdb(arguments.profile, net)
         crops = [crop for _, _, crop in read_lmdb(folder)]
         if not crops:
-            raise PipelineError(f"{folder} holds no faces: make lmdb FORCE=1 builds it anew")
+            raise PipelineError(f"{folder} holds no faces: build it again with make lmdb FORCE=1")
         explainer = Explainer(Classifier(caffe, arguments.profile, net))
         row, means[net] = measure(explainer, crops)
         rows.append([recipe.NETS[net].title, len(crops), *row])
@@ -83,12 +83,12 @@ def measure(explainer: "Explainer", crops: Sequence["np.ndarray"]) -> Tuple[List
     import numpy as np
 
     classifier = explainer.classifier
-    ones = classifier.probabilities(crops)
-    answers = [int(one > 0.5) for one in ones]
+    p_positive = classifier.probabilities(crops)
+    answers = [int(p > 0.5) for p in p_positive]
     heats = explainer.heat(crops, answers)
     mean = heats.mean(axis=0)
     parts = share_by_part(mean, classifier.crop, classifier.profile.stored_size)
-    before = of_answer(ones, answers)
+    before = of_answer(p_positive, answers)
     random = np.random.RandomState(SEED)
     falls = []
     for maps in (heats, explainer.heat(crops, answers, averaged=True), noise_like(heats, random)):
@@ -97,11 +97,11 @@ def measure(explainer: "Explainer", crops: Sequence["np.ndarray"]) -> Tuple[List
     return [*(f"{share:.0%} ({area:.0%})" for share, area in parts), *(f"{fall:.3f}" for fall in falls)], mean
 
 
-def of_answer(ones: "np.ndarray", answers: Sequence[int]) -> "np.ndarray":
+def of_answer(p_positive: "np.ndarray", answers: Sequence[int]) -> "np.ndarray":
     """Probabilities of the classes answered, from those of class 1."""
     import numpy as np
 
-    return np.where(np.array(answers) == 1, ones, 1 - ones)
+    return np.where(np.array(answers) == 1, p_positive, 1 - p_positive)
 
 
 def share_by_part(heat: "np.ndarray", crop: recipe.Crop, stored_size: int) -> List[Tuple[float, float]]:

@@ -109,14 +109,16 @@ def first_validation_photo(fotw: str) -> str:
 
 def summary(seconds: Dict[str, float]) -> str:
     """What came out: accuracies, minutes, files."""
-    from gender_smile.evaluation import report as evaluation_report
+    from gender_smile.evaluation.faces import ensembles
+    from gender_smile.evaluation.scores import percent
 
     with open(recipe.absolute(RESULTS), encoding="utf-8") as stream:
         results = json.load(stream)
     rows = [(task, " and ".join(recipe.NETS[net].title for net in nets) + (", mean" if len(nets) > 1 else ""), key)
-            for key, (task, nets) in evaluation_report.FIGURES.items()]
+            for key, (task, nets) in ensembles().items()]
     lines = [f"accuracy on {recipe.target().title}'s validation faces"]
     lines += [f"  {task:<7} {net:<22} {results[key]['accuracy']:7.2%}  of {results[key]['faces']:,} faces"
+              f" (always the more common answer: {percent(results[key]['majority_accuracy'])})"
               for task, net, key in rows]
     lines += ["minutes"]
     lines += [f"  {title:<35} {value / 60:6.1f}" for title, value in seconds.items()]

@@ -4,10 +4,10 @@
     python tools/tables.py --table 2 --profile demo
     python tools/tables.py --table 2 3 --profile demo --seeds 2016 2017 2018 --jobs 2
 
-Each row stands with the paper's number, the difference and a 95 % interval, and each of the paper's orderings with a
-paired test on the same faces. Written to runs/<profile>/table2.txt, .csv, .png, table2_orderings.csv, table2.json.
-Trainings are tools/train.py's, done ones are not done again; Ctrl-C takes snapshots, the same command goes on. What the
-trainings need is checked before the first one starts.
+Each row has the paper's number, the difference, a 95 % interval and the accuracy of always giving the more common answer;
+each of the paper's orderings is tested in pairs on the same faces. Written to runs/<profile>/table2.txt, .csv, .png,
+table2_orderings.csv, table2.json. Trainings are those of tools/train.py; finished ones are not repeated. Ctrl-C writes
+snapshots, and the same command resumes. All inputs are checked before the first training starts.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import argparse
 import functools
 import os
 import sys
-from dataclasses import replace
 from typing import Dict, Sequence
 
 import recipe
@@ -59,7 +58,7 @@ def main(argv=None) -> int:
         parser.error("--gpus gives each training a GPU of its own: leave out --gpu and --jobs")
     from lmdb_builders.errors import BuildError
     from common import engine
-    from gender_smile.inference.pipeline import PipelineError
+    from gender_smile.inference.classifier import PipelineError
 
     return command.run("tables", lambda: make(options), PipelineError, BuildError, engine.EngineError, writes=[
         recipe.absolute(f"runs/{options.profile}/table{table}.{kind}") for table in options.table
@@ -69,10 +68,10 @@ def main(argv=None) -> int:
 def make(options: argparse.Namespace) -> int:
     """Train, score and write what the command line asks for; the exit status."""
     from common import engine
-    from gender_smile.evaluation import tables as table_report
-    from gender_smile.training import schemes, workers
+    from gender_smile.evaluation import tables
     from gender_smile.evaluation.faces import EvaluationError
-    from gender_smile.inference.pipeline import PipelineError
+    from gender_smile.inference.classifier import PipelineError, load_engine
+    from gender_smile.training import schemes, workers
     from torchcaffe.core.errors import CaffeError
 
     if options.engine == "caffe":
@@ -85,16 +84,17 @@ def make(options: argparse.Namespace) -> int:
         if options.report:
             cells = {seed: rows for seed, rows in cells.items() if _trained(rows)}
         else:
-            _train(cells, options, workers)
+            _train(cells, options)
         if not cells:
             raise PipelineError("no seed is trained yet: leave out --report")
-        answers = score(cells, options)
+        caffe = functools.cache(lambda: load_engine(options.engine, options.gpu))
+        answers = tables.answer(cells, caffe, engine.module_name(options.engine))
         for table in options.table:
             facts = {"profile": profile.name, "seeds": list(cells), "share": options.share, "precision": options.precision}
-            text, paths = table_report.write(table, cells, answers, facts)
+            text, paths = tables.write(table, cells, answers, facts)
             print(f"\n{text}\nwritten: {', '.join(paths)}", flush=True)
     except workers.Interrupted:
-        print("tables: stopped; the same command goes on from here", file=sys.stderr)
+        print("tables: stopped; the same command resumes", file=sys.stderr)
         return command.INTERRUPTED
     except (EvaluationError, workers.TrainingError, CaffeError) as error:
         print(f"tables: {error}", file=sys.stderr)
@@ -102,107 +102,22 @@ def make(options: argparse.Namespace) -> int:
     return 0
 
 
-def _train(cells: Dict[int, list], options, workers):
-    """Train what the cells of every seed need, a seed after the other, but without waiting between them."""
-    from gender_smile.training import schemes
+def _train(cells: Dict[int, list], options: argparse.Namespace) -> None:
+    """Train what the cells of every seed need, one seed after the other, without waiting between them."""
+    from gender_smile.evaluation import tables
+    from gender_smile.training import schemes, workers
 
-    rows = {row.weights_out: row for found in cells.values() for row in schemes.trainings(found)}
-    check_inputs(list(rows.values()))
+    rows = {row.weights_out: row for of_seed in cells.values() for row in schemes.trainings(of_seed)}
+    tables.check_inputs(list(rows.values()))
     jobs = len(options.gpus) or options.jobs
     flags = ["--engine", options.engine] if options.engine != "auto" else []
     flags += ["--gpu", str(options.gpu)] if options.gpu is not None else []
-    print(f"{len(rows)} trainings, those that are done included; {jobs} at a time", flush=True)
+    print(f"{len(rows)} trainings, finished ones included; {jobs} at a time", flush=True)
     workers.train(list(rows.values()), jobs, flags, lambda line: print(line, flush=True), options.gpus)
-
-
-def check_inputs(rows: Sequence):
-    """Raise PipelineError that names everything that is missing for the trainings `rows`, and the commands that make it."""
-    from gender_smile.training import chain
-    from gender_smile.inference.pipeline import PipelineError
-
-    made, problems = {row.weights_out for row in rows}, {}
-    lacking: Dict[str, Dict[str, str]] = {}  # crop -> name of an LMDB -> its data set
-    for row in rows:
-        absent = [path for path in row.databases.values() if not os.path.exists(row.path(os.path.join(path, "data.mdb")))]
-        for path in absent:
-            crop = lacking.setdefault(recipe.NETS[row.net].crop, {})
-            crop[os.path.basename(path)] = recipe.STEPS[row.step].dataset
-        try:
-            if not absent:
-                chain.check_inputs(replace(row, start="") if row.weights_in in made else row)
-        except chain.ChainError as error:
-            problems[str(error)] = None
-    lines = [f"LMDBs of {crop}: {', '.join(names)}" for crop, names in lacking.items()]
-    if lacking:
-        crops = [crop for crop in recipe.CROPS if crop in lacking]
-        folders = [f"{data_set.variable}=path" for name, data_set in recipe.DATASETS.items()
-                   if any(name in names.values() for names in lacking.values())]
-        crop = crops[0] if len(crops) == 1 else f"\"{' '.join(crops)}\""
-        lines.append(f"make lmdb CROP={crop} PROFILE={rows[0].profile.name} {' '.join(folders)}")
-    lines += problems
-    if lines:
-        raise PipelineError("inputs are missing, so no training was started:\n  " + "\n  ".join(lines))
 
 
 def _trained(rows: Sequence) -> bool:
     return all(os.path.exists(row.path(row.weights_out)) for cell in rows for row in cell.finals)
-
-
-def score(cells: Dict[int, list], options) -> Dict[tuple, Dict[int, dict]]:
-    """Every cell's answers: key -> seed -> {"labels": face -> 0 or 1, "ones": face -> probability of class 1, "weights":
-    file -> sha256}.
-
-    Raises faces.EvaluationError where a net's faces are not those of its manifest, or not the same in an ensemble.
-    """
-    from common import engine
-    from gender_smile.evaluation import faces
-    from gender_smile.inference import pipeline
-
-    caffe = functools.cache(lambda: pipeline.load_engine(options.engine, options.gpu))
-    scored: Dict[str, dict] = {}  # rows of both tables share nets
-    answers: Dict[tuple, Dict[int, dict]] = {}
-    for seed, rows in cells.items():
-        for cell in rows:
-            for row in cell.finals:
-                if row.weights_out not in scored:
-                    scored[row.weights_out] = score_row(row, caffe, engine.module_name(options.engine))
-            nets = [scored[row.weights_out] for row in cell.finals]
-            for row, net in zip(cell.finals[1:], nets[1:]):
-                faces.check_same(cell.finals[0].net, nets[0]["labels"], row.net, net["labels"])
-            ones = {face: sum(net["ones"][face] for net in nets) / len(nets) for face in nets[0]["labels"]}
-            weights = {row.weights_out: net["inputs"]["weights"] for row, net in zip(cell.finals, nets)}
-            answers.setdefault(cell.key, {})[seed] = {"labels": nets[0]["labels"], "ones": ones, "weights": weights}
-    return answers
-
-
-def score_row(row, caffe, module: str) -> dict:
-    """Inputs, labels and probabilities of a trained step 4 on its validation faces, kept in its run folder as faces.json.
-
-    caffe(): the engine's module, of the name `module`.
-    """
-    from common import files
-    from gender_smile.evaluation import faces
-    from gender_smile.inference import pipeline
-    from gender_smile.training import chain
-
-    weights, folder = row.path(row.weights_out), row.path(row.databases["val"])
-    if not os.path.exists(weights):
-        raise pipeline.PipelineError(f"{row.weights_out} is missing: leave out --report")
-    if not os.path.exists(os.path.join(folder, "data.mdb")):
-        raise pipeline.PipelineError(f"{row.databases['val']} is missing: make lmdb CROP={recipe.NETS[row.net].crop} "
-                                     f"PROFILE={row.profile.name} {recipe.target().variable}=path")
-    inputs = {"weights": files.sha256_of(weights), "faces": chain.database_fingerprint(folder),
-              "engine": module}
-    path = row.path(os.path.join(row.folder, "faces.json"))
-    kept = files.read_json(path)
-    if kept and kept.get("inputs") == inputs:
-        return kept
-    classifier = pipeline.Classifier(caffe(), row.profile.name, row.net, row.profile.test_batch_size, row.weights_out)
-    labels, ones = faces.score_lmdb(classifier, folder)
-    faces.check_count(folder, len(labels))
-    found = {"inputs": inputs, "labels": labels, "ones": ones}
-    files.write_json(path, found)
-    return found
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ def activations(caffe, profile: recipe.Profile, net: str, weights: str, crops):
 
     from gender_smile.inference.pipeline import Classifier
 
-    classifier = Classifier(caffe, profile.name, net, profile.test_batch_size, weights)
+    classifier = Classifier(caffe, profile.name, net, weights)
     parts = []
     for start in range(0, len(crops), classifier.batch):
         part = crops[start:start + classifier.batch]

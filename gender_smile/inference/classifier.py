@@ -66,12 +66,12 @@ def set_device(caffe: Any, gpu: Optional[int]) -> None:
 class Classifier:
     """One trained net (GNet, SNet1, ...) in its deploy form: crops in, probabilities out.
 
-    caffe: a module that speaks pycaffe; weights: another file than the chain's; batch: crops a forward, more than 1 only
-    where the last digits may depend on which crops come together. Raises PipelineError where a file is missing.
+    caffe: a module that speaks pycaffe; weights: another file than the chain's. Raises PipelineError where a file is
+    missing.
     """
 
-    def __init__(self, caffe: Any, profile: str, net: str, batch: int = BATCH, weights: Optional[str] = None):
-        self.caffe, self.net_key, self.batch = caffe, net, batch
+    def __init__(self, caffe: Any, profile: str, net: str, weights: Optional[str] = None):
+        self.caffe, self.net_key, self.batch = caffe, net, BATCH
         self.profile = recipe.PROFILES[profile]
         self.task = recipe.TASKS[recipe.NETS[net].task]
         self.crop = recipe.CROPS[recipe.NETS[net].crop]

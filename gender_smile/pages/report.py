@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional, Set
 import recipe
 from common.files import read_json, write_text
 from common.progress import duration
-from gender_smile.evaluation.tables import beside_paper
+from gender_smile.evaluation import scores, tables
 from gender_smile.pages import html
 from gender_smile.training import metrics
 
@@ -138,7 +138,7 @@ def collect(profile: recipe.Profile) -> Dict[str, Any]:
         "departures": departures(profile),
         "data": data_sets(profile.name),
         "trainings": trainings(profile.name),
-        "evaluations": [evaluation for evaluation in evaluations if evaluation is not None],
+        "evaluations": [evaluation for evaluation in evaluations if evaluation is not None and "metrics" in evaluation],
         "tables": {table: read_json(recipe.absolute(f"{runs}/table{table}.json")) for table in (2, 3)},
         "pictures": {table: recipe.absolute(f"{runs}/table{table}.png") for table in (2, 3)},
         "faces": {image: crops["gender"][image] for image in sample},
@@ -193,13 +193,14 @@ def widest_crop(crops: Dict[str, "np.ndarray"]) -> Optional["np.ndarray"]:
 def _cards(evaluation: dict) -> List[dict]:
     """The accuracies that stand on top, beside the paper's."""
     cards = []
-    for name, scores in evaluation["figures"].items():
+    for name, own in evaluation["metrics"].items():
         if name not in recipe.TASKS and name not in recipe.NETS:
             continue  # a net that the recipe had when this was evaluated
-        low, high = (100 * bound for bound in scores["interval"])
+        low, high = (100 * bound for bound in own["interval"])
         task = name if name in recipe.TASKS else recipe.NETS[name].task
         nets = " + ".join(recipe.NETS[net].title for net in recipe.ENSEMBLES.get(name, (name,)))
-        cards.append({**scores, "title": f"{task.capitalize()}, {nets}", "interval": f"{low:.1f} .. {high:.1f}"})
+        cards.append({**own, "title": f"{task.capitalize()}, {nets}", "interval": f"{low:.1f} .. {high:.1f}",
+                      "majority": scores.describe_majority(own, recipe.TASKS[task].classes)})
     return cards
 
 
@@ -236,16 +237,19 @@ def _training_row(record: dict) -> tuple:
 
 def _evaluation(evaluation: dict) -> dict:
     rows = []
-    for name, scores in evaluation["figures"].items():
-        low, high = (f"{100 * bound:.2f}" for bound in scores["interval"])
-        paper = "-" if scores["paper"] is None else f"{scores['paper']:.2f} %"
-        auc, ece = ("-" if scores.get(key) is None else f"{scores[key]:.4f}" for key in ("auc", "ece"))
-        rows.append((name, f"{scores['faces']:,}", html.percent(scores["accuracy"]), f"{low} .. {high}", paper, auc, ece,
-                     scores["missed"]))
+    for name, own in evaluation["metrics"].items():
+        low, high = (f"{100 * bound:.2f}" for bound in own["interval"])
+        paper = "-" if own["paper"] is None else f"{own['paper']:.2f} %"
+        auc, ece = ("-" if own.get(key) is None else f"{own[key]:.4f}" for key in ("auc", "ece"))
+        rows.append((name, f"{own['faces']:,}", own["missed"], html.percent(own["accuracy"]), f"{low} .. {high}", paper,
+                     html.percent(own["majority_accuracy"]), html.percent(own["balanced_accuracy"]), auc, ece))
     confusions = [(task, [(label, *counts) for label, counts in
-                          zip(task.classes, evaluation["figures"][task.name]["confusion"])]) for task in recipe.TASKS.values()]
+                          zip(task.classes, evaluation["metrics"][task.name]["confusion"])]) for task in recipe.TASKS.values()]
     protocol = evaluation["protocol"]
+    missed = "count as wrong" if "testing" in protocol else "are not counted"
     return {"protocol": protocol[:1].upper() + protocol[1:], "rows": rows, "confusions": confusions,
+            "note": f"{scores.MAJORITY_NOTE}. Photos without a face {missed}.",
+            "warnings": [f"{name}: {text}" for name, text in evaluation.get("warnings", {}).items()],
             "challenge": evaluation["challenge"]}
 
 
@@ -253,8 +257,8 @@ def _table(table: Optional[dict], picture: str) -> Optional[dict]:
     """A table of the paper beside ours, its picture, and whether each ordering holds; None where it is not made."""
     if table is None:
         return None
-    rows = [(row["task"], row["name"], *beside_paper(row), f"{row['interval'][0]:.2f} .. {row['interval'][1]:.2f}")
-            for row in table["rows"]]
+    rows = [(row["task"], row["name"], *tables.paper_and_ours(row), f"{row['interval'][0]:.2f} .. {row['interval'][1]:.2f}",
+             *tables.baseline(row)) for row in table["rows"]]
     orderings = [
         (item["task"], f"{item['better']} > {item['worse']}", f"+{item['paper']:.2f}", f"{item['difference']:+.2f}",
          f"{item['interval'][0]:+.2f} .. {item['interval'][1]:+.2f}", " ".join(f"{test['p']:.2g}" for test in item["tests"]),
@@ -263,7 +267,9 @@ def _table(table: Optional[dict], picture: str) -> Optional[dict]:
     if os.path.exists(picture):
         with open(picture, "rb") as stream:
             url = html.bytes_url(stream.read(), "image/png")
-    return {**table, "rows": rows, "orderings": orderings, "picture": url}
+    warnings = [f"{row['task']}, {row['name']}: {row['warning']}" for row in table["rows"] if row.get("warning")]
+    return {**table, "rows": rows, "orderings": orderings, "picture": url, "warnings": warnings,
+            "count": tables.count_faces(table["rows"])}
 
 
 def _versions(record: dict) -> str:

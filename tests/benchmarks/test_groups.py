@@ -55,7 +55,7 @@ def test_faces_that_were_not_trained_on_the_annotated_one_of_each_photo(project,
     assert rows["with glasses (CelebA)"][0] == "0" and rows["gray photo"][0] == "6"
     with open(project / "project" / "runs" / "demo" / "groups.csv", newline="") as file:
         written = list(csv.DictReader(file))
-    assert [row["gender_one"] != "" for row in written] == [True, True, True, False, False, True]
+    assert [row["gender_probability"] != "" for row in written] == [True, True, True, False, False, True]
     assert [row["height"] for row in written] == ["50.0", "50.0", "50.0", "", "", "10.0"]
 
 
@@ -120,8 +120,8 @@ def test_what_a_face_looks_like():
 
 def test_certainty():
     """Probabilities on both sides of one half, at the borders, unlabeled and unfound faces."""
-    ones = (0.5, 0.3, 0.75, 0.05, 0.99, 1.0, 0.0, None, 0.95)
-    rows = [Row(str(n), "FotW", None if n == 8 else 1, 0, None, False, one, 0.6) for n, one in enumerate(ones)]
+    probabilities = (0.5, 0.3, 0.75, 0.05, 0.99, 1.0, 0.0, None, 0.95)
+    rows = [Row(str(n), "FotW", None if n == 8 else 1, 0, None, False, p, 0.6) for n, p in enumerate(probabilities)]
     lines = certainty_table(rows).splitlines()[2:]
     cells = [line.strip("| ").split(" | ") for line in lines]
     assert [cell[0] for cell in cells] == ["50% to 75%", "75% to 90%", "90% to 99%", "99% to 100%"]

@@ -74,7 +74,7 @@ def test_the_report(tmp_path, root, monkeypatch, capsys):
 
 def no_lmdb(capsys, monkeypatch) -> str:
     """What is said without LMDBs, then, with LMDBs that are there, without weights."""
-    assert "make lmdb PROFILE=demo" in capsys.readouterr().err
+    assert "make lmdb CROP=scheme3 PROFILE=demo" in capsys.readouterr().err
     monkeypatch.setattr(faces, "validation_lmdb", lambda profile, net: "")
     assert heatmap_parts.main(["--profile", "demo"]) == 2
     return capsys.readouterr().err

@@ -48,7 +48,13 @@ def run(*arguments) -> int:
 
 
 def results(suffix: str = "") -> dict:
+    """Of each name in results.json (accuracy, faces, missed)."""
     with open(recipe.absolute(f"runs/demo/results{suffix}.json")) as file:
+        return {name: (own["accuracy"], own["faces"], own["missed"]) for name, own in json.load(file).items()}
+
+
+def evaluation(suffix: str = "") -> dict:
+    with open(recipe.absolute(f"runs/demo/evaluation{suffix}.json")) as file:
         return json.load(file)
 
 

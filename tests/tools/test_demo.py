@@ -19,7 +19,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(recipe, "ROOT", str(tmp_path))
     results = tmp_path / demo.RESULTS
     results.parent.mkdir(parents=True)
-    results.write_text(json.dumps({name: {"accuracy": share, "faces": 200} for name, share in
+    results.write_text(json.dumps({name: {"accuracy": share, "faces": 200, "majority_accuracy": 0.55} for name, share in
                                    (("gender", 0.915), ("smile", 0.86), ("snet1", 0.85), ("snet2", 0.84))}))
     return tmp_path
 

@@ -10,33 +10,49 @@ import shutil
 import pytest
 
 import recipe
-from evaluation_project import GENDER, SIZE, SMILE, results, run, write_lmdb, write_photos
+from evaluation_project import GENDER, SIZE, SMILE, evaluation, results, run, write_lmdb, write_photos
 from lmdb_builders.lmdb_writer import LmdbWriter, image_datum, labels_datum, record_key
 from gender_smile.evaluation import faces
 from tools import evaluate
 
 
-@pytest.mark.parametrize("batch", ["1", "3", "4", "50"])
-def test_results(scored_project, capsys, batch):
+def test_results(scored_project, capsys):
     """smile = (brightness + 0.4) / 2: above one half for a and c only."""
-    assert run("--batch", batch) == 0
-    assert results() == {
-        "gender": {"accuracy": 0.75, "faces": 4},
-        "smile": {"accuracy": 0.75, "faces": 4},
-        "snet1": {"accuracy": 0.75, "faces": 4},
-        "snet2": {"accuracy": 0.25, "faces": 4},
-    }
+    assert run() == 0
+    assert results() == {"gender": (0.75, 4, 0), "smile": (0.75, 4, 0), "snet1": (0.75, 4, 0), "snet2": (0.25, 4, 0)}
     text = capsys.readouterr().out
     assert "SNet1 + SNet2" in text and "91.66 %" in text and "89.34 %" in text
     assert "Organizers' error: 1.0 over 4 images" in text
 
 
+def test_the_majority_stands_beside_each_accuracy_and_a_row_that_equals_it_is_warned_of(scored_project, capsys):
+    """Three of four are men, and three smile; both nets get three right, SNet2 says "not smiling" to all."""
+    assert run() == 0
+    text = capsys.readouterr().out
+    rows = {line.split()[0]: line for line in text.splitlines() if line.count("%") >= 3 and " .. " in line}
+    assert list(rows) == ["gender", "smile", "snet1", "snet2"]
+    assert all("75.00 %" in row for row in rows.values()) and "83.33 %" in rows["gender"] and "50.00 %" in rows["snet2"]
+    assert "Warning: gender: no more accurate than always answering \"male\"" in text
+    assert "Warning: snet2: answers \"not smiling\" for every face" in text
+    content = evaluation()
+    assert content["warnings"].keys() == {"gender", "smile", "snet1", "snet2"}
+    gender, snet2 = (content["metrics"][name] for name in ("gender", "snet2"))
+    assert (gender["majority_class"], gender["majority_accuracy"], snet2["majority_class"]) == (0, 0.75, 1)
+    assert gender["balanced_accuracy"] == pytest.approx((1 + 2 / 3) / 2) and snet2["balanced_accuracy"] == 0.5
+    with open(recipe.absolute("runs/demo/results.json")) as file:
+        assert json.load(file)["gender"].items() >= {"majority_accuracy": 0.75, "accuracy": 0.75}.items()
+    write_lmdb("gnet", {**GENDER, "c.jpg": 1})  # as it is answered: all right
+    assert run() == 0
+    assert "gender" not in evaluation()["warnings"]
+
+
 def test_table_of_faces_and_evaluation(scored_project, capsys):
-    """e.jpg is listed but never became a face: wrong in both tasks, and said so."""
+    """e.jpg is listed but gave no face: it is named beside the accuracy of the faces, and not counted."""
     write_lmdb("gnet", GENDER, skipped=["e.jpg"])
     assert run() == 0
-    assert "e.jpg: no face found" in capsys.readouterr().out
-    assert results()["gender"] == {"accuracy": 0.6, "faces": 5} and results()["smile"]["faces"] == 5
+    text = capsys.readouterr().out
+    assert "e.jpg: no face found" in text and "1 photo without an answer, not counted" in text
+    assert results()["gender"] == (0.75, 4, 1) and results()["smile"] == (0.75, 4, 1)
     with open(recipe.absolute("runs/demo/evaluation.csv"), newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["image"] for row in rows] == [*sorted(GENDER), "e.jpg"]
@@ -48,9 +64,9 @@ def test_table_of_faces_and_evaluation(scored_project, capsys):
     assert float(rows[1]["smile_probability"]) == pytest.approx((60 / 255 + 0.4) / 2, abs=1e-5)
     with open(recipe.absolute("runs/demo/evaluation.json")) as file:
         content = json.load(file)
-    assert content["figures"]["gender"]["confusion"] == [[2, 1], [0, 1]]
-    assert content["figures"]["gender"]["auc"] == pytest.approx(2 / 3) and content["missed"] == {"e.jpg": "no face found"}
-    assert content["challenge"]["sum"] == 2.0 and content["challenge"]["images"] == 5  # e.jpg: no face, scores 1
+    assert content["metrics"]["gender"]["confusion"] == [[2, 1], [0, 1]] and content["metrics"]["gender"]["missed"] == 1
+    assert content["metrics"]["gender"]["auc"] == pytest.approx(2 / 3) and content["missed"] == {"e.jpg": "no face found"}
+    assert content["challenge"]["sum"] == 1.0 and content["challenge"]["images"] == 4
 
 
 def test_rows_that_name_a_photo_again_or_none(scored_project, capsys):
@@ -60,7 +76,7 @@ def test_rows_that_name_a_photo_again_or_none(scored_project, capsys):
     lines = capsys.readouterr().out.splitlines()
     place = lines.index("Without an answer:")
     assert lines[place + 1 : place + 3] == ["  e.jpg: no face found", "  t.csv line 9: no face found"] and not lines[place + 3]
-    assert results()["gender"] == {"accuracy": 0.5, "faces": 6} and results()["smile"]["faces"] == 6
+    assert results()["gender"] == (0.75, 4, 2)
 
 
 def test_a_variant_is_scored_beside_the_chains_own(scored_project, capsys):
@@ -72,7 +88,7 @@ def test_a_variant_is_scored_beside_the_chains_own(scored_project, capsys):
     photos = write_photos(scored_project)
     for arguments in ((), ("--photos", photos)):
         assert run(*arguments, "--variant", "seed7") == 0
-    assert results("-seed7")["gender"]["accuracy"] == 0.25 and results("_photos-seed7")["snet1"]["accuracy"] == 2 / 3
+    assert results("-seed7")["gender"][0] == 0.25 and results("_photos-seed7")["snet1"][0] == 2 / 3
     with open(recipe.absolute("runs/demo/evaluation-seed7.json")) as file:
         assert json.load(file)["weights"]["gnet"] == "weights/demo/step4_gnet-seed7.caffemodel"
     assert not os.path.exists(recipe.absolute("runs/demo/results.json"))
@@ -83,7 +99,7 @@ def test_a_label_for_one_task_only(scored_project):
     write_lmdb("snet1", del_smile)
     write_lmdb("snet2", del_smile)
     assert run() == 0
-    assert results()["gender"]["faces"] == 4 and results()["smile"]["faces"] == 3
+    assert results()["gender"][1] == 4 and results()["smile"][1] == 3
 
 
 @pytest.mark.parametrize("listed", [3, 5])
@@ -104,7 +120,7 @@ def test_no_manifest(scored_project, capsys):
 def test_smile_nets_that_saw_other_faces_or_labels(scored_project, capsys):
     write_lmdb("snet2", {**{name: SMILE[name] for name in ("a.jpg", "b.jpg", "c.jpg")}})
     assert run() == 1
-    assert "differ in 1 images, d.jpg for one" in capsys.readouterr().err
+    assert "differ in 1 images, such as d.jpg" in capsys.readouterr().err
     write_lmdb("snet2", {**SMILE, "b.jpg": 0})
     assert run() == 1
     assert "b.jpg has the label 1 for snet1 but 0 for snet2" in capsys.readouterr().err
@@ -132,7 +148,7 @@ def test_a_record_that_is_no_image_is_named(scored_project, capsys):
 def test_missing_inputs_are_named_with_their_command(scored_project, capsys):
     shutil.rmtree(write_lmdb("snet2", SMILE))
     assert run() == 2
-    assert "data/demo/scheme5/fotw_smile_val is missing: make lmdb PROFILE=demo" in capsys.readouterr().err
+    assert "data/demo/scheme5/fotw_smile_val is missing: make lmdb CROP=scheme5 PROFILE=demo FOTW=path" in capsys.readouterr().err
     write_lmdb("snet2", SMILE)
     os.remove(recipe.absolute(recipe.step_weights("demo", "snet1", 4)))
     assert run() == 2
@@ -140,7 +156,7 @@ def test_missing_inputs_are_named_with_their_command(scored_project, capsys):
 
 
 @pytest.mark.parametrize("arguments", [["--score", "a.csv"], ["--photos", "F", "--submission", "a", "--score", "a"],
-                                       ["--attributes", "scheme9"], ["--batch", "0"], ["--profile", "toy"], ["--epochs", "3"]])
+                                       ["--attributes", "scheme9"], ["--batch", "4"], ["--profile", "toy"], ["--epochs", "3"]])
 def test_wrong_use(scored_project, arguments):
     with pytest.raises(SystemExit) as stop:
         evaluate.main(arguments)
@@ -152,10 +168,10 @@ def test_photos(scored_project, capsys):
     """d's face is not found: wrong in both tasks, and named."""
     assert run("--photos", write_photos(scored_project)) == 0
     captured = capsys.readouterr()
-    assert results("_photos")["gender"] == {"accuracy": 0.5, "faces": 4}
-    assert results("_photos")["smile"] == {"accuracy": pytest.approx(2 / 3), "faces": 3}
+    assert results("_photos")["gender"] == (0.5, 4, 1)
+    assert results("_photos")["smile"] == (pytest.approx(2 / 3), 3, 1)
     assert "  d.jpg: no face found" in captured.out
-    assert "1 without an answer count as wrong" in captured.out
+    assert "1 photo without an answer, counted as wrong" in captured.out
     assert not os.path.exists(recipe.absolute("runs/demo/results.json"))
 
 
@@ -169,7 +185,7 @@ def test_a_photo_that_is_listed_but_missing_counts_as_wrong(scored_project, caps
     os.remove(os.path.join(folder, "smiles_valset", "a.jpg"))
     assert run("--photos", folder) == 0
     assert "a.jpg: image file is missing" in capsys.readouterr().out
-    assert results("_photos")["gender"] == {"accuracy": 0.25, "faces": 4}
+    assert results("_photos")["gender"] == (0.25, 4, 2)
     with open(recipe.absolute("runs/demo/evaluation_photos.json")) as file:
         assert json.load(file)["challenge"]["sum"] == 1 + 0.5 + 1  # a and d are not answered, c's gender is wrong
 
@@ -180,7 +196,7 @@ def test_photos_of_a_table_that_names_one_twice(scored_project, capsys):
         file.write("a.jpg, 30, 30, 40, 50, 0, 0\r\n")
     assert run("--photos", folder) == 0
     assert "a.jpg:" not in capsys.readouterr().out
-    assert results("_photos")["gender"] == {"accuracy": 0.5, "faces": 4}
+    assert results("_photos")["gender"] == (0.5, 4, 1)
 
 
 @pytest.mark.parametrize("words, message", [
@@ -190,7 +206,6 @@ def test_photos_of_a_table_that_names_one_twice(scored_project, capsys):
     (["--score", "x.csv"], "--score needs --photos FOTW"),
     (["--photos", "FotW", "--score", "x.csv", "--submission", "y.csv"], "one at a time"),
     (["--photos", "FotW", "--score", "x.csv", "--variant", "seed7"], "--score runs no net: leave out --variant"),
-    (["--photos", "FotW", "--batch", "8"], "--batch is of LMDBs' faces"),
 ])
 def test_an_option_that_would_be_ignored_is_refused(words, message, capsys):
     with pytest.raises(SystemExit) as stop:

@@ -50,7 +50,8 @@ def read(folder, splits=("train", "val")):
 def project(root, tmp_path_factory):
     """The project with a sixth crop, two nets and a data set, its LMDBs, and the nets of the crop trained."""
     folder = tmp_path_factory.mktemp("extended")
-    for name in ("tools", "lmdb_builders", "torchcaffe", "detector", "Makefile", "pyproject.toml", "requirements.lock"):
+    for name in ("tools", "gender_smile", "lmdb_builders", "detector", "common", "torchcaffe", "Makefile", "pyproject.toml",
+                 "requirements.lock"):
         os.symlink(root / name, folder / name)
     os.symlink(sys.prefix, folder / ".venv")
     for name in ("weights", "prototxt"):
@@ -166,9 +167,9 @@ def test_evaluation_scores_its_nets_on_the_data_set(project):
     results = read_json(project / "runs/tiny/results.json")
     assert {"gender", "smile", "gender6", "smile6", "gender1"} <= set(results)
     assert results["smile6"]["faces"] == results["smile"]["faces"] >= 20
-    figures = read_json(project / "runs/tiny/evaluation.json")["figures"]
-    assert figures["smile6"]["paper"] is None and figures["snet1"]["paper"] == 88.79
-    assert figures["smile"]["paper"] is None  # of three nets: recipe.ENSEMBLES
+    metrics = read_json(project / "runs/tiny/evaluation.json")["metrics"]
+    assert metrics["smile6"]["paper"] is None and metrics["snet1"]["paper"] == 88.79
+    assert metrics["smile"]["paper"] is None  # of three nets: recipe.ENSEMBLES
     with open(project / "runs/tiny/evaluation.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     for row in rows:

@@ -64,16 +64,18 @@ def add_evaluation(project) -> None:
         table.writerow(columns)
         table.writerows([["c.jpg", 0, 1, 0.7, 0.9, ""], ["a.jpg", 1, 1, 0.1, 0.8, ""], ["b.jpg", 1, 1, 0.99, 0.9, ""],
                          ["d.jpg", 1, "", "", "", "no face found"], ["<i>.jpg", 0, 1, 0.6, 0.6, ""]])
-    figure = {"accuracy": 0.4, "interval": [0.2, 0.6], "faces": 5, "missed": 1, "confusion": [[0, 2], [1, 1]], "auc": 0.5,
-              "ece": None, "paper": 91.66}
+    metrics = {"accuracy": 0.4, "interval": [0.2, 0.6], "faces": 5, "missed": 1, "confusion": [[0, 2], [1, 1]], "auc": 0.5,
+               "majority_class": 1, "majority_accuracy": 0.55, "balanced_accuracy": 0.25, "ece": None, "paper": 91.66}
     write(project / "runs/demo/evaluation.json", {
-        "protocol": "training phase", "figures": dict.fromkeys(("gender", "smile", "snet1", "snet2"), figure),
+        "protocol": "training phase", "metrics": dict.fromkeys(("gender", "smile", "snet1", "snet2"), metrics),
+        "warnings": {"snet2": "answers \"smiling\" for every face"},
         "challenge": {"sum": 2.5, "images": 4, "mean_accuracy": 0.4}})
 
 
 def add_table(project) -> None:
     row = {"name": "with all steps", "task": "gender", "paper": 91.66, "accuracy": 88.0, "interval": [85.0, 90.5],
-           "difference": -3.66, "faces": 5, "accuracies": [88.0]}
+           "difference": -3.66, "faces": 5, "missed": 3, "accuracies": [88.0], "majority": 73.75, "balanced_accuracy": 80.25,
+           "warning": "no more accurate than always answering \"male\""}
     ordering = {"task": "gender", "better": "with all steps", "worse": "without step 3", "paper": 0.36, "difference": 1.5,
                 "interval": [-0.5, 3.0], "tests": [{"first": 9, "second": 4, "p": 0.27}], "wins": 1,
                 "verdict": "as the paper, within chance"}
@@ -117,7 +119,8 @@ def test_everything(project, capsys):
     text = page(project)
     for expected in ("40.00 %", "paper 91.66 %", "2 no face found", "0.0007<", "Smile 1 to 0: 3", "1 min 35 s", "87.50 %", "seed7",
                      "ab" * 32, "numpy 2.4, python 3.11.2", "as the paper, within chance", "85.00 .. 90.50",
-                     "2.5 over 4 images", "forty attributes on CelebA"):
+                     "2.5 over 4 images", "73.75 %", "80.25 %", "55.00 %", "snet2: answers &quot;smiling&quot; for every face",
+                     "always &quot;female&quot; 55.00 %, balanced accuracy 25.00 %", "not counted: 3", "Warning: gender, with all steps", "forty attributes on CelebA"):
         assert expected in text, expected
     assert "make table3 PROFILE=demo" in text and "make table2 PROFILE" not in text
     assert text.count('class="curves"') == 2 and text.count('<img src="data:image/jpeg') == 4 * 2 + 2  # the sheet; two mistakes with crops

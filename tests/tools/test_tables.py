@@ -23,7 +23,8 @@ from lmdb_builders.lmdb_writer import LmdbWriter, encode_crop, image_datum, reco
 from pipeline_fakes import fake_caffe, install, photo
 from common import engine
 from gender_smile.training import chain, schemes, workers
-from tools import tables
+from gender_smile.evaluation import tables as evaluation_tables
+from tools import evaluate, tables
 from gender_smile.inference.classifier import PipelineError
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -326,7 +327,7 @@ def test_weights_that_no_training_makes_are_asked_for_first(project, capsys, mon
     rows = schemes.trainings(schemes.table_rows(recipe.DEMO, [2], 2016))
     monkeypatch.setattr(chain, "is_full_size", lambda profile: True)
     with pytest.raises(PipelineError, match=r"VGG_FACE.caffemodel is missing: make weights") as caught:
-        tables.check_inputs(rows)
+        evaluation_tables.check_inputs(rows)
     assert str(caught.value).count("is missing") == 1  # what the steps before write is not
 
 
@@ -362,12 +363,18 @@ def test_table_2(project, capsys, saved_figures):
     """The row with all steps answers by brightness, 18 of 20 right; the others answer 0 always, 8 right, all of the 18."""
     assert tables.main(["--table", "2", "--profile", "demo", "--seeds", "2016", "7", "--jobs", "4"]) == 0
     text = capsys.readouterr().out
-    assert "seeds 2016, 7; 20 validation faces" in text
+    assert "seeds 2016, 7\n20 validation faces" in text and "photos without a face, not counted: 0" in text
+    for name, _, _ in recipe.TABLE2[:-1]:
+        assert f"Warning: gender, {name}: answers \"male\" for every face (2 of 2 seeds)" in text
+    assert text.count("Warning") == len(recipe.TABLE2) - 1
     with open(recipe.absolute("runs/demo/table2.csv"), newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["row"], row["paper"]) for row in rows] == [(name, f"{paper:.2f}") for name, _, paper in recipe.TABLE2]
     assert [float(row["accuracy"]) for row in rows] == [40.0, 40.0, 40.0, 40.0, 90.0]
     last = rows[-1]
+    assert [row["majority"] for row in rows] == ["60.0000"] * 5 and {row["majority_answer"] for row in rows} == {"female"}
+    assert [row["balanced_accuracy"] for row in rows] == ["50.0000"] * 4 + [last["balanced_accuracy"]]
+    assert float(last["balanced_accuracy"]) == pytest.approx(100 * (8 / 8 + 10 / 12) / 2)
     assert float(last["difference"]) == pytest.approx(90 - 91.66) and last["accuracy_1"] == last["accuracy_2"] == "90.0000"
     assert 65 < float(last["low"]) < 85 < 95 <= float(last["high"]) <= 100
     with open(recipe.absolute("runs/demo/table2_orderings.csv"), newline="") as file:
@@ -385,6 +392,30 @@ def test_table_2(project, capsys, saved_figures):
     assert drawn[-4:] == [pytest.approx(numbers) for numbers in (
         [float(last["low"]), float(last["high"])], [90, 90], [90], [91.66])] and len(drawn) == 4 * len(rows)
     assert Image.open(recipe.absolute("runs/demo/table2.png")).format == "PNG"
+
+
+def test_evaluate_and_the_table_count_the_same_faces(project, capsys):
+    """Two photos gave no face: both tell so, and neither counts them."""
+    for scheme in ("scheme1", "scheme3", "scheme5"):
+        path = recipe.absolute(f"data/demo/{scheme}/manifest.json")
+        content = json.load(open(path))
+        content["fotw"]["skipped"] = [{"split": "val", "image": f"smiles_valset/{name}", "file": "t.csv", "line": 3,
+                                       "reason": "no face found"} for name in ("x.jpg", "y.jpg")]
+        with open(path, "w") as file:
+            json.dump(content, file)
+    assert tables.main(["--table", "2", "3", "--profile", "demo", "--jobs", "4"]) == 0
+    assert "photos without a face, not counted: 2)" in capsys.readouterr().out
+    assert evaluate.main(["--profile", "demo"]) == 0
+    assert "2 photos without an answer, not counted" in capsys.readouterr().out
+    results = json.load(open(recipe.absolute("runs/demo/results.json")))
+    rows = {}
+    for table in (2, 3):
+        with open(recipe.absolute(f"runs/demo/table{table}.csv"), newline="") as file:
+            rows.update({(row["task"], row["row"]): row for row in csv.DictReader(file)})
+    for name, key in {"gender": ("gender", "with all steps"), "smile": ("smile", "1+5"), "snet1": ("smile", "1")}.items():
+        for ours, theirs in (("accuracy", "accuracy"), ("majority_accuracy", "majority"), ("balanced_accuracy",) * 2):
+            assert f"{100 * results[name][ours]:.4f}" == rows[key][theirs]
+        assert (results[name]["faces"], results[name]["missed"]) == (20, 2) == (int(rows[key]["faces"]), int(rows[key]["missed"]))
 
 
 def test_table_3_averages_the_probabilities_of_an_ensemble(project):
@@ -406,7 +437,7 @@ def test_report_takes_the_seeds_that_are_trained(project, capsys):
     assert tables.main([*command, "--seeds", "7", "--jobs", "4"]) == 0
     count = len(log(project))
     assert tables.main([*command, "--seeds", "7", "8", "--report"]) == 0
-    assert "seed 7; 20" in capsys.readouterr().out and len(log(project)) == count
+    assert "seed 7\n20" in capsys.readouterr().out and len(log(project)) == count
 
 
 def test_faces_that_are_not_the_manifests_are_no_table(project, capsys):

@@ -32,7 +32,7 @@ def test_a_submission_is_scored_on_the_photos_it_was_written_for(scored_project,
     folder, path = write_photos(scored_project), scored_project / "mine.csv"
     os.remove(os.path.join(folder, "smiles_valset", "a.jpg"))
     assert run("--photos", folder, "--submission", str(path)) == 0
-    assert results("_photos")["gender"] == {"accuracy": 0.25, "faces": 4}
+    assert results("_photos")["gender"] == (0.25, 4, 2)
     capsys.readouterr()
     for extra in ("", "a.jpg,1,2,3,4,1,1\n"):
         path.write_text(path.read_text() + extra)
@@ -45,7 +45,7 @@ def test_a_submission_is_scored_on_the_photos_it_was_written_for(scored_project,
 @pytest.mark.parametrize("line, message", [
     ("x" * 200_000 + ",1,2,3,4,1,0", "line 2: no row of a table (field larger"),
     ("a.jpg,1,2,3,4,1", "line 2: 6 values instead of 7"), ("a.jpg,1,2,3,4,1,0.7", "line 2: gender and smile are '1' and '0.7'"),
-    ("z.jpg,1,2,3,4,1,0", "1 rows are of images that the table does not list, z.jpg"),
+    ("z.jpg,1,2,3,4,1,0", "1 rows are of images that the table does not list, such as z.jpg"),
     ("b.jpg,1,2,3,4,0,0", "line 2: b.jpg again")])
 def test_a_submission_that_is_not_of_the_form(scored_project, capsys, line, message):
     path = scored_project / "mine.csv"
