@@ -96,7 +96,7 @@ def _plain(field, value):
         value = value.tolist()
     if field.enum_type and isinstance(value, str):
         if value not in field.enum_type.values_by_name:
-            raise ValueError(f"{field.name} has no value {value}; it has {names.nearest(str(value), field.enum_type.values_by_name)}")
+            raise ValueError(f"{field.name} has no value {value}; it has {names.listed(field.enum_type.values_by_name)}")
         return field.enum_type.values_by_name[value].number
     return value
 

@@ -109,7 +109,7 @@ def why(monkeypatch, cuda="13.0", problem=None, **pretended):
 
 def test_a_cpu_build_is_told_from_a_driver_and_from_no_gpu(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert "is a CPU build; install a build for your GPU" in why(monkeypatch, cuda=None)
+    assert "is a CPU build; install one for your GPU" in why(monkeypatch, cuda=None)
     # The beginnings of what PyTorch 2.13 raises in these cases.
     assert "driver is too old for this PyTorch" in why(
         monkeypatch, problem="The NVIDIA driver on your system is too old (found version 11040). Please update your GPU driver")

@@ -64,7 +64,7 @@ def why_no_gpu(device_id: int = 0) -> str:
     import torch
 
     if torch.version.cuda is None and torch.version.hip is None:
-        return f"this PyTorch ({torch.__version__}) is a CPU build; install a build for your GPU: https://pytorch.org/get-started"
+        return f"this PyTorch ({torch.__version__}) is a CPU build; install one for your GPU: https://pytorch.org/get-started"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch warns of what is returned here
         if not torch.cuda.is_available():
@@ -87,7 +87,7 @@ def _why_no_cuda(torch) -> str:
     except (RuntimeError, AssertionError) as problem:
         message = str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__
     if "too old" in message:
-        return f"the NVIDIA driver is too old for this PyTorch ({torch.__version__}); update the driver, or install an older build"
+        return f"the NVIDIA driver is too old for this PyTorch ({torch.__version__}); update it, or install an older build"
     if "no NVIDIA driver" in message:
         return "there is no NVIDIA driver on this machine; install one: https://www.nvidia.com/drivers"
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -99,7 +99,10 @@ def _why_no_cuda(torch) -> str:
 def _supported(capability, built_for) -> bool:
     """True where a build for architectures such as sm_80, sm_90a and compute_90 runs on a GPU of this (major, minor)."""
     for name in built_for:
-        kind, number, suffix = re.fullmatch(r"(sm|compute)_(\d+)([a-z]*)", name).groups()
+        parts = re.fullmatch(r"(sm|compute)_(\d+)([a-z]*)", name)
+        if parts is None:
+            continue
+        kind, number, suffix = parts.groups()
         built = divmod(int(number), 10)
         if suffix == "a":  # for this architecture only
             fits = built == capability

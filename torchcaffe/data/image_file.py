@@ -56,7 +56,7 @@ def check_size(width: int, height: int) -> None:
     limit = megapixels_limit()
     if not width * height <= limit * 1e6:
         raise ImageFileError(
-            f"{width} x {height} pixels is more than the limit of {limit:g} megapixels; set the environment variable {VARIABLE}=N "
+            f"{width} x {height} pixels is more than the limit of {limit:g} megapixels; set {VARIABLE}=N in the environment "
             "to change it"
         )
 

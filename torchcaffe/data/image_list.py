@@ -87,7 +87,8 @@ def image_batches(layer):
     def batches(state=None):
         position = int(state["position"]) if state else start
         if not 0 <= position < len(lines.entries):
-            raise DataError(f"{p.source} has no line {position + 1}, where the snapshot resumes; use the list of the original training")
+            raise DataError(f"{p.source} has no line {position + 1}, where the snapshot resumes; use the list of the original "
+                            "training")
         transformer.set_state(state)
         lines.set_state(state)
         while True:
@@ -139,7 +140,8 @@ class Lines:
         if state is None or (state["seed"], state["shuffles"]) == (self.seed, self.shuffles):
             return
         if not 0 <= state["shuffles"] <= EPOCHS_LIMIT:
-            raise DataError(f"the snapshot's record has {state['shuffles']} shuffles of an image list; resume from another snapshot")
+            raise DataError(f"the snapshot's record has {state['shuffles']} shuffles of an image list; resume from another "
+                            "snapshot")
         self.seed = None if state["seed"] is None else int(state["seed"])
         self._begin()
         while self.generator is not None and self.shuffles < state["shuffles"]:

@@ -1,8 +1,8 @@
 """Checks the pages of an LMDB before LMDB reads them.
 
-LMDB maps its file and trusts every offset in it: a truncated or damaged file kills the process (SIGBUS, SIGSEGV or an
-assertion) instead of failing the read. `Pages` looks at the header before the file is opened, and `leaves` at each page of the tree
-just before the cursor comes there, in the same order. The format is LMDB 0.9's, data version 1, 64 bits, little-endian.
+LMDB maps its file and trusts every offset in it: a truncated or damaged file kills the process (SIGBUS, SIGSEGV or
+an assertion) instead of failing the read. `Pages` checks the header before the file is opened, and `leaves` each page of
+the tree just before the cursor reads it, in the same order. The format is LMDB 0.9's, data version 1, 64 bits, little-endian.
 """
 
 from __future__ import annotations

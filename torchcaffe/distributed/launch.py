@@ -61,7 +61,8 @@ def launch(arguments, count: int, signals=(signal.SIGINT, signal.SIGTERM, signal
         except ChildFailedError as error:
             for rank, failure in sorted(error.failures.items()):
                 if failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM:  # sent to the other ranks
-                    print(f"rank {rank} (process {failure.pid}) was killed ({signal_in_words(-failure.exitcode)})", file=sys.stderr)
+                    cause = signal_in_words(-failure.exitcode)
+                    print(f"rank {rank} (process {failure.pid}) was killed ({cause})", file=sys.stderr)
             status = error.get_first_failure()[1].exitcode
             return status if status > 0 else 1
     return 0

@@ -40,7 +40,7 @@ def tensors(net) -> dict:
     found = {}
     for layer in net.built_layers:
         if len(layer.blobs) > len(PARTS):
-            raise ExportError(f'layer "{layer.name}" ({layer.type}) has {len(layer.blobs)} blobs; at most 2 (weight and bias) can be exported')
+            raise ExportError(f'layer "{layer.name}" ({layer.type}) has {len(layer.blobs)} blobs; 2 can be exported')
         for part, blob in zip(PARTS, layer.blobs):
             name = f"{layer.name}.{part}"
             if name in found:
@@ -70,7 +70,7 @@ def write_onnx(path, net, metadata=None, check=None):
     """
     model = to_onnx(net, metadata)
     if model.ByteSize() > LARGEST:
-        raise ExportError(f"{path}: would have {model.ByteSize():,} bytes, more than protobuf's limit for an ONNX file: use safetensors")
+        raise ExportError(f"{path}: would have {model.ByteSize():,} bytes, over protobuf's limit: use safetensors")
     with storage.atomic_write(path) as temporary:
         with open(temporary, "wb") as file:
             file.write(model.SerializeToString())

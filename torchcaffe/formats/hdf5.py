@@ -41,7 +41,7 @@ def names(path, group, error=WeightsError) -> list:
     found = list(group)
     odd = next((name for name in found if not isinstance(name, str)), None)
     if odd is not None:
-        raise error(f"{path}: the name {odd!r} in {group.name} is not UTF-8 text; the file is damaged or was not written by Caffe")
+        raise error(f"{path}: the name {odd!r} in {group.name} is not UTF-8 text; the file is damaged or not Caffe's")
     return found
 
 

@@ -101,7 +101,7 @@ class Recurrent(Layer):
         raise NotImplementedError
 
     def last_state(self, cont):
-        """The state to continue from. For another number of streams it is Caffe's: the first numbers in memory, zero beyond them."""
+        """The state to continue from. For another number of streams, as in Caffe: the first numbers in memory, then zeros."""
         shape, count = (1, cont.shape[1], self.units), cont.shape[1] * self.units
         if self.state is None or self.state[0].numel() < count:
             return [torch.zeros(shape, device=cont.device) for _ in range(self.states)]
