@@ -50,7 +50,7 @@ def read(folder, splits=("train", "val")):
 def project(root, tmp_path_factory):
     """The project with a sixth crop, two nets and a data set, its LMDBs, and the nets of the crop trained."""
     folder = tmp_path_factory.mktemp("extended")
-    for name in ("tools", "lmdb_builders", "torchcaffe", "detector", "Makefile", "pyproject.toml", "requirements.lock"):
+    for name in ("tools", "common", "gender_smile", "lmdb_builders", "torchcaffe", "detector", "Makefile", "pyproject.toml", "requirements.lock"):
         os.symlink(root / name, folder / name)
     os.symlink(sys.prefix, folder / ".venv")
     for name in ("weights", "prototxt"):
