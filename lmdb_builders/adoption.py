@@ -11,9 +11,8 @@ from typing import Dict, Optional, Sequence
 
 from lmdb_builders import manifest
 from lmdb_builders.detections import read_detections, turned_images
-from lmdb_builders.files import write_json
 from lmdb_builders.records import DataSet
-from common.files import sha256_of
+from common.files import sha256_of, write_json
 
 OLD_VERSION = 1
 OLD_FACTS = {"version", "sources", "detections_sha256", "splits", "corrections_sha256"}  # that are no common facts now

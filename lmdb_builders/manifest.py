@@ -16,7 +16,8 @@ from typing import Callable, Dict, Iterable, List, NamedTuple, Sequence
 
 import recipe
 from lmdb_builders.detections import OK, Detection
-from lmdb_builders.files import replace_folder, write_json
+from common.files import read_json, write_json
+from lmdb_builders.files import replace_folder
 from lmdb_builders.records import SPLITS, UNUSABLE, DataSet, Skipped
 
 FILE = "manifest.json"
@@ -81,12 +82,7 @@ def split_of(lmdb_name: str) -> str:
 
 def read(folder: str) -> dict:
     """The manifest of a scheme's folder; empty where there is none, or none that can be read."""
-    try:
-        with open(os.path.join(folder, FILE), encoding="utf-8") as file:
-            content = json.load(file)
-        return content if isinstance(content, dict) else {}
-    except (FileNotFoundError, ValueError, RecursionError):
-        return {}
+    return read_json(os.path.join(folder, FILE)) or {}
 
 
 def read_entry(folder: str, dataset: str) -> dict:
