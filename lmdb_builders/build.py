@@ -4,7 +4,7 @@
     make lmdb CROP=scheme5 CELEBA=~/CelebA FOTW=~/FotW PROFILE=paper
 
 Without --crop: the schemes that GNet, SNet1 and SNet2 need. A build that is complete for the same sources and settings
-is left as it is; one that was stopped keeps the faces it has found and goes on with them.
+is kept; one that was stopped resumes with the faces detected so far.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def get_parser() -> argparse.ArgumentParser:
         "--max-lost", type=float, default=0.02, metavar="SHARE",
         help="fail when a split loses more than this share of its faces; default: %(default)s",
     )
-    parser.add_argument("--force", action="store_true", help="build again what is complete, faces included")
+    parser.add_argument("--force", action="store_true", help="rebuild complete LMDBs too, and detect the faces again")
     parser.add_argument("--output", metavar="FOLDER", help="default: the project's data/PROFILE")
     return parser
 
@@ -82,18 +82,18 @@ def main(argv: Optional[List[str]] = None) -> int:
 
     return command.run(
         "build", lambda: _build(options), BuildError, status=1, writes=(),
-        stopped="stopped; nothing half-written is left, and the next run uses the faces found so far",
+        stopped="stopped; nothing half-written is left, and the next run uses the faces detected so far",
     )
 
 
 def _folders(options: argparse.Namespace) -> Dict[str, str]:
     """Data set -> its folder: the command line's, else the environment's, where make puts its variables."""
-    found = {}
+    folders = {}
     for name, entry in recipe.DATASETS.items():
         folder = getattr(options, name) or os.path.expanduser(os.environ.get(entry.variable, ""))
         if folder.strip():
-            found[name] = folder
-    return found
+            folders[name] = folder
+    return folders
 
 
 def _build(options: argparse.Namespace) -> int:
@@ -137,8 +137,8 @@ def _build_all(options: argparse.Namespace) -> None:
         for dataset in datasets:
             for note in dataset.notes:
                 settings.say(f"{dataset.name}: {note}")
-            own = tuple(split for split in recipe.DATASETS[dataset.name].splits if split in splits)
-            build_dataset(dataset, replace(settings, splits=own), staging)
+            present = tuple(split for split in recipe.DATASETS[dataset.name].splits if split in splits)
+            build_dataset(dataset, replace(settings, splits=present), staging)
 
 
 def _progress(answers: Iterable, total: int, title: str) -> Iterable:

@@ -79,23 +79,23 @@ def build_dataset(dataset: DataSet, settings: Settings, staging: str) -> None:
     path = os.path.join(settings.output, "detections", f"{dataset.name}.csv")
     has_landmarks = recipe.DATASETS[dataset.name].landmarks and dataset.has_landmarks
     use_dataset = has_landmarks and settings.landmarks == "dataset"
-    found, origin = detect(
+    detections, origin = detect(
         dataset, path, use_dataset, settings.workers, settings.detector, settings.force, settings.progress
     )
     settings.say(f"{dataset.name}: {len(dataset.records)} faces listed; landmarks {origin}")
-    facts = manifest.facts(dataset, settings, found)
+    facts = manifest.facts(dataset, settings, detections)
     for warning in dict.fromkeys(text for crop in settings.crops for text in manifest.warnings(dataset, crop)):
         settings.say(f"{dataset.name}: warning: {warning}")
     crops_of = missing_lmdbs(dataset, settings, facts)
     if not crops_of:
         return
     lost = [entry for entry in dataset.skipped if entry.split in crops_of] + [
-        dataset.skip(record, found[record.image].status if record.image in found else "not in detections.csv")
+        dataset.skip(record, detections[record.image].status if record.image in detections else "not in detections.csv")
         for record in dataset.records
-        if record.split in crops_of and (record.image not in found or found[record.image].status != OK)
+        if record.split in crops_of and (record.image not in detections or detections[record.image].status != OK)
     ]
     check_lost(dataset, lost, crops_of, settings)
-    plan = {split: list_faces(dataset, split, found, settings.seed) for split in crops_of}
+    plan = {split: list_faces(dataset, split, detections, settings.seed) for split in crops_of}
     check_disk(dataset, plan, crops_of, settings)
     counts: Dict[str, Counter] = {crop: Counter() for crop in settings.crops}
     for split, crops in crops_of.items():
@@ -105,8 +105,8 @@ def build_dataset(dataset: DataSet, settings: Settings, staging: str) -> None:
     for crop in settings.crops:
         built = [split for split, crops in crops_of.items() if crop in crops]
         if built:
-            own = [entry for entry in lost if entry.split in built]
-            names = manifest.publish(dataset, crop, settings, staging, counts[crop], own, built, facts[crop], started)
+            lost_here = [entry for entry in lost if entry.split in built]
+            names = manifest.publish(dataset, crop, settings, staging, counts[crop], lost_here, built, facts[crop], started)
             settings.say(f"{dataset.name}: {os.path.join(settings.output, crop)} " + ", ".join(names))
 
 
@@ -126,7 +126,7 @@ def missing_lmdbs(dataset: DataSet, settings: Settings, facts: Dict[str, manifes
     return {split: crops for split, crops in crops_of.items() if crops}
 
 
-def list_faces(dataset: DataSet, split: str, found: Dict[str, Detection], seed: int) -> List[Listed]:
+def list_faces(dataset: DataSet, split: str, detections: Dict[str, Detection], seed: int) -> List[Listed]:
     """The split's faces in LMDB order: shuffled once, the same for every scheme and every rebuild.
 
     A key's number is the face's position among those listed for the LMDB. A face that fails later leaves a gap, as
@@ -142,7 +142,7 @@ def list_faces(dataset: DataSet, split: str, found: Dict[str, Detection], seed: 
             if label < 0 or record.labels[label] != UNUSABLE:
                 keys.append((name, record_key(numbers[name], record.image)))
                 numbers[name] += 1
-        detection = found.get(record.image)
+        detection = detections.get(record.image)
         if keys and detection is not None and detection.status == OK:
             faces.append(Listed(record, detection.landmarks, tuple(keys)))
     return faces

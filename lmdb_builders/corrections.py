@@ -28,17 +28,17 @@ def read(path: str) -> Dict[Tuple[str, str], Tuple[int, int, int]]:
     _, header = next(rows, (0, []))
     if tuple(header) != COLUMNS:
         raise BuildError(f"{path}: the first line is not {','.join(COLUMNS)}: give the file that make suspects' page exports")
-    found: Dict[Tuple[str, str], Tuple[int, int, int]] = {}
+    corrections: Dict[Tuple[str, str], Tuple[int, int, int]] = {}
     for number, cells in rows:
         values = [VALUES[cell] for cell in cells[2:] if cell in VALUES]
         if len(cells) != len(COLUMNS) or len(values) != 2:
             raise BuildError(f"{path} line {number}: {','.join(cells)!r} is not image,column,label,correction with 0, 1 or 2")
         image = re.sub(r"^'('*[=+\-@\t\r])", r"\1", cells[0])  # the page puts a ' before what a spreadsheet would run
         key = (image.rsplit("/", 1)[-1], cells[1])
-        if key in found:
-            raise BuildError(f"{path} line {number}: {cells[1]} of {cells[0]} is corrected in line {found[key][2]} already")
-        found[key] = (values[0], values[1], number)
-    return found
+        if key in corrections:
+            raise BuildError(f"{path} line {number}: {cells[1]} of {cells[0]} is corrected in line {corrections[key][2]} already")
+        corrections[key] = (values[0], values[1], number)
+    return corrections
 
 
 def apply(dataset: DataSet, path: str) -> None:
@@ -47,11 +47,11 @@ def apply(dataset: DataSet, path: str) -> None:
     Raises BuildError where a row is of no training face, or the table says another label than the row: it was made for
     another table then.
     """
-    asked = read(path)
+    corrections = read(path)
     counts: Counter = Counter()
     places = {record.image.rsplit("/", 1)[-1]: place for place, record in enumerate(dataset.records)
               if record.split == SPLIT}
-    for (image, column), (label, correction, line) in asked.items():
+    for (image, column), (label, correction, line) in corrections.items():
         if column not in dataset.label_names:
             raise BuildError(f"{path} line {line}: no label {column}; there are {', '.join(dataset.label_names)}")
         if image not in places:

@@ -12,19 +12,17 @@ from __future__ import annotations
 import csv
 import functools
 import itertools
-import json
 import os
 from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 import numpy as np
 
 from lmdb_builders.errors import BuildError, ImageError
-from lmdb_builders.files import write_json
 from lmdb_builders.images import read_orientation, read_with_orientation
 from lmdb_builders.orientation import Orientation
 from lmdb_builders.pool import ordered_map
 from lmdb_builders.records import DataSet, box_problem
-from common.files import sha256_of
+from common.files import read_json, sha256_of, write_json
 from torchcaffe.formats.storage import atomic_write
 
 OK, NO_FACE, NOT_AT_BOX = "ok", "no-face", "no-face: none of the faces found touches the annotated box"
@@ -165,12 +163,8 @@ def _landmark(text: str) -> float:
 
 
 def _read_origin(mark: str) -> Optional[dict]:
-    try:
-        with open(mark, encoding="utf-8") as file:
-            origin = json.load(file)
-    except (FileNotFoundError, ValueError, RecursionError):  # the two last: not written by us
-        return None
-    return origin if isinstance(origin, dict) and isinstance(origin.get("sources"), dict) else None
+    origin = read_json(mark)
+    return origin if origin is not None and isinstance(origin.get("sources"), dict) else None
 
 
 def _is_users(path: str, origin: Optional[dict]) -> bool:

@@ -1,23 +1,15 @@
-"""Atomic writes of files and folders, and the lock of a build."""
+"""Atomic replacement of folders, and the lock of a build."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import shutil
 from typing import Iterator
 
 from lmdb_builders.errors import BuildError
 from lmdb_builders.pool import uninterrupted
-from torchcaffe.formats.storage import atomic_write
-
-
-def write_json(path: str, value) -> None:
-    with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1, ensure_ascii=False)
-        file.write("\n")
 
 
 def replace_folder(source: str, target: str) -> None:

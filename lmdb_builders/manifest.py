@@ -16,7 +16,8 @@ from typing import Callable, Dict, Iterable, List, NamedTuple, Sequence
 
 import recipe
 from lmdb_builders.detections import OK, Detection
-from lmdb_builders.files import replace_folder, write_json
+from common.files import read_json, write_json
+from lmdb_builders.files import replace_folder
 from lmdb_builders.records import SPLITS, UNUSABLE, DataSet, Skipped
 
 FILE = "manifest.json"
@@ -30,7 +31,7 @@ class Facts(NamedTuple):
     splits: Dict[str, dict]
 
 
-def facts(dataset: DataSet, settings, found: Dict[str, Detection]) -> Dict[str, Facts]:
+def facts(dataset: DataSet, settings, detections: Dict[str, Detection]) -> Dict[str, Facts]:
     """Facts by scheme. LMDBs are up to date when theirs are equal to these."""
     common = {
         "version": VERSION,
@@ -40,29 +41,29 @@ def facts(dataset: DataSet, settings, found: Dict[str, Detection]) -> Dict[str, 
         "seed": settings.seed,
         "labels": list(dataset.label_names),
     }
-    splits = {split: _split_facts(dataset, split, found) for split in settings.splits}
+    splits = {split: _split_facts(dataset, split, detections) for split in settings.splits}
     return {
         crop: Facts({**common, "geometry": json.loads(json.dumps(asdict(recipe.CROPS[crop])))}, splits)
         for crop in settings.crops
     }
 
 
-def _split_facts(dataset: DataSet, split: str, found: Dict[str, Detection]) -> dict:
+def _split_facts(dataset: DataSet, split: str, detections: Dict[str, Detection]) -> dict:
     """Facts of a split: its rows (image, labels, landmarks) and the rows left out, in order, as one hash."""
     digest, rows = hashlib.sha256(), 0
     for record in dataset.records:
         if record.split == split:
-            detection = found.get(record.image)
+            detection = detections.get(record.image)
             usable = detection is not None and detection.status == OK
             digest.update(json.dumps([record.image, list(record.labels), usable]).encode())
             digest.update(detection.landmarks.astype("<f8").tobytes() if usable else b"")
             rows += 1
     skipped = [list(entry) for entry in dataset.skipped if entry.split == split]
     digest.update(json.dumps(skipped).encode())
-    found_facts = {"rows": rows + len(skipped), "rows_sha256": digest.hexdigest()}
+    split_facts = {"rows": rows + len(skipped), "rows_sha256": digest.hexdigest()}
     if split == "train" and dataset.corrections:
-        found_facts["corrections_sha256"] = dataset.corrections["sha256"]
-    return found_facts
+        split_facts["corrections_sha256"] = dataset.corrections["sha256"]
+    return split_facts
 
 
 def warnings(dataset: DataSet, crop: str) -> List[str]:
@@ -81,12 +82,7 @@ def split_of(lmdb_name: str) -> str:
 
 def read(folder: str) -> dict:
     """The manifest of a scheme's folder; empty where there is none, or none that can be read."""
-    try:
-        with open(os.path.join(folder, FILE), encoding="utf-8") as file:
-            content = json.load(file)
-        return content if isinstance(content, dict) else {}
-    except (FileNotFoundError, ValueError, RecursionError):
-        return {}
+    return read_json(os.path.join(folder, FILE)) or {}
 
 
 def read_entry(folder: str, dataset: str) -> dict:
@@ -98,13 +94,13 @@ def read_entry(folder: str, dataset: str) -> dict:
     return entry if sound and all(isinstance(row, dict) for row in entry["skipped"]) else {}
 
 
-def missing_splits(folder: str, dataset: str, wanted: Facts, names: Callable[[str], Iterable[str]]) -> List[str]:
-    """Splits of `wanted` whose LMDBs, `names(split)`, are not in `folder`, or not made from these facts."""
+def missing_splits(folder: str, dataset: str, expected: Facts, names: Callable[[str], Iterable[str]]) -> List[str]:
+    """Splits of `expected` whose LMDBs, `names(split)`, are not in `folder`, or not made from these facts."""
     entry = read_entry(folder, dataset)
-    if not entry or entry["facts"] != wanted.common:
-        return list(wanted.splits)
+    if not entry or entry["facts"] != expected.common:
+        return list(expected.splits)
     return [
-        split for split, split_facts in wanted.splits.items()
+        split for split, split_facts in expected.splits.items()
         if entry["split_facts"].get(split) != split_facts
         or not all(name in entry["images"] and _has_lmdb(folder, name) for name in names(split))
     ]
@@ -116,7 +112,7 @@ def _has_lmdb(folder: str, name: str) -> bool:
 
 def publish(
     dataset: DataSet, crop: str, settings, staging: str, counts: Counter, lost: Sequence[Skipped], built: Sequence[str],
-    wanted: Facts, started: float,
+    expected: Facts, started: float,
 ) -> List[str]:
     """Move the finished LMDBs of one scheme and the splits `built` into place and record them. Returns "name count" of each.
 
@@ -125,27 +121,27 @@ def publish(
     folder = os.path.join(settings.output, crop)
     os.makedirs(folder, exist_ok=True)
     before = read_entry(folder, dataset.name)
-    kept = [split for split in before["split_facts"] if split not in built] if before.get("facts") == wanted.common else []
+    kept = [split for split in before["split_facts"] if split not in built] if before.get("facts") == expected.common else []
     content = read(folder)
     if content.pop(dataset.name, None) is not None:
         write_json(os.path.join(folder, FILE), {**content, **({dataset.name: only(before, kept)} if kept else {})})
     for name in counts:
         replace_folder(os.path.join(staging, crop, name), os.path.join(folder, name))
     content = {"scheme": crop, "profile": settings.profile.name, **content}
-    entry = _entry(dataset, crop, settings, counts, lost, built, wanted, started)
+    entry = _entry(dataset, crop, settings, counts, lost, built, expected, started)
     content[dataset.name] = _merged(only(before, kept), entry) if kept else entry
     write_json(os.path.join(folder, FILE), content)
     return [f"{name} {count}" for name, count in counts.items()]
 
 
 def _entry(
-    dataset: DataSet, crop: str, settings, counts: Counter, lost, built: Sequence[str], wanted: Facts, started: float
+    dataset: DataSet, crop: str, settings, counts: Counter, lost, built: Sequence[str], expected: Facts, started: float
 ) -> dict:
     """What is recorded of the splits `built`."""
     return {
         "folder": os.path.abspath(dataset.folder),
         "images": dict(counts),
-        "rows": {split: wanted.splits[split]["rows"] for split in built},
+        "rows": {split: expected.splits[split]["rows"] for split in built},
         "skipped_reasons": _reasons(entry.reason for entry in lost),
         "skipped": [entry._asdict() for entry in lost],
         "unusable_labels": {split: unusable_labels(dataset, split) for split in built},
@@ -155,8 +151,8 @@ def _entry(
         "seconds": round(time.monotonic() - started, 1),
         "built": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "sources": dataset.sources,
-        "facts": wanted.common,
-        "split_facts": {split: wanted.splits[split] for split in built},
+        "facts": expected.common,
+        "split_facts": {split: expected.splits[split] for split in built},
     }
 
 

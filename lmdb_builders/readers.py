@@ -22,18 +22,18 @@ def read(name: str, folder: str, splits: Iterable[str] = ("train", "val"), editi
     """
     entry = recipe.DATASETS[name]
     options: Dict[str, str] = {"edition": edition} if entry.editions else {}
-    found = _reader(entry)(folder, splits=tuple(split for split in entry.splits if split in splits), **options)
+    dataset = _reader(entry)(folder, splits=tuple(split for split in entry.splits if split in splits), **options)
     where = f"recipe.DATASETS[{name!r}]: its reader {entry.reader}"
-    if not isinstance(found, DataSet) or found.name != name:
+    if not isinstance(dataset, DataSet) or dataset.name != name:
         raise BuildError(f"{where} has to return a lmdb_builders.records.DataSet named {name!r}, not "
-                         f"{getattr(found, 'name', found)!r}")
-    missing = [label for label in entry.columns.values() if label not in found.label_names]
+                         f"{getattr(dataset, 'name', dataset)!r}")
+    missing = [label for label in entry.columns.values() if label not in dataset.label_names]
     if missing:
-        raise BuildError(f"{where} returns the labels {', '.join(found.label_names)}; {', '.join(missing)} of `columns` is "
+        raise BuildError(f"{where} returns the labels {', '.join(dataset.label_names)}; {', '.join(missing)} of `columns` is "
                          "missing")
-    if entry.labels == "attributes" and tuple(found.label_names) != recipe.LABELS:
+    if entry.labels == "attributes" and tuple(dataset.label_names) != recipe.LABELS:
         raise BuildError(f"{where} has to return recipe.LABELS in their order, as labels is \"attributes\"")
-    return found
+    return dataset
 
 
 def _reader(entry: recipe.DataSet):

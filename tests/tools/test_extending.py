@@ -130,7 +130,7 @@ def test_lmdbs_hold_the_crop_and_the_data_set(project):
     manifest = read_json(project / "data/tiny/scheme6/manifest.json")
     images = manifest["mine"]["images"]
     assert images["mine_gender_train"] == images["mine_smile_train"] - 1 >= 40 and images["mine_gender_val"] >= 20
-    assert manifest["mine"]["facts"]["splits"] == ["train", "val"]  # the test partition is CelebA's
+    assert list(manifest["mine"]["split_facts"]) == ["train", "val"]  # the test partition is CelebA's
     assert manifest["celeba"]["images"]["celeba_test"] == manifest["celeba"]["images"]["celeba_test_labels"] == 6
     assert manifest["celeba"]["facts"]["geometry"]["side"] == 1.4 and "fotw" not in manifest
     assert read_json(project / "data/tiny/scheme5/manifest.json")["mine"]["images"] == images
