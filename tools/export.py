@@ -4,7 +4,7 @@
     python tools/export.py --net gnet --profile demo --output somewhere
 
 Each net becomes <net>.onnx, <net>.safetensors and <net>.json. The ONNX file is run by onnxruntime beside the engine and
-gets its name only where both give the same answers. Needs: pip install -e '.[export]'.
+gets its name only where both give the same answers. Needs the packages onnx, onnxruntime and safetensors.
 """
 
 from __future__ import annotations

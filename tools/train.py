@@ -52,7 +52,7 @@ def get_parser() -> argparse.ArgumentParser:
                         "(default: made of the numbers that are not the recipe's); none: the chain's own names")
     parser.add_argument("--keep", type=positive, metavar="N", help="newest snapshots that stay while a step runs, beside "
                         "the best one (default: 2)")
-    parser.add_argument("--no-notes", action="store_true", help="leave out the notes under the plan")
+    parser.add_argument("--no-notes", action="store_true", help=argparse.SUPPRESS)  # for a table's second training and on
     parser.add_argument("--force", action="store_true", help="start again from iteration 0, done or not; what is "
                         "there stays until the new result is complete")
     return parser

@@ -46,7 +46,7 @@ def load_and_serve(arguments: argparse.Namespace) -> int:
         pipeline = Pipeline.load(arguments.profile, arguments.engine, arguments.gpu)
         serve(pipeline, arguments.host, arguments.port, arguments.proxy_headers)
     except ImportError as error:
-        raise PipelineError(f"{error.name} is not installed: .venv/bin/pip install -e '.[web]'") from None
+        raise PipelineError(f"{error.name} is not installed: .venv/bin/pip install {error.name}") from None
     except KeyboardInterrupt:
         pass
     return 0

@@ -43,7 +43,7 @@ def test_a_submission_is_scored_on_the_photos_it_was_written_for(scored_project,
 
 
 @pytest.mark.parametrize("line, message", [
-    ("x" * 200_000 + ",1,2,3,4,1,0", "line 2: no row of a table (field larger"),
+    ("x" * 200_000 + ",1,2,3,4,1,0", "line 2: not a row of a table (field larger"),
     ("a.jpg,1,2,3,4,1", "line 2: 6 values instead of 7"), ("a.jpg,1,2,3,4,1,0.7", "line 2: gender and smile are '1' and '0.7'"),
     ("z.jpg,1,2,3,4,1,0", "1 rows are of images that the table does not list, such as z.jpg"),
     ("b.jpg,1,2,3,4,0,0", "line 2: b.jpg again")])

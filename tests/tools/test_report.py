@@ -119,8 +119,8 @@ def test_everything(project, capsys):
     text = page(project)
     for expected in ("40.00 %", "paper 91.66 %", "2 no face found", "0.0007<", "Smile 1 to 0: 3", "1 min 35 s", "87.50 %", "seed7",
                      "ab" * 32, "numpy 2.4, python 3.11.2", "as the paper, within chance", "85.00 .. 90.50",
-                     "2.5 over 4 images", "73.75 %", "80.25 %", "55.00 %", "snet2: answers &quot;smiling&quot; for every face",
-                     "always &quot;female&quot; 55.00 %, balanced accuracy 25.00 %", "not counted: 3", "Warning: gender, with all steps", "forty attributes on CelebA"):
+                     "2.5 over 4 images", "73.75 %", "80.25 %", "55.00 %", "snet2: answers &#34;smiling&#34; for every face",
+                     "always &#34;female&#34; 55.00 %, balanced accuracy 25.00 %", "not counted: 3", "Warning: gender, with all steps", "forty attributes on CelebA"):
         assert expected in text, expected
     assert "make table3 PROFILE=demo" in text and "make table2 PROFILE" not in text
     assert text.count('class="curves"') == 2 and text.count('<img src="data:image/jpeg') == 4 * 2 + 2  # the sheet; two mistakes with crops

@@ -6,7 +6,7 @@
 
 ONNX nodes are written from the net that the engine built, so shapes and pooling windows are the engine's own. What
 deploy nets of classifiers use can be written; any other layer type is refused by name. Needs the packages onnx and
-safetensors: pip install -e '.[export]'.
+safetensors (torchcaffe's extra `export`).
 """
 
 from __future__ import annotations
