@@ -359,7 +359,7 @@ def test_without_the_extra(pipeline, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     monkeypatch.delitem(sys.modules, "gender_smile.pages.server", raising=False)
     assert web.main([]) == 2
-    assert capsys.readouterr().err == "web.py: uvicorn is not installed: .venv/bin/pip install -e '.[web]'\n"
+    assert capsys.readouterr().err == "web.py: uvicorn is not installed: .venv/bin/pip install uvicorn\n"
 
 
 def test_without_weights(pipeline, capsys):
