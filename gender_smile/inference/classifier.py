@@ -120,7 +120,7 @@ def forward(net: Any, crops: Sequence["np.ndarray"], weights: str) -> "np.ndarra
     crops: N x stored_size x stored_size x 3 uint8, BGR. Raises PipelineError, which names `weights`, for NaN or Inf.
     """
     import numpy as np
-    from lmdb_builders.preprocess import to_blob
+    from lmdb_builders.crops import to_blob
 
     blob = to_blob(np.asarray(crops), net.blobs["data"].data.shape[-1])
     fill(net, blob)

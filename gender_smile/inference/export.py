@@ -97,7 +97,7 @@ def compare(path: str, trained: Classifier) -> float:
     would hide what is wrong before the softmax.
     """
     import numpy as np
-    from lmdb_builders.preprocess import to_blob
+    from lmdb_builders.crops import to_blob
     from torchcaffe.core import extras
 
     session = extras.load("onnxruntime").InferenceSession(path, providers=["CPUExecutionProvider"])

@@ -12,8 +12,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from lmdb_builders.errors import ImageError
-from lmdb_builders.images import decode_image, read_image, read_orientation, read_with_orientation
-from lmdb_builders.orientation import Orientation
+from lmdb_builders.images import Orientation, decode_image, read_image, read_orientation, read_with_orientation
 from torchcaffe.core import memory
 
 
