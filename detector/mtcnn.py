@@ -2,7 +2,8 @@
 
 Source: Zhang, Zhang, Li, Qiao, "Joint Face Detection and Alignment using Multitask Cascaded Convolutional Networks",
 IEEE Signal Processing Letters 2016, and the behavior of the authors' published nets. The nets were trained on
-transposed images, so the photo is transposed once, here, and all arrays of pixels below are x first, y second.
+transposed images, so the photo is transposed once, here, and all arrays of pixels below are x first, y second. Of a
+photo's faces the paper takes one (section 4): nearest_to_box while training, nearest_to_center while testing.
 
 Boxes inside the cascade are N x 4 float64 arrays of left, top, right, bottom in the authors' convention: numbers of the
 first and the last pixel, counted from 1. Such a box is right - left + 1 pixels wide. A Face's box is x, y, width, height.
