@@ -20,7 +20,7 @@
 #= BATCH     training batch size instead of the recipe's
 #= MAX_ITER  iterations instead of the recipe's
 #= BASE_LR   learning rate to start from instead of the recipe's
-#= VARIANT   for step2 to step4: the training's name (default: made from the overrides; none: the chain's own); for evaluate and export: which training
+#= VARIANT   for step2 to step4: the training's name (default: made from the overrides; none: the chain's own); for evaluate, export, predict and web: which training
 #= START     for step2 to step4 with VARIANT: weights to start from instead of the previous step's (none: random numbers)
 #= ENCODE    image format in the LMDBs: raw (default), jpg or png
 #= TEST_SPLIT for lmdb, 1: also build the test partitions
@@ -138,10 +138,10 @@ report: $(READY) ## write runs/PROFILE/report.html: recipe, data, curves, result
 
 predict: $(READY) ## gender and smile of the face in IMAGE=
 	$(call need,IMAGE,make predict needs IMAGE=photo.jpg)
-	@$(PY) -m tools.predict $(call quoted,,IMAGE) $(engine)
+	@$(PY) -m tools.predict $(call quoted,,IMAGE) $(call quoted,--variant,VARIANT) $(engine)
 
 web: $(READY) ## a local web page for photos at 127.0.0.1: answers, crops, heat maps
-	@$(PY) -m tools.web $(engine) $(call option,--port,PORT)
+	@$(PY) -m tools.web $(call quoted,--variant,VARIANT) $(engine) $(call option,--port,PORT)
 
 figure3: $(READY) ## draw the face, its landmarks and the crops of IMAGE= (the paper's Figure 3)
 	$(call need,IMAGE,make figure3 needs IMAGE=photo.jpg)

@@ -126,7 +126,8 @@ def rows(options):
             spent = stages(dataset, Path(folder))
             title = "per image in one process and thread: "
             found += [figure(f"{title}{what}", spent[name], "ms") for name, what in (
-                ("read", "reading, with the checks of its header"), ("crop", "cropping and aligning"), ("write", "writing the record"),
+                ("read", "reading, with the checks of its header"), ("crop", "cropping and aligning"),
+                ("write", "writing the record"),
             )]  # fmt: skip
         few = images // 4
         small, large = build(repeat(celeba, folder, few), next(place), "demo"), build(dataset, next(place), "demo")

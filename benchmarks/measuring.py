@@ -111,7 +111,10 @@ def get_parser(description):
 
 
 def run(module_doc, rows, options=None):
-    """Body of a benchmark's main(): measure, print the table, write --json. Returns 0; a missed target is printed, not an error."""
+    """Body of a benchmark's main(): measure, print the table, write --json.
+
+    Returns 0; a missed target is printed, not an error.
+    """
     if options is None:
         options = get_parser(module_doc.splitlines()[0]).parse_args()
     found = rows(options)

@@ -100,9 +100,11 @@ def add_profile(parser: argparse.ArgumentParser) -> None:
 
 
 def add_trained_profile(parser: argparse.ArgumentParser) -> None:
-    """--profile of what needs trained nets: "auto" is gender_smile.inference.classifier.choose_profile's."""
+    """--profile and --variant of what needs trained nets: "auto" is gender_smile.inference.classifier.choose_profile's."""
     parser.add_argument("--profile", default="auto", choices=("auto", *recipe.PROFILES),
                         help="whose step-4 weights: auto takes the paper's where they are, else the demo's (default: auto)")
+    parser.add_argument("--variant", type=variant, default="", metavar="NAME", help="take the step-4 weights of the trainings "
+                        "of this name (tools/train.py, tools/tables.py) instead of the chain's own")
 
 
 def add_engine(parser: argparse.ArgumentParser, where: Any = None) -> None:

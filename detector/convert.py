@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
-from detector.face import DetectorError
-from detector.mtcnn import NETS, definition_path, weights_path
+from detector.mtcnn import NETS, DetectorError, definition_path, weights_path
 
 if TYPE_CHECKING:
     from onnx import GraphProto

@@ -2,20 +2,23 @@
 
 Source: Zhang, Zhang, Li, Qiao, "Joint Face Detection and Alignment using Multitask Cascaded Convolutional Networks",
 IEEE Signal Processing Letters 2016, and the behavior of the authors' published nets. The nets were trained on
-transposed images, so the photo is transposed once, here, and all arrays of pixels below are x first, y second.
+transposed images, so the photo is transposed once, here, and all arrays of pixels below are x first, y second. Of a
+photo's faces the paper takes one (section 4): nearest_to_box while training, nearest_to_center while testing.
+
+Boxes inside the cascade are N x 4 float64 arrays of left, top, right, bottom in the authors' convention: numbers of the
+first and the last pixel, counted from 1. Such a box is right - left + 1 pixels wide. A Face's box is x, y, width, height.
 """
 
 from __future__ import annotations
 
 import importlib
+import math
 import os
+from dataclasses import dataclass
 from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 
-from detector import boxes as arithmetic
-from detector.face import DetectorError, Face
-from detector.pyramid import Pyramid, scales
 from torchcaffe.data.workers import thread_map
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -24,6 +27,10 @@ CROP_SIDES = {"det2": 24, "det3": 48}  # side in pixels of the crops that stages
 BATCHES = {"det2": 96, "det3": 24}  # crops a forward: more take as long each, as their numbers outgrow the cache
 GROUP = 16  # photos prepared together by all threads, and the pixels at which there are enough of them: bounds the memory
 GROUP_PIXELS = 2**22
+CELL = 12  # side in pixels of the window that stage 1 judges
+STRIDE = 2  # distance in pixels between such windows
+LANDMARKS = ("left eye", "right eye", "nose", "left mouth corner", "right mouth corner")  # "left" is the viewer's left
+Box = Tuple[float, float, float, float]  # x, y, width, height
 
 
 def definition_path(name: str) -> str:
@@ -36,6 +43,73 @@ def weights_path(name: str) -> str:
     return os.path.join(ROOT, "weights", "mtcnn", f"{name}.caffemodel")
 
 
+# -------------------------------------------------------------------------------------------------------------- faces
+class DetectorError(RuntimeError):
+    """The detector cannot run: its weights are missing or damaged. The message says what to do."""
+
+
+@dataclass(frozen=True, eq=False)
+class Face:
+    """One face, in pixels of the photo it was found in; x grows to the right, y downward, (0, 0) is the top left pixel.
+
+    box: (x, y, width, height), floats; may reach over the border of the photo, as MTCNN says it.
+    score: probability of being a face, 0..1.
+    landmarks: 5 x 2 float32, a row [x, y] for each of LANDMARKS.
+    """
+
+    box: Box
+    score: float
+    landmarks: np.ndarray
+
+    @property
+    def center(self) -> Tuple[float, float]:
+        """Center of the box, (x, y)."""
+        x, y, width, height = self.box
+        return x + width / 2, y + height / 2
+
+
+def iou(first: Box, second: Box) -> float:
+    """Intersection over union, 0..1, of two boxes (x, y, width, height)."""
+    width = min(first[0] + first[2], second[0] + second[2]) - max(first[0], second[0])
+    height = min(first[1] + first[3], second[1] + second[3]) - max(first[1], second[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    shared = width * height
+    return shared / (first[2] * first[3] + second[2] * second[3] - shared)
+
+
+def _distance(face: Face, x: float, y: float) -> float:
+    return float(np.hypot(face.center[0] - x, face.center[1] - y))
+
+
+def nearest_to_box(faces: Sequence[Face], box: Box) -> Optional[Face]:
+    """The face nearest an annotated box (x, y, width, height): how the paper chooses while training (section 4).
+
+    Nearest is the largest overlap with the box (intersection over union), so that a small wrong detection at the box's
+    very center does not win; among faces that do not touch it, the one whose center is nearest. None without faces.
+    """
+    x, y = box[0] + box[2] / 2, box[1] + box[3] / 2
+    return min(faces, key=lambda face: (-iou(face.box, box), _distance(face, x, y)), default=None)
+
+
+def from_center(faces: Sequence[Face], image_shape: Sequence[int]) -> List[Face]:
+    """Faces by the distance of their centers from the photo's center, the nearest first.
+
+    image_shape: the photo's shape, height first.
+    """
+    height, width = image_shape[:2]
+    return sorted(faces, key=lambda face: _distance(face, width / 2, height / 2))
+
+
+def nearest_to_center(faces: Sequence[Face], image_shape: Sequence[int]) -> Optional[Face]:
+    """The face whose center is nearest the photo's center: how the paper chooses while testing (section 4).
+
+    image_shape: the photo's shape, height first. None without faces.
+    """
+    return next(iter(from_center(faces, image_shape)), None)
+
+
+# -------------------------------------------------------------------------------------------------------- the cascade
 class Detector:
     """Finds the faces of a photo.
 
@@ -124,13 +198,13 @@ class Detector:
         cells, levels, boxes = pyramid.select(probability >= self.thresholds[0])
         scores, deltas = probability[cells], outputs["conv4-2"][0][:, cells[0], cells[1]].T
         kept = [np.flatnonzero(levels == level) for level in np.unique(levels)]
-        kept = [level[arithmetic.nms(boxes[level], scores[level], 0.5)] for level in kept]
+        kept = [level[nms(boxes[level], scores[level], 0.5)] for level in kept]
         kept = np.concatenate(kept) if kept else np.empty(0, np.int64)
-        kept = kept[arithmetic.nms(boxes[kept], scores[kept], 0.7)]
+        kept = kept[nms(boxes[kept], scores[kept], 0.7)]
         boxes, deltas = boxes[kept], deltas[kept]
         # The authors measure a side as last - first in this stage, and as last - first + 1 in the two others.
-        boxes = arithmetic.square(arithmetic.apply_deltas(boxes, deltas, boxes[:, 2:] - boxes[:, :2]))
-        return arithmetic.touching(boxes, pixels.shape)
+        boxes = square(apply_deltas(boxes, deltas, boxes[:, 2:] - boxes[:, :2]))
+        return touching(boxes, pixels.shape)
 
     def _refine(self, shape: Sequence[int], boxes: np.ndarray, outputs: Dict[str, np.ndarray]) -> np.ndarray:
         """Stage 2: the boxes of a photo of `shape` that det2 takes for faces, moved and made square again."""
@@ -138,10 +212,10 @@ class Detector:
             return boxes
         scores = outputs["prob1"][:, 1]
         passed = np.flatnonzero(scores > self.thresholds[1])
-        kept = passed[arithmetic.nms(boxes[passed], scores[passed], 0.7)]
+        kept = passed[nms(boxes[passed], scores[passed], 0.7)]
         boxes = boxes[kept]
-        boxes = arithmetic.square(arithmetic.apply_deltas(boxes, outputs["conv5-2"][kept], arithmetic.sides(boxes)))
-        return arithmetic.touching(boxes, shape)
+        boxes = square(apply_deltas(boxes, outputs["conv5-2"][kept], sides(boxes)))
+        return touching(boxes, shape)
 
     def _finish(self, boxes: np.ndarray, outputs: Dict[str, np.ndarray]) -> List[Face]:
         """Stage 3: the boxes that det3 takes for faces, moved, and their landmarks."""
@@ -150,18 +224,18 @@ class Detector:
         scores = outputs["prob1"][:, 1]
         passed = np.flatnonzero(scores > self.thresholds[2])
         boxes, scores = boxes[passed], scores[passed]
-        sides = arithmetic.sides(boxes)
+        lengths = sides(boxes)
         landmarks = outputs["conv6-3"][passed].reshape(-1, 2, 5).transpose(0, 2, 1)  # five x, then five y
-        landmarks = boxes[:, None, :2] + landmarks * sides[:, None] - 1
-        boxes = arithmetic.apply_deltas(boxes, outputs["conv6-2"][passed], sides)
-        sides = arithmetic.sides(boxes)
+        landmarks = boxes[:, None, :2] + landmarks * lengths[:, None] - 1
+        boxes = apply_deltas(boxes, outputs["conv6-2"][passed], lengths)
+        lengths = sides(boxes)
         return [
             Face(
-                box=tuple(float(value) for value in (*(boxes[index, :2] - 1), *sides[index])),
+                box=tuple(float(value) for value in (*(boxes[index, :2] - 1), *lengths[index])),
                 score=float(scores[index]),
                 landmarks=landmarks[index].astype(np.float32),
             )
-            for index in arithmetic.nms_by_smaller(boxes, scores, 0.7)
+            for index in nms_by_smaller(boxes, scores, 0.7)
         ]
 
     # ------------------------------------------------------------------------------------------ their parts
@@ -268,3 +342,161 @@ def _crops(pixels: np.ndarray, boxes: np.ndarray, side: int) -> np.ndarray:
             crop = cv2.copyMakeBorder(crop, margin[0], margin[2], margin[1], margin[3], cv2.BORDER_CONSTANT)
         cv2.resize(crop, (side, side), dst=target, interpolation=cv2.INTER_AREA)
     return crops
+
+
+# -------------------------------------------------------------------------------------------------- the image pyramid
+# All levels of the image pyramid of stage 1 lie side by side on one canvas. One forward of a fully convolutional net over it
+# judges every window of every level: far cheaper than a forward a level, since a net costs some time a call however small
+# its input, and photos of one size keep one shape. Levels start at multiples of the net's stride, so that its windows fall
+# on each level as they would on the level alone.
+def scales(shape: Sequence[int], minimum_face: float, factor: float, maximum_side: float) -> List[float]:
+    """Sizes of the pyramid's levels relative to a photo of `shape`, largest first; see Detector for the settings."""
+    result = []
+    scale = CELL / minimum_face
+    while min(shape[:2]) * scale >= CELL:
+        if math.ceil(max(shape[:2]) * scale) <= maximum_side:
+            result.append(scale)
+        scale *= factor
+    return result
+
+
+class Pyramid:
+    """Where each level of a pyramid lies on the canvas.
+
+    shape: width and height of the photo, whose pixels are a width x height x 3 array. levels: the levels' scales,
+    largest first, at least one.
+    """
+
+    def __init__(self, shape: Sequence[int], levels: Sequence[float]):
+        self.scales = np.array(levels)
+        self.sizes = [tuple(math.ceil(side * scale) for side in shape[:2]) for scale in levels]
+        self.corners, self.canvas_size = _arrange([(_even(width), _even(height)) for width, height in self.sizes])
+        self._levels = self._level_of_windows()
+
+    def _level_of_windows(self) -> np.ndarray:
+        """Number of the level under each window of the canvas, -1 for windows that are not inside one level."""
+        levels = np.full([_windows(side) for side in self.canvas_size], -1)
+        for number, ((left, top), (width, height)) in enumerate(zip(self.corners, self.sizes)):
+            left, top = left // STRIDE, top // STRIDE
+            levels[left : left + _windows(width), top : top + _windows(height)] = number
+        return levels
+
+    def draw(self, pixels: np.ndarray) -> np.ndarray:
+        """The canvas with all levels of a photo: its width x its height x 3, float32 whole gray levels, as `pixels`."""
+        import cv2
+
+        canvas = np.zeros((*self.canvas_size, 3), np.float32)
+        for (left, top), (width, height) in zip(self.corners, self.sizes):
+            level = canvas[left : left + width, top : top + height]
+            cv2.resize(pixels, (height, width), dst=level, interpolation=cv2.INTER_AREA)
+            # An odd side's last window reaches a pixel beyond it, which Caffe's pooling leaves out: repeat the border.
+            if width % 2:
+                canvas[left + width, top : top + height] = level[-1]
+            if height % 2:
+                canvas[left : left + _even(width), top + height] = canvas[left : left + _even(width), top + height - 1]
+        return np.rint(canvas, out=canvas)
+
+    def select(self, hits: np.ndarray) -> Tuple[Tuple[np.ndarray, np.ndarray], np.ndarray, np.ndarray]:
+        """The windows where `hits`, a boolean map of the canvas's windows, is true: a triple of
+
+        their two indices into the map, the number of each one's level, and their boxes in the photo, N x 4.
+        """
+        cells = np.nonzero(hits & (self._levels >= 0))
+        levels = self._levels[cells]
+        corner = np.stack(cells, axis=1) * STRIDE - np.array(self.corners)[levels]
+        boxes = np.concatenate([corner + 1, corner + CELL], axis=1) / self.scales[levels, None]
+        return cells, levels, np.trunc(boxes)
+
+
+def _even(side: int) -> int:
+    return side + side % STRIDE
+
+
+def _windows(side: int) -> int:
+    """Number of windows along a side: what det1 makes of it, its pooling rounding up."""
+    return (side - 1) // STRIDE - 4
+
+
+def _arrange(sizes: Sequence[Tuple[int, int]]) -> Tuple[List[Tuple[int, int]], Tuple[int, int]]:
+    """Lays rectangles (width, height), each no larger than the one before, out in columns of shelves.
+
+    Returns their corners and the size of the whole. Each goes to the first shelf with room beside what is there, else
+    onto a new shelf in the first column with room below, else into a new column, as wide as itself.
+    """
+    height = sizes[0][1]
+    shelves: List[List[int]] = []  # left edge of what is free, its right edge, top, bottom
+    columns: List[List[int]] = []  # left edge, right edge, height used
+    corners = []
+    width = 0
+    for side_x, side_y in sizes:
+        shelf = next((one for one in shelves if one[0] + side_x <= one[1] and one[2] + side_y <= one[3]), None)
+        if shelf is None:
+            column = next((one for one in columns if one[2] + side_y <= height), None)
+            if column is None:
+                column = [width, width + side_x, 0]
+                columns.append(column)
+                width += side_x
+            shelf = [column[0], column[1], column[2], column[2] + side_y]
+            shelves.append(shelf)
+            column[2] += side_y
+        corners.append((shelf[0], shelf[2]))
+        shelf[0] += side_x
+    return corners, (width, height)
+
+
+# --------------------------------------------------------------------------------- arithmetic of boxes, all at a time
+def sides(boxes: np.ndarray) -> np.ndarray:
+    """Widths and heights, N x 2, in pixels."""
+    return boxes[:, 2:] - boxes[:, :2] + 1
+
+
+def nms(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndarray:
+    """Greedy non-maximum suppression: indices of the boxes that stay, best score first.
+
+    A box goes when its intersection over union with a better one that stays is above `threshold`. Of equal scores the
+    later box wins, as in the authors' code. Scores are above 0.
+    """
+    if len(boxes) < 2:
+        return np.arange(len(boxes))
+    import cv2
+
+    rectangles = np.concatenate([boxes[::-1, :2], sides(boxes[::-1])], axis=1)
+    # OpenCV holds the threshold as float32; the next one above keeps a share that equals it, as float64 does.
+    limit = np.nextafter(np.float32(threshold), np.float32(np.inf))
+    kept = cv2.dnn.NMSBoxes(list(map(tuple, rectangles.tolist())), scores[::-1].tolist(), 0.0, float(limit))
+    return len(boxes) - 1 - np.reshape(kept, -1).astype(np.int64)
+
+
+def nms_by_smaller(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndarray:
+    """As nms, by the intersection over the smaller of the two boxes: drops a face inside a face. For few boxes."""
+    order = np.argsort(scores, kind="stable")[::-1]
+    areas = sides(boxes).prod(axis=1)
+    kept = []
+    while len(order):
+        best, order = order[0], order[1:]
+        kept.append(best)
+        first = np.maximum(boxes[best, :2], boxes[order, :2])
+        last = np.minimum(boxes[best, 2:], boxes[order, 2:])
+        common = np.maximum(last - first + 1, 0).prod(axis=1)
+        order = order[common <= threshold * np.minimum(areas[best], areas[order])]
+    return np.array(kept, dtype=np.int64)
+
+
+def apply_deltas(boxes: np.ndarray, deltas: np.ndarray, sides: np.ndarray) -> np.ndarray:
+    """Box regression: adds N x 4 `deltas` of the four edges, in units of the boxes' N x 2 `sides` (width, height)."""
+    return boxes + deltas * np.tile(sides, 2)
+
+
+def square(boxes: np.ndarray) -> np.ndarray:
+    """The boxes grown to squares about their centers, cut to whole pixels (toward zero, as the authors' fix())."""
+    sides = boxes[:, 2:] - boxes[:, :2]
+    side = sides.max(axis=1, keepdims=True)
+    corner = boxes[:, :2] + (sides - side) / 2
+    return np.trunc(np.concatenate([corner, corner + side], axis=1))
+
+
+def touching(boxes: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """The boxes that are at least a pixel large and share a pixel with a photo of `shape` (width, height, ...)."""
+    whole = boxes[:, 2:] >= boxes[:, :2]
+    inside = (boxes[:, 2:] >= 1) & (boxes[:, :2] <= shape[:2])
+    return boxes[(whole & inside).all(axis=1)]

@@ -1,4 +1,6 @@
-"""Geometry of the five cropping schemes (section 3.3, Figure 3).
+"""From a photo and its landmarks to a net's input: one definition for LMDBs, prediction and evaluation.
+
+The geometry of the five cropping schemes (section 3.3, Figure 3), the resampling, and the layout of what a net reads.
 
 A pixel's coordinates are those of its center: the first pixel of an image is (0, 0) and covers -0.5 .. 0.5. Landmarks
 of the data sets and of the detector are in these coordinates of the photo.
@@ -7,6 +9,7 @@ of the data sets and of the detector are in these coordinates of the photo.
 from __future__ import annotations
 
 import math
+from typing import Optional
 
 import numpy as np
 
@@ -16,6 +19,7 @@ from lmdb_builders.errors import CropError
 OVERSAMPLED_SIDE_LIMIT = 2_048  # pixels; bounds time and memory (13 MB) however large the photo or wrong the landmarks
 
 
+# -------------------------------------------------------------------------------------------- geometry and resampling
 def fit_face(landmarks) -> tuple:
     """Least-squares similarity from face units to photo pixels.
 
@@ -74,3 +78,28 @@ def crop_face(image: np.ndarray, landmarks, crop: recipe.Crop, size: int) -> np.
     if samples == 1:
         return warped
     return cv2.resize(warped, (size, size), interpolation=cv2.INTER_AREA)  # a plain mean at a whole factor
+
+
+# ------------------------------------------------------------------------------------------------------ a net's input
+def to_planes(crops: np.ndarray) -> np.ndarray:
+    """N x H x W x 3 uint8 BGR as N x 3 x H x W uint8, contiguous; one crop, H x W x 3, as 3 x H x W: Datum's layout."""
+    crops = np.asarray(crops)
+    if crops.dtype != np.uint8 or crops.ndim not in (3, 4) or crops.shape[-1] != 3:
+        raise ValueError(f"expected uint8 crops of shape (N, H, W, 3), got {crops.dtype} {crops.shape}")
+    return np.ascontiguousarray(np.moveaxis(crops, -1, -3))
+
+
+def to_blob(crops: np.ndarray, size: Optional[int] = None) -> np.ndarray:
+    """N x H x W x 3 uint8 BGR crops as the net's input: N x 3 x size x size float32, BGR, recipe.MEAN_BGR subtracted.
+
+    What Caffe's Data layer makes of the LMDB in the TEST phase with mean_value and, where `size` is given, crop_size:
+    the middle of each crop.
+    """
+    crops = np.asarray(crops)
+    if crops.ndim != 4:
+        raise ValueError(f"expected crops of shape (N, H, W, 3), got {crops.shape}; one crop is crops[None]")
+    if size is not None:
+        top, left = (crops.shape[1] - size) // 2, (crops.shape[2] - size) // 2
+        crops = crops[:, top : top + size, left : left + size]
+    mean = np.array(recipe.MEAN_BGR, dtype=np.float32).reshape(1, 3, 1, 1)
+    return to_planes(crops).astype(np.float32) - mean

@@ -18,8 +18,7 @@ from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optiona
 import numpy as np
 
 from lmdb_builders.errors import BuildError, ImageError
-from lmdb_builders.images import read_orientation, read_with_orientation
-from lmdb_builders.orientation import Orientation
+from lmdb_builders.images import Orientation, read_orientation, read_with_orientation
 from lmdb_builders.pool import ordered_map
 from lmdb_builders.records import DataSet, box_problem
 from common.files import read_json, sha256_of, write_json

@@ -8,7 +8,7 @@ import numpy as np
 
 from lmdb_builders.errors import BuildError
 from lmdb_builders.files import disk_full
-from lmdb_builders.preprocess import to_planes
+from lmdb_builders.crops import to_planes
 from torchcaffe.data.database import DiskFullError, Writer
 
 ENCODINGS = ("raw", "jpg", "png")

@@ -32,7 +32,6 @@ ALLOWED = {  # (file, call): why
     ("detector/mtcnn.py", "import_module"): "the engine's name, from common/engine.py",
     ("common/engine.py", "import_module"): "caffe or torchcaffe",
     ("gender_smile/training/solve.py", "import_module"): "the engine's name, from gender_smile/training/runs.py and gender_smile/training/ranks.py",
-    ("torchcaffe/formats/export.py", "import_module"): "onnx or safetensors, named by the program",
     ("gender_smile/nets/vgg_face_ports.py", "load"): "onnx's, a protobuf message and numbers",
     ("detector/convert.py", "load"): "onnx's, the same, without external data",
     ("benchmarks/ranks.py", "load"): "numpy's, of its own arrays; it unpickles nothing unless told to",

@@ -20,7 +20,7 @@ from typing import Sequence
 
 import recipe
 from common import command
-from common.options import add_trained_profile, variant
+from common.options import add_trained_profile
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -29,8 +29,6 @@ def get_parser() -> argparse.ArgumentParser:
                         metavar="NET", help=f"{', '.join(recipe.NETS)} (default: {' '.join(recipe.PIPELINE_NETS)})")
     add_trained_profile(parser)
     parser.add_argument("--output", metavar="FOLDER", help="default: weights/PROFILE/export")
-    parser.add_argument("--variant", type=variant, default="", metavar="NAME", help="of the trainings, as tools/train.py named "
-                        "them (default: the chain's own)")
     return parser
 
 

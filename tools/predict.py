@@ -94,7 +94,7 @@ def answer(arguments: argparse.Namespace) -> int:
     """Answer what the command line names; the exit status."""
     sources = photos.expand(arguments.inputs)
     pictures = Pictures(arguments.draw, sources) if arguments.draw is not None else None
-    pipeline = Pipeline.load(arguments.profile, arguments.engine, arguments.gpu)
+    pipeline = Pipeline.load(arguments.profile, arguments.engine, arguments.gpu, arguments.variant)
     return 1 if run(pipeline, sources, pictures, arguments) else 0
 
 

@@ -43,7 +43,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 def load_and_serve(arguments: argparse.Namespace) -> int:
     """Serve what the command line names; the exit status, which is 0 where Ctrl-C ends it."""
     try:
-        pipeline = Pipeline.load(arguments.profile, arguments.engine, arguments.gpu)
+        pipeline = Pipeline.load(arguments.profile, arguments.engine, arguments.gpu, arguments.variant)
         serve(pipeline, arguments.host, arguments.port, arguments.proxy_headers)
     except ImportError as error:
         raise PipelineError(f"{error.name} is not installed: .venv/bin/pip install {error.name}") from None

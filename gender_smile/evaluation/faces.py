@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Callable, Container, Dict, Iterable, Iter
 
 import recipe
 from gender_smile.evaluation import scores
-from gender_smile.inference.classifier import Classifier, PipelineError, load_engine
+from gender_smile.inference.classifier import Classifier, PipelineError, load_engine, pipeline_weights, step4_weights
 from gender_smile.training.chain import count_records
 
 if TYPE_CHECKING:
@@ -105,26 +105,11 @@ def answer_lmdb(classifier: Classifier, folder: str) -> Tuple[Dict[str, int], Pr
     return labels, p_positive
 
 
-def pipeline_weights(profile: str, variant: str = "") -> Dict[str, str]:
-    """Net of the pipeline -> its step 4's weights. Raises PipelineError where one of a variant is missing."""
-    found = {net: _step4(profile, net, variant).weights_out for net in recipe.PIPELINE_NETS}
-    for path in found.values() if variant else ():
-        if not os.path.isfile(recipe.absolute(path)):
-            raise PipelineError(f"{path} is missing: is --variant {variant} as tools/train.py or tools/tables.py named it?")
-    return found
-
-
 def other_weights(profile: str, variant: str = "") -> Dict[str, str]:
     """Net -> its step 4's weights, of those of the recipe's other nets that are trained and have their validation LMDB."""
-    rows = [_step4(profile, net, variant) for net in recipe.NETS if net not in recipe.PIPELINE_NETS]
-    return {row.net: row.weights_out for row in rows
-            if os.path.isfile(recipe.absolute(row.weights_out)) and os.path.isdir(recipe.absolute(row.databases["val"]))}
-
-
-def _step4(profile: str, net: str, variant: str):
-    from gender_smile.training import chain
-
-    return chain.Row(recipe.PROFILES[profile], net, 4, variant=variant)
+    found = {net: step4_weights(profile, net, variant) for net in recipe.NETS if net not in recipe.PIPELINE_NETS}
+    return {net: path for net, path in found.items() if os.path.isfile(recipe.absolute(path))
+            and os.path.isdir(recipe.absolute(recipe.lmdb_paths(profile, net, 4)["val"]))}
 
 
 def _combine(scored: Ensembles, answers: Mapping[str, Probabilities]) -> Dict[str, Probabilities]:
@@ -148,7 +133,7 @@ def evaluate_photos(profile: str, folder: str, engine: str = "auto", gpu: Option
     records = dataset.records
     columns = {task: dataset.label_names.index(target.columns[task]) for task in recipe.TASKS}
     weights = pipeline_weights(profile, variant)
-    pipeline = Pipeline.load(profile, engine, gpu, weights)
+    pipeline = Pipeline.load(profile, engine, gpu, variant)
     photos = pipeline.predict_files(os.path.join(folder, record.image) for record in records)
     predictions = list(tqdm(photos, total=len(records), unit=" photos", disable=None))
     if len(predictions) != len(records):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Dict, Optional, Sequence
 
 import recipe
 
@@ -19,24 +19,46 @@ class PipelineError(RuntimeError):
     """The pipeline cannot run: a file is missing or wrong. The message names it and the command that makes it."""
 
 
-def choose_profile(profile: str = "auto") -> str:
-    """Name of the profile whose step-4 weights to use; "auto" is the paper's where all are there, else the demo's."""
+def choose_profile(profile: str = "auto", variant: str = "") -> str:
+    """Name of the profile whose step-4 weights to use; "auto" is the paper's where all are there, else the demo's.
+
+    variant: whose weights to look for, "" for the chain's own.
+    """
     if profile != "auto":
         if profile not in recipe.PROFILES:
             raise PipelineError(f"unknown profile {profile!r}: use auto, {', '.join(recipe.PROFILES)}")
         return profile
     for name in (recipe.PAPER.name, recipe.DEMO.name):
-        if all(os.path.isfile(weights_path(name, net)) for net in recipe.PIPELINE_NETS):
+        if all(os.path.isfile(weights_path(name, net, variant)) for net in recipe.PIPELINE_NETS):
             return name
-    raise PipelineError(
-        f"no trained weights: neither {recipe.step_weights(recipe.PAPER.name, 'gnet', 4)} (make step4) nor "
-        f"{recipe.step_weights(recipe.DEMO.name, 'gnet', 4)} (make demo) and their companions are there"
-    )
+    paper, demo = (step4_weights(name, "gnet", variant) for name in (recipe.PAPER.name, recipe.DEMO.name))
+    if variant:
+        raise PipelineError(f"no trained weights of variant {variant}: neither {paper} nor {demo} and their companions are "
+                            "there; make status (PROFILE=demo) lists the variants")
+    raise PipelineError(f"no trained weights: neither {paper} (make step4) nor {demo} (make demo) and their companions are there")
 
 
-def weights_path(profile: str, net: str) -> str:
-    """Absolute path of a net's final weights, Model 3."""
-    return recipe.absolute(recipe.step_weights(profile, net, 4))
+def step4_weights(profile: str, net: str, variant: str = "") -> str:
+    """A net's final weights, Model 3, of a variant or the chain's own (""), below the project's folder."""
+    if not variant:
+        return recipe.step_weights(profile, net, 4)
+    from gender_smile.training import chain
+
+    return chain.Row(recipe.PROFILES[profile], net, 4, variant=variant).weights_out
+
+
+def weights_path(profile: str, net: str, variant: str = "") -> str:
+    """Absolute path of step4_weights."""
+    return recipe.absolute(step4_weights(profile, net, variant))
+
+
+def pipeline_weights(profile: str, variant: str = "") -> Dict[str, str]:
+    """Net of the pipeline -> step4_weights. Raises PipelineError where one of a variant is missing."""
+    found = {net: step4_weights(profile, net, variant) for net in recipe.PIPELINE_NETS}
+    for path in found.values() if variant else ():
+        if not os.path.isfile(recipe.absolute(path)):
+            raise PipelineError(f"{path} is missing: is --variant {variant} as tools/train.py or tools/tables.py named it?")
+    return found
 
 
 def load_engine(engine: str = "auto", gpu: Optional[int] = None) -> Any:
@@ -120,7 +142,7 @@ def forward(net: Any, crops: Sequence["np.ndarray"], weights: str) -> "np.ndarra
     crops: N x stored_size x stored_size x 3 uint8, BGR. Raises PipelineError, which names `weights`, for NaN or Inf.
     """
     import numpy as np
-    from lmdb_builders.preprocess import to_blob
+    from lmdb_builders.crops import to_blob
 
     blob = to_blob(np.asarray(crops), net.blobs["data"].data.shape[-1])
     fill(net, blob)

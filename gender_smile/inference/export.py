@@ -8,7 +8,7 @@ from typing import Any, Dict, Tuple
 
 import recipe
 from common.files import sha256_of, write_text
-from gender_smile.inference.classifier import Classifier
+from gender_smile.inference.classifier import Classifier, step4_weights
 
 TOLERANCE = 1e-4  # of probabilities, and of their logarithms relative to them
 BATCHES = (1, 3)  # how many crops at a time are compared
@@ -64,10 +64,8 @@ def export(profile: str, net: str, folder: str, variant: str = "") -> Tuple[Dict
     import torchcaffe
     from torchcaffe.formats import export as exporting
 
-    from gender_smile.training import chain
-
     torchcaffe.set_mode_cpu()
-    weights = chain.Row(recipe.PROFILES[profile], net, 4, variant=variant).weights_out
+    weights = step4_weights(profile, net, variant)
     trained = Classifier(torchcaffe, profile, net, weights=weights)
     text = json.dumps(preprocessing(profile, net, sha256_of(recipe.absolute(weights)), weights), indent=1)
     os.makedirs(folder, exist_ok=True)
@@ -97,7 +95,7 @@ def compare(path: str, trained: Classifier) -> float:
     would hide what is wrong before the softmax.
     """
     import numpy as np
-    from lmdb_builders.preprocess import to_blob
+    from lmdb_builders.crops import to_blob
     from torchcaffe.core import extras
 
     session = extras.load("onnxruntime").InferenceSession(path, providers=["CPUExecutionProvider"])

@@ -49,7 +49,7 @@ class Explainer:
 
     def _places(self, crops: Sequence[np.ndarray], classes: Sequence[int], averaged: bool = False) -> np.ndarray:
         """N x rows x columns float32: each place's contribution to the score of its crop's class."""
-        from lmdb_builders.preprocess import to_blob
+        from lmdb_builders.crops import to_blob
 
         fill(self.net, to_blob(np.asarray(crops), self.classifier.size))
         self.net.forward()

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Dict, Iterable, Iterator, List, Mapping, 
 import recipe
 from lmdb_builders.errors import ImageError
 from gender_smile.inference.classifier import (
-    Classifier, PipelineError, choose_profile, load_engine, set_device, weights_path,
+    Classifier, PipelineError, choose_profile, load_engine, pipeline_weights, set_device, weights_path,
 )
 from gender_smile.inference.photos import Photo, read, read_photo
 
@@ -153,17 +153,18 @@ class Pipeline:
 
     @classmethod
     def load(cls, profile: str = "auto", engine: str = "auto", gpu: Optional[int] = None,
-             weights: Optional[Mapping[str, str]] = None) -> "Pipeline":
+             variant: str = "") -> "Pipeline":
         """Load the detector and the three nets of a profile.
 
         profile: "paper", "demo", or "auto" (the paper's weights where they are, else the demo's);
         engine: "auto", "caffe" or "torch"; gpu: number of the GPU, None for the CPU;
-        weights: net -> other weights than the chain's.
+        variant: name of the trainings whose weights to use, such as "bf16"; "" for the chain's own.
         Raises PipelineError that names the missing file and the command that makes it.
         """
-        profile = choose_profile(profile)
+        profile = choose_profile(profile, variant)
+        weights = pipeline_weights(profile, variant)
         caffe = load_engine(engine, gpu)
-        classifiers = {net: Classifier(caffe, profile, net, weights=(weights or {}).get(net)) for net in recipe.PIPELINE_NETS}
+        classifiers = {net: Classifier(caffe, profile, net, weights[net]) for net in recipe.PIPELINE_NETS}
         from detector import Detector
 
         return cls(Detector(caffe=caffe), classifiers, profile, gpu)

@@ -1,7 +1,7 @@
 """The brush for drawn faces: soft shapes in face units on a canvas.
 
-Not a command of its own; `gender_smile/synthetic/portrait_parts.py` uses it. Face units are those of recipe.Crop: origin between eyes and
-mouth, y down, 1 = middle of the eyes to middle of the mouth.
+Not a command of its own; `gender_smile/synthetic/portrait_parts.py` uses it. Face units are those of recipe.Crop: origin
+between eyes and mouth, y down, 1 = middle of the eyes to middle of the mouth.
 """
 
 from __future__ import annotations

@@ -50,7 +50,6 @@ def train(row: chain.Row, interpreter, gpu: Optional[int] = None, force: bool = 
     snapshots stay while it runs. Raises chain.ChainError, and Stopped after SIGINT or SIGTERM.
     """
     chain.check_inputs(row)
-    chain.check_start(row)
     with only_one(row) as lock:
         solver, net = definitions(row)
         if leader is not None:
@@ -59,6 +58,7 @@ def train(row: chain.Row, interpreter, gpu: Optional[int] = None, force: bool = 
         tidy(row)
         if not force and _stands(row, inputs, say):
             return False
+        chain.check_start(row)
         row, resume = _make_room(row, inputs, force, say)
         try:
             _place_solver(row, solver)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from detector import boxes as arithmetic
+from detector import mtcnn as arithmetic
 
 
 def random_boxes(count, seed, spread=200):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from detector.pyramid import CELL, Pyramid, scales
+from detector.mtcnn import CELL, Pyramid, scales
 
 SETTINGS = {"minimum_face": 20, "factor": 0.709, "maximum_side": 2000}
 

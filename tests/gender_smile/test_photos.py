@@ -15,8 +15,7 @@ import pytest
 from PIL import Image
 
 from lmdb_builders.errors import ImageError
-from gender_smile.inference import photos
-from gender_smile.inference.photos import Photo, Source, camera, count_photos, expand, frames, read, read_all
+from gender_smile.inference.photos import Source, camera, count_photos, expand, frames, read, read_all
 
 
 @pytest.fixture(autouse=True)

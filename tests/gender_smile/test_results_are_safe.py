@@ -165,6 +165,21 @@ def test_weights_of_fewer_iterations_are_no_start_unless_they_are_asked_for(proj
     assert command(3, "--max-iter", "2", "--variant", "none", "--force") == 0  # the demo's way: all of it shorter
 
 
+def test_a_finished_step_is_told_whatever_it_would_start_from(project, command, capsys):
+    """As after `make demo`, whose steps are shorter than the recipe's."""
+    for step in (2, 3):
+        assert command(step, "--max-iter", "2", "--variant", "none") == 0
+    capsys.readouterr()
+    assert command(3) == 1
+    told = capsys.readouterr().err
+    assert "is finished, with other settings: solver's max_iter was 2, is 6" in told and "would start" not in told
+    assert command(3, "--force") == 1 and "have 2 of 6 iterations" in capsys.readouterr().err  # where it would train
+    assert command(3, "--force", "--weights", os.path.join(project, "weights/tiny/step2_scheme3.caffemodel"),
+                   "--variant", "none") == 0
+    capsys.readouterr()
+    assert command(3) == 0 and "step 3, GNet: done" in capsys.readouterr().out
+
+
 def test_a_start_of_another_variant_is_refused(project, command, capsys):
     run(project, [2])
     path = os.path.join(project, "weights/tiny/step2_scheme3.caffemodel.json")
@@ -384,7 +399,7 @@ def test_a_record_of_another_form_is_refused_until_it_is_forced(project, command
 def before_the_lock(monkeypatch):
     """Call what is given, 0.3 seconds after a trainer has begun to look at its inputs."""
     def set_up(call):
-        monkeypatch.setattr(chain, "check_start", lambda row: threading.Timer(0.3, call).start())
+        monkeypatch.setattr(chain, "check_inputs", lambda row: threading.Timer(0.3, call).start())
     return set_up
 
 

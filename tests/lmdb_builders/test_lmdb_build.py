@@ -26,10 +26,8 @@ from PIL import Image
 import recipe
 from fake_detector import LANDMARKS, FakeDetector
 from lmdb_builders import build, builder, detections, pool
-from lmdb_builders.crops import crop_face
-from lmdb_builders.images import read_image
-from lmdb_builders.orientation import Orientation
-from lmdb_builders.preprocess import to_blob
+from lmdb_builders.crops import crop_face, to_blob
+from lmdb_builders.images import Orientation, read_image
 from gender_smile.training.chain import database_fingerprint
 from torchcaffe.proto import caffe_pb2
 

@@ -1,4 +1,4 @@
-"""preprocess.to_blob is what Caffe's Data layer computes from the Datum."""
+"""crops.to_blob is what Caffe's Data layer computes from the Datum."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import recipe
-from lmdb_builders.preprocess import to_blob, to_planes
+from lmdb_builders.crops import to_blob, to_planes
 
 
 def test_blob_is_planes_minus_mean():

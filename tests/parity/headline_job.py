@@ -7,7 +7,7 @@ from comparison import ROOT
 
 import recipe  # noqa: E402
 from lmdb_builders.lmdb_writer import LmdbWriter, image_datum, record_key
-from lmdb_builders.preprocess import to_planes
+from lmdb_builders.crops import to_planes
 from gender_smile.nets import vgg_face
 
 NET, STEP = "gnet", 4

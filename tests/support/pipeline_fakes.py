@@ -72,12 +72,13 @@ class FakeDetector:
         return [corner, central] if first == 255 else [central]
 
 
-def install(root, answers: dict, profile: str = "demo") -> None:
+def install(root, answers: dict, profile: str = "demo", variant: str = "") -> None:
     """Definitions and step-4 weights (net -> answer) of a profile under the folder `root`."""
     for task in recipe.TASKS:
         _write(os.path.join(root, recipe.deploy_prototxt(profile, task)), str(recipe.PROFILES[profile].crop_size))
     for net, answer in answers.items():
-        _write(os.path.join(root, recipe.step_weights(profile, net, 4)), str(answer))
+        name = f"step4_{net}-{variant}" if variant else f"step4_{net}"
+        _write(os.path.join(root, "weights", profile, f"{name}.caffemodel"), str(answer))
 
 
 def photo(brightness: int = 128, height: int = 100, width: int = 100):

@@ -14,8 +14,7 @@ from safetensors import safe_open
 from tiny_project import TINY
 
 import recipe
-from lmdb_builders.crops import crop_face
-from lmdb_builders.preprocess import to_blob
+from lmdb_builders.crops import crop_face, to_blob
 from gender_smile.inference import export
 from gender_smile.nets import prototxt
 from gender_smile.inference.pipeline import Classifier

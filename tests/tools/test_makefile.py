@@ -34,5 +34,10 @@ def test_other_variables_are_words_as_they_were_typed(root):
     assert handed_on(root, "crops", "FOTW=~/a b") == ["-m", "tools.crops", "--folder", os.path.expanduser("~/a b")]
 
 
+def test_a_variant_reaches_what_answers_with_it(root):
+    assert handed_on(root, "predict", "IMAGE=a.jpg", "VARIANT=bf16") == ["-m", "tools.predict", "a.jpg", "--variant", "bf16"]
+    assert handed_on(root, "web", "VARIANT=bf16") == ["-m", "tools.web", "--variant", "bf16"]
+
+
 def test_what_is_empty_is_left_out(root):
     assert handed_on(root, "status", "PROFILE= ") == ["-m", "tools.status"]

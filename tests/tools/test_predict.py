@@ -12,7 +12,7 @@ from PIL import Image
 
 import recipe
 from predict_project import answers, save
-from pipeline_fakes import FakeDetector, photo
+from pipeline_fakes import FakeDetector, install, photo
 from tools import predict
 
 
@@ -149,6 +149,22 @@ def test_a_fault_of_ours_is_not_called_wrong_use(photos_folder, monkeypatch):
     monkeypatch.setattr(FakeDetector, "detect", fail)
     with pytest.raises(ValueError):
         predict.main([save("a.jpg")])
+
+
+def test_a_variants_weights_answer(photos_folder, fake_project, capsys):
+    install(fake_project, {"gnet": 0.2, "snet1": 0.1}, variant="bf16")
+    assert predict.main([save("a.jpg"), "--variant", "bf16"]) == 2  # auto finds neither profile's three
+    told = capsys.readouterr().err
+    assert "no trained weights of variant bf16" in told and "weights/paper/step4_gnet-bf16.caffemodel" in told
+    assert predict.main(["a.jpg", "--variant", "bf16", "--profile", "demo"]) == 2
+    assert "weights/demo/step4_snet2-bf16.caffemodel is missing: is --variant bf16" in capsys.readouterr().err
+    install(fake_project, {"snet2": 0.3}, variant="bf16")
+    for words, expected in (("--variant bf16", (0.2, 0.1, 0.3)), ("--variant none", (0.93, 0.8, 0.6)), ("", (0.93, 0.8, 0.6))):
+        assert predict.main(["a.jpg", "--json", *words.split()]) == 0
+        (answer,) = answers(capsys)
+        gender, smile = answer["gender"], answer["smile"]
+        female = gender["probability"] if gender["label"] == "female" else 1 - gender["probability"]
+        assert (female, smile["snet1"], smile["snet2"]) == pytest.approx(expected)
 
 
 def test_missing_weights(photos_folder, capsys):
