@@ -67,7 +67,8 @@ def find_mirrors() -> List[str]:
 def read_lock() -> List[Tuple[str, str]]:
     """(SHA-256, path below a mirror) of each package."""
     with open(LOCK, encoding="utf-8") as file:
-        return [tuple(line.split()) for line in file if line.strip() and not line.startswith("#")]
+        rows = [line.split() for line in file if line.strip() and not line.startswith("#")]
+    return [(digest, path) for digest, path in rows]
 
 
 def fetch(folder: str, mirrors: Sequence[str]) -> None:

@@ -128,6 +128,8 @@ def draw_sheet(photos: List[str], path: str, columns: int = 8, height: int = 200
     tiles = []
     for photo in photos:
         image = cv2.imread(photo)
+        if image is None:
+            raise OSError(f"{photo}: cannot be read; draw the faces again: --force")
         scale = height / max(image.shape[:2])
         image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
         tile = np.zeros((height, height, 3), np.uint8)
