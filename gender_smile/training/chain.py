@@ -12,7 +12,6 @@ variant's name (`variant_of`), so that they never replace a result of the recipe
 from __future__ import annotations
 
 import contextlib
-import glob
 import hashlib
 import json
 import os
@@ -23,6 +22,7 @@ from typing import Dict, List, Optional, Sequence, Tuple
 
 import recipe
 from common.files import read_json, sha256_of
+from torchcaffe.solvers.snapshots import Snapshot, find_snapshots
 
 FORM, CURRENT_FORM = "form", "2"  # names the way in which fingerprints are made
 
@@ -381,21 +381,23 @@ def newest_snapshot(row: Row, say=None) -> Optional[dict]:
     job = read_json(row.path(os.path.join(row.folder, "run.json")))
     if not job or job.get("finished"):
         return None
-    for iteration, path in reversed(snapshots(row)):
-        record = read_json(path)
-        damage = damaged(os.path.dirname(path), record, thoroughly=say is not None)
+    for snapshot in reversed(snapshots(row)):
+        damage = damaged(row.path(row.folder), read_json(snapshot.record), thoroughly=say is not None)
         if not damage:
-            solver_state = next(name for name in record["files"] if name.endswith(".solverstate"))
-            return {"iteration": iteration, "state": os.path.join(row.folder, solver_state)}
+            return {"iteration": snapshot.iteration, "state": os.path.join(row.folder, os.path.basename(snapshot.state))}
         if say is not None:
-            say(f"{row.title}: the snapshot of iteration {iteration} is left out: {damage}")
+            say(f"{row.title}: the snapshot of iteration {snapshot.iteration} is left out: {damage}")
     return None
 
 
-def snapshots(row: Row) -> list:
-    """(iteration, path of the record) of the run's snapshots, the oldest first."""
-    paths = glob.glob(glob.escape(row.path(row.folder)) + "/snapshot_iter_*.json")
-    return sorted((int(path.rsplit("_", 1)[1].split(".")[0]), path) for path in paths)
+def snapshot_prefix(folder: str) -> str:
+    """snapshot_prefix of the solver of a run in `folder`."""
+    return os.path.join(folder, "snapshot")
+
+
+def snapshots(row: Row) -> List[Snapshot]:
+    """The run's snapshots that have a record, the oldest first."""
+    return find_snapshots(snapshot_prefix(row.path(row.folder)))
 
 
 def damaged(folder: str, record: Optional[dict], thoroughly: bool) -> str:

@@ -1,12 +1,11 @@
 """How solve.py, in its process, talks with tools/train.py: signals in; events, log lines and snapshot records out.
 
-Standard library only, Python 3.9, as solve.py.
+Python 3.9 and the standard library, with the names of snapshot files from torchcaffe, which imports no more either.
 """
 
 from __future__ import annotations
 
 import collections
-import hashlib
 import json
 import math
 import os
@@ -15,6 +14,8 @@ import statistics
 import sys
 import time
 import traceback
+
+from torchcaffe.solvers.snapshots import new_record
 
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # as common.command's, which needs a newer Python
@@ -122,18 +123,13 @@ def log(message):
     sys.stderr.flush()
 
 
-def write_record(path, iteration, files):
-    """Write a snapshot's record as torchcaffe/solvers/resume.py does: size and SHA-256 of its files, once these are on disk."""
-    checksums = {}
-    for name in files:
-        digest = hashlib.sha256()
+def write_record(snapshot):
+    """Write the record of a snapshot whose files real Caffe has written, once they are on the disk."""
+    for name in (snapshot.model, snapshot.state):
         with open(name, "rb") as stream:
             os.fsync(stream.fileno())
-            for block in iter(lambda: stream.read(1 << 20), b""):
-                digest.update(block)
-        checksums[os.path.basename(name)] = {"size": os.path.getsize(name), "sha256": digest.hexdigest()}
-    with open(path + ".part", "w") as stream:
-        json.dump({"version": 1, "iteration": iteration, "files": checksums}, stream)
+    with open(snapshot.record + ".part", "w") as stream:
+        json.dump(new_record(snapshot.iteration, snapshot.model, snapshot.state), stream)
         stream.flush()
         os.fsync(stream.fileno())
-    os.replace(path + ".part", path)
+    os.replace(snapshot.record + ".part", snapshot.record)

@@ -12,7 +12,6 @@ are relative to the project's folder, where the training runs, so a moved projec
 from __future__ import annotations
 
 import contextlib
-import glob
 import json
 import os
 import shutil
@@ -27,6 +26,7 @@ from common import command, files
 from gender_smile.training import chain
 from gender_smile.training.metrics import Metrics, draw, last
 from common.progress import Progress, duration
+from torchcaffe.solvers.snapshots import find_files, snapshot_paths
 
 KEPT_SNAPSHOTS = 2  # of a running step unless told otherwise; when it is done, the newest and the best one stay
 DRAW_SECONDS = 20.0  # between two drawings of the curve
@@ -163,7 +163,7 @@ def definitions(row: chain.Row):
 def _place_solver(row: chain.Row, solver):
     """Let `solver` work in the row's folder."""
     solver.net = os.path.join(row.folder, "net.prototxt")
-    solver.snapshot_prefix = os.path.join(row.folder, "snapshot")
+    solver.snapshot_prefix = chain.snapshot_prefix(row.folder)
 
 
 def _rename_in_files(path: str, old: str, new: str):
@@ -284,7 +284,7 @@ class Run:
 
     def best(self) -> Optional[int]:
         """Iteration of the snapshot that did best in validation: highest accuracy, then lowest loss, then the newest."""
-        there = {iteration for iteration, _ in chain.snapshots(self.row)}
+        there = {snapshot.iteration for snapshot in chain.snapshots(self.row)}
         tested = [
             (row["val_accuracy"] or 0.0, -row["val_loss"], row["iteration"])
             for row in self.metrics.rows if row["iteration"] in there and row["val_loss"] is not None
@@ -382,7 +382,7 @@ def _finish(row: chain.Row, run: Run, solver, inputs: dict, interpreter, leader=
     Killed at any instant, the same command completes it: the run is unfinished until its weights are placed, and tidy()
     moves a finished one.
     """
-    final = f"{solver.snapshot_prefix}_iter_{solver.max_iter}.caffemodel"
+    final = snapshot_paths(solver.snapshot_prefix, solver.max_iter).model
     run_id = files.read_json(row.path(os.path.join(row.folder, "run.json")))
     record = {
         "step": row.title, "iteration": solver.max_iter, "max_iter": solver.max_iter, "loss": run.test.get("loss"),
@@ -425,7 +425,7 @@ def _best_record(row: chain.Row, run: Run) -> Optional[dict]:
         return None
     tested = next(line for line in run.metrics.rows if line["iteration"] == best and line["val_loss"] is not None)
     return {"iteration": best, "loss": tested["val_loss"], "accuracy": tested["val_accuracy"],
-            "weights": f"{row.place}/snapshot_iter_{best}.caffemodel"}
+            "weights": snapshot_paths(chain.snapshot_prefix(row.place), best).model}
 
 
 def place(row: chain.Row, write: Callable[[str], object], record: dict):
@@ -453,28 +453,26 @@ def _put_aside(run: chain.Interrupted, say):
 def _clear(row: chain.Row):
     """Remove what a run that is not finished and has no whole snapshot has left in the folder."""
     folder = row.path(row.folder)
-    snapshots = [path for start in ("", ".") for path in glob.glob(f"{glob.escape(folder)}/{start}snapshot_iter_*")]
-    for path in snapshots + [os.path.join(folder, name) for name in ("train.log", "metrics.csv", "curve.png")]:
+    others = [os.path.join(folder, name) for name in ("train.log", "metrics.csv", "curve.png")]
+    for path in find_files(chain.snapshot_prefix(folder)) + others:
         with contextlib.suppress(FileNotFoundError):
             os.remove(path)
 
 
 def _remove_leftovers(row: chain.Row):
     """Remove what a killed process left of a snapshot that it was writing."""
-    folder = glob.escape(row.path(row.folder))
-    whole = {path[:-5] for _, path in chain.snapshots(row)}
-    for path in glob.glob(f"{folder}/snapshot_iter_*") + glob.glob(f"{folder}/.snapshot_iter_*.tmp*"):
-        if os.path.basename(path).startswith(".") or os.path.splitext(path)[0] not in whole:
-            with contextlib.suppress(FileNotFoundError):
-                os.remove(path)
+    whole = {path for snapshot in chain.snapshots(row) for path in (snapshot.model, snapshot.state, snapshot.record)}
+    for path in set(find_files(chain.snapshot_prefix(row.path(row.folder)))) - whole:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(path)
 
 
 def _prune(row: chain.Row, keep: int, best: Optional[int]):
     """Remove all snapshots but the newest `keep` and that of iteration `best`: at full size each takes 1 GB."""
-    for iteration, mark in chain.snapshots(row)[:-keep]:
-        if iteration == best:
+    for snapshot in chain.snapshots(row)[:-keep]:
+        if snapshot.iteration == best:
             continue
-        for path in (mark, mark[:-5] + ".solverstate", mark[:-5] + ".caffemodel"):
+        for path in (snapshot.record, snapshot.state, snapshot.model):
             with contextlib.suppress(FileNotFoundError):
                 os.remove(path)
 

@@ -34,6 +34,7 @@ import time
 import numpy as np
 
 from gender_smile.training.protocol import STOPPED, Events, Failed, GradientWatch, SingleProcess, Stop, log, write_record
+from torchcaffe.solvers.snapshots import snapshot_paths
 
 STUCK_LOSS = 87.3365  # -log(FLT_MIN): what Caffe's softmax loss shows when a probability has become zero
 STUCK_ITERATIONS = 20
@@ -250,7 +251,7 @@ class Training:
 
         torchcaffe writes the record itself (torchcaffe/solvers/resume.py), with more in it; beside real Caffe's we do.
         """
-        stem = "%s_iter_%d" % (self.job["snapshot_prefix"], self.iteration)
+        snapshot = snapshot_paths(self.job["snapshot_prefix"], self.iteration)
         if self.iteration == self.first:
             return
         for name, blobs in self.net.params.items():
@@ -259,10 +260,10 @@ class Training:
                              "is too high" % (self.iteration, name))
         if not self._due("snapshot"):
             self.solver.snapshot()
-        record, files = stem + ".json", [stem + ".caffemodel", stem + ".solverstate"]
-        if not os.path.exists(record) or os.stat(record).st_mtime_ns < os.stat(files[1]).st_mtime_ns:
-            write_record(record, self.iteration, files)
-        self.events("snapshot", iteration=self.iteration, stem=stem)
+        record = snapshot.record
+        if not os.path.exists(record) or os.stat(record).st_mtime_ns < os.stat(snapshot.state).st_mtime_ns:
+            write_record(snapshot)
+        self.events("snapshot", iteration=self.iteration)
 
 
 def _samples(blobs):

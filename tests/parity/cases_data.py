@@ -180,7 +180,7 @@ ABORTS = [
         "HDF5Output",
         'hdf5_output_param { file_name: "{folder}/{engine}_twice.h5" }',
         [SHAPE, (2,)],
-        "one forward writes one file",
+        "one forward pass writes one file",
         tops=0,
         run=True,
         weights=None,

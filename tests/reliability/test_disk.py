@@ -39,7 +39,7 @@ def disk(tmp_path):
     train.run(chain.rows(TINY, ["gnet"], [1], root=str(tmp_path)), FAKE, say=print)
     runs = tmp_path / "runs"
     runs.mkdir(exist_ok=True)
-    mount("-t", "tmpfs", "-o", "size=2m", "tmpfs", str(runs))
+    mount("-t", "tmpfs", "-o", "size=16m", "tmpfs", str(runs))
     yield tmp_path, runs
     subprocess.run(["umount", "-l", str(runs)], check=True)
 
