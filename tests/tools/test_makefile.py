@@ -14,7 +14,7 @@ ODD = "a$b $(shell echo c) it's;`x`\"%\\.jpg"
 def handed_on(root, *arguments: str, **variables: str) -> list:
     """Words of the command that `make` would run. PY=: of the recipes stands for the interpreter."""
     done = subprocess.run(["make", "-n", "-o", ".venv/ready", *arguments], cwd=root, capture_output=True, text=True,
-                          env={**{k: v for k, v in os.environ.items() if k != "MAKEFLAGS"}, **variables})
+                          env={**{k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}, **variables})
     assert done.returncode == 0, done.stderr
     return shlex.split(done.stdout.replace("\\\n", " "))[1:]
 
