@@ -26,8 +26,8 @@ from pathlib import Path
 from watching import children
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
-os.environ["PYTHONPATH"] = os.pathsep.join(sys.path[:2])
+PATHS = [str(ROOT), str(ROOT / "tests" / "support")]
+sys.path[:0] = PATHS
 
 COMMAND = """
 import sys
@@ -47,7 +47,8 @@ def start(root, iterations):
     """The training's command, in a session of its own."""
     command = [sys.executable, "-c", COMMAND, str(root), str(iterations)]
     with open(Path(root) / "output.txt", "a") as output:
-        return subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
+        return subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True,
+                                env={**os.environ, "PYTHONPATH": os.pathsep.join(PATHS)})
 
 
 def make(root, iterations):

@@ -20,7 +20,8 @@ from pathlib import Path
 import watching
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
+PATHS = [str(ROOT), str(ROOT / "tests" / "support")]
+sys.path[:0] = PATHS
 
 MEMORY, HANDLES = 32, 2  # what may be more at the end: MB, open files
 BEGUN = 6  # rows of metrics, one for each 20 iterations; the first test and snapshot come after 100
@@ -37,7 +38,7 @@ train.run(chain.rows(profile, ["gnet"], [1, 2], root=sys.argv[1]), engine.interp
 
 def watch(root: str, iterations: int, every: float):
     """(exit status, {"driver" or "trainer": [(MB, open files), ...]}, seconds) of a training of step 2."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path[:2])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(PATHS)}
     found, began = {"driver": [], "trainer": []}, time.monotonic()
     with open(Path(root) / "output.txt", "w") as output:
         process = subprocess.Popen([sys.executable, "-c", COMMAND, root, str(iterations)], stdout=output, stderr=output,
