@@ -60,7 +60,7 @@ def test_a_full_disk_stops_the_run_and_the_snapshot_before_is_kept_and_named(dis
             time.sleep(0.005)
         fill(runs)
 
-    thread = threading.Thread(target=later)
+    thread = threading.Thread(target=later, daemon=True)  # a test that fails must not wait for it
     thread.start()
     with pytest.raises(chain.ChainError, match="No space left on device") as error:
         train.run([row], FAKE, say=print)
