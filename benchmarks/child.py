@@ -23,8 +23,6 @@ import sys
 import time
 from pathlib import Path
 
-MEBIBYTE = 2**20
-
 
 class Child:
     """A process of an engine in which `function` ("module:name") was called with the engine's pycaffe and `arguments`.

@@ -13,12 +13,12 @@ import csv
 import functools
 import itertools
 import os
-from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
 from lmdb_builders.errors import BuildError, ImageError
-from lmdb_builders.images import Orientation, read_orientation, read_with_orientation
+from lmdb_builders.images import Orientation, read_with_orientation
 from lmdb_builders.pool import ordered_map
 from lmdb_builders.records import DataSet, box_problem
 from common.files import read_json, sha256_of, write_json
@@ -64,13 +64,10 @@ def detect(
     """
     mark = path + ".json"
     origin = _read_origin(mark)
-    settings = {"landmarks": "dataset" if use_dataset else "detector", "sources": dataset.sources, "upright": True}
+    settings = {"landmarks": "dataset" if use_dataset else "detector", "sources": dataset.sources}
     if os.path.exists(path) and _is_users(path, origin):
         return read_detections(path), f"from {path}, which you wrote or edited; it is used as it is"
     known = {} if force or not _same_origin(origin, settings) else _kept(path)
-    if known and not use_dataset and not origin.get("upright"):
-        turned = turned_images(dataset.folder, known, workers)
-        known = {image: detection for image, detection in known.items() if image not in turned}
     missing = [record for record in dataset.records if record.image not in known]
     if not missing and origin is not None and origin.get("sha256"):
         return known, f"read from {path}"
@@ -187,17 +184,6 @@ def _kept(path: str) -> Dict[str, Detection]:
         image: detection for image, detection in read_detections(path).items()
         if not detection.status.startswith((UNREADABLE, "broken row"))
     }
-
-
-def turned_images(folder: str, images: Iterable[str], workers: int) -> Set[str]:
-    """Those of `images` that are not stored upright, by their headers."""
-    images = list(images)
-    turned = ordered_map(functools.partial(_is_turned, folder), images, workers, chunk=256)
-    return {image for image, is_turned in zip(images, turned) if is_turned}
-
-
-def _is_turned(folder: str, image: str) -> bool:
-    return not read_orientation(os.path.join(folder, image)).is_upright
 
 
 def _annotated(record) -> Detection:

@@ -7,7 +7,6 @@ and detector see upright photos: Orientation turns points and boxes from one to 
 from __future__ import annotations
 
 import os
-import warnings
 from typing import NamedTuple, Optional, Tuple
 
 import numpy as np
@@ -15,7 +14,7 @@ import numpy as np
 from lmdb_builders.errors import ImageError
 from torchcaffe.core import memory
 from torchcaffe.data.image_file import (
-    BYTES_A_PIXEL, FORMATS, ImageFileError, check_jpeg, check_size, open_image, read_image_file,
+    BYTES_A_PIXEL, ImageFileError, check_jpeg, open_image, read_image_file,
 )
 
 SIDE_LIMIT = 32_766  # cv2.warpAffine addresses pixels with 16 bits
@@ -98,22 +97,6 @@ def decode_image(content: bytes, most_megapixels: Optional[float] = None) -> np.
     of another format, or a JPEG that is too large even so.
     """
     return _decode(content, most_megapixels)[0]
-
-
-def read_orientation(path) -> Orientation:
-    """Orientation of an image file by its header alone; upright where it is no image. Raises nothing."""
-    from PIL import Image
-
-    if not os.path.isfile(path):  # a pipe may never begin
-        return Orientation()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path, formats=FORMATS) as image:
-                check_size(*image.size)  # a PNG without EXIF is decoded to look for it at its end
-                return _orientation(image)
-    except Exception:  # what cannot be opened fails when it is read as a photo, with its reason
-        return Orientation()
 
 
 def _decode(content: bytes, most_megapixels: Optional[float] = None) -> Tuple[np.ndarray, Orientation]:

@@ -11,7 +11,6 @@ from lmdb_builders.files import disk_full
 from lmdb_builders.crops import to_planes
 from torchcaffe.data.database import DiskFullError, Writer
 
-ENCODINGS = ("raw", "jpg", "png")
 JPEG_QUALITY = 95  # OpenCV's default, which Caffe's converter uses
 FIRST_MAP_SIZE = 64 << 20  # bytes
 PAGE = 4096  # of LMDB's file

@@ -58,11 +58,7 @@ def trainings(profile: str) -> List[dict]:
 def is_run_of(record: dict, folder: str) -> bool:
     """True where the run in `folder` made the weights of `record`: a later one, which is not finished, has another curve."""
     run = read_json(os.path.join(folder, "run.json"))
-    if run is None:
-        return "run" not in record
-    if "run" in record or "run" in run:
-        return record.get("run") == run.get("run")
-    return bool(run.get("finished")) and run.get("inputs") == record.get("inputs")  # of an earlier version
+    return run is not None and "run" in record and record["run"] == run.get("run")
 
 
 def data_sets(profile: str) -> List[dict]:

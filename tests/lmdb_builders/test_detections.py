@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import csv
-import json
 
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
 
 from fake_detector import FailingDetector, FakeDetector
 from lmdb_builders import detections
@@ -121,21 +119,6 @@ def test_new_images_are_added_and_changed_boxes_found_again(fotw, tmp_path, edit
     edit(fotw / "smiles_valset/gender_fex_valset.csv", "14,14", "15,14")
     _, origin = detect(read_fotw(fotw), path, use_dataset=False, factory=FakeDetector)
     assert "9 new" in origin
-
-
-def test_only_turned_photos_of_an_older_file_are_found_again(fotw, tmp_path):
-    """Before, photos were given to the detector as stored, and the mark did not say "upright"."""
-    path, exif = tmp_path / "a.csv", Image.Exif()
-    exif[0x0112] = 6
-    with Image.open(fotw / "smiles_trset/im_GenFex_00002.jpg") as image:
-        image.save(fotw / "smiles_trset/im_GenFex_00002.jpg", exif=exif)
-    first, _ = detect(read_fotw(fotw), str(path), use_dataset=False, factory=FakeDetector)
-    mark = json.loads((tmp_path / "a.csv.json").read_text())
-    del mark["upright"]
-    (tmp_path / "a.csv.json").write_text(json.dumps(mark))
-    again, origin = detect(read_fotw(fotw), str(path), use_dataset=False, factory=FakeDetector)
-    assert "1 new" in origin and again == first
-    detect(read_fotw(fotw), str(path), use_dataset=False, factory=never)
 
 
 def test_a_mended_photo_is_tried_again(fotw, tmp_path):

@@ -35,8 +35,8 @@ def add_training(project, stem: str, seed: int = 2016) -> None:
     write(project / f"weights/demo/{stem}.caffemodel", "x")
     write(project / f"weights/demo/{stem}.caffemodel.json", {
         "iteration": 40, "loss": 0.31, "accuracy": 0.875, "seconds": 95, "seed": seed, "engine": "torchcaffe 1.2",
-        "precision": "float32", "inputs": {"solver's base_lr": "0.0007000000216066837"}, "sha256": "ab" * 32, "versions": {"python": "3.11.2", "numpy": "2.4"}})
-    os.makedirs(project / f"runs/demo/{stem}")
+        "precision": "float32", "run": stem, "inputs": {"solver's base_lr": "0.0007000000216066837"}, "sha256": "ab" * 32, "versions": {"python": "3.11.2", "numpy": "2.4"}})
+    write(project / f"runs/demo/{stem}/run.json", {"run": stem, "finished": True})
     numbers = metrics.Metrics(str(project / f"runs/demo/{stem}/metrics.csv"))
     for iteration in (0, 20, 40):
         numbers.add(iteration, iteration, train_loss=0.7 - iteration / 100, val_loss=0.7 - iteration / 90, val_accuracy=0.6)

@@ -8,7 +8,6 @@ from torchcaffe.core import log, names
 from torchcaffe.core.errors import NetError
 from torchcaffe.proto import caffe_pb2
 
-PHASES = {caffe_pb2.TRAIN: "TRAIN", caffe_pb2.TEST: "TEST"}
 
 
 def meets(rule, state, layer_name) -> bool:
