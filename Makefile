@@ -90,8 +90,8 @@ endif
 demo: $(READY) ## everything once, small: draw faces (or CELEBA=, FOTW=), LMDBs, steps 1-4, evaluation, a prediction
 	@$(PY) -m tools.demo $(data_sets) $(call option,--engine,ENGINE) $(call option,--gpu,GPU) $(force)
 
-test: $(READY) ## run the quick tests (a few minutes)
-	$(PY) -m pytest
+test: $(READY) ## run the quick tests (under three minutes on two cores)
+	$(PY) -m pytest -n 3 --dist loadfile
 
 test-all: $(READY) ## run all tests: whole nets against real Caffe, kills, broken files, ranks, the documentation's examples
 	$(PY) -m pytest -m ""

@@ -83,8 +83,8 @@ def _importable(module: str) -> bool:
     It is tried in a process of its own: a broken binary module may end the process that imports it.
     """
     try:
-        if module in sys.modules:
-            return sys.modules[module] is not None
+        if module in sys.modules:  # a Python layer makes torchcaffe answer to the name caffe, which no child would have
+            return sys.modules[module] not in (None, sys.modules.get("torchcaffe"))
         if importlib.util.find_spec(module) is None:  # the usual case, which needs no process
             return False
     except (ImportError, ValueError):

@@ -32,6 +32,7 @@ def caffe_package(tmp_path, monkeypatch):
         (tmp_path / "caffe" / "__init__.py").write_text(source)
 
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "caffe", raising=False)
     engine._importable.cache_clear()
     yield make
     sys.modules.pop("caffe", None)
@@ -59,6 +60,17 @@ def test_auto_takes_a_caffe_that_can_be_imported(caffe_package, capfd):
     assert engine.module_name("auto") == "caffe"
     assert engine.resolve("auto").__name__ == "caffe"
     assert capfd.readouterr().err == ""
+
+
+def test_torchcaffe_under_caffes_name_is_not_caffe(monkeypatch):
+    """As a net with a Python layer leaves it, or torchcaffe.install()."""
+    import torchcaffe
+
+    monkeypatch.setitem(sys.modules, "caffe", torchcaffe)
+    engine._importable.cache_clear()
+    assert engine.module_name("auto") == "torchcaffe"
+    assert engine.interpreter("auto").module == "torchcaffe"
+    engine._importable.cache_clear()
 
 
 def test_caffe_that_is_nowhere_names_make_caffe(monkeypatch, tmp_path):

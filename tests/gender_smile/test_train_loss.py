@@ -25,6 +25,7 @@ for _ in range({last}):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["torch", "caffe"])
 def test_train_loss_is_the_mean_of_every_iteration(tmp_path, name):
     try:

@@ -72,6 +72,7 @@ def old_weights(folder):
     write_v1_weights(folder / "v1.caffemodel", "old", layers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reader, writer", [("ours", "real"), ("real", "ours")])
 @pytest.mark.parametrize("kind", KINDS)
 def test_restoring_and_going_on(runs, reader, writer, kind):
@@ -84,6 +85,7 @@ def test_restoring_and_going_on(runs, reader, writer, kind):
     assert moved > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_both_train_alike(runs, kind):
     assert_equal(arrays(runs / "ours" / f"whole{kind}.npz"), arrays(runs / "real" / f"whole{kind}.npz"), 1e-3)

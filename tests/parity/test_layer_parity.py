@@ -86,6 +86,7 @@ def test_what_caffe_stops_for_is_an_exception_with_the_layers_name(folder, abort
     assert '"l"' in str(raised.value) or isinstance(raised.value, PrototxtError)
 
 
+@pytest.mark.slow
 def test_one_sweep_equals_layer_after_layer(folder, ours):
     """Training without an onlooker runs the net as one graph: the same numbers, parameter gradients included."""
 
