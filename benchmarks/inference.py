@@ -97,12 +97,13 @@ def loop(caffe, weights, count=1, gpu=None):
     return call
 
 
-def measured(functions, rounds):
+def measured(functions, rounds, warm_up=1):
     """Median seconds a call of each {name: (engine, function, arguments)}, in turns."""
-    children = {name: Child(engine, f"benchmarks.inference:{function}", **arguments)
+    plain = {"GOMP_SPINCOUNT": "300000"}  # OpenMP's own, for PyTorch without torchcaffe's choice
+    children = {name: Child(engine, f"benchmarks.inference:{function}", plain if name == "torch" else None, **arguments)
                 for name, (engine, function, arguments) in functions.items()}  # fmt: skip
     try:
-        return side_by_side(children, rounds=rounds)
+        return side_by_side(children, rounds, warm_up)
     finally:
         for child in children.values():
             child.close()
@@ -117,7 +118,7 @@ def rows(options):
             one["opencv"] = ("torch", "opencv", {"weights": weights})
             if CAFFE_PYTHON.exists():
                 one["caffe"] = ("caffe", "forward", {"weights": weights})
-        single = {name: 1 / seconds for name, seconds in measured(one, 11).items()}
+        single = {name: 1 / seconds for name, seconds in measured(one, 21, warm_up=10).items()}
         many = {name: (engine, function, {**arguments, "count": MANY}) for name, (engine, function, arguments)
                 in one.items() if name in ("ours", "torch")}  # fmt: skip
         batch = {name: MANY / seconds for name, seconds in measured(many, 3).items()}

@@ -21,11 +21,10 @@ def ensure():
 
     Without an environment to turn to, prints one line that says what to type and exits with status 2.
     """
-    # Threads that wait for each other by spinning cost several times the work where cores are shared; they read this
-    # when torch is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     reason = unsuitable()
     if not reason:
+        import torchcaffe  # noqa: F401  sets how threads wait, which is read when torch is loaded
+
         return
     environment = os.path.join(ROOT, ".venv")
     python = os.path.join(environment, "bin", "python")

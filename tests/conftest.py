@@ -6,12 +6,11 @@ part of it, so a test that needs them asks for a fixture below and is skipped wh
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as common/environment.py has it, before torch is loaded
+import torchcaffe  # noqa: F401  before torch: it sets how threads wait
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"

@@ -52,9 +52,12 @@ _HOMES = {
 }
 _MODULES = ("classifier", "coord_map", "detector", "draw", "io", "net_spec", "proto", "pycaffe", "_caffe")
 
-# Threads that wait by spinning slow a training down several times where another process shares the cores. OpenMP reads
-# this when torch is loaded: it has no effect where a script imports torch first.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Threads that spin while they wait slow a training down several times where another process shares the cores; threads
+# that sleep at once cost a third where none does. OpenMP reads these when torch is loaded: they have no effect where a
+# script imports torch first. GNU's OpenMP, which PyTorch's Linux builds have, puts the second before the first.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    os.environ.setdefault("GOMP_SPINCOUNT", "4000")  # some ten microseconds
 # Memory in pages of 2 MB, asked for from torch's first large tensor on: activations are new memory in each iteration, and
 # pages of 4 KB cost a fifth of the time of a training on a CPU (benchmarks/training.py).
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
