@@ -223,6 +223,7 @@ class Profile:
     name: str
     crop_size: int = number(224, "section 3, stage 2")  # pixels, square
     width: float = number(1.0, "VGG-Face's own filters, Table 1")  # filters and units as a share of VGG-Face's
+    fully_connected: int = number(FULLY_CONNECTED, "Table 1")  # units of fc6 and fc7 at full width
     batch_size: int = number(120, "section 3.4")
     test_batch_size: int = number(50, "ours: needs less memory than training")  # any size gives the same mean
     # By step.
@@ -256,6 +257,7 @@ class Profile:
     dropout: float = number(0.5, "as VGG-Face; the paper does not say")  # after relu6 and relu7 (Parkhi et al. 2015)
     # Pixels by which stored crops are larger than crop_size; training crops them at random.
     margin: int = number(0, "the paper: crops are used whole")
+    copies: int = number(0, "the paper: each face once")  # of a training face in its LMDB, changed (lmdb_builders/jitter.py)
     mirror: bool = number(True, "ours: training only, as VGG-Face was trained")
     test_initialization: bool = number(True, "ours: so that curves start at the initial weights")
     random_seed: int = number(2016, "ours: so that a run can be repeated")
@@ -309,7 +311,19 @@ DRAWN_MAX_ITER = 250  # ours, of each step where the demo draws its faces: enoug
 # Of step 2 there, the paper's: drawn faces have 27 attributes that are known and common, and at the demo's own rate their
 # summed gradients put a net of random weights onto a plateau that it does not leave (docs/results.md).
 DRAWN_BASE_LR = PAPER.base_lr[2]
-PROFILES = {profile.name: profile for profile in (PAPER, DEMO)}
+
+SMALL = replace(
+    DEMO,
+    name="small",
+    fully_connected=1536,  # ours: three nets of 5 MB
+    copies=7,  # ours: 4,044 photographs are few
+    batch_size=32,  # ours: gradients of few images are noisy at the end of a longer training
+    max_iter={2: 3000, 3: 600, 4: 1800},
+    base_lr={2: 0.005, 3: 0.005, 4: 0.005},
+    test_interval={2: 500, 3: 200, 4: 300},
+    why="the nets that are released with the project: quick on a CPU, trained on photographs, each with changed copies",
+)
+PROFILES = {profile.name: profile for profile in (PAPER, DEMO, SMALL)}
 
 # ---------------------------------------------------------------------------------------------- the paper's results
 # Table 2, gender accuracy of GNet on FotW's validation faces: row, steps before step 4, accuracy in percent.

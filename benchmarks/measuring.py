@@ -71,6 +71,7 @@ def side_by_side(contenders, rounds=5, warm_up=1):
     times = {name: [] for name in contenders}
     for turn in range(warm_up + rounds):
         for name, call in contenders.items():
+            time.sleep(0.1)  # threads of the one before may spin on: OpenBLAS' do
             start = time.perf_counter()
             call()
             if turn >= warm_up:

@@ -20,6 +20,7 @@ from lmdb_builders.crops import crop_face
 from lmdb_builders.detections import OK, Detection, detect, make_detector
 from lmdb_builders.errors import BuildError, CropError, ImageError
 from lmdb_builders.images import read_with_orientation
+from lmdb_builders.jitter import Jitter
 from lmdb_builders.lmdb_writer import (
     COMPRESSED_SHARE, LmdbWriter, encode_crop, image_datum, labels_datum, record_key, stored_bytes,
 )
@@ -53,6 +54,7 @@ class Listed(NamedTuple):
     record: FaceRecord
     landmarks: np.ndarray
     keys: Tuple[Tuple[str, bytes], ...]  # (LMDB, key)
+    copy: int = 0  # 0: the face itself; 1, 2, ...: changed at random (recipe.Profile.copies)
 
 
 def lmdb_names(dataset: DataSet, split: str) -> List[Tuple[str, int]]:
@@ -95,7 +97,7 @@ def build_dataset(dataset: DataSet, settings: Settings, staging: str) -> None:
         if record.split in crops_of and (record.image not in detections or detections[record.image].status != OK)
     ]
     check_lost(dataset, lost, crops_of, settings)
-    plan = {split: list_faces(dataset, split, detections, settings.seed) for split in crops_of}
+    plan = {split: list_faces(dataset, split, detections, settings.seed, copies(settings, split)) for split in crops_of}
     check_disk(dataset, plan, crops_of, settings)
     counts: Dict[str, Counter] = {crop: Counter() for crop in settings.crops}
     for split, crops in crops_of.items():
@@ -126,8 +128,14 @@ def missing_lmdbs(dataset: DataSet, settings: Settings, facts: Dict[str, manifes
     return {split: crops for split, crops in crops_of.items() if crops}
 
 
-def list_faces(dataset: DataSet, split: str, detections: Dict[str, Detection], seed: int) -> List[Listed]:
-    """The split's faces in LMDB order: shuffled once, the same for every scheme and every rebuild.
+def copies(settings: Settings, split: str) -> int:
+    """How many changed copies of a face the LMDBs of a split hold beside it: none but for training."""
+    return settings.profile.copies if split == "train" else 0
+
+
+def list_faces(dataset: DataSet, split: str, detections: Dict[str, Detection], seed: int, copies: int = 0) -> List[Listed]:
+    """The split's faces in LMDB order: shuffled once, the same for every scheme and every rebuild; then all again, `copies`
+    times.
 
     A key's number is the face's position among those listed for the LMDB. A face that fails later leaves a gap, as
     with Caffe's converter; other keys do not change.
@@ -145,7 +153,12 @@ def list_faces(dataset: DataSet, split: str, detections: Dict[str, Detection], s
         detection = detections.get(record.image)
         if keys and detection is not None and detection.status == OK:
             faces.append(Listed(record, detection.landmarks, tuple(keys)))
-    return faces
+
+    def again(face: Listed, copy: int) -> Listed:
+        keys = ((name, record_key(int(key[:8]) + copy * numbers[name], face.record.image)) for name, key in face.keys)
+        return face._replace(keys=tuple(keys), copy=copy)
+
+    return faces + [again(face, copy) for copy in range(1, copies + 1) for face in faces]
 
 
 def write_split(dataset, split, faces, crops, settings, staging, counts, lost: List[Skipped]) -> None:
@@ -153,8 +166,8 @@ def write_split(dataset, split, faces, crops, settings, staging, counts, lost: L
     size, encode = settings.profile.stored_size, settings.encode
     names = all_lmdb_names(dataset, split)
     writers: Dict[Tuple[str, str], LmdbWriter] = {}
-    work = functools.partial(crop_photo, dataset.folder, crops, size, encode)
-    tasks = ((face.record.image, face.landmarks) for face in faces)
+    work = functools.partial(crop_photo, dataset.folder, crops, size, encode, settings.seed)
+    tasks = ((face.record.image, face.landmarks, face.copy) for face in faces)
     answers = ordered_map(work, tasks, settings.workers)
     try:
         for crop in crops:
@@ -163,7 +176,8 @@ def write_split(dataset, split, faces, crops, settings, staging, counts, lost: L
         title = f"{dataset.name} {split}"
         for face, answer in zip(faces, settings.progress(answers, len(faces), title)):
             if isinstance(answer, str):
-                lost.append(dataset.skip(face.record, answer))
+                if not face.copy:
+                    lost.append(dataset.skip(face.record, answer))
                 continue
             for crop, data in zip(crops, answer):
                 put_face(dataset, face, data, size, encode, {name: writers[crop, name] for name in names})
@@ -188,13 +202,17 @@ def put_face(dataset, face: Listed, data: bytes, size: int, encode: str, writers
             writers[name + "_labels"].put(key, labels_datum(face.record.labels))
 
 
-def crop_photo(folder: str, crops, size: int, encode: str, task) -> Union[List[bytes], str]:
-    """Crop one photo: the data of each scheme's Datum, or the reason why it failed."""
-    image, landmarks = task
+def crop_photo(folder: str, crops, size: int, encode: str, seed: int, task) -> Union[List[bytes], str]:
+    """Crop one photo, or a changed copy of it: the data of each scheme's Datum, or the reason why it failed."""
+    image, landmarks, copy = task
     try:
         pixels, orientation = read_with_orientation(os.path.join(folder, image))
         landmarks = orientation.upright_points(landmarks)
-        return [encode_crop(crop_face(pixels, landmarks, recipe.CROPS[crop], size), encode) for crop in crops]
+        if not copy:
+            return [encode_crop(crop_face(pixels, landmarks, recipe.CROPS[crop], size), encode) for crop in crops]
+        change = Jitter.draw(image, copy, seed)
+        moved = (crop_face(pixels, landmarks, recipe.CROPS[crop], size, change.motion(size)) for crop in crops)
+        return [encode_crop(change.develop(crop), encode) for crop in moved]
     except CropError as error:
         return str(error)
     except ImageError as error:

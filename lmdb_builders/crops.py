@@ -57,17 +57,19 @@ def crop_matrix(landmarks, crop: recipe.Crop, size: int) -> np.ndarray:
     return np.array([[linear.real, -linear.imag, shift.real], [linear.imag, linear.real, shift.imag]])
 
 
-def crop_face(image: np.ndarray, landmarks, crop: recipe.Crop, size: int) -> np.ndarray:
+def crop_face(image: np.ndarray, landmarks, crop: recipe.Crop, size: int, motion: Optional[np.ndarray] = None) -> np.ndarray:
     """Cut one crop: size x size x 3 uint8, BGR as the photo (H x W x 3 uint8).
 
     The photo is interpolated once (bilinear). Where the crop is smaller than its part of the photo, by a factor up to
     k, the interpolation samples a grid k times as fine and each k x k samples are averaged: the mean over what a crop
     pixel covers, turned with the crop, instead of aliasing. Outside the photo its edge pixels are repeated (ours,
-    because the paper is silent; FotW's other users pad so).
+    because the paper is silent; FotW's other users pad so). motion: 2 x 3, moves the crop's pixels (lmdb_builders/jitter.py).
     """
     import cv2
 
     matrix = crop_matrix(landmarks, crop, size)
+    if motion is not None:
+        matrix = motion[:, :2] @ matrix + np.column_stack([np.zeros((2, 2)), motion[:, 2]])
     shrink = 1.0 / math.hypot(matrix[0, 0], matrix[1, 0])  # photo pixels a crop pixel
     samples = min(max(1, math.ceil(shrink - 1e-6)), max(1, OVERSAMPLED_SIDE_LIMIT // size))
     fine = matrix * samples

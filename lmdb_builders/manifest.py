@@ -40,6 +40,7 @@ def facts(dataset: DataSet, settings, detections: Dict[str, Detection]) -> Dict[
         "encode": settings.encode,
         "seed": settings.seed,
         "labels": list(dataset.label_names),
+        **({"copies": settings.profile.copies} if settings.profile.copies else {}),
     }
     splits = {split: _split_facts(dataset, split, detections) for split in settings.splits}
     return {

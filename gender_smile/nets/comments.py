@@ -105,4 +105,7 @@ def training_numbers(profile: recipe.Profile) -> List[str]:
 def width_numbers(profile: recipe.Profile) -> List[str]:
     """Why the layers are as wide as they are."""
     fc6 = "fc6 is InnerProduct, as in VGG-Face's release: the same arithmetic as the 7x7 convolution of Table 1"
-    return number_table(profile, ("width", None, "width relative to VGG-Face")) + comment(fc6)
+    rows = [("width", None, "width relative to VGG-Face")]
+    if profile.fully_connected != recipe.FULLY_CONNECTED:
+        rows.append(("fully_connected", None, "units of fc6 and fc7 at full width"))
+    return number_table(profile, *rows) + comment(fc6)

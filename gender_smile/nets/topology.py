@@ -33,7 +33,7 @@ def max_pool(bottom):
 
 def fc_relu_drop(bottom, profile: recipe.Profile, settings: Dict[str, Any]):
     """A fully connected layer, its ReLU and its dropout."""
-    fc = L.InnerProduct(bottom, num_output=profile.filters(recipe.FULLY_CONNECTED), **settings)
+    fc = L.InnerProduct(bottom, num_output=profile.filters(profile.fully_connected), **settings)
     relu = L.ReLU(fc, in_place=True)
     return fc, relu, L.Dropout(relu, dropout_ratio=profile.dropout, in_place=True)
 

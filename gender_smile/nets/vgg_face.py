@@ -17,10 +17,12 @@ VGG_FACE = "weights/VGG_FACE.caffemodel"  # where `make weights` puts it, in the
 RECORD = ".json"  # appended to a caffemodel's path without its suffix: the file's size and SHA-256 at first use
 
 
-def expected_shapes(width: float = 1.0, input_size: int = recipe.PAPER.crop_size) -> Dict[str, Shapes]:
+def expected_shapes(width: float = 1.0, input_size: int = recipe.PAPER.crop_size,
+                    units: int = recipe.FULLY_CONNECTED) -> Dict[str, Shapes]:
     """Shapes of VGG-Face's 16 layers with learned weights, in the net's order: {name: (weights, biases)}.
 
-    `width` is the share of VGG-Face's filters and units that the net has, `input_size` its square input in pixels.
+    `width` is the share of VGG-Face's filters and units that the net has, `input_size` its square input in pixels,
+    `units` what fc6 and fc7 have at full width.
     Convolutions are (filters, channels, 3, 3), fully connected layers (units, inputs).
     """
     def share(full: int) -> int:
@@ -34,14 +36,15 @@ def expected_shapes(width: float = 1.0, input_size: int = recipe.PAPER.crop_size
             channels = share(filters)
     side = -(-input_size // 2 ** len(recipe.CONVOLUTIONS))  # each group ends with a pooling that halves, rounding up
     inputs = channels * side * side
-    for name, units in (("fc6", share(recipe.FULLY_CONNECTED)), ("fc7", share(recipe.FULLY_CONNECTED)),
+    for name, outputs in (("fc6", share(units)), ("fc7", share(units)),
                         ("fc8", recipe.IDENTITIES)):
-        shapes[name] = ((units, inputs), (units,))
-        inputs = units
+        shapes[name] = ((outputs, inputs), (outputs,))
+        inputs = outputs
     return shapes
 
 
-def check_vgg_face(path: str, width: float = 1.0, input_size: int = recipe.PAPER.crop_size) -> Dict[str, list]:
+def check_vgg_face(path: str, width: float = 1.0, input_size: int = recipe.PAPER.crop_size,
+                   units: int = recipe.FULLY_CONNECTED) -> Dict[str, list]:
     """Check that `path` holds VGG-Face's 16 layers, of these shapes, all finite; return {layer: [weights, biases]}.
 
     The arrays are float32, of expected_shapes, and are read from the file when they are used. V1 and V2 files are
@@ -50,7 +53,7 @@ def check_vgg_face(path: str, width: float = 1.0, input_size: int = recipe.PAPER
     from torchcaffe.formats import files as caffe_files
     from torchcaffe.core.errors import WeightsError
 
-    expected = expected_shapes(width, input_size)
+    expected = expected_shapes(width, input_size, units)
     layers = {layer.name: layer for layer in caffe_files.read_weights(path) if layer.blobs}
     absent = [name for name in expected if name not in layers]
     unknown = [name for name in layers if name not in expected]
@@ -113,7 +116,7 @@ def same_as_first(path: str, sha256: Optional[str] = None) -> str:
 
 
 def write_random_vgg_face(path: str, width: float = 1.0, seed: int = recipe.PAPER.random_seed,
-                          input_size: int = recipe.PAPER.crop_size) -> None:
+                          input_size: int = recipe.PAPER.crop_size, units: int = recipe.FULLY_CONNECTED) -> None:
     """Write a file of VGG-Face's form (V1 caffemodel) with random weights. Nothing is learned in it.
 
     It stands in where the real file is not to be had: in the demo's step 1 and in tests. Fifteen layers without batch
@@ -127,7 +130,7 @@ def write_random_vgg_face(path: str, width: float = 1.0, seed: int = recipe.PAPE
     generator = np.random.default_rng(seed)
     arrays = {
         name: [_mirrored(generator, shape, first=name == "conv1_1"), np.zeros(bias_shape, np.float32)]
-        for name, (shape, bias_shape) in expected_shapes(width, input_size).items()
+        for name, (shape, bias_shape) in expected_shapes(width, input_size, units).items()
     }
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     write_vgg_face(path, "VGG_FACE_random", arrays, input_size)

@@ -32,7 +32,7 @@ def adopt(row: chain.Row, force: bool = False, header=(), say=print) -> bool:
             raise chain.ChainError(runs.refusal(row, state))
         weights = row.weights_in or ""  # a step 1 always has a file to start from
         source = row.path(weights)
-        layers = check_vgg_face(source, width=row.profile.width, input_size=row.profile.crop_size)
+        layers = check_vgg_face(source, row.profile.width, row.profile.crop_size, row.profile.fully_connected)
         if row.start is None and chain.is_full_size(row.profile):
             same_as_first(source, inputs[weights])
         runs.place(row, lambda path: convert_vgg_face(layers, row.path(row.definition), path), _record(row, inputs, header))
@@ -44,15 +44,15 @@ def _make_stand_in(row: chain.Row, say):
     """Write a random file of VGG-Face's form, unless one of the profile's width and size is there."""
     from torchcaffe.core.errors import WeightsError
 
-    width, size = row.profile.width, row.profile.crop_size
+    width, size, units = row.profile.width, row.profile.crop_size, row.profile.fully_connected
     path = row.path(row.weights_in or "")
     try:
         if os.path.exists(path):
-            check_vgg_face(path, width, size)
+            check_vgg_face(path, width, size, units)
             return
     except WeightsError:
         say(f"{row.title}: {row.weights_in} does not fit the profile any more")
-    write_random_vgg_face(path, width, row.profile.random_seed, size)
+    write_random_vgg_face(path, width, row.profile.random_seed, size, units)
     say(f"{row.title}: {row.weights_in} made, random weights in VGG-Face's form")
 
 

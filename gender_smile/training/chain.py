@@ -225,7 +225,8 @@ def vgg_face(profile: recipe.Profile) -> str:
 
 def is_full_size(profile: recipe.Profile) -> bool:
     """True where VGG-Face's release fits the profile's nets."""
-    return profile.width == 1.0 and profile.crop_size == recipe.PAPER.crop_size
+    paper = recipe.PAPER
+    return (profile.width, profile.crop_size, profile.fully_connected) == (paper.width, paper.crop_size, paper.fully_connected)
 
 
 # ---------------------------------------------------------------------------------------------- what is there
