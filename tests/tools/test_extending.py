@@ -74,7 +74,7 @@ def write_recipe(root: Path, folder: Path):
                         ('"smile on scheme 2", "smile", "scheme2", "Table 3"),\n', "".join(f"        {net}\n" for net in NETS)),
                         ("DATASETS = {\n    data_set.name: data_set\n    for data_set in (\n", f"        {DATA_SET}\n"),
                         ('"smile": ("snet1", "snet2"', ', "smile6"'),
-                        ("PROFILES = {profile.name: profile for profile in (PAPER, DEMO)}\n", TINY)):
+                        ("PROFILES = {profile.name: profile for profile in (PAPER, DEMO, SMALL)}\n", TINY)):
         assert text.count(after) == 1, after
         text = text.replace(after, after + line)
     step4 = '4: Step(4, "one attribute on FotW", "fotw", '
