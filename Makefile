@@ -2,7 +2,7 @@
 #
 # Variables, from the command line or the environment:
 #= NET       gnet, snet1, snet2 or another of recipe.py (default: these three)
-#= PROFILE   paper (default) or demo: small crops and narrow nets, minutes on two cores
+#= PROFILE   paper (default), demo (narrow nets, minutes on two cores) or small (the released nets')
 #= ENGINE    auto (default), caffe or torch
 #= GPU       number of the GPU to train on (default: the CPU)
 #= GPUS      for step2 to step4: split each batch over this many GPUs; for table2 and table3: GPU numbers, "0,1,2,3", a training each
@@ -63,7 +63,7 @@ on_attributes = $(filter-out 0 no false,$(ATTRIBUTES))
 need = $(if $(call given,$(1)),,$(error $(2)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all weights lmdb step1 step2 step3 step4 status evaluate table2 table3
+.PHONY: help setup demo small test test-all weights lmdb step1 step2 step3 step4 status evaluate table2 table3
 .PHONY: suspects report figure3 predict web crops export prototxt caffe parity bench fuzz lint cov clean clean-demo distclean again
 
 help: ## list the targets and variables
@@ -95,6 +95,14 @@ test: $(READY) ## run the quick tests (under three minutes on two cores)
 
 test-all: $(READY) ## run all tests: whole nets against real Caffe, kills, broken files, ranks, the documentation's examples
 	$(PY) -m pytest -m ""
+
+small: $(READY) ## train the released nets again, from CELEBA= and FOTW= (an hour on two cores), and evaluate them
+	$(call need,CELEBA,make small needs CELEBA=folder and FOTW=folder)
+	$(call need,FOTW,make small needs CELEBA=folder and FOTW=folder)
+	@$(PY) -m lmdb_builders.build --profile small $(data_sets)
+	@for step in 1 2 3; do $(PY) -m tools.train --step $$step --profile small $(engine) || exit; done
+	@$(PY) -m tools.train --step 4 --profile small $(engine) --force # over the released ones, which git keeps
+	@$(PY) -m tools.evaluate --profile small $(engine)
 
 weights: $(READY) ## fetch and check VGG_FACE.caffemodel, or take it from VGG_FACE=path
 	@$(PY) -m tools.weights $(call quoted,--file,VGG_FACE) $(call option,--channels,CHANNELS) $(force)
