@@ -5,7 +5,8 @@
     interpreter = engine.interpreter("caffe")  # a Python that imports it, for work in a process of its own
 
 auto   real Caffe where this Python imports it, else torchcaffe; one that is there and broken is named on stderr
-caffe  real Caffe where this Python imports it, else Debian's in .caffe/ (`make caffe`), which has its own Python 3.9
+caffe  real Caffe: of the Python that CAFFE_PYTHON names; else where this Python imports it; else Debian's in .caffe/ (`make
+       caffe`), which has its own Python 3.9
 torch  torchcaffe, pycaffe on PyTorch
 """
 
@@ -23,6 +24,7 @@ import recipe
 
 NAMES = ("auto", "caffe", "torch")
 DEBIAN = ".caffe"  # Debian 11's packages unpacked under the project's folder
+OWN = "CAFFE_PYTHON"  # variable: path of a Python, 2.7 or later, that imports a Caffe of the user's own
 
 
 class EngineError(RuntimeError):
@@ -49,6 +51,9 @@ def resolve(name: str = "auto"):
     Raises EngineError for an unknown name, and for "caffe" where this Python cannot import it.
     """
     module = module_name(name)
+    if name == "caffe" and os.environ.get(OWN):
+        raise EngineError(f"the Caffe of {OWN} has a Python of its own and cannot be imported into Python "
+                          f"{sys.version.split()[0]}: use ENGINE=torch here (training does run with ENGINE=caffe)")
     if module == "caffe" and not _importable("caffe"):
         if os.path.isdir(recipe.absolute(DEBIAN)):
             raise EngineError(f"real Caffe is in {DEBIAN}/ with a Python of its own and cannot be imported into Python "
@@ -60,6 +65,9 @@ def resolve(name: str = "auto"):
 def interpreter(name: str = "auto") -> Interpreter:
     """The Python in which engine `name` runs as a child process. Raises EngineError where there is none."""
     module = module_name(name)
+    if name == "caffe" and os.environ.get(OWN):
+        python = os.path.expanduser(os.environ[OWN])
+        return _own(os.path.abspath(python) if os.sep in python else python)
     if module == "caffe" and not _importable("caffe"):
         return _debian(recipe.absolute(DEBIAN))
     title = "torchcaffe" if module == "torchcaffe" else "Caffe"
@@ -100,6 +108,26 @@ def _importable(module: str) -> bool:
     return False
 
 
+@functools.lru_cache(maxsize=None)
+def _own(python: str) -> Interpreter:
+    """The Python that CAFFE_PYTHON names, once it has imported its Caffe."""
+    environment = {"PYTHONPATH": _joined(recipe.ROOT, os.environ.get("PYTHONPATH")), "PYTHONDONTWRITEBYTECODE": "1"}
+    # Not by our own Python's packages: PYTHONHOME and a virtual environment's are of this one.
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONHOME"}
+    code = "import sys; sys.stdout = sys.stderr; import caffe, numpy; caffe.Net, caffe.get_solver; sys.exit(0)"
+    try:
+        tried = subprocess.run([python, "-c", code], env={**clean, **environment, "GLOG_minloglevel": "2"}, cwd=recipe.ROOT,
+                               stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
+    except OSError as error:
+        raise EngineError(f"{OWN}={python}: {error.strerror}; give the path of a Python whose `import caffe` works") from error
+    if tried.returncode:
+        said = tried.stderr.strip().splitlines()
+        reason = said[-1] if said else f"its import ends the process with status {tried.returncode}"
+        raise EngineError(f"{OWN}={python}: import caffe fails there ({reason}); it needs Caffe's python folder in "
+                          "PYTHONPATH, and numpy")
+    return Interpreter("caffe", f"Caffe of {python}", (python,), environment)
+
+
 def _debian(folder: str) -> Interpreter:
     """Debian's Python 3.9 and Caffe, by the launcher that tools/install_caffe.py wrote."""
     launcher = os.path.join(folder, "python")
@@ -114,7 +142,8 @@ def _joined(*paths) -> str:
 
 
 def _no_caffe() -> str:
-    return "real Caffe is not here: make caffe (puts Debian 11's Caffe 1.0 into .caffe/), or ENGINE=torch"
+    return ("real Caffe is not here: make caffe (puts Debian 11's Caffe 1.0 into .caffe/), CAFFE_PYTHON=path of a Python that "
+            "imports yours, or ENGINE=torch")
 
 
 def debian_tool(name: str) -> list:

@@ -12,4 +12,4 @@ def __getattr__(name):
         from gender_smile.inference.pipeline import Pipeline
 
         return Pipeline
-    raise AttributeError(f"module 'gender_smile' has no attribute {name!r}")
+    raise AttributeError("module 'gender_smile' has no attribute %r" % name)

@@ -176,7 +176,17 @@ caffe DEBIAN_MIRROR=http://mirror/debian
 """
 
 
-@pytest.mark.parametrize("name", VARIABLES)
+IN_ENVIRONMENT = ["CAFFE_PYTHON"]  # variables that the tools read there themselves
+
+
+@pytest.mark.parametrize("name", IN_ENVIRONMENT)
+def test_variables_that_tools_read_from_the_environment_reach_it(name: str) -> None:
+    show = ["make", "-s", "-C", str(ROOT), "--eval", f"show: ; @printenv {name}", "show", f"{name}=a value"]
+    assert subprocess.run(show, capture_output=True, text=True, timeout=60).stdout == "a value\n"
+    assert any(name in path.read_text(encoding="utf-8") for path in (ROOT / "common").glob("*.py"))
+
+
+@pytest.mark.parametrize("name", [name for name in VARIABLES if name not in IN_ENVIRONMENT])
 def test_each_variable_reaches_its_tool(name: str) -> None:
     """What make -n would run for the variable's example contains its value."""
     examples = [shlex.split(line) for line in EXAMPLES.strip().splitlines() if f" {name}=" in line]

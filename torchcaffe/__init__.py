@@ -7,12 +7,9 @@ resolved on first use, so that importing this package loads neither torch nor pr
     import torchcaffe; torchcaffe.install()
 """
 
-from __future__ import annotations
-
 import importlib
 import os
-
-from torchcaffe.aliases import ALIASES, watch
+import sys
 
 __version__ = "1.0.0"  # the version of Caffe whose behavior this is
 TRAIN, TEST = 0, 1
@@ -61,7 +58,10 @@ if "OMP_WAIT_POLICY" not in os.environ:
 # Memory in pages of 2 MB, asked for from torch's first large tensor on: activations are new memory in each iteration, and
 # pages of 4 KB cost a fifth of the time of a training on a CPU (benchmarks/training.py).
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-watch()  # for `sys.modules["caffe"] = torchcaffe` and torchcaffe.install()
+if sys.version_info >= (3, 10):  # a Caffe of one's own may run in an older Python, which imports solvers/snapshots.py alone
+    from torchcaffe.aliases import ALIASES, watch
+
+    watch()  # for `sys.modules["caffe"] = torchcaffe` and torchcaffe.install()
 
 
 def layer_type_list():
@@ -73,13 +73,13 @@ def layer_type_list():
 
 def __getattr__(name):
     if name in _MODULES or name in ALIASES:
-        return importlib.import_module(f"torchcaffe.{name}")
+        return importlib.import_module("torchcaffe." + name)
     if name in _HOMES:
-        value = getattr(importlib.import_module(f"torchcaffe.{_HOMES[name]}"), name)
+        value = getattr(importlib.import_module("torchcaffe." + _HOMES[name]), name)
         globals()[name] = value
         return value
-    raise AttributeError(f"module 'torchcaffe' has no attribute {name!r}")
+    raise AttributeError("module 'torchcaffe' has no attribute %r" % name)
 
 
 def __dir__():
-    return sorted([*globals(), *_HOMES, *_MODULES, *ALIASES])
+    return sorted(list(globals()) + list(_HOMES) + list(_MODULES) + list(ALIASES))

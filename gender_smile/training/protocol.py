@@ -1,16 +1,16 @@
 """How solve.py, in its process, talks with tools/train.py: signals in; events, log lines and snapshot records out.
 
-Python 3.9 and the standard library, with the names of snapshot files from torchcaffe, which imports no more either.
+Python 2.7 and later and the standard library, with the names of snapshot files from torchcaffe, which needs no more
+either: a Caffe of one's own may be built for an old Python (CAFFE_PYTHON=).
 """
 
-from __future__ import annotations
+from __future__ import division, print_function
 
 import collections
 import json
 import math
 import os
 import signal
-import statistics
 import sys
 import time
 import traceback
@@ -26,7 +26,7 @@ class Failed(Exception):
     """The run cannot continue; the message is for the user."""
 
 
-class SingleProcess:
+class SingleProcess(object):
     """The only process of a training. RankGroup of ranks.py is one of several."""
 
     rank = 0
@@ -56,7 +56,7 @@ class SingleProcess:
         return message
 
 
-class Stop:
+class Stop(object):
     """What signals request: SIGHUP a snapshot; STOP_SIGNALS, or a closed events pipe, a stop."""
 
     NOTHING, SNAPSHOT, STOP = range(3)
@@ -76,7 +76,7 @@ class Stop:
         return self.request == Stop.STOP
 
 
-class Events:
+class Events(object):
     """JSON lines on stdout. When their reader has gone, the loop stops, so that no training is left behind."""
 
     def __init__(self, stop):
@@ -88,11 +88,11 @@ class Events:
         try:
             self.stream.write(json.dumps(dict(values, event=event)) + "\n")
             self.stream.flush()
-        except (BrokenPipeError, ValueError):
+        except (IOError, ValueError):  # the pipe is broken, or closed
             self.stop.add(Stop.STOP)
 
 
-class GradientWatch:
+class GradientWatch(object):
     """Detects exploding gradients: a norm of more than TIMES the median of the last LOOKS."""
 
     TIMES, LOOKS, FEWEST = 100, 50, 10
@@ -103,13 +103,28 @@ class GradientWatch:
     def look(self, norms):
         """A sentence where `norms`, {layer: L2 norm}, have exploded, else None; once until there is a new median."""
         total = math.sqrt(sum(norm * norm for norm in norms.values()))
-        usual = statistics.median(self.seen) if len(self.seen) >= self.FEWEST else math.inf
+        usual = median(self.seen) if len(self.seen) >= self.FEWEST else float("inf")
         self.seen.append(total)
         if total <= self.TIMES * usual:
             return None
         self.seen.clear()
         return "the gradients' norm is %.3g, usual was %.3g; the largest is layer %s's, %.3g" % (
             total, usual, max(norms, key=norms.get), max(norms.values()))
+
+
+def median(values):
+    """The middle of `values`, or the mean of the two in the middle."""
+    ordered = sorted(values)
+    return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
+
+
+def native(value):
+    """A value of JSON with texts as Python calls them: 2.7's pycaffe takes no unicode."""
+    if isinstance(value, dict):
+        return {native(key): native(content) for key, content in value.items()}
+    if isinstance(value, list):
+        return [native(content) for content in value]
+    return value if isinstance(value, str) or not hasattr(value, "encode") else value.encode("utf-8")
 
 
 def log(message):
@@ -132,4 +147,4 @@ def write_record(snapshot):
         json.dump(new_record(snapshot.iteration, snapshot.model, snapshot.state), stream)
         stream.flush()
         os.fsync(stream.fileno())
-    os.replace(snapshot.record + ".part", snapshot.record)
+    os.rename(snapshot.record + ".part", snapshot.record)

@@ -358,6 +358,9 @@ def reason(row: chain.Row, end: Optional[dict], status: int) -> str:
             message = f"{who} was killed ({signal_in_words(-status)})"
         else:
             message = (fatal or lines or ["no message"])[-1] + f" (exit status {status})"
+            if "CPU-only Caffe" in message:
+                message = ("this Caffe was built without CUDA: leave out GPU= (--gpu) to compute on the CPU, or name the Python "
+                           f"of one that was built with it (CAFFE_PYTHON=path); Caffe says: {message}")
     return f"{message}{kept(row)} (log: {log})"
 
 

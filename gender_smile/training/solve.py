@@ -3,7 +3,8 @@
     python -m gender_smile.training.solve runs/demo/step4_gnet/job.json    # tools/train.py writes the job and starts this
     python -m gender_smile.training.solve --follow 0 folder                # another rank's part in job 0 (ranks.py)
 
-Needs only the standard library, numpy and the engine, and keeps to Python 3.9 (Debian 11's Caffe). What happens goes to
+Needs only the standard library, numpy and the engine, and keeps to Python 2.7 and 3.5, for which a Caffe of one's own may be
+built (CAFFE_PYTHON=). What happens goes to
 stdout as JSON, one object a line ("event": start, weights, step, warning, test, snapshot, end); the engine's log, and the lines
 of our own test passes in Caffe's format, go to stderr. SIGINT, SIGTERM and SIGUSR1 finish the iteration, take a
 snapshot and stop; SIGHUP takes a snapshot. Exit status: 0 done, 1 failed, 130 stopped.
@@ -21,11 +22,10 @@ A job has
 All paths are relative to the folder in which this runs.
 """
 
-from __future__ import annotations
+from __future__ import division, print_function
 
 import importlib
 import json
-import math
 import os
 import platform
 import sys
@@ -33,7 +33,7 @@ import time
 
 import numpy as np
 
-from gender_smile.training.protocol import STOPPED, Events, Failed, GradientWatch, SingleProcess, Stop, log, write_record
+from gender_smile.training.protocol import STOPPED, Events, Failed, GradientWatch, SingleProcess, Stop, log, native, write_record
 from torchcaffe.solvers.snapshots import snapshot_paths
 
 STUCK_LOSS = 87.3365  # -log(FLT_MIN): what Caffe's softmax loss shows when a probability has become zero
@@ -54,7 +54,7 @@ def run(job, events, stop, join):
             reason = getattr(error, "reason", None)  # of torchcaffe's NoGPUError
             if reason is None:
                 raise
-            raise Failed("%s; leave out GPU= (--gpu) to compute on the CPU" % reason) from error
+            raise Failed("%s; leave out GPU= (--gpu) to compute on the CPU" % reason)  # noqa: B904  2.7 has no `from`
     versions = versions_of(caffe)
     log(", ".join("%s %s" % item for item in sorted(versions.items())))
     if job.get("precision", "float32") != "float32":
@@ -75,7 +75,7 @@ def versions_of(caffe):
     return versions
 
 
-class Training:
+class Training(object):
     """One solver with what the loop needs to know about its nets."""
 
     def __init__(self, caffe, job, events, stop, ranks):
@@ -161,7 +161,7 @@ class Training:
 
     def _step(self, count):
         """Train `count` iterations and look at the loss."""
-        rate, began = float(self.solver.lr), time.time()
+        rate, began = float(getattr(self.solver, "lr", 0.0)), time.time()  # forks of before Caffe 1.0 have none
         if hasattr(self.solver, "mean_loss"):  # torchcaffe adds the losses up where they are
             self.solver.step(count)
             mean = self.solver.mean_loss
@@ -191,7 +191,7 @@ class Training:
         """
         loss, mean = self.ranks.means([self._loss(), mean])
         self.stuck = self.stuck + count if abs(loss - STUCK_LOSS) < 0.01 else 0
-        if not math.isfinite(loss):
+        if not np.isfinite(loss):
             raise Failed("iteration %d: the loss is %s; most likely the learning rate %g is too high for these weights"
                          % (self.iteration - 1, loss, rate))
         if self.stuck >= STUCK_ITERATIONS:
@@ -209,7 +209,7 @@ class Training:
         """Warn where gradients explode. Real Caffe's diffs are the updates by now, which grow as they do."""
         norms = getattr(self.solver, "gradient_norms", None)
         if norms is None:
-            norms = {name: math.sqrt(sum(float(np.vdot(blob.diff, blob.diff)) for blob in blobs))
+            norms = {name: np.sqrt(sum(float(np.vdot(blob.diff, blob.diff)) for blob in blobs))
                      for name, blobs in self.net.params.items()}
         explosion = self.gradients.look(norms)
         if explosion:
@@ -237,7 +237,7 @@ class Training:
                 log("    Test net output #%d: %s = %g%s" % (number, name, scalar, weighted))
                 number += 1
         loss = sum(weight * float(means[name].sum()) for name, weight in weights.items())
-        if not math.isfinite(loss):
+        if not np.isfinite(loss):
             raise Failed("iteration %d: the validation loss is %s; most likely the learning rate is too high for these "
                          "weights" % (self.iteration, loss))
         accuracies = {name: float(value) for name, value in means.items() if name.startswith("accuracy")}
@@ -261,7 +261,7 @@ class Training:
         if not self._due("snapshot"):
             self.solver.snapshot()
         record = snapshot.record
-        if not os.path.exists(record) or os.stat(record).st_mtime_ns < os.stat(snapshot.state).st_mtime_ns:
+        if not os.path.exists(record) or os.path.getmtime(record) < os.path.getmtime(snapshot.state):
             write_record(snapshot)
         self.events("snapshot", iteration=self.iteration)
 
@@ -291,7 +291,7 @@ def main(argv=None):
         print(__doc__)
         return 2
     with open(arguments[0]) as stream:
-        return solve(json.load(stream))
+        return solve(native(json.load(stream)))
 
 
 def solve(job):
