@@ -64,4 +64,5 @@ def _record(row: chain.Row, inputs: dict, header) -> dict:
     engine = f"torchcaffe {torchcaffe.__version__}"
     return {"step": row.title, "iteration": 0, "loss": None, "accuracy": None, "engine": engine,
             "versions": {"engine": engine, "numpy": np.__version__, "python": platform.python_version()},
-            "variant": row.variant, "made_by": list(header), "inputs": inputs}
+            "variant": row.variant, "made_by": list(header), "inputs": inputs,
+            **chain.origin(row)}

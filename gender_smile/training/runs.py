@@ -393,7 +393,7 @@ def _finish(row: chain.Row, run: Run, solver, inputs: dict, interpreter, leader=
         "inputs": inputs, "best": _best_record(row, run),
         "batch": row.batch or row.profile.batch_size, "made_by": list(header), "variant": row.variant,
         "options": row.options, "start": chain.started_from(row), "validation": chain.validation(row),
-        "run": run_id["run"],
+        "run": run_id["run"], **chain.origin(row),
     }
     place(row, lambda path: shutil.copyfile(row.path(final), path), record)
     files.write_json(row.path(os.path.join(row.folder, "run.json")), {**run_id, "finished": True})
