@@ -11,7 +11,6 @@ from typing import Any, Dict, List, Optional, Tuple
 import recipe
 from common import files
 from common.files import read_json
-from lmdb_builders.records import DRAWN
 
 FACES = "data/demo/faces"
 PARTITION = (0.8, 0.1, 0.1)  # CelebA's shares of training, validation and test, as published
@@ -29,6 +28,8 @@ def draw_data_sets(folder: str, celeba: int = 900, fotw: int = 600, seed: int = 
 
     Nothing is drawn where the same drawing is complete. Raises OSError, and BuildError where a worker was killed.
     """
+    from lmdb_builders.records import DRAWN  # here, as it loads numpy, which --help does not need
+
     roots = os.path.join(folder, "CelebA"), os.path.join(folder, "FotW")
     settings = {"version": VERSION, "celeba": celeba, "fotw": fotw, "seed": seed}
     record = os.path.join(folder, DRAWN)
