@@ -33,7 +33,7 @@ from common.options import add_engine, add_threshold, add_trained_profile, posit
 from lmdb_builders.errors import ImageError
 from common import command
 from gender_smile.inference import photos
-from gender_smile.inference.output import Pictures, PlaceError, plain_say, printable, writer
+from gender_smile.inference.output import Pictures, PlaceError, Say, plain_say, printable, writer
 from gender_smile.inference.photos import Photo, Source
 from gender_smile.inference.pipeline import UNCERTAIN_BELOW, Pipeline, PipelineError, Prediction
 
@@ -109,25 +109,21 @@ def run(pipeline: Pipeline, sources: Sequence[Source], pictures: Optional[Pictur
         stream = photos.read_all(sources, arguments.every)
     options = {"all_faces": arguments.all_faces, "crops": arguments.show_crops, "explain": arguments.explain}
     failed = 0
-    with progress(sources, arguments.every) as bar:
-        say = plain_say if bar is None else _above(bar)
-        output = writer(arguments.json, arguments.csv, say, arguments.spreadsheet)
-        try:
-            for photo, predictions in pipeline.predict_photos(stream, **options):
-                output.write(predictions)
-                answered = [prediction for prediction in predictions if prediction.error is None]
-                problem: Optional[str] = None
-                if answered and pictures is not None:
-                    problem, path = pictures.write(photo, answered)
-                    if problem:
-                        say(f"predict.py: {problem}", sys.stderr)
-                    elif not output.quiet:
-                        say(f"  picture {printable(path)}", sys.stdout)
-                failed += problem is not None or len(answered) < len(predictions)
-                if bar is not None:
-                    bar.update()
-        finally:  # Ctrl-C ends a camera
-            output.end()
+    with progress(sources, arguments.every) as bar, \
+            contextlib.closing(writer(arguments.json, arguments.csv, _past(bar), arguments.spreadsheet)) as output:
+        for photo, predictions in pipeline.predict_photos(stream, **options):
+            output.write(predictions)
+            answered = [prediction for prediction in predictions if prediction.error is None]
+            problem: Optional[str] = None
+            if answered and pictures is not None:
+                problem, path = pictures.write(photo, answered)
+                if problem:
+                    output.say(f"predict.py: {problem}", sys.stderr)
+                elif not output.quiet:
+                    output.say(f"  picture {printable(path)}", sys.stdout)
+            failed += problem is not None or len(answered) < len(predictions)
+            if bar is not None:
+                bar.update()
     return failed
 
 
@@ -147,7 +143,11 @@ def progress(sources: Sequence[Source], every: Optional[int]) -> Iterator[Any]:
         yield bar
 
 
-def _above(bar: Any) -> Any:
+def _past(bar: Any) -> Say:
+    """Writes lines past the bar, if there is one."""
+    if bar is None:
+        return plain_say
+
     def say(line: str, stream: TextIO) -> None:
         if stream.isatty():
             bar.write(line, file=stream)

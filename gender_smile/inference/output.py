@@ -37,7 +37,7 @@ class JsonLines:
         for prediction in predictions:
             self.say(json.dumps(prediction.as_dict()), sys.stdout)
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Every object has told which nets answered."""
 
 
@@ -57,7 +57,7 @@ class CsvRows:
         for prediction in predictions:
             self._row([printable(value) if isinstance(value, str) else value for value in prediction.as_row()])
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Every row has told which nets answered."""
 
     def _row(self, values: Sequence) -> None:
@@ -87,7 +87,7 @@ class Text:
         if lines:
             self.say("\n".join(lines), sys.stdout)
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Tell which nets answered, if any did."""
         if self.model:
             self.say(self.model.describe(), sys.stdout)
