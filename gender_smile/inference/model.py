@@ -47,7 +47,7 @@ class Model:
     @property
     def training(self) -> str:
         """What the nets were trained on, in words: "trained on photographs of CelebA and FotW"."""
-        from gender_smile.training.chain import DRAWN_FACES
+        from gender_smile.training.origin import DRAWN_FACES
 
         if not self.trained_on:
             return "of unknown training: no record beside the weights"
@@ -74,10 +74,10 @@ class Model:
 
 def _origin(profile: str, variant: str, net: str, weights: str) -> Dict[str, Any]:
     """{"trained_on", "drawn"} of one net, by its record; of an older record, or of none, by its profile's LMDBs."""
-    from gender_smile.training import chain
+    from gender_smile.training import chain, origin
 
     record = read_json(recipe.absolute(weights) + ".json")
     if record is not None and "trained_on" in record:
         return {"trained_on": record["trained_on"], "drawn": bool(record.get("drawn"))}
-    origin = chain.origin(chain.Row(recipe.PROFILES[profile], net, 4, root=recipe.ROOT, variant=variant))
-    return origin if record is not None or origin["drawn"] else {"trained_on": [], "drawn": False}
+    found = origin.origin(chain.Row(recipe.PROFILES[profile], net, 4, root=recipe.ROOT, variant=variant))
+    return found if record is not None or found["drawn"] else {"trained_on": [], "drawn": False}

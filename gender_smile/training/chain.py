@@ -30,7 +30,6 @@ FORM, CURRENT_FORM = "form", "2"  # names the way in which fingerprints are made
 INDIFFERENT = {"net", "snapshot_prefix", "snapshot", "display", "test_iter", "test_interval", "test_initialization",
                "snapshot_after_train", "snapshot_diff", "snapshot_format", "solver_mode", "device_id", "debug_info",
                "average_loss", "test_compute_loss", "test_net", "test_net_param", "test_state"}
-DRAWN_FACES = "drawn faces"  # in a record's "trained_on", instead of a data set's title
 NO_VARIANT = "none"  # as a variant on the command line: the chain's own names
 
 
@@ -296,25 +295,6 @@ def started_from(row: Row) -> Optional[dict]:
     record = read_json(row.path(row.weights_in + ".json")) or {}
     return {"file": row.weights_in, "iteration": record.get("iteration"),
             "variant": record.get("variant", row.after if row.start is None else None)}
-
-
-def origin(row: Row) -> dict:
-    """{"trained_on": titles of the data sets of the steps up to this one, "drawn": whether this step's faces are drawn}.
-
-    Of the steps before, what the record of the weights that the row starts from says; of an older record, which says
-    nothing, what the LMDBs of these steps are now.
-    """
-    from lmdb_builders import manifest
-
-    data_set = recipe.STEPS[row.step].dataset
-    if data_set is None:
-        return {"trained_on": [], "drawn": False}
-    earlier = (read_json(row.path(row.weights_in + ".json")) or {}).get("trained_on") if row.weights_in else []
-    if earlier is None:
-        earlier = origin(row.before)["trained_on"] if row.start is None else []
-    drawn = manifest.is_drawn(row.path(recipe.lmdb_folder(row.profile.name, recipe.NETS[row.net].crop)), data_set)
-    titles = [*earlier, DRAWN_FACES if drawn else recipe.DATASETS[data_set].title]
-    return {"trained_on": list(dict.fromkeys(titles)), "drawn": drawn}
 
 
 def _check_crops(row: Row, path: str):

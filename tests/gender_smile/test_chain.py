@@ -21,7 +21,7 @@ from tiny_project import LONG, TINY, make_project
 
 import recipe
 from common import engine, files
-from gender_smile.training import chain, metrics, status
+from gender_smile.training import chain, metrics, origin, status
 from tools import train
 from torchcaffe.formats import files as caffe_files
 
@@ -84,11 +84,11 @@ def test_what_weights_were_trained_on_is_carried_on(tmp_path, celeba, fotw, expe
     folder = str(tmp_path / recipe.lmdb_folder("tiny", "scheme3") / "manifest.json")
     files.write_json(folder, {"celeba": {"drawn": celeba}, "fotw": {"drawn": fotw}})
     rows = chain.rows(TINY, ["gnet"], [3, 4], root=str(tmp_path))
-    derived = [tuple(chain.origin(row).values()) for row in rows]  # no step has left a record, or an older one
+    derived = [tuple(origin.origin(row).values()) for row in rows]  # no step has left a record, or an older one
     assert derived == expected
     files.write_json(rows[1].path(rows[1].weights_in) + ".json", {"trained_on": ["another data set"], "drawn": False})
-    assert chain.origin(rows[1])["trained_on"] == ["another data set", expected[1][0][-1]]
-    assert chain.origin(replace(rows[1], start=""))["trained_on"] == expected[1][0][-1:]
+    assert origin.origin(rows[1])["trained_on"] == ["another data set", expected[1][0][-1]]
+    assert origin.origin(replace(rows[1], start=""))["trained_on"] == expected[1][0][-1:]
 
 
 @pytest.mark.slow

@@ -145,7 +145,8 @@ def test_names_cannot_write_lines_or_command_the_terminal(photos_folder, capsys,
 
 
 @pytest.mark.parametrize("arguments", [
-    [], ["a.jpg", "--threshold", "0.4"], ["a.jpg", "--threshold", "1.1"], ["a.jpg", "--camera", "0"], ["--camera", "-1"], ["--camera", "2147483648"], ["a.jpg", "--explain"],
+    [], ["a.jpg", "--threshold", "0.4"], ["a.jpg", "--threshold", "1.1"], ["a.jpg", "--camera", "0"], ["--camera", "-1"],
+    ["--camera", "2147483648"], ["a.jpg", "--explain"],
     ["a.jpg", "--every", "0"], ["a.jpg", "--json", "--csv"], ["a.jpg", "--unknown"], ["a.jpg", "--profile", "toy"],
     ["a.jpg", "--gpu"],
 ])
