@@ -102,9 +102,23 @@ def add_profile(parser: argparse.ArgumentParser) -> None:
 def add_trained_profile(parser: argparse.ArgumentParser) -> None:
     """--profile and --variant of what needs trained nets: "auto" is gender_smile.inference.classifier.choose_profile's."""
     parser.add_argument("--profile", default="auto", choices=("auto", *recipe.PROFILES),
-                        help="whose step-4 weights: auto takes the paper's where they are, else the demo's (default: auto)")
+                        help="whose step-4 weights: auto takes the first of paper, demo and small that are there and were "
+                             "trained on photographs (default: auto)")
     parser.add_argument("--variant", type=variant, default="", metavar="NAME", help="take the step-4 weights of the trainings "
                         "of this name (tools/train.py, tools/tables.py) instead of the chain's own")
+
+
+def threshold(text: str) -> float:
+    """A probability below which an answer is uncertain, 0.5 to 1, or 0 for none, as an argument's type."""
+    if not ((value := real(text)) == 0 or 0.5 <= value <= 1):
+        raise argparse.ArgumentTypeError(f"{text} is neither 0 (off) nor a probability from 0.5 to 1")
+    return value
+
+
+def add_threshold(parser: argparse.ArgumentParser, default: float) -> None:
+    """--threshold: below which probability an answer is called uncertain."""
+    parser.add_argument("--threshold", type=threshold, default=default, metavar="P",
+                        help="call answers of a lower probability uncertain, 0.5 to 1; 0: none (default: %(default)s)")
 
 
 def add_engine(parser: argparse.ArgumentParser, where: Any = None) -> None:

@@ -18,6 +18,7 @@ import recipe
 from lmdb_builders.detections import OK, Detection
 from common.files import read_json, write_json
 from lmdb_builders.files import replace_folder
+from lmdb_builders import records
 from lmdb_builders.records import SPLITS, UNUSABLE, DataSet, Skipped
 
 FILE = "manifest.json"
@@ -95,6 +96,15 @@ def read_entry(folder: str, dataset: str) -> dict:
     return entry if sound and all(isinstance(row, dict) for row in entry["skipped"]) else {}
 
 
+def is_drawn(folder: str, dataset: str) -> bool:
+    """True where a scheme's folder holds LMDBs of the data set whose faces are drawn; a manifest that does not say so names
+    the data set's folder, which does."""
+    entry = read(folder).get(dataset)
+    if not isinstance(entry, dict):
+        return False
+    return bool(entry["drawn"] if "drawn" in entry else entry.get("folder") and records.is_drawn(str(entry["folder"])))
+
+
 def missing_splits(folder: str, dataset: str, expected: Facts, names: Callable[[str], Iterable[str]]) -> List[str]:
     """Splits of `expected` whose LMDBs, `names(split)`, are not in `folder`, or not made from these facts."""
     entry = read_entry(folder, dataset)
@@ -141,6 +151,7 @@ def _entry(
     """What is recorded of the splits `built`."""
     return {
         "folder": os.path.abspath(dataset.folder),
+        "drawn": dataset.drawn,
         "images": dict(counts),
         "rows": {split: expected.splits[split]["rows"] for split in built},
         "skipped_reasons": _reasons(entry.reason for entry in lost),

@@ -15,6 +15,7 @@ from common.files import sha256_of
 
 UNUSABLE = 2  # a label that is neither 0 nor 1; FotW itself writes 2 for "undetermined"
 SPLITS = ("train", "val", "test")
+DRAWN = "drawn.json"  # a file in the folder of a data set whose faces are drawn (gender_smile/synthetic), or in the folder above
 
 
 @dataclass(frozen=True, slots=True)  # a data set has 200,000
@@ -55,6 +56,11 @@ class DataSet:
     notes: List[str] = field(default_factory=list)  # remarks for the user; not errors
     corrections: Dict[str, object] = field(default_factory=dict)  # of labels: {"sha256", "counts"} (corrections.py)
 
+    @property
+    def drawn(self) -> bool:
+        """True where its faces are drawn, False for photographs."""
+        return is_drawn(self.folder)
+
     def relative(self, path: str) -> str:
         return os.path.relpath(path, self.folder).replace(os.sep, "/")
 
@@ -64,6 +70,12 @@ class DataSet:
     def skip(self, record: FaceRecord, reason: str) -> Skipped:
         """The entry of a record that failed later, in detection or cropping. It is returned, not stored."""
         return Skipped(record.split, record.image, self.tables[record.split], record.line, reason)
+
+
+def is_drawn(folder: str) -> bool:
+    """True where the data set in `folder` was drawn."""
+    folder = os.path.abspath(folder)
+    return any(os.path.isfile(os.path.join(place, DRAWN)) for place in (folder, os.path.dirname(folder)))
 
 
 def read_lines(path: str) -> Iterator[str]:

@@ -157,6 +157,9 @@ def run_all(options: argparse.Namespace) -> int:
     for stage in stages(celeba, fotw, photo, options):
         run(stage, seconds)
     print(f"\n== summary\n{summary(seconds)}")
+    if not options.celeba:
+        print(f"These nets were trained on drawn faces, to show that every step runs: they know nothing of photographs.\n"
+              f"For a photo of your own, with the released nets: {environment.as_typed(['tools/predict.py', 'photo.jpg'])}")
     return 0
 
 

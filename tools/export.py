@@ -52,7 +52,7 @@ def export_all(options: argparse.Namespace) -> int:
     """Export the nets that the command line names; the exit status."""
     from gender_smile.inference import classifier, export
 
-    profile = classifier.choose_profile(options.profile)
+    profile = classifier.choose_profile(options.profile, options.variant)
     folder = _folder(profile, options)
     for net in options.net:
         paths, difference = export.export(profile, net, folder, options.variant)

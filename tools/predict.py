@@ -29,13 +29,13 @@ import os
 import sys
 from typing import Any, Iterator, Optional, Sequence, TextIO
 
-from common.options import add_engine, add_trained_profile, positive, whole_number
+from common.options import add_engine, add_threshold, add_trained_profile, positive, whole_number
 from lmdb_builders.errors import ImageError
 from common import command
 from gender_smile.inference import photos
-from gender_smile.inference.output import Pictures, PlaceError, plain_say, printable, writer
+from gender_smile.inference.output import Pictures, PlaceError, Say, plain_say, printable, writer
 from gender_smile.inference.photos import Photo, Source
-from gender_smile.inference.pipeline import Pipeline, PipelineError, Prediction
+from gender_smile.inference.pipeline import UNCERTAIN_BELOW, Pipeline, PipelineError, Prediction
 
 __all__ = ["Photo", "Pipeline", "PipelineError", "Prediction", "main"]
 
@@ -66,6 +66,7 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--show-crops", action="store_true", help="add the input of each net to the pictures")
     parser.add_argument("--explain", action="store_true", help="add that and a heat map for each net")
+    add_threshold(parser, UNCERTAIN_BELOW)
     add_trained_profile(parser)
     add_engine(parser)
     return parser
@@ -94,7 +95,9 @@ def answer(arguments: argparse.Namespace) -> int:
     """Answer what the command line names; the exit status."""
     sources = photos.expand(arguments.inputs)
     pictures = Pictures(arguments.draw, sources) if arguments.draw is not None else None
-    pipeline = Pipeline.load(arguments.profile, arguments.engine, arguments.gpu, arguments.variant)
+    pipeline = Pipeline.load(arguments.profile, arguments.engine, arguments.gpu, arguments.variant, arguments.threshold)
+    if pipeline.model.warning:
+        plain_say(f"predict.py: {pipeline.model.warning}", sys.stderr)
     return 1 if run(pipeline, sources, pictures, arguments) else 0
 
 
@@ -106,9 +109,8 @@ def run(pipeline: Pipeline, sources: Sequence[Source], pictures: Optional[Pictur
         stream = photos.read_all(sources, arguments.every)
     options = {"all_faces": arguments.all_faces, "crops": arguments.show_crops, "explain": arguments.explain}
     failed = 0
-    with progress(sources, arguments.every) as bar:
-        say = plain_say if bar is None else _above(bar)
-        output = writer(arguments.json, arguments.csv, say, arguments.spreadsheet)
+    with progress(sources, arguments.every) as bar, \
+            contextlib.closing(writer(arguments.json, arguments.csv, _past(bar), arguments.spreadsheet)) as output:
         for photo, predictions in pipeline.predict_photos(stream, **options):
             output.write(predictions)
             answered = [prediction for prediction in predictions if prediction.error is None]
@@ -116,9 +118,9 @@ def run(pipeline: Pipeline, sources: Sequence[Source], pictures: Optional[Pictur
             if answered and pictures is not None:
                 problem, path = pictures.write(photo, answered)
                 if problem:
-                    say(f"predict.py: {problem}", sys.stderr)
+                    output.say(f"predict.py: {problem}", sys.stderr)
                 elif not output.quiet:
-                    say(f"  picture {printable(path)}", sys.stdout)
+                    output.say(f"  picture {printable(path)}", sys.stdout)
             failed += problem is not None or len(answered) < len(predictions)
             if bar is not None:
                 bar.update()
@@ -141,7 +143,11 @@ def progress(sources: Sequence[Source], every: Optional[int]) -> Iterator[Any]:
         yield bar
 
 
-def _above(bar: Any) -> Any:
+def _past(bar: Any) -> Say:
+    """Writes lines past the bar, if there is one."""
+    if bar is None:
+        return plain_say
+
     def say(line: str, stream: TextIO) -> None:
         if stream.isatty():
             bar.write(line, file=stream)

@@ -15,11 +15,12 @@ if __name__ == "__main__":
     from common import environment; environment.ensure()
 
 import argparse
+import sys
 from typing import Optional, Sequence
 
 from common import command
-from common.options import add_engine, add_trained_profile
-from gender_smile.inference.pipeline import Pipeline, PipelineError
+from common.options import add_engine, add_threshold, add_trained_profile
+from gender_smile.inference.pipeline import UNCERTAIN_BELOW, Pipeline, PipelineError
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -30,6 +31,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, default=8000, metavar="NUMBER", help="default: %(default)s; 0: any free one")
     parser.add_argument("--proxy-headers", action="store_true", help="behind a reverse proxy on this computer: take clients' "
                         "addresses from X-Forwarded-For (default: they are ignored, as any client can send them)")
+    add_threshold(parser, UNCERTAIN_BELOW)
     add_trained_profile(parser)
     add_engine(parser)
     return parser
@@ -43,7 +45,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 def load_and_serve(arguments: argparse.Namespace) -> int:
     """Serve what the command line names; the exit status, which is 0 where Ctrl-C ends it."""
     try:
-        pipeline = Pipeline.load(arguments.profile, arguments.engine, arguments.gpu, arguments.variant)
+        pipeline = Pipeline.load(arguments.profile, arguments.engine, arguments.gpu, arguments.variant, arguments.threshold)
+        if pipeline.model.warning:
+            print(f"web.py: {pipeline.model.warning}", file=sys.stderr, flush=True)
         serve(pipeline, arguments.host, arguments.port, arguments.proxy_headers)
     except ImportError as error:
         raise PipelineError(f"{error.name} is not installed: .venv/bin/pip install {error.name}") from None

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any, Dict, Optional, Sequence
 
 import recipe
+from gender_smile.inference.model import Model
 
 if TYPE_CHECKING:
     import numpy as np
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 # Crops per forward pass. Matrix products round differently for other batch sizes, in every engine and on every device:
 # with one at a time, a face gets the same digits alone and among others.
 BATCH = 1
+AUTO = (recipe.PAPER.name, recipe.DEMO.name, recipe.SMALL.name)  # profiles, the first choice first
 
 
 class PipelineError(RuntimeError):
@@ -20,22 +22,32 @@ class PipelineError(RuntimeError):
 
 
 def choose_profile(profile: str = "auto", variant: str = "") -> str:
-    """Name of the profile whose step-4 weights to use; "auto" is the paper's where all are there, else the demo's.
+    """Name of the profile whose step-4 weights to use; "auto" is the first of AUTO whose are all there.
 
-    variant: whose weights to look for, "" for the chain's own.
+    Nets that were trained on drawn faces are taken by name only: they answer photographs at random. variant: whose weights
+    to look for, "" for the chain's own. Raises PipelineError that says what to type.
     """
     if profile != "auto":
         if profile not in recipe.PROFILES:
             raise PipelineError(f"unknown profile {profile!r}: use auto, {', '.join(recipe.PROFILES)}")
         return profile
-    for name in (recipe.PAPER.name, recipe.DEMO.name):
-        if all(os.path.isfile(weights_path(name, net, variant)) for net in recipe.PIPELINE_NETS):
-            return name
-    paper, demo = (step4_weights(name, "gnet", variant) for name in (recipe.PAPER.name, recipe.DEMO.name))
-    if variant:
-        raise PipelineError(f"no trained weights of variant {variant}: neither {paper} nor {demo} and their companions are "
-                            "there; make status (PROFILE=demo) lists the variants")
-    raise PipelineError(f"no trained weights: neither {paper} (make step4) nor {demo} (make demo) and their companions are there")
+    drawn = ""
+    for name in AUTO:
+        weights = {net: step4_weights(name, net, variant) for net in recipe.PIPELINE_NETS}
+        if all(os.path.isfile(recipe.absolute(path)) for path in weights.values()):
+            if not Model.of(name, variant, weights).drawn:
+                return name
+            drawn = drawn or name
+    paper, demo, small = (step4_weights(name, "gnet", variant) for name in AUTO)
+    missing = (f"neither {paper} nor {demo} nor {small} and their companions are there; make status (PROFILE=demo) lists the "
+               "variants" if variant else
+               f"neither {paper} (make step4) nor {demo} (make demo) nor {small} (released: git checkout weights/small) and "
+               "their companions are there")
+    if drawn:
+        raise PipelineError(f"no weights trained on photographs{' of variant ' + variant if variant else ''}: those of profile "
+                            f"{drawn} were trained on drawn faces, and answer where you ask for them: --profile {drawn} "
+                            f"(PROFILE={drawn}). For photographs: git checkout weights/small")
+    raise PipelineError(f"no trained weights{' of variant ' + variant if variant else ''}: {missing}")
 
 
 def step4_weights(profile: str, net: str, variant: str = "") -> str:

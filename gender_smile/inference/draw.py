@@ -91,7 +91,8 @@ def _draw_face(
     for landmark_x, landmark_y in prediction.face.landmarks:
         center = (float(landmark_x) * scale + photo[0], float(landmark_y) * scale)
         axes.add_patch(Circle(center, radius, facecolor=FACE, edgecolor="black", linewidth=_points(0.35 * radius)))
-    words = f"{prediction.gender.label}, {prediction.smile.label}" if faces == 1 else str(prediction.number)
+    answers = (prediction.gender, prediction.smile)
+    words = ", ".join(answer.label + "?" * answer.uncertain for answer in answers) if faces == 1 else str(prediction.number)
     _draw_tag(axes, words, (x, y, width, height), photo, unit)
 
 
@@ -134,7 +135,7 @@ def _draw_panel(axes: Any, prediction: "Prediction", faces: int, top: float, tot
     for index, (title, answer, details, color) in enumerate(tasks):
         left = gutter + index * (gutter + column)
         if faces == 1:
-            _draw_answer(axes, title, answer, details, (left, top, column), color, unit)
+            _draw_answer(axes, title + ", UNCERTAIN" * answer.uncertain, answer, details, (left, top, column), color, unit)
         else:
             number = f"{prediction.number}   " if index == 0 else ""
             _draw_short_answer(axes, number, answer, (left, top, column), color, unit)
@@ -167,7 +168,8 @@ def _draw_short_answer(
     if number:
         axes.text(left, top + 46 * unit, number.strip(), fontsize=size, color=FACE, va="baseline", weight="bold")
     indent = 40 * unit if number else 0
-    axes.text(left + indent, top + 46 * unit, answer.label, fontsize=size, color=TEXT, va="baseline")
+    words = answer.label + ", uncertain" * answer.uncertain
+    axes.text(left + indent, top + 46 * unit, words, fontsize=size, color=TEXT, va="baseline")
     axes.text(left + width, top + 46 * unit, percent(answer.probability), fontsize=size, color=color, va="baseline",
               ha="right", weight="bold")
     _draw_bar(axes, answer.probability, (left, top + 60 * unit, width, 9 * unit), color)

@@ -12,6 +12,7 @@ from typing import Callable, Dict, List, Optional, Sequence, TextIO, Tuple
 import recipe
 from common.files import safe_cell
 from gender_smile.inference.photos import PICTURE_SUFFIXES, STANDARD_INPUT, Photo, Source, is_own_picture
+from gender_smile.inference.model import Model
 from gender_smile.inference.pipeline import COLUMNS, Answer, Prediction, percent
 
 BAR = 20  # characters of a bar where a terminal shows the text
@@ -36,6 +37,9 @@ class JsonLines:
         for prediction in predictions:
             self.say(json.dumps(prediction.as_dict()), sys.stdout)
 
+    def close(self) -> None:
+        """Every object has told which nets answered."""
+
 
 class CsvRows:
     """A header of COLUMNS and a row per face; a photo without an answer has its reason in the last column.
@@ -53,6 +57,9 @@ class CsvRows:
         for prediction in predictions:
             self._row([printable(value) if isinstance(value, str) else value for value in prediction.as_row()])
 
+    def close(self) -> None:
+        """Every row has told which nets answered."""
+
     def _row(self, values: Sequence) -> None:
         line = io.StringIO()
         csv.writer(line, lineterminator="").writerow(map(safe_cell, values) if self.safe else values)
@@ -66,6 +73,7 @@ class Text:
 
     def __init__(self, say: Say = plain_say):
         self.say = say
+        self.model: Optional[Model] = None  # the nets that have answered
         self.bars = sys.stdout.isatty() and (sys.stdout.encoding or "").lower().startswith("utf")
 
     def write(self, predictions: Sequence[Prediction]) -> None:
@@ -74,9 +82,15 @@ class Text:
             if prediction.error is not None:
                 self.say(f"predict.py: {title(prediction)}: {prediction.error}", sys.stderr)
             else:
+                self.model = prediction.model
                 lines += ([] if lines else [title(prediction)]) + describe(prediction, len(predictions) > 1, self.bars)
         if lines:
             self.say("\n".join(lines), sys.stdout)
+
+    def close(self) -> None:
+        """Tell which nets answered, if any did."""
+        if self.model:
+            self.say(self.model.describe(), sys.stdout)
 
 
 def title(prediction: Prediction) -> str:
@@ -105,7 +119,9 @@ def describe(prediction: Prediction, all_faces: bool = False, bars: bool = False
 
 
 def _answer(answer: Answer, bars: bool) -> str:
-    return f"{answer.label:<12} {percent(answer.probability):>7}" + (f"  {bar(answer.probability)}" if bars else "")
+    label, share = answer.label, percent(answer.probability)
+    text = f"{label}, uncertain ({share})" if answer.uncertain else f"{label:<12} {share:>7}"
+    return text + (f"  {bar(answer.probability)}" if bars else "")
 
 
 def bar(probability: float, width: int = BAR) -> str:

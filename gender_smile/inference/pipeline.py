@@ -4,7 +4,7 @@ Stage 1 finds the faces and their five landmarks, stage 2 cuts a crop for each n
 gender and averages the probabilities of SNet1 and SNet2 (schemes 1 and 5) for smile.
 
     from tools.predict import Pipeline
-    pipeline = Pipeline.load()                             # paper's weights where they are, else the demo's
+    pipeline = Pipeline.load()                             # paper's, demo's or the released weights
     print(pipeline.predict("photo.jpg").gender.label)      # or an array: height x width x 3 uint8, BGR
     for prediction in pipeline.predict_faces("group.jpg"): # every face, the one nearest the center first
         print(prediction.as_dict())
@@ -13,6 +13,7 @@ gender and averages the probabilities of SNet1 and SNet2 (schemes 1 and 5) for s
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
 import threading
@@ -24,6 +25,7 @@ from lmdb_builders.errors import ImageError
 from gender_smile.inference.classifier import (
     Classifier, PipelineError, choose_profile, load_engine, pipeline_weights, set_device, weights_path,
 )
+from gender_smile.inference.model import Model
 from gender_smile.inference.photos import Photo, read, read_photo
 
 if TYPE_CHECKING:
@@ -31,14 +33,16 @@ if TYPE_CHECKING:
 
     from detector import Detector, Face
 
-__all__ = ["Answer", "Classifier", "Photo", "Pipeline", "PipelineError", "Prediction", "choose_profile",
+__all__ = ["Answer", "Classifier", "Model", "Photo", "Pipeline", "PipelineError", "Prediction", "choose_profile",
            "load_engine", "read_photo", "weights_path"]
 
 Image = Union[str, "os.PathLike[str]", "np.ndarray"]  # a photo's path, or height x width x 3 uint8, BGR
 NO_FACE = "no face found"
+UNCERTAIN_BELOW = 0.65  # ours: an answer whose probability is lower is called uncertain
 # Columns of Prediction.as_row.
 COLUMNS = ("image", "frame", "seconds", "number", "faces", "x", "y", "width", "height", "score", "gender",
-           "gender_probability", "smile", "smile_probability", *recipe.PIPELINE_NETS, "error")
+           "gender_probability", "gender_uncertain", "smile", "smile_probability", "smile_uncertain", *recipe.PIPELINE_NETS,
+           "model", "error")
 
 
 # ------------------------------------------------------------------------------------------ results
@@ -55,16 +59,18 @@ def percent(probability: float) -> str:
 
 @dataclass(frozen=True)
 class Answer:
-    """The predicted class of a task and its probability (0.5..1)."""
+    """The predicted class of a task, its probability (0.5..1), and whether that is below the pipeline's threshold."""
 
     label: str
     probability: float
+    uncertain: bool = False
 
     @classmethod
-    def of(cls, task: str, p_positive: float) -> "Answer":
+    def of(cls, task: str, p_positive: float, threshold: float = 0.0) -> "Answer":
         """Answer of `task` ("gender", "smile") from the probability of its class 1 ("female", "smiling")."""
         negative, positive = recipe.TASKS[task].classes
-        return cls(positive, p_positive) if p_positive > 0.5 else cls(negative, 1.0 - p_positive)
+        label, probability = (positive, p_positive) if p_positive > 0.5 else (negative, 1.0 - p_positive)
+        return cls(label, probability, probability < threshold)
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,7 @@ class Prediction:
         center first; `faces` is how many were found.
     p_positive: each net's probability of class 1 ("female" for GNet, "smiling" for SNet1 and SNet2), 0..1.
     crops: net -> its input, size x size x 3 uint8, BGR; empty unless requested.
+    model: the nets that answered.
     heat: net -> how much each pixel of its crop contributed to the answer, size x size float32, 0..1 with 1 at the
         maximum (gender_smile/inference/heatmaps.py); empty unless requested.
     """
@@ -90,11 +97,12 @@ class Prediction:
     faces: int = 0
     frame: Optional[int] = None
     seconds: Optional[float] = None
+    model: Optional[Model] = field(default=None, compare=False, repr=False)
     crops: Dict[str, "np.ndarray"] = field(default_factory=dict, compare=False, repr=False)
     heat: Dict[str, "np.ndarray"] = field(default_factory=dict, compare=False, repr=False)
 
     def as_dict(self) -> Dict[str, Any]:
-        """Plain data for JSON: `image` with `number`, `faces`, `face`, `gender` and `smile`, or `image` with `error`.
+        """Plain data for JSON: `image` with `number`, `faces`, `face`, `gender`, `smile` and `model`, or `image` with `error`.
 
         Of a video or a camera also `frame` and `seconds`.
         """
@@ -113,12 +121,13 @@ class Prediction:
                 "landmarks": [[round(float(x), 2), round(float(y), 2)] for x, y in self.face.landmarks],
             },
             **{task: self._task_as_dict(task, answer) for task, answer in (("gender", self.gender), ("smile", self.smile))},
+            **({"model": self.model.as_dict()} if self.model else {}),
         }
 
     def _task_as_dict(self, task: str, answer: Answer) -> Dict[str, Any]:
-        """Label and probability, and each net's probability of class 1 where the task has several."""
+        """Label, probability and `uncertain`, and each net's probability of class 1 where the task has several."""
         nets = recipe.ENSEMBLES[task] if len(recipe.ENSEMBLES[task]) > 1 else ()
-        return {"label": answer.label, "probability": round(answer.probability, 6),
+        return {"label": answer.label, "probability": round(answer.probability, 6), "uncertain": answer.uncertain,
                 **{net: round(self.p_positive[net], 6) for net in nets}}
 
     def as_row(self) -> List[Any]:
@@ -129,8 +138,10 @@ class Prediction:
             row.update(zip(("x", "y", "width", "height"), content["face"]["box"]))
             row["score"] = content["face"]["score"]
             for task in ("gender", "smile"):
-                row[task], row[f"{task}_probability"] = content[task]["label"], content[task]["probability"]
+                row[task] = content[task]["label"]
+                row.update({f"{task}_{name}": content[task][name] for name in ("probability", "uncertain")})
             row.update({net: round(probability, 6) for net, probability in self.p_positive.items()})
+            row["model"] = self.model.name if self.model else None
         return [row.get(name) for name in COLUMNS]
 
 
@@ -142,23 +153,30 @@ class Pipeline:
     own. Methods raise PipelineError where a net cannot run, ValueError for an array that is not a photo; a photo that
     cannot be answered (unreadable, no face) has an `error` instead.
 
+    An answer whose probability is below `threshold`, 0.5..1, or 0 for none, is `uncertain`; label and probability stay.
+
     `crops=True` adds each net's input to a Prediction, `explain=True` also its heat map (gender_smile/inference/heatmaps.py).
     """
 
     def __init__(self, detector: "Detector", classifiers: Dict[str, Classifier], profile: str,
-                 gpu: Optional[int] = None):
+                 gpu: Optional[int] = None, variant: str = "", threshold: float = UNCERTAIN_BELOW):
+        if not (threshold == 0 or 0.5 <= threshold <= 1):
+            raise ValueError(f"threshold {threshold} is neither 0 nor 0.5 to 1")
+        self.variant, self.threshold = variant, threshold
         self.detector, self.classifiers, self.profile, self.gpu = detector, classifiers, profile, gpu
         self._explainers: Dict[str, Any] = {}
         self._lock = threading.Lock()
 
     @classmethod
     def load(cls, profile: str = "auto", engine: str = "auto", gpu: Optional[int] = None,
-             variant: str = "") -> "Pipeline":
+             variant: str = "", threshold: float = UNCERTAIN_BELOW) -> "Pipeline":
         """Load the detector and the three nets of a profile.
 
-        profile: "paper", "demo", or "auto" (the paper's weights where they are, else the demo's);
+        profile: a profile's name, or "auto": "paper", "demo" or "small", the first whose weights are there and were
+            trained on photographs;
         engine: "auto", "caffe" or "torch"; gpu: number of the GPU, None for the CPU;
-        variant: name of the trainings whose weights to use, such as "bf16"; "" for the chain's own.
+        variant: name of the trainings whose weights to use, such as "bf16"; "" for the chain's own;
+        threshold: probability below which an answer is called uncertain.
         Raises PipelineError that names the missing file and the command that makes it.
         """
         profile = choose_profile(profile, variant)
@@ -167,7 +185,12 @@ class Pipeline:
         classifiers = {net: Classifier(caffe, profile, net, weights[net]) for net in recipe.PIPELINE_NETS}
         from detector import Detector
 
-        return cls(Detector(caffe=caffe), classifiers, profile, gpu)
+        return cls(Detector(caffe=caffe), classifiers, profile, gpu, variant, threshold)
+
+    @functools.cached_property
+    def model(self) -> Model:
+        """The nets, what they were trained on, and the SHA-256 of their weights."""
+        return Model.of(self.profile, self.variant, {net: one.weights for net, one in self.classifiers.items()})
 
     def predict(self, image: Image, name: str = "", *, crops: bool = False, explain: bool = False) -> Prediction:
         """Gender and smile of the face nearest the center (section 4)."""
@@ -253,11 +276,13 @@ class Pipeline:
             return replace(prediction, face=None, error=str(error))
         with self._nets():
             p_positive = {net: float(classifier.probabilities([crops[net]])[0]) for net, classifier in self.classifiers.items()}
-            gender, smile = (Answer.of(task, ensemble_mean(task, p_positive)) for task in ("gender", "smile"))
+            gender, smile = (Answer.of(task, ensemble_mean(task, p_positive), self.threshold)
+                             for task in ("gender", "smile"))
             answers = {"gender": gender, "smile": smile}
             heat = {net: self._heat(net, crops[net], answers[recipe.NETS[net].task].label) for net in crops} if explain else {}
         inputs = {net: self.classifiers[net].center(crop) for net, crop in crops.items()} if keep_crops else {}
-        return replace(prediction, gender=gender, smile=smile, p_positive=p_positive, crops=inputs, heat=heat)
+        return replace(prediction, gender=gender, smile=smile, p_positive=p_positive, model=self.model, crops=inputs,
+                       heat=heat)
 
     def _heat(self, net: str, crop: "np.ndarray", label: str) -> "np.ndarray":
         """Heat map of a net's crop for class `label`, size x size float32, 0..1."""

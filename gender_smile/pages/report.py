@@ -171,7 +171,8 @@ def values(content: Dict[str, Any]) -> Dict[str, Any]:
         "mistakes": [(recipe.TASKS[task], [{**row, "crop": widest_crop(content["mistaken"][task].get(row["image"], {}))}
                                            for row in rows]) for task, rows in content["mistakes"].items()],
         "versions": sorted({text for record in content["trainings"] if (text := _versions(record))}),
-        "weights": [[record.get(name, "-") for name in ("stem", "engine", "precision", "seed", "sha256")]
+        "weights": [[record.get("stem"), ", ".join(record.get("trained_on") or "-"),
+                     *(record.get(name, "-") for name in ("engine", "precision", "seed", "sha256"))]
                     for record in content["trainings"]],
     }
 

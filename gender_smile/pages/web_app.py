@@ -191,6 +191,7 @@ class Predictions:
         answers = [shown(prediction) for prediction in predictions if prediction.error is None]
         return {
             "width": photo.shape[1], "height": photo.shape[0], "preview": preview(photo), "profile": self.pipeline.profile,
+            "model": self.pipeline.model.as_dict(),
             "answers": answers, "found": predictions[0].faces,
             "error": None if answers else predictions[0].error,
         }
@@ -276,7 +277,7 @@ def application(pipeline: "Pipeline", limits: Optional[Limits] = None, hosts: Se
     hosts: names by which browsers may call it ("*": any); a page whose own name leads here is refused with 400.
     """
     limits = limits or Limits()
-    page = html.render("index.html", upload_bytes=limits.upload_bytes, nets=shown_nets(), profile=pipeline.profile)
+    page = html.render("index.html", upload_bytes=limits.upload_bytes, nets=shown_nets(), model=pipeline.model)
 
     async def index(request: Request) -> Response:
         return HTMLResponse(page)

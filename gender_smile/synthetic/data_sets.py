@@ -28,9 +28,11 @@ def draw_data_sets(folder: str, celeba: int = 900, fotw: int = 600, seed: int = 
 
     Nothing is drawn where the same drawing is complete. Raises OSError, and BuildError where a worker was killed.
     """
+    from lmdb_builders.records import DRAWN  # here, as it loads numpy, which --help does not need
+
     roots = os.path.join(folder, "CelebA"), os.path.join(folder, "FotW")
     settings = {"version": VERSION, "celeba": celeba, "fotw": fotw, "seed": seed}
-    record = os.path.join(folder, "drawn.json")
+    record = os.path.join(folder, DRAWN)
     if not force and read_json(record) == settings:
         return roots
     if os.path.exists(record):
@@ -43,6 +45,8 @@ def draw_data_sets(folder: str, celeba: int = 900, fotw: int = 600, seed: int = 
         jobs.append(("FotW", seed, number, os.path.join(roots[1], split, f"im_GenFex_{number:05d}.jpg")))
     for path in {os.path.dirname(job[3]) for job in jobs}:
         os.makedirs(path, exist_ok=True)
+    for root in roots:  # in each too, as it may be moved or copied alone
+        files.write_json(os.path.join(root, DRAWN), settings)
     drawn = _draw_all(jobs, workers or os.cpu_count() or 1)
     _write_celeba(roots[0], drawn[:celeba])
     _write_fotw(roots[1], drawn[celeba:], training)

@@ -11,7 +11,7 @@ import os
 import platform
 
 from gender_smile.nets.vgg_face import check_vgg_face, convert_vgg_face, same_as_first, write_random_vgg_face
-from gender_smile.training import chain, runs
+from gender_smile.training import chain, origin, runs
 
 
 def adopt(row: chain.Row, force: bool = False, header=(), say=print) -> bool:
@@ -64,4 +64,5 @@ def _record(row: chain.Row, inputs: dict, header) -> dict:
     engine = f"torchcaffe {torchcaffe.__version__}"
     return {"step": row.title, "iteration": 0, "loss": None, "accuracy": None, "engine": engine,
             "versions": {"engine": engine, "numpy": np.__version__, "python": platform.python_version()},
-            "variant": row.variant, "made_by": list(header), "inputs": inputs}
+            "variant": row.variant, "made_by": list(header), "inputs": inputs,
+            **origin.origin(row)}

@@ -23,7 +23,7 @@ from dataclasses import replace
 from typing import Callable, Iterator, List, Optional, Sequence, Tuple
 
 from common import command, files
-from gender_smile.training import chain
+from gender_smile.training import chain, origin
 from gender_smile.training.metrics import Metrics, draw, last
 from common.progress import Progress, duration
 from torchcaffe.solvers.snapshots import find_files, snapshot_paths
@@ -396,7 +396,7 @@ def _finish(row: chain.Row, run: Run, solver, inputs: dict, interpreter, leader=
         "inputs": inputs, "best": _best_record(row, run),
         "batch": row.batch or row.profile.batch_size, "made_by": list(header), "variant": row.variant,
         "options": row.options, "start": chain.started_from(row), "validation": chain.validation(row),
-        "run": run_id["run"],
+        "run": run_id["run"], **origin.origin(row),
     }
     place(row, lambda path: shutil.copyfile(row.path(final), path), record)
     files.write_json(row.path(os.path.join(row.folder, "run.json")), {**run_id, "finished": True})

@@ -12,6 +12,7 @@ import sys
 import termios
 import textwrap
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from tiny_project import LONG, TINY, make_project
 
 import recipe
 from common import engine, files
-from gender_smile.training import chain, metrics, status
+from gender_smile.training import chain, metrics, origin, status
 from tools import train
 from torchcaffe.formats import files as caffe_files
 
@@ -46,6 +47,7 @@ def test_four_steps_then_nothing_to_do(project, tmp_path):
         record = files.read_json(row.path(row.weights_out) + ".json")
         assert record["sha256"] == files.sha256_of(row.path(row.weights_out))
         assert chain.state(row).kind == "done"
+    assert [told(row) for row in rows] == [([], False), (["CelebA"], False), (["CelebA"], False), (["CelebA", "FotW"], False)]
     last = rows[-1]
     assert record["iteration"] == 6 and 0.0 <= record["accuracy"] <= 1.0
     assert record["engine"].startswith("torchcaffe") and record["seed"] == TINY.random_seed
@@ -65,6 +67,28 @@ def test_four_steps_then_nothing_to_do(project, tmp_path):
     said, _ = run(project, [1, 2, 3, 4])
     assert len(said) == 4 and all("done" in line for line in said)
     assert times == [os.path.getmtime(row.path(row.weights_out)) for row in rows]
+
+
+def told(row) -> tuple:
+    """What the record of a row's weights says of the faces."""
+    record = files.read_json(row.path(row.weights_out) + ".json")
+    return record["trained_on"], record["drawn"]
+
+
+@pytest.mark.parametrize("celeba, fotw, expected", [
+    (True, True, [(["drawn faces"], True), (["drawn faces"], True)]),
+    (True, False, [(["drawn faces"], True), (["drawn faces", "FotW"], False)]),
+    (False, True, [(["CelebA"], False), (["CelebA", "drawn faces"], True)]),
+])
+def test_what_weights_were_trained_on_is_carried_on(tmp_path, celeba, fotw, expected):
+    folder = str(tmp_path / recipe.lmdb_folder("tiny", "scheme3") / "manifest.json")
+    files.write_json(folder, {"celeba": {"drawn": celeba}, "fotw": {"drawn": fotw}})
+    rows = chain.rows(TINY, ["gnet"], [3, 4], root=str(tmp_path))
+    derived = [tuple(origin.origin(row).values()) for row in rows]  # no step has left a record, or an older one
+    assert derived == expected
+    files.write_json(rows[1].path(rows[1].weights_in) + ".json", {"trained_on": ["another data set"], "drawn": False})
+    assert origin.origin(rows[1])["trained_on"] == ["another data set", expected[1][0][-1]]
+    assert origin.origin(replace(rows[1], start=""))["trained_on"] == expected[1][0][-1:]
 
 
 @pytest.mark.slow

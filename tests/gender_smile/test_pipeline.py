@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import weakref
 
@@ -9,9 +10,14 @@ import numpy as np
 import pytest
 
 from pipeline_fakes import LANDMARKS, FakeDetector, FakeNet, fake_caffe, install, photo
-from common import engine
+from common import engine, files
 from gender_smile.inference import pipeline
 from gender_smile.inference.pipeline import Answer, Classifier, Photo, Pipeline, PipelineError
+
+
+def sha256(answers: dict) -> dict:
+    """Net -> SHA-256 of the weights that pipeline_fakes.install writes."""
+    return {net: hashlib.sha256(str(answer).encode()).hexdigest() for net, answer in answers.items()}
 
 
 def test_answers_come_from_gnet_and_the_mean_of_both_snets(fake_project):
@@ -22,8 +28,10 @@ def test_answers_come_from_gnet_and_the_mean_of_both_snets(fake_project):
         "number": 1,
         "faces": 1,
         "face": {"box": [30, 30, 40, 50], "score": 0.9, "landmarks": LANDMARKS.tolist()},
-        "gender": {"label": "male", "probability": 0.75},
-        "smile": {"label": "smiling", "probability": 0.6, "snet1": 0.9, "snet2": 0.3},
+        "gender": {"label": "male", "probability": 0.75, "uncertain": False},
+        "smile": {"label": "smiling", "probability": 0.6, "uncertain": True, "snet1": 0.9, "snet2": 0.3},
+        "model": {"profile": "demo", "variant": "", "trained_on": [], "drawn": False, "sha256": sha256({
+            "gnet": 0.25, "snet1": 0.9, "snet2": 0.3})},
     }
 
 
@@ -133,8 +141,94 @@ def test_auto_takes_the_papers_weights_only_where_all_are_there(fake_project):
     assert loaded.predict(photo()).gender == Answer("female", pytest.approx(0.9))
 
 
+PHOTOGRAPHS = {"trained_on": ["CelebA", "FotW"], "drawn": False, "sha256": "1a2b" * 16}
+DRAWN = {"trained_on": ["drawn faces"], "drawn": True, "sha256": "5e6f" * 16}
+THREE = {"gnet": 0.9, "snet1": 0.9, "snet2": 0.9}
+
+
+@pytest.mark.parametrize("variant", ["", "bf16"])
+@pytest.mark.parametrize("there, taken", [
+    ({"paper": PHOTOGRAPHS, "demo": PHOTOGRAPHS, "small": PHOTOGRAPHS}, "paper"),
+    ({"demo": PHOTOGRAPHS, "small": PHOTOGRAPHS}, "demo"),
+    ({"demo": DRAWN, "small": PHOTOGRAPHS}, "small"),
+    ({"paper": DRAWN, "demo": DRAWN, "small": PHOTOGRAPHS}, "small"),
+    ({"small": PHOTOGRAPHS}, "small"),
+    ({"demo": None}, "demo"),  # nothing tells what they were trained on
+])
+def test_auto_takes_nets_that_were_trained_on_photographs(fake_project, there, taken, variant):
+    for profile, record in there.items():
+        install(fake_project, THREE, profile, variant, record)
+    assert pipeline.choose_profile("auto", variant) == taken
+    assert [pipeline.choose_profile(name, variant) for name in there] == list(there)
+    assert Pipeline.load(variant=variant).model.name == taken + "-bf16" * bool(variant)
+
+
+@pytest.mark.parametrize("variant", ["", "bf16"])
+def test_nets_of_drawn_faces_alone_answer_by_name_only(fake_project, variant):
+    install(fake_project, THREE, "demo", variant, DRAWN)
+    with pytest.raises(PipelineError, match="demo were trained on drawn faces.* --profile demo.*git checkout weights/small"):
+        Pipeline.load(variant=variant)
+    assert "leave out --profile demo" in Pipeline.load("demo", variant=variant).model.warning
+
+
+def test_one_net_of_three_that_was_trained_on_drawn_faces_counts(fake_project):
+    install(fake_project, THREE, "demo", record=PHOTOGRAPHS)
+    install(fake_project, {"snet2": 0.9}, "demo", record=DRAWN)
+    with pytest.raises(PipelineError, match="drawn faces"):
+        Pipeline.load()
+
+
+def test_weights_whose_record_does_not_tell_are_told_by_the_lmdbs(fake_project):
+    """Of a run of an earlier version: its manifest names the data set's folder, which was drawn."""
+    install(fake_project, THREE, "demo", record={"iteration": 900, "sha256": "ab" * 32})
+    assert Pipeline.load().model.as_dict() == {
+        "profile": "demo", "variant": "", "trained_on": ["CelebA", "FotW"], "drawn": False,
+        "sha256": dict.fromkeys(THREE, "ab" * 32)}
+    for scheme in ("scheme1", "scheme3", "scheme5"):
+        files.write_json(str(fake_project / "data" / "demo" / scheme / "manifest.json"), {
+            name: {"folder": str(fake_project / "faces" / name)} for name in ("celeba", "fotw")})
+    files.write_json(str(fake_project / "faces" / "drawn.json"), {"version": 1})
+    with pytest.raises(PipelineError, match="drawn faces"):
+        Pipeline.load()
+    assert Pipeline.load("demo").model.trained_on == ("drawn faces",)
+
+
+def test_the_model_in_one_line(fake_project):
+    install(fake_project, THREE, "small", "bf16", PHOTOGRAPHS)
+    assert Pipeline.load("small", variant="bf16").model.describe() == (
+        "nets: small-bf16 (trained on photographs of CelebA and FotW); weights/small/step4_*-bf16.caffemodel, "
+        "sha256 gnet 1a2b1a2b snet1 1a2b1a2b snet2 1a2b1a2b")
+
+
+def test_weights_are_not_read_to_load_them_only(fake_project, monkeypatch):
+    """Those of the paper's size take seconds; who asks what answered waits for it, once."""
+    install(fake_project, THREE)
+    read = []
+    monkeypatch.setattr("gender_smile.inference.model.sha256_of", lambda path: read.append(path) or "00")
+    loaded = Pipeline.load()
+    predicted = [loaded.predict(photo()) for _ in range(2)]
+    assert read == []
+    assert [prediction.as_dict()["model"]["sha256"] for prediction in predicted] == [dict.fromkeys(THREE, "00")] * 2
+    assert len(read) == 3
+
+
+@pytest.mark.parametrize("threshold, gender, smile", [(0.65, True, False), (0, False, False), (0.9, True, True),
+                                                      (0.6, False, False)])
+def test_uncertain_answers_keep_their_labels_and_probabilities(fake_project, threshold, gender, smile):
+    install(fake_project, {"gnet": 0.375, "snet1": 0.75, "snet2": 0.75})  # 0.375 is exact in float32
+    found = Pipeline.load("demo", threshold=threshold).predict(photo())
+    assert (found.gender, found.smile) == (Answer("male", 0.625, gender), Answer("smiling", 0.75, smile))
+
+
+@pytest.mark.parametrize("threshold", [0.3, 1.5, -1])
+def test_a_threshold_that_is_none(fake_project, threshold):
+    install(fake_project, THREE)
+    with pytest.raises(ValueError, match="neither 0 nor 0.5 to 1"):
+        Pipeline.load("demo", threshold=threshold)
+
+
 def test_missing_files_are_named_with_the_command_that_makes_them(fake_project):
-    with pytest.raises(PipelineError, match="step4_gnet.caffemodel .make step4. nor .*make demo"):
+    with pytest.raises(PipelineError, match="step4_gnet.caffemodel .make step4. nor .*make demo. nor .*git checkout weights/small"):
         Pipeline.load()
     install(fake_project, {"gnet": 0.1, "snet1": 0.1})
     with pytest.raises(PipelineError, match="step4_snet2.caffemodel is missing: make step4 NET=snet2 PROFILE=demo"):
@@ -242,8 +336,9 @@ def test_rows_have_what_objects_have(fake_project):
     row = dict(zip(pipeline.COLUMNS, loaded.predict(photo(), "a.jpg").as_row()))
     assert row == {
         "image": "a.jpg", "frame": None, "seconds": None, "number": 1, "faces": 1, "x": 30, "y": 30, "width": 40,
-        "height": 50, "score": 0.9, "gender": "male", "gender_probability": 0.75, "smile": "smiling",
-        "smile_probability": 0.6, "gnet": 0.25, "snet1": 0.9, "snet2": 0.3, "error": None,
+        "height": 50, "score": 0.9, "gender": "male", "gender_probability": 0.75, "gender_uncertain": False,
+        "smile": "smiling", "smile_probability": 0.6, "smile_uncertain": True, "gnet": 0.25, "snet1": 0.9, "snet2": 0.3,
+        "model": "demo", "error": None,
     }
     row = dict(zip(pipeline.COLUMNS, loaded.predict(photo(0), "b.jpg").as_row()))
     assert row == {**dict.fromkeys(pipeline.COLUMNS), "image": "b.jpg", "error": "no face found"}

@@ -25,7 +25,7 @@ from PIL import Image
 
 import recipe
 from fake_detector import LANDMARKS, FakeDetector
-from lmdb_builders import build, builder, detections, pool
+from lmdb_builders import build, builder, detections, manifest as manifests, pool
 from lmdb_builders.crops import crop_face, to_blob
 from lmdb_builders.images import Orientation, read_image
 from gender_smile.training.chain import database_fingerprint
@@ -235,6 +235,19 @@ def test_other_settings_forget_a_split_that_is_not_built_with_them(run, tmp_path
     entry = manifest(tmp_path / "data")["fotw"]
     assert set(entry["split_facts"]) == {"train", "val"} and not any("test" in name for name in entry["images"])
     assert entry["facts"]["encode"] == "png"
+
+
+def test_manifests_tell_drawn_faces_and_that_builds_nothing_again(run, tmp_path, fotw):
+    run()
+    data = tmp_path / "data"
+    assert [manifest(data)[name]["drawn"] for name in ("celeba", "fotw")] == [False, False]
+    assert not manifests.is_drawn(str(data / "scheme1"), "fotw") and not manifests.is_drawn(str(tmp_path), "fotw")
+    facts = manifest(data)["fotw"]["facts"]
+    (fotw / "drawn.json").write_text("{}")
+    _, out, _ = run("--force")
+    assert [manifest(data)[name]["drawn"] for name in ("celeba", "fotw")] == [False, True]
+    assert manifest(data)["fotw"]["facts"] == facts
+    assert manifests.is_drawn(str(data / "scheme1"), "fotw") and not manifests.is_drawn(str(data / "scheme1"), "celeba")
 
 
 def test_one_data_set_after_the_other(run, tmp_path):

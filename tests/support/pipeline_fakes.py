@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import types
 from types import SimpleNamespace
+from typing import Optional
 
 import numpy as np
 
@@ -72,13 +74,16 @@ class FakeDetector:
         return [corner, central] if first == 255 else [central]
 
 
-def install(root, answers: dict, profile: str = "demo", variant: str = "") -> None:
-    """Definitions and step-4 weights (net -> answer) of a profile under the folder `root`."""
+def install(root, answers: dict, profile: str = "demo", variant: str = "", record: Optional[dict] = None) -> None:
+    """Definitions and step-4 weights (net -> answer) of a profile under the folder `root`, each with `record` beside it."""
     for task in recipe.TASKS:
         _write(os.path.join(root, recipe.deploy_prototxt(profile, task)), str(recipe.PROFILES[profile].crop_size))
     for net, answer in answers.items():
         name = f"step4_{net}-{variant}" if variant else f"step4_{net}"
-        _write(os.path.join(root, "weights", profile, f"{name}.caffemodel"), str(answer))
+        path = os.path.join(root, "weights", profile, f"{name}.caffemodel")
+        _write(path, str(answer))
+        if record is not None:
+            _write(path + ".json", json.dumps(record))
 
 
 def photo(brightness: int = 128, height: int = 100, width: int = 100):

@@ -71,6 +71,14 @@ def test_order_and_summary(project: Path, fotw: Path, monkeypatch: pytest.Monkey
     assert f"{fotw / 'smiles_valset' / 'im_1.jpg'}: FotW says Gender 1, Smile 0; not trained on" in text
     assert "91.50%  of 200 faces" in text and "86.00%  of 200 faces" in text
     assert any(line.split() == ["all", "10.5"] for line in text.splitlines())
+    assert "drawn" not in text
+
+
+def test_a_demo_on_drawn_faces_ends_with_what_to_type_for_photographs(project: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(demo, "run", lambda stage, seconds: seconds.update({stage[0]: 1.0}))
+    assert demo.main([]) == 0
+    *_, what, remedy = capsys.readouterr().out.splitlines()
+    assert "drawn faces" in what and remedy.endswith(environment.as_typed(["tools/predict.py", "photo.jpg"]))
 
 
 def test_failing_stage_ends_the_demo_with_its_name(project: Path, fotw: Path, monkeypatch, capfd) -> None:

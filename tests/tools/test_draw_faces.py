@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -13,6 +14,7 @@ import pytest
 
 import recipe
 from gender_smile.synthetic import data_sets as drawn_data_sets, portrait
+from lmdb_builders import readers
 from tools import draw_faces
 
 CELEBA, FOTW = 20, 12
@@ -107,6 +109,23 @@ def test_same_seed_same_photo(tmp_path: Path) -> None:
     contents = [Path(job[3]).read_bytes() for job in jobs]
     assert contents[0] == contents[1] != contents[2]
     assert records[0]["landmarks"] == records[1]["landmarks"] != records[2]["landmarks"]
+
+
+def test_each_data_set_tells_that_it_is_drawn(drawn: Path, tmp_path: Path) -> None:
+    for name in ("CelebA", "FotW"):
+        data_set = readers.read(name.lower(), str(drawn / name))
+        assert data_set.drawn
+        shutil.copytree(drawn / name, tmp_path / name)  # alone
+        assert readers.read(name.lower(), str(tmp_path / name)).drawn
+        (tmp_path / name / "drawn.json").unlink()
+        assert not readers.read(name.lower(), str(tmp_path / name)).drawn
+
+
+def test_data_sets_that_an_earlier_version_drew_are_known(drawn: Path, tmp_path: Path) -> None:
+    """They have a record in the folder above only."""
+    shutil.copytree(drawn / "FotW", tmp_path / "FotW")
+    (tmp_path / "FotW" / "drawn.json").rename(tmp_path / "drawn.json")
+    assert readers.read("fotw", str(tmp_path / "FotW")).drawn
 
 
 def test_drawn_once(drawn: Path) -> None:

@@ -116,7 +116,7 @@ def test_file_that_answers_otherwise_is_not_written(project, monkeypatch, capsys
             relu(self, layer, bottoms, top, shape)
 
     monkeypatch.setattr(_Writer, "write_ReLU", forgetful)
-    monkeypatch.setattr("gender_smile.inference.classifier.choose_profile", lambda name: "tiny")
+    monkeypatch.setattr("gender_smile.inference.classifier.choose_profile", lambda name, variant: "tiny")
     assert command.main(["--net", "gnet", "--output", str(project / "out")]) == 1
     assert "differ from the engine's" in capsys.readouterr().err
     assert list((project / "out").iterdir()) == []
@@ -143,7 +143,7 @@ def test_differences_before_a_softmax_that_hides_them_are_seen(project, monkeypa
 
 
 def test_command(project, monkeypatch, capsys) -> None:
-    monkeypatch.setattr("gender_smile.inference.classifier.choose_profile", lambda name: "tiny")
+    monkeypatch.setattr("gender_smile.inference.classifier.choose_profile", lambda name, variant: "tiny")
     assert command.main(["--net", "snet1"]) == 0
     assert capsys.readouterr().out.startswith("SNet1: ")
     found = sorted(path.name for path in (project / "weights" / "tiny" / "export").iterdir())
@@ -162,6 +162,14 @@ def test_a_variant_is_exported_under_its_name(project) -> None:
     assert described["weights"]["file"] == "step4_gnet-seed7.caffemodel"
 
 
+def test_auto_takes_the_profile_that_has_the_variant(project, monkeypatch) -> None:
+    asked = []
+    monkeypatch.setattr("gender_smile.inference.classifier.choose_profile", lambda *names: asked.append(names) or "tiny")
+    monkeypatch.setattr(export, "export", lambda profile, net, folder, variant: ({}, 0.0))
+    assert command.main(["--net", "gnet", "--variant", "seed7", "--output", str(project / "out")]) == 0
+    assert asked == [("auto", "seed7")]
+
+
 def test_opencv_reads_caffes_own_files(project) -> None:
     """The other way out: a deploy prototxt and a caffemodel need no export for OpenCV's dnn module (below 5)."""
     for net in recipe.PIPELINE_NETS:
@@ -175,7 +183,7 @@ def test_opencv_reads_caffes_own_files(project) -> None:
 
 def test_export_needs_its_packages(project, monkeypatch, capsys) -> None:
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
-    monkeypatch.setattr("gender_smile.inference.classifier.choose_profile", lambda name: "tiny")
+    monkeypatch.setattr("gender_smile.inference.classifier.choose_profile", lambda name, variant: "tiny")
     assert command.main(["--net", "gnet"]) == 1
     assert "type: pip install onnxruntime" in capsys.readouterr().err
     with pytest.raises(CaffeError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import struct
 import zlib
@@ -11,9 +13,18 @@ import pytest
 from PIL import Image
 
 import recipe
+from common import files
 from predict_project import answers, save
 from pipeline_fakes import FakeDetector, install, photo
 from tools import predict
+
+
+def nets() -> str:
+    """The line that tells which nets answered, those of photos_folder, which have no record."""
+    digests = " ".join(f"{net} {files.sha256_of(recipe.absolute(recipe.step_weights('demo', net, 4)))[:8]}"
+                       for net in recipe.PIPELINE_NETS)
+    return ("nets: demo (of unknown training: no record beside the weights); weights/demo/step4_*.caffemodel, sha256 "
+            f"{digests}")
 
 
 def test_text(photos_folder, capsys):
@@ -27,7 +38,7 @@ def test_text(photos_folder, capsys):
             "  gender  female        93.0 %",
             "  smile   smiling       70.0 %   (smiling: SNet1 80.0 %, SNet2 60.0 %)",
         )
-    ]
+    ] + [nets()]  # once
 
 
 def test_json_is_one_object_an_image_in_the_order_given(photos_folder, capsys):
@@ -35,16 +46,19 @@ def test_json_is_one_object_an_image_in_the_order_given(photos_folder, capsys):
     assert predict.main([*images, "--json"]) == 1
     found = answers(capsys)
     assert [answer["image"] for answer in found] == images
-    assert found[0]["gender"] == {"label": "female", "probability": 0.93}
-    assert found[0]["smile"] == {"label": "smiling", "probability": 0.7, "snet1": 0.8, "snet2": 0.6}
+    assert found[0]["gender"] == {"label": "female", "probability": 0.93, "uncertain": False}
+    assert found[0]["smile"] == {"label": "smiling", "probability": 0.7, "uncertain": False, "snet1": 0.8, "snet2": 0.6}
     assert found[1] == {"image": "no face.png", "error": "no face found"}
     assert found[3] == {"image": "missing.jpg", "error": "file is missing"}
-    assert set(found[2]) == {"image", "number", "faces", "face", "gender", "smile"}
+    assert set(found[2]) == {"image", "number", "faces", "face", "gender", "smile", "model"}
+    assert found[2]["model"]["sha256"]["gnet"][:8] in nets()
 
 
 def test_failures_in_text_name_the_file_and_leave_the_others(photos_folder, capsys):
     assert predict.main([save("dark.png", photo(0)), save("a.png")]) == 1
     captured = capsys.readouterr()
+    assert captured.out.splitlines()[-1] == nets()
+    assert predict.main(["dark.png"]) == 1 and capsys.readouterr().out == ""  # no net has answered
     assert captured.err == "predict.py: dark.png: no face found\n"
     assert captured.out.startswith("a.png\n")
 
@@ -131,7 +145,8 @@ def test_names_cannot_write_lines_or_command_the_terminal(photos_folder, capsys,
 
 
 @pytest.mark.parametrize("arguments", [
-    [], ["a.jpg", "--camera", "0"], ["--camera", "-1"], ["--camera", "2147483648"], ["a.jpg", "--explain"],
+    [], ["a.jpg", "--threshold", "0.4"], ["a.jpg", "--threshold", "1.1"], ["a.jpg", "--camera", "0"], ["--camera", "-1"],
+    ["--camera", "2147483648"], ["a.jpg", "--explain"],
     ["a.jpg", "--every", "0"], ["a.jpg", "--json", "--csv"], ["a.jpg", "--unknown"], ["a.jpg", "--profile", "toy"],
     ["a.jpg", "--gpu"],
 ])
@@ -165,6 +180,50 @@ def test_a_variants_weights_answer(photos_folder, fake_project, capsys):
         gender, smile = answer["gender"], answer["smile"]
         female = gender["probability"] if gender["label"] == "female" else 1 - gender["probability"]
         assert (female, smile["snet1"], smile["snet2"]) == pytest.approx(expected)
+
+
+def test_nets_trained_on_drawn_faces_answer_with_a_warning_where_named(photos_folder, fake_project, capsys):
+    three = {"gnet": 0.93, "snet1": 0.8, "snet2": 0.6}
+    install(fake_project, three, record={"trained_on": ["drawn faces"], "drawn": True})
+    install(fake_project, three, "small", record={"trained_on": ["CelebA", "FotW"], "drawn": False, "sha256": "1a2b3c4d5e"})
+    assert predict.main([save("a.jpg")]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == "" and captured.out.splitlines()[-1].startswith(
+        "nets: small (trained on photographs of CelebA and FotW); weights/small/step4_*.caffemodel, sha256 gnet 1a2b3c4d ")
+    for form in ([], ["--json"], ["--csv"]):
+        assert predict.main(["a.jpg", "--profile", "demo", *form]) == 0
+        captured = capsys.readouterr()
+        assert captured.err == ("predict.py: these nets were trained on drawn faces: their answers on photographs are not to "
+                                "be relied on; for photographs leave out --profile demo\n")
+    os.remove(recipe.absolute(recipe.step_weights("small", "gnet", 4)))
+    assert predict.main(["a.jpg"]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and "--profile demo" in told and "git checkout weights/small" in told
+
+
+def test_uncertain_answers(photos_folder, fake_project, capsys):
+    install(fake_project, {"gnet": 0.561, "snet1": 0.8, "snet2": 0.6})
+    assert predict.main([save("a.jpg")]) == 0
+    assert capsys.readouterr().out.splitlines()[2:4] == [
+        "  gender  female, uncertain (56.1 %)", "  smile   smiling       70.0 %   (smiling: SNet1 80.0 %, SNet2 60.0 %)"]
+    for given, expected in (([], (True, False)), (["--threshold", "0.8"], (True, True)), (["--threshold", "0"], (False, False))):
+        assert predict.main(["a.jpg", "--json", *given]) == 0
+        (answer,) = answers(capsys)
+        assert (answer["gender"]["uncertain"], answer["smile"]["uncertain"]) == expected
+        assert (answer["gender"]["label"], answer["gender"]["probability"]) == ("female", 0.561)
+        assert predict.main(["a.jpg", "--csv", *given]) == 0
+        (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
+        assert (row["gender_uncertain"], row["smile_uncertain"], row["model"]) == (*map(str, expected), "demo")
+
+
+def test_a_camera_that_ctrl_c_ends_tells_which_nets_answered(photos_folder, monkeypatch, capsys):
+    def frames(number, every):
+        yield predict.Photo("camera", photo(), frame=0, seconds=0.0)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gender_smile.inference.photos.camera", frames)
+    assert predict.main(["--camera", "0"]) == 130
+    assert capsys.readouterr().out.splitlines()[-1] == nets()
 
 
 def test_missing_weights(photos_folder, capsys):

@@ -19,7 +19,7 @@ from gender_smile.inference.pipeline import Pipeline, percent
 
 def test_one_picture_goes_to_the_file_named(photos_folder, capsys):
     assert predict.main([save("a.jpg"), "--draw", "new folder/out.png"]) == 0
-    assert capsys.readouterr().out.endswith("  picture new folder/out.png\n")
+    assert capsys.readouterr().out.splitlines()[-2] == "  picture new folder/out.png"
     assert Image.open("new folder/out.png").size[0] == draw.LONG_SIDE[0]
 
 
@@ -93,6 +93,14 @@ def test_bars_are_as_long_as_their_probabilities(photos_folder):
 
 def test_no_answer_is_called_certain():
     assert [percent(probability) for probability in (1.0, 0.99999, 0.9994, 0.5)] == ["99.9 %", "99.9 %", "99.9 %", "50.0 %"]
+
+
+def test_uncertain_answers_are_marked(photos_folder):
+    one = Pipeline.load("demo", threshold=0.75).predict(photo())  # smiling: 70 %
+    for predictions, expected in (([one], {"female, smiling?", "GENDER", "SMILE, UNCERTAIN", "smiling"}),
+                                  ([one, replace(one, number=2)], {"female", "smiling, uncertain"})):
+        (axes,) = draw.render(photo(), predictions).axes
+        assert expected <= {text.get_text() for text in axes.texts}
 
 
 def test_a_crowd_does_not_grow_the_picture_without_end(photos_folder):

@@ -35,7 +35,8 @@ def add_training(project, stem: str, seed: int = 2016) -> None:
     write(project / f"weights/demo/{stem}.caffemodel", "x")
     write(project / f"weights/demo/{stem}.caffemodel.json", {
         "iteration": 40, "loss": 0.31, "accuracy": 0.875, "seconds": 95, "seed": seed, "engine": "torchcaffe 1.2",
-        "precision": "float32", "run": stem, "inputs": {"solver's base_lr": "0.0007000000216066837"}, "sha256": "ab" * 32, "versions": {"python": "3.11.2", "numpy": "2.4"}})
+        "precision": "float32", "run": stem, "inputs": {"solver's base_lr": "0.0007000000216066837"}, "sha256": "ab" * 32,
+        "trained_on": ["CelebA", "drawn faces"], "drawn": True, "versions": {"python": "3.11.2", "numpy": "2.4"}})
     write(project / f"runs/demo/{stem}/run.json", {"run": stem, "finished": True})
     numbers = metrics.Metrics(str(project / f"runs/demo/{stem}/metrics.csv"))
     for iteration in (0, 20, 40):
@@ -120,7 +121,8 @@ def test_everything(project, capsys):
     for expected in ("40.00 %", "paper 91.66 %", "2 no face found", "0.0007<", "Smile 1 to 0: 3", "1 min 35 s", "87.50 %", "seed7",
                      "ab" * 32, "numpy 2.4, python 3.11.2", "as the paper, within chance", "85.00 .. 90.50",
                      "2.5 over 4 images", "73.75 %", "80.25 %", "55.00 %", "snet2: answers &#34;smiling&#34; for every face",
-                     "always &#34;female&#34; 55.00 %, balanced accuracy 25.00 %", "not counted: 3", "Warning: gender, with all steps", "forty attributes on CelebA"):
+                     "always &#34;female&#34; 55.00 %, balanced accuracy 25.00 %", "not counted: 3", "Warning: gender, with all steps", "forty attributes on CelebA",
+                     "CelebA, drawn faces"):
         assert expected in text, expected
     assert "make table3 PROFILE=demo" in text and "make table2 PROFILE" not in text
     assert text.count('class="curves"') == 2 and text.count('<img src="data:image/jpeg') == 4 * 2 + 2  # the sheet; two mistakes with crops

@@ -44,6 +44,17 @@ def test_an_answer_is_the_pipelines(pipeline):
     crop = np.asarray(picture(answer["answers"][0]["crops"]["snet1"]))
     assert crop.shape == (224, 224, 3) and (crop == 255).all()
     assert answer["answers"][0]["heat"] == {}
+    assert answer["model"] == pipeline.model.as_dict() and answer["model"]["profile"] == "demo"
+
+
+@pytest.mark.parametrize("origin, told", [
+    ({"trained_on": ["CelebA", "FotW"], "drawn": False}, "demo, trained on photographs of CelebA and FotW.</p>"),
+    ({"trained_on": ["drawn faces"], "drawn": True}, "demo, trained on drawn faces. Do not rely on what they say of photographs.")])
+def test_the_page_tells_which_nets_answer(pipeline, fake_project, origin, told):
+    install(fake_project, {"gnet": "bright", "snet1": 0.8, "snet2": 0.6}, record=origin)
+    with running(pipeline) as address:
+        assert told in ask(address)[2].decode()
+        assert predict(address, file_of(photo(0)))[1]["model"]["drawn"] is origin["drawn"]
 
 
 def test_a_photo_is_turned_upright_and_sent_back_in_colors_and_at_a_screens_size(pipeline):
@@ -343,6 +354,17 @@ def test_command(pipeline, capsys, monkeypatch):
     monkeypatch.setattr(uvicorn.Server, "run", run)
     assert web.main(["--port", "0", "--profile", "demo"]) == 0
     assert capsys.readouterr().out == f"http://127.0.0.1:{asked[0]}/ (demo profile; Ctrl-C ends it)\n"
+
+
+def test_threshold_and_warning_reach_the_page(pipeline, fake_project, capsys, monkeypatch):
+    install(fake_project, {"gnet": "bright", "snet1": 0.8, "snet2": 0.6}, record={"trained_on": ["drawn faces"], "drawn": True})
+    served: list = []
+    monkeypatch.setattr(web, "serve", lambda pipeline, *rest: served.append(pipeline))
+    assert web.main(["--threshold", "0.75", "--profile", "demo"]) == 0
+    assert "web.py: these nets were trained on drawn faces" in capsys.readouterr().err
+    with running(served[0]) as address:
+        _, answer = predict(address, file_of(photo(255)))
+    assert [answer["answers"][0][task]["uncertain"] for task in ("gender", "smile")] == [False, True]
 
 
 def test_a_port_in_use(pipeline, capsys):

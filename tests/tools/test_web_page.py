@@ -43,7 +43,7 @@ def pipeline(tmp_path_factory):
     patch.setenv("GLOG_minloglevel", "2")
     patch.setattr(recipe, "ROOT", str(project))
     write_random_nets()
-    yield Pipeline.load("demo", "torch")
+    yield Pipeline.load("demo", "torch", threshold=0)  # random nets are not sure of anything
     patch.undo()
 
 
@@ -104,6 +104,16 @@ def test_upload_and_result(page, photos, pipeline):
     sizes = page.eval_on_selector_all(".crops img", "all => all.map(image => image.naturalWidth)")
     assert sizes == [224, 224, 224]
     assert page.is_hidden("#error") and page.wrong == []
+
+
+def test_uncertain_answers_are_told(page, photos, pipeline, monkeypatch):
+    monkeypatch.setattr(pipeline, "threshold", 1.0)
+    upload(page, photos["one"])
+    page.wait_for_selector("#result:not([hidden])")
+    prediction = pipeline.predict(photos["one"])
+    assert page.inner_text(".gender strong") == f"{prediction.gender.label}, uncertain"
+    assert page.inner_text(".box span") == f"{prediction.gender.label} (uncertain), {prediction.smile.label} (uncertain)"
+    assert page.inner_text("#model").startswith("Nets: demo, ")
 
 
 def test_where_the_nets_look(page, photos):

@@ -76,7 +76,7 @@ function box(one, index, answer, count) {
   const made = document.createElement("button");
   made.className = y < 0.06 * answer.height ? "box low" : "box";
   made.type = "button";
-  const words = `${one.gender.label}, ${one.smile.label}`;
+  const words = [one.gender, one.smile].map((answer) => answer.label + (answer.uncertain ? " (uncertain)" : "")).join(", ");
   made.setAttribute("aria-label", `Face ${one.number}: ${words}`);
   const tag = document.createElement("span");
   tag.textContent = count === 1 ? words : one.number;
@@ -132,7 +132,7 @@ function card(one, index, count) {
 }
 
 function fill(element, answer, details) {
-  element.querySelector("strong").textContent = answer.label;
+  element.querySelector("strong").textContent = answer.label + (answer.uncertain ? ", uncertain" : "");
   element.querySelector("output").textContent = percent(answer.probability);
   element.querySelector("meter").value = answer.probability;
   element.querySelector("small").textContent = details;
