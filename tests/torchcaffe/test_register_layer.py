@@ -181,6 +181,26 @@ def test_lr_mult_and_decay_mult(make_solver):
         np.testing.assert_allclose(solver.net.params["norm"][0].data, wanted, rtol=1e-5)
 
 
+def test_a_solver_trains_through_an_own_backward(make_solver):
+    """As through autograd's, in the pass over the whole net that solvers use."""
+    plain = type("PlainGain", (Gain,), {
+        "type": "PlainGain", "backward": None, "forward": lambda self, x: x * self.weight(0)})  # fmt: skip
+    caffe.register_layer(Gain)
+    caffe.register_layer(plain)
+    found = []
+    for kind in ("Gain", "PlainGain"):
+        text = TRAINED[: TRAINED.index('layer { name: "norm"')] + f"""
+            layer {{ name: "g" type: "{kind}" bottom: "conv" top: "norm" }}
+            layer {{ name: "loss" type: "EuclideanLoss" bottom: "norm" bottom: "y" top: "loss" }}"""
+        solver = make_solver(text.replace('shape { dim: 4 dim: 3 dim: 2 dim: 2 }', "shape { dim: 4 dim: 3 dim: 1 dim: 3 }"), SOLVER)
+        solver.step(3)
+        found.append([solver.net.params[name][0].data.copy() for name in ("conv", "g")])
+        assert solver.net.params["g"][1].data.tolist() == [3]
+    for own, autograd in zip(*found):
+        np.testing.assert_array_equal(own, autograd)
+    assert not np.array_equal(found[0][1], [2, 2, 2])
+
+
 # ---- settings
 def test_settings_are_written_and_read_again(tmp_path):
     caffe.register_layer(Normalize)
@@ -190,6 +210,9 @@ def test_settings_are_written_and_read_again(tmp_path):
     for text in (str(net), extensions.text(net), text_format.MessageToString(net), f"{net}", NET.replace(" {", " <").replace("}", ">")):
         assert files.parse_net(text) == net
     assert files.parse_net("# norm_param {\n" + NET.replace('"norm"', '"norm_param { "')).layer[1].name == "norm_param { "
+    for text in (NET.replace("norm_param {", "norm_param: {"), NET.replace("norm_param {", "norm_param # { '\n {"),
+                 "layer: [" + NET.replace("layer", "", 1).replace("layer {", ", {") + "]"):  # fmt: skip
+        assert files.parse_net(text) == net
     assert files.parse_solver(f"net_param {{ {NET} }}").net_param == net
     changed = copy.deepcopy(net)
     assert changed == net and pickle.loads(pickle.dumps(net)) == net

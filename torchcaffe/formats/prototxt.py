@@ -22,7 +22,7 @@ _PATHS = frozenset((
     "net", "train_net", "test_net", "weights", "snapshot_prefix", "source", "mean_file", "meanfile", "root_folder", "file_name",
     "label_map_file", "name_size_file", "output_directory",
 ))  # fmt: skip
-_BLOCK = re.compile(r"(#[^\n]*|\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*')|(\w+)(\s*:?\s*[{<])|([}>])")
+_PIECE = re.compile(r"""#[^\n]*|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|\w+|[{}<>\[\]]""")
 _REPEATED = re.compile(r'Message type "caffe\.([\w.]+)" should not have multiple "(\w+)" fields')
 
 
@@ -63,19 +63,22 @@ def _bracket(text, message):
     if not any(name in text for name in extensions.DECLARED):
         return text
     blocks = ["layer" if message.DESCRIPTOR.name == "LayerParameter" else ""]
-
-    def replace(found):
-        quoted, name, opening, closing = found.groups()
-        if name:
-            inside_layer = blocks[-1] == "layer"
-            blocks.append(name)
-            if inside_layer and name in extensions.DECLARED:
-                return f"[caffe.{name}]{opening}"
-        elif closing and len(blocks) > 1:
-            blocks.pop()
-        return found[0]
-
-    return _BLOCK.sub(replace, text)
+    word, kept, pieces = None, 0, []
+    for found in _PIECE.finditer(text):
+        token = found[0]
+        if token in "{<[":  # in a list, `layer: [{ ... }, { ... }]`, each block is what the list is
+            if blocks[-1] == "layer" and word and word[0] in extensions.DECLARED:
+                pieces += [text[kept : word.start()], f"[caffe.{word[0]}]"]
+                kept = word.end()
+            blocks.append(word[0] if word else blocks[-1])
+            word = None
+        elif token in "}>]":
+            word = None
+            if len(blocks) > 1:
+                blocks.pop()
+        elif token[0] not in "#\"'":
+            word = found
+    return "".join([*pieces, text[kept:]])
 
 
 def _refuse_nul(message, source, inside=""):
