@@ -281,6 +281,16 @@ def test_all_kinds_of_fields():
         files.parse_net("layer { all_kinds_param { flag: 1 } all_kinds_param { flag: 1 } }")
 
 
+def test_only_layers_have_settings():
+    """A field of another message may have the name of a layer's settings."""
+    extensions.declare("norm_param", NORMALIZE, 206)
+    extensions.declare("outer_param", {"norm_param": {"eps": float}, "name": str})
+    p = files.parse_net('layer { outer_param { norm_param { eps: 3 } name: "a" } norm_param { eps: 4 } }').layer[0]
+    assert (p.outer_param.norm_param.eps, p.norm_param.eps) == (3, 4)
+    with pytest.raises(PrototxtError, match="NetParameter has no field 'norm_param'"):
+        files.parse_net("norm_param { eps: 3 }")
+
+
 @pytest.mark.parametrize("name, fields, number, message", [
     ("normParam", NORMALIZE, None, 'ends in "_param"'),
     ("convolution_param", NORMALIZE, None, "Caffe's LayerParameter has this field: leave it out and read self.param.conv"),
@@ -418,6 +428,8 @@ def test_a_package_that_cannot_be_loaded_is_named(make_net, installed):
     installed("brought_broken", "raise RuntimeError('no GPU')")
     installed("brought_fine", BROUGHT.format("TimesFine", "times_fine_param"))
     make_net(INPUT + 'layer { name: "y" type: "TimesFine" bottom: "d" top: "y" }')
+    with pytest.raises(PrototxtError, match=r"no field 'nobodys_param'.*\nthe package \"brought_broken\" could not"):
+        files.parse_net("layer { nobodys_param { } }")  # asked once more, after all were tried
     with pytest.raises(NetError, match=r'unknown layer type "Nobodys".*\nthe package "brought_broken" could not bring its layers '
                                        r"\(torchcaffe.layers: all = brought_broken\): RuntimeError: no GPU\n"):
         make_net(INPUT + 'layer { name: "y" type: "Nobodys" bottom: "d" top: "y" }')

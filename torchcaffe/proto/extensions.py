@@ -25,6 +25,7 @@ _BRACKETED = re.compile(r"^( *)\[caffe\.(\w+)\] \{", re.M)
 DECLARED: dict = {}  # "norm_param" -> its FieldDescriptor
 OWNERS: dict = {}  # layer type -> the first field that its class declares: where NetSpec puts plain keywords
 _SCHEMAS: dict = {}  # "norm_param" -> the bytes of its declaration
+_PLAIN: set = set()  # message types that print these fields' plain names
 
 
 def declare(name: str, fields, number: int | None = None):
@@ -83,7 +84,8 @@ def _show(name, field):
     setattr(caffe_pb2, field.message_type.name, message)
     setattr(caffe_pb2.LayerParameter, name, property(lambda layer: layer.Extensions[field]))
     for kind in (caffe_pb2.LayerParameter, caffe_pb2.NetParameter, caffe_pb2.SolverParameter):
-        if "__str__" not in vars(kind):
+        if kind not in _PLAIN:
+            _PLAIN.add(kind)
             kind.__str__ = kind.__repr__ = _plain_str(kind.__str__)
 
 
