@@ -2,7 +2,10 @@
 
 import copy
 import enum
+import os
 import pickle
+import re
+import subprocess
 import sys
 
 import numpy as np
@@ -435,9 +438,44 @@ def test_a_package_that_cannot_be_loaded_is_named(make_net, installed):
         make_net(INPUT + 'layer { name: "y" type: "Nobodys" bottom: "d" top: "y" }')
 
 
-def test_asking_for_register_layer_is_all_that_loads_torch(root):
-    import subprocess
+def test_the_command_trains_with_a_packages_layer(tmp_path, installed, root):
+    """In a process that nobody has told of the layer; the test net shares the training net's parameters."""
+    settings = 'settings = {"scaled_param": {"start": (float, 2.0)}}'
+    installed("brought_by_package", f"""
+import torchcaffe
 
+
+@torchcaffe.register_layer
+class Scaled(torchcaffe.TorchLayer):
+    type = "Scaled"
+    in_place = False
+    {settings}
+
+    def setup(self, bottom, top):
+        self.add_parameter((1,), self.param.scaled_param.start)
+
+    def forward(self, x):
+        return x * self.weight(0)
+""")
+    (tmp_path / "net").write_text("""
+        layer { name: "d" type: "DummyData" top: "x" top: "y" dummy_data_param { shape { dim: 4 dim: 1 } data_filler { value: 1 }
+                data_filler { value: 7 } } }
+        layer { name: "s" type: "Scaled" bottom: "x" top: "s" scaled_param { start: 3 } }
+        layer { name: "loss" type: "EuclideanLoss" bottom: "s" bottom: "y" top: "loss" }""")
+    (tmp_path / "solver").write_text(f"""net: "{tmp_path}/net" base_lr: 0.5 lr_policy: "fixed" max_iter: 30 test_iter: 1
+        test_interval: 30 test_initialization: true snapshot_prefix: "{tmp_path}/s" """)
+    done = subprocess.run(
+        [sys.executable, "-m", "torchcaffe", "train", "-solver", str(tmp_path / "solver")], capture_output=True, text=True,
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(root)]), "GLOG_minloglevel": "0"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    losses = re.findall(r"Test net output #0: loss = (\S+)", done.stderr)
+    assert float(losses[0]) == 8 and float(losses[-1]) < 1e-4  # (7 - 3)^2 / 2, then 7 is learned
+    (layer,) = [one for one in files.read_weights(tmp_path / "s_iter_30.caffemodel") if one.name == "s"]
+    assert layer.type == "Scaled" and layer.blobs[0].data[0] == pytest.approx(7, abs=1e-3)
+
+
+def test_asking_for_register_layer_is_all_that_loads_torch(root):
     code = "import sys, torchcaffe; print('torch' in sys.modules, 'register_layer' in dir(torchcaffe)); " \
            "torchcaffe.register_layer; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
