@@ -42,6 +42,8 @@ _HOMES = {
     "has_nccl": "core.mode",
     "set_random_seed": "core.rng",
     "Layer": "layers",
+    "TorchLayer": "layers",
+    "register_layer": "layers",
     "layers": "net_spec",
     "params": "net_spec",
     "NetSpec": "net_spec",

@@ -17,8 +17,8 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 
-from torchcaffe.core import names
-from torchcaffe.proto import caffe_pb2
+from torchcaffe.core import names, plugins
+from torchcaffe.proto import caffe_pb2, extensions
 
 
 def _own_settings():
@@ -58,7 +58,7 @@ def assign_proto(message, name, value):
     Lists (tuples, arrays) fill repeated fields, dicts fill messages, a single value for a repeated field becomes its
     one element, enum values are given by number or by name. AttributeError when the message has no such field.
     """
-    field = message.DESCRIPTOR.fields_by_name.get(name)
+    field = extensions.field_of(message.DESCRIPTOR, name)
     if field is None:
         raise AttributeError(f"{message.DESCRIPTOR.name} has no field '{name}'")
     if hasattr(value, "tolist"):  # numpy
@@ -161,15 +161,26 @@ class Function:
         layers[self] = layer
 
     def _assign(self, layer, key, value):
-        own = OWN_SETTINGS.get(self.type_name)
-        if own and not key.endswith("param") and key in getattr(layer, own).DESCRIPTOR.fields_by_name:
-            assign_proto(getattr(layer, own), key, value)
-        elif key in layer.DESCRIPTOR.fields_by_name:
-            assign_proto(layer, key, value)
-        else:
-            raise AttributeError(self._unknown(layer, key, own))
+        holder = self._holder(layer, key)
+        if holder is None and plugins.load():
+            holder = self._holder(layer, key)
+        if holder is None:
+            raise AttributeError(self._unknown(layer, key))
+        assign_proto(holder, key, value)
 
-    def _unknown(self, layer, key, own):
+    def _own(self):
+        """The name of the type's own settings in LayerParameter, or None."""
+        return extensions.OWNERS.get(self.type_name) or OWN_SETTINGS.get(self.type_name)
+
+    def _holder(self, layer, key):
+        """The message that has the field `key`: the layer's own settings, or the layer; None where neither has it."""
+        own = self._own()
+        if own and not key.endswith("param") and key in getattr(layer, own).DESCRIPTOR.fields_by_name:
+            return getattr(layer, own)
+        return layer if extensions.field_of(layer.DESCRIPTOR, key) else None
+
+    def _unknown(self, layer, key):
+        own = self._own()
         places = f"{own} nor LayerParameter" if own else "LayerParameter (it has no settings message of its own)"
         message = f"{layer.name} ({self.type_name}): no field '{key}' in {places}"
         holders = [
@@ -177,7 +188,9 @@ class Function:
             for field in layer.DESCRIPTOR.fields
             if field.name.endswith("_param") and key in field.message_type.fields_by_name
         ]
-        return message + (f"; {', '.join(holders)} has it: write {holders[0]}=dict({key}=...)" if holders else "")
+        if holders:
+            return f"{message}; {', '.join(holders)} has it: write {holders[0]}=dict({key}=...)"
+        return message + (plugins.how_to_register() if key.endswith("_param") else "")
 
 
 class NetSpec:

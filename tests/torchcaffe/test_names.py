@@ -32,7 +32,7 @@ def test_unknown_bottom_of_a_net_of_ten_thousand_blobs(tmp_path):
 
 def test_unknown_layer_type_names_the_near_ones(tmp_path):
     (tmp_path / "net.prototxt").write_text('layer { name: "x" type: "Convolutions" }')
-    with pytest.raises(NetError, match=r'unknown layer type "Convolutions"; known types: Convolution, Deconvolution.* more$'):
+    with pytest.raises(NetError, match=r'unknown layer type "Convolutions"; known types: Convolution, Deconvolution.* more\n'):
         Net(str(tmp_path / "net.prototxt"), 1)
 
 

@@ -6,8 +6,11 @@ import re
 import h5py
 import numpy as np
 import pytest
+from google.protobuf import unknown_fields
 from small_files import floats, plain_message, small_blobs, small_net
 
+import torchcaffe as caffe
+from torchcaffe.commands import cli
 from torchcaffe.formats import files, wire
 from torchcaffe.core.errors import WeightsError
 from torchcaffe.proto import caffe_pb2
@@ -197,3 +200,59 @@ def test_opencv_reads_what_is_written(tmp_path):
         opencv = cv2.dnn.readNetFromCaffe(str(tmp_path / "net"), str(tmp_path / version))
         opencv.setInput(image)
         np.testing.assert_allclose(opencv.forward("prob").ravel(), expected, atol=1e-5)
+
+
+FORKS_BLOB = np.arange(6, dtype=np.float32).reshape(2, 3)
+
+
+def fork_field(number, text):
+    """A field of bytes that our schema does not have, as a fork of Caffe writes it."""
+    return b"".join(wire.delimited(number, [text]))
+
+
+def forks_net():
+    """(bytes of a caffemodel of a fork, its LayerParameter's own bytes): a layer with fields of other numbers and kinds."""
+    blob = b"".join(bytes(part) for part in wire.blob_buffers(FORKS_BLOB))
+    strange = [
+        fork_field(306, b"\x08\x00\x12\x0a\x0a\x08constant"),  # a message
+        b"".join(wire.number_field(901, 2**40)),  # a number
+        wire.varint(902 << 3 | wire.FIXED32) + b"\0\0\x80\x3f", wire.varint(903 << 3 | wire.FIXED64) + b"\0" * 8,
+        b"".join(wire.number_field(149, 1)),
+    ]
+    layer = fork_field(1, b"norm") + strange[1] + fork_field(2, b"Normalize") + b"".join(strange[:1] + strange[2:]) + fork_field(7, blob)
+    return fork_field(1, b"net") + fork_field(77, b"the fork's own") + fork_field(100, layer), strange
+
+
+def test_a_forks_caffemodel_loads(tmp_path):
+    (tmp_path / "w").write_bytes(forks_net()[0])
+    (layer,) = files.read_weights(tmp_path / "w")
+    assert (layer.name, layer.type, [blob.shape for blob in layer.blobs]) == ("norm", "Normalize", [(2, 3)])
+    np.testing.assert_array_equal(layer.blobs[0].data, FORKS_BLOB)
+
+
+def test_a_forks_fields_are_kept_once_when_the_net_is_written(tmp_path):
+    content, strange = forks_net()
+    net = caffe_pb2.NetParameter.FromString(content)
+    files.write_weights(tmp_path / "w", net, [[FORKS_BLOB]])
+    written = (tmp_path / "w").read_bytes()
+    assert [written.count(field) for field in (*strange, b"the fork's own")] == [1] * 6
+    again = caffe_pb2.NetParameter.FromString(written)
+    assert sorted(field.field_number for field in unknown_fields.UnknownFieldSet(again.layer[0])) == [149, 306, 901, 902, 903]
+    assert (again.layer[0].name, list(again.layer[0].blobs[0].shape.dim)) == ("norm", [2, 3])
+
+
+def test_upgrading_keeps_a_forks_fields(tmp_path):
+    content, strange = forks_net()
+    (tmp_path / "w").write_bytes(content)
+    cli.main(["upgrade_net_proto_binary", str(tmp_path / "w"), str(tmp_path / "new")])
+    written = (tmp_path / "new").read_bytes()
+    assert [written.count(field) for field in (*strange, b"the fork's own")] == [1] * 6
+
+
+def test_a_net_copies_and_saves_a_forks_weights(tmp_path):
+    """By layer name, into a layer that Caffe has."""
+    (tmp_path / "w").write_bytes(forks_net()[0])
+    (tmp_path / "net").write_text("""layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 } } }
+        layer { name: "norm" type: "InnerProduct" bottom: "data" top: "y" inner_product_param { num_output: 2 bias_term: false } }""")
+    net = caffe.Net(str(tmp_path / "net"), caffe.TEST, weights=str(tmp_path / "w"))
+    assert net.forward(data=np.array([[1, 0, 0]]))["y"].tolist() == [[0, 3]]

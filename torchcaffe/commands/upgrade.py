@@ -66,9 +66,8 @@ def _upgrade(source, message, upgrade):
 
 
 def _write_text(target, message):
-    from google.protobuf import text_format
-
     from torchcaffe.formats import storage
+    from torchcaffe.proto import extensions
 
     with storage.atomic_write(target) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        file.write(text_format.MessageToString(message))
+        file.write(extensions.text(message))

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 
 from google.protobuf import text_format
 
-from torchcaffe.core import names
+from torchcaffe.core import names, plugins
 from torchcaffe.core.errors import PrototxtError
-from torchcaffe.proto import caffe_pb2
+from torchcaffe.proto import caffe_pb2, extensions
 
 _UNKNOWN_FIELD = re.compile(r'Message type "caffe\.([\w.]+)" has no field named "([^"]*)"')
+_UNKNOWN_EXTENSION = re.compile(r'Extension "caffe\.(\w+)" not registered')
 _UNKNOWN_VALUE = re.compile(r'Enum type "caffe\.([\w.]+)" has no value (?:named|with number) (.*)\.$')
 _TOKEN = re.compile(r"""#[^\n]*|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|[{}<>:]|[\w.+-]+""")
 # A minus sign apart from its number, outside texts and comments: Caffe's parser reads it, Python's does not.
@@ -21,6 +22,7 @@ _PATHS = frozenset((
     "net", "train_net", "test_net", "weights", "snapshot_prefix", "source", "mean_file", "meanfile", "root_folder", "file_name",
     "label_map_file", "name_size_file", "output_directory",
 ))  # fmt: skip
+_PIECE = re.compile(r"""#[^\n]*|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|\w+|[{}<>\[\]]""")
 _REPEATED = re.compile(r'Message type "caffe\.([\w.]+)" should not have multiple "(\w+)" fields')
 
 
@@ -33,12 +35,19 @@ def parse(text: str, message, source: str):
         PrototxtError: names source, line and what is wrong; for an unknown field or value, what was likely meant.
             Also for a path that holds a NUL character.
     """
+    readable = _bracket(_MINUS.sub(lambda found: found[1] or found[2] + "-", text), message)
     try:
-        text_format.Parse(_MINUS.sub(lambda found: found[1] or found[2] + "-", text), message)
+        text_format.Parse(readable, message)
     except text_format.ParseError as problem:
-        place, blocks = _place(problem, text)
+        kind, field = _unknown(str(problem))
+        if kind == "LayerParameter" and plugins.load():
+            message.Clear()
+            return parse(text, message, source)
+        place, blocks = _place(problem, readable)
         inside = f" (in {', '.join(blocks)})" if blocks else ""
-        raise PrototxtError(f"{source}{place}: {_explain(str(problem), message)}{inside}") from None
+        unregistered = kind == "LayerParameter" and field.endswith("_param")
+        how = plugins.how_to_register() if unregistered else ""
+        raise PrototxtError(f"{source}{place}: {_explain(str(problem), message)}{inside}{how}") from None
     except UnicodeEncodeError:
         raise PrototxtError(f"{source}: holds text that is not UTF-8; save it as UTF-8") from None
     missing = message.FindInitializationErrors()
@@ -47,6 +56,29 @@ def parse(text: str, message, source: str):
     if "\\" in text or "\0" in text:  # a NUL is written in one of these ways
         _refuse_nul(message, source)
     return message
+
+
+def _bracket(text, message):
+    """The text with `norm_param {` of registered layers as protobuf reads an extension: `[caffe.norm_param] {`."""
+    if not any(name in text for name in extensions.DECLARED):
+        return text
+    blocks = ["layer" if message.DESCRIPTOR.name == "LayerParameter" else ""]
+    word, kept, pieces = None, 0, []
+    for found in _PIECE.finditer(text):
+        token = found[0]
+        if token in "{<[":  # in a list, `layer: [{ ... }, { ... }]`, each block is what the list is
+            if blocks[-1] == "layer" and word and word[0] in extensions.DECLARED:
+                pieces += [text[kept : word.start()], f"[caffe.{word[0]}]"]
+                kept = word.end()
+            blocks.append(word[0] if word else blocks[-1])
+            word = None
+        elif token in "}>]":
+            word = None
+            if len(blocks) > 1:
+                blocks.pop()
+        elif token[0] not in "#\"'":
+            word = found
+    return "".join([*pieces, text[kept:]])
 
 
 def _refuse_nul(message, source, inside=""):
@@ -93,12 +125,12 @@ def _path(text):
 
 
 def _explain(complaint, message):
-    found = _UNKNOWN_FIELD.search(complaint)
-    if found:
-        return _unknown_field(found[1], found[2], message)
+    kind, name = _unknown(complaint)
+    if kind:
+        return _unknown_field(kind, name, message)
     found = _UNKNOWN_VALUE.search(complaint)
     if found:
-        enum = _descriptor(found[1].rsplit(".", 1)[-1], found[1].rpartition(".")[0])
+        enum = caffe_pb2.DESCRIPTOR.pool.FindEnumTypeByName(f"caffe.{found[1]}")
         values = [value.name for value in enum.values]
         return f"{found[1]} has no value {found[2]}; {_suggest(found[2], values)}"
     found = _REPEATED.search(complaint)
@@ -108,15 +140,17 @@ def _explain(complaint, message):
     return re.sub(r"^'.*?': (?=[A-Z])", "", complaint)  # the line itself
 
 
-def _descriptor(name, outer):
-    """Descriptor of the enum `name`, at top level or inside the message `outer`."""
-    if not outer:
-        return caffe_pb2.DESCRIPTOR.enum_types_by_name[name]
-    return caffe_pb2.DESCRIPTOR.message_types_by_name[outer].enum_types_by_name[name]
+def _unknown(complaint):
+    """(message type, field) of a complaint about a field that does not exist, or two empty strings."""
+    found = _UNKNOWN_FIELD.search(complaint)
+    if found:
+        return found[1], found[2]
+    found = _UNKNOWN_EXTENSION.search(complaint)
+    return ("LayerParameter", found[1]) if found else ("", "")
 
 
 def _unknown_field(kind, name, message):
-    descriptor = caffe_pb2.DESCRIPTOR.message_types_by_name[kind]
+    descriptor = caffe_pb2.DESCRIPTOR.pool.FindMessageTypeByName(f"caffe.{kind}")
     where = f"{kind} has no field '{name}'"
     other = {"NetParameter": caffe_pb2.SolverParameter, "SolverParameter": caffe_pb2.NetParameter}.get(kind)
     if other and message.DESCRIPTOR.name == kind and name in other.DESCRIPTOR.fields_by_name:
@@ -129,7 +163,7 @@ def _unknown_field(kind, name, message):
     ]
     if holders:
         return f"{where}; it belongs inside {' or '.join(holders)} {{ ... }}"
-    return f"{where}; {_suggest(name, [field.name for field in descriptor.fields])}"
+    return f"{where}; {_suggest(name, extensions.names_of(descriptor))}"
 
 
 def _suggest(name, existing):

@@ -151,16 +151,19 @@ def write_weights(path, net, blobs, diffs=None):
 
 
 def _around(message, number):
-    """The serialized fields of a message before and after field `number`, which is left out."""
-    parts = []
-    for wanted in (lambda field: field.number < number, lambda field: field.number > number):
-        part = type(message)()
-        part.CopyFrom(message)
-        for present, _ in message.ListFields():
-            if not wanted(present):
-                part.ClearField(present.name)
-        parts.append(part.SerializePartialToString())
-    return parts
+    """The serialized fields of a message before and after field `number`, which is left out.
+
+    Fields that the schema does not have, as those of a fork of Caffe, are kept: protobuf writes them last.
+    """
+    rest = type(message)()
+    rest.CopyFrom(message)
+    rest.ClearField(message.DESCRIPTOR.fields_by_number[number].name)
+    content, before = rest.SerializePartialToString(), 0
+    for found, wire_type, value in wire.walk(content):
+        if found > number:
+            break
+        before = before + wire.size(wire.number_field(found, value)) if wire_type == wire.VARINT else value[1]
+    return content[:before], content[before:]
 
 
 def write_buffers(path, buffers, error=WeightsError):

@@ -18,10 +18,12 @@ from torchcaffe.layers import (  # noqa: F401
     vision,
     window_data,
 )
-from torchcaffe.layers.base import TEST, TRAIN, Context, layer_class, layer_types, register
+from torchcaffe.layers.base import TEST, TRAIN, Context, TorchLayer, layer_class, layer_types, register, register_layer
 from torchcaffe.layers.python import Layer
 
-__all__ = ["TEST", "TRAIN", "Context", "Layer", "layer_class", "layer_types", "register"]
+__all__ = [
+    "TEST", "TRAIN", "Context", "Layer", "TorchLayer", "layer_class", "layer_types", "register", "register_layer",
+]  # fmt: skip
 
 
 def __getattr__(name):

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Dict, List, Type
 
 import numpy as np
 import torch
 
-from torchcaffe.core import fillers, memory, names, shapes
+from torchcaffe.core import fillers, memory, names, plugins, shapes
 from torchcaffe.core.blob import Blob, BlobVec, parameter
 from torchcaffe.core.errors import NetError, ShapeError
 from torchcaffe.distributed.shares import WHOLE, Share
+from torchcaffe.proto import caffe_pb2, extensions
 
 TRAIN, TEST = 0, 1
 
@@ -28,13 +30,21 @@ class Context:
     precision: str = "float32"
 
 
-class Layer:
-    """Base of all layers. Subclasses set `type`, the allowed blob counts, and write `setup`, `shapes` and `forward`.
+class TorchLayer:
+    """Base of all layers, Caffe's and your own: see docs/extending.md, "Add a layer", and `register_layer`.
 
-    `bottoms`/`tops`: (minimum, maximum) number of blobs, None for no limit.
+    A subclass sets `type` and the allowed blob counts, and writes `setup`, `shapes` and `forward`. Tensors are float32 on
+    the net's device, in the shapes of the prototxt. What it finds in itself: `param` (LayerParameter: its settings are
+    `self.param.norm_param`), `phase`, `blobs` (its parameters), and the methods under "help".
+
+    `bottoms`/`tops`: (minimum, maximum) number of blobs, None for no limit. `settings`: messages of LayerParameter that Caffe
+    does not have, name -> fields (proto/extensions.py: `declare` says how a field is given); `settings_numbers`: their
+    numbers in LayerParameter, where files of a fork of Caffe have them.
     """
 
     type = ""
+    settings: Mapping[str, Mapping] = {}
+    settings_numbers: Mapping[str, int] = {}
     bottoms = (1, 1)
     tops = (1, 1)
     is_loss = False  # first top has loss_weight 1 unless the prototxt says otherwise; a top may be left out
@@ -52,6 +62,9 @@ class Layer:
     forward_in_place = None  # as forward, overwriting the bottom
     gradient_from_bottoms = False  # backward needs only bottoms and parameters: in Caffe it runs without a forward before
     deferred_check = None  # a function: a check that would have made the host wait for the GPU, see `flush`
+    # Instead of autograd: backward(bottoms, tops, gradients of the tops) gives a gradient (or None) for each bottom, then for
+    # each parameter; all are tensors.
+    backward = None
 
     def __init__(self, param, phase: int, context: Context):
         self.param = param
@@ -59,6 +72,8 @@ class Layer:
         self.context = context
         self.blobs: List[Blob] = BlobVec(context.device)
         self.shown = self  # what Net.layers shows
+        if self.backward is not None:
+            self.forward = self._forward_with_own_backward
 
     # ---- what subclasses write
     def setup(self, bottom: List[Blob], top: List[Blob]):
@@ -121,9 +136,21 @@ class Layer:
             return tensors
         return [tensor if tensor is None else tensor.to(torch.bfloat16) for tensor in tensors]
 
-    def add_parameter(self, shape, filler):
-        """Append a learnable blob of `shape`, taken from the layer definition's own blobs or from `filler`."""
+    def add_parameter(self, shape, filler=0.0, lr_mult=None, decay_mult=None):
+        """Append a learnable blob of `shape`, taken from the layer definition's own blobs or from `filler`.
+
+        Args:
+            filler: FillerParameter, a dict of its fields, or a number.
+            lr_mult, decay_mult: what they are where the prototxt has no `param { }` for this blob; 1 as in Caffe.
+        """
         index = len(self.blobs)
+        filler = _filler(filler)
+        if index >= len(self.param.param) and (lr_mult, decay_mult) != (None, None):
+            while len(self.param.param) <= index:
+                self.param.param.add()
+            for name, value in (("lr_mult", lr_mult), ("decay_mult", decay_mult)):
+                if value is not None:
+                    setattr(self.param.param[index], name, value)
         problem = shapes.problem(tuple(shape))
         self.check_shape(not problem, f"parameter {index}: {problem}")
         self.require(fillers.memory_needed(filler, shape), f"parameter {index} of shape {tuple(shape)}, filled,")
@@ -132,6 +159,10 @@ class Layer:
         else:
             values = fillers.fill(filler, shape, self.context.generator)
         self.blobs.append(parameter(values, self.context.device))
+
+    def _forward_with_own_backward(self, *bottoms):
+        tops = _OwnBackward.apply(self, len(bottoms), *bottoms, *(blob.tensor() for blob in self.blobs))
+        return tops if len(tops) > 1 else tops[0]
 
     def axis(self, axis: int, axes: int, end: bool = False) -> int:
         """`axis` counted from the front; `end` allows the position after the last one."""
@@ -180,21 +211,116 @@ def _given(proto, shape, layer, index):
     return values.reshape(shape)
 
 
-_REGISTRY: Dict[str, Type[Layer]] = {}
+def _filler(filler):
+    if isinstance(filler, (int, float)):
+        return caffe_pb2.FillerParameter(type="constant", value=filler)
+    return caffe_pb2.FillerParameter(**filler) if isinstance(filler, Mapping) else filler
 
 
-def register(cls: Type[Layer]) -> Type[Layer]:
-    """Class decorator: make the layer known under its `type`."""
+class _OwnBackward(torch.autograd.Function):
+    """A layer's forward, whose gradient is the layer's own `backward`."""
+
+    @staticmethod
+    def forward(context, layer, count, *tensors):
+        tops = type(layer).forward(layer, *tensors[:count])
+        tops = tuple(tops) if isinstance(tops, (tuple, list)) else (tops,)
+        context.layer, context.count, context.sources = layer, count, len(tensors)
+        context.save_for_backward(*tensors[:count], *tops)
+        return tops
+
+    @staticmethod
+    def backward(context, *gradients):
+        layer, count, saved = context.layer, context.count, context.saved_tensors
+        given = layer.backward(saved[:count], saved[count:], gradients)
+        given = tuple(given) if isinstance(given, (tuple, list)) else (given,)
+        layer.check(
+            count <= len(given) <= context.sources,
+            f"backward gives {len(given)} gradients; one is needed for each of {count} bottoms, then one a parameter "
+            f"({context.sources - count})",
+        )
+        return (None, None, *given, *[None] * (context.sources - len(given)))
+
+
+Layer = TorchLayer  # as the catalogue's modules call it
+
+_REGISTRY: Dict[str, Type[TorchLayer]] = {}
+_CATALOGUE: set = set()  # the types that Caffe has
+
+
+def register(cls: Type[TorchLayer]) -> Type[TorchLayer]:
+    """Class decorator for Caffe's own layers: make the layer known under its `type`."""
+    _REGISTRY[cls.type] = cls
+    _CATALOGUE.add(cls.type)
+    return cls
+
+
+def register_layer(cls=None, *, replace: bool = False):
+    """Class decorator for a layer of your own: nets may then name its `type`, and prototxts may hold its `settings`.
+
+    Args:
+        cls: a class that derives from torchcaffe.TorchLayer.
+        replace: take the place of a layer type that is there, Caffe's own or registered before.
+    Raises:
+        TypeError: not such a class, or one without what it needs.
+        ValueError: a type or settings that are there already.
+    """
+    if cls is None:
+        return lambda decorated: register_layer(decorated, replace=replace)
+    _check_class(cls)
+    there = _REGISTRY.get(cls.type)
+    # A module that is loaded again, or a notebook's cell that is run again, defines the same class anew.
+    same = there is not None and (there.__module__, there.__qualname__) == (cls.__module__, cls.__qualname__)
+    if there is not None and not same and not replace:
+        whose = "is Caffe's own" if cls.type in _CATALOGUE else f"is registered by {there.__module__}.{there.__qualname__}"
+        raise ValueError(
+            f'layer type "{cls.type}" {whose}: give {cls.__name__} another type, or write '
+            "@torchcaffe.register_layer(replace=True) to put it in that place"
+        )
+    for name, fields in cls.settings.items():
+        extensions.declare(name, fields, cls.settings_numbers.get(name))
+    extensions.OWNERS.pop(cls.type, None)
+    if cls.settings:
+        extensions.OWNERS[cls.type] = next(iter(cls.settings))
     _REGISTRY[cls.type] = cls
     return cls
 
 
-def layer_class(type_name: str, layer_name: str) -> Type[Layer]:
-    """Class of a layer type; NetError lists what exists."""
+def _check_class(cls):
+    if not isinstance(cls, type) or not issubclass(cls, TorchLayer):
+        python = isinstance(cls, type) and any(base.__module__ == "torchcaffe.layers.python" for base in cls.__mro__)
+        raise TypeError(
+            f"register_layer takes a class that derives from torchcaffe.TorchLayer, not {getattr(cls, '__name__', repr(cls))}"
+            + (': classes of caffe.Layer need no registering, nets name them in python_param (type: "Python")' if python else "")
+        )
+    name = cls.__name__
+    if not isinstance(cls.type, str) or not cls.type.isidentifier():
+        raise TypeError(f'{name} needs a type, the name that nets call it by: type = "{name}"; it has {cls.type!r}')
+    if cls.works_on_blobs:
+        if not hasattr(cls, "forward_blobs"):
+            raise TypeError(f"{name} works_on_blobs, so it needs a method forward_blobs(bottoms, tops)")
+    elif cls.forward is TorchLayer.forward:
+        raise TypeError(f"{name} needs a method forward(self, *bottoms) that returns its tops as tensors")
+    for what in ("bottoms", "tops"):
+        counts = getattr(cls, what)
+        if not (isinstance(counts, tuple) and len(counts) == 2 and all(n is None or isinstance(n, int) for n in counts)):
+            raise TypeError(f"{name}.{what} is (minimum, maximum) of blobs, None for no limit; not {counts!r}")
+    if not isinstance(cls.settings, Mapping):
+        raise TypeError(f'{name}.settings is a dict such as {{"norm_param": {{"eps": (float, 1e-10)}}}}, not {cls.settings!r}')
+    strange = set(cls.settings_numbers) - set(cls.settings)
+    if strange:
+        raise TypeError(f"{name}.settings_numbers names {names.listed(sorted(strange))}, which {name}.settings does not have")
+
+
+def layer_class(type_name: str, layer_name: str) -> Type[TorchLayer]:
+    """Class of a layer type, perhaps of an installed package; NetError lists what exists."""
+    if type_name not in _REGISTRY:
+        plugins.load()
     if type_name in _REGISTRY:
         return _REGISTRY[type_name]
     known = names.nearest(type_name, sorted(_REGISTRY))
-    raise NetError(f'layer "{layer_name}": unknown layer type "{type_name}"; known types: {known}')
+    raise NetError(
+        f'layer "{layer_name}": unknown layer type "{type_name}"; known types: {known}{plugins.how_to_register()}'
+    )
 
 
 def layer_types() -> List[str]:

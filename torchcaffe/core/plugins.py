@@ -1,0 +1,41 @@
+"""Layers that installed packages bring: the entry points of the group `torchcaffe.layers`.
+
+They are loaded when a net asks for a layer type, or has settings, that nobody knows; never before.
+
+    [project.entry-points."torchcaffe.layers"]
+    my_layers = "my_package.layers"  # importing this module registers them
+"""
+
+from __future__ import annotations
+
+GROUP = "torchcaffe.layers"
+HOW = (
+    "a layer of your own? Its class is made known by torchcaffe.register_layer before the net is read, or by an installed "
+    f'package with an entry point of the group "{GROUP}" (docs/extending.md)'
+)
+
+_loaded: set = set()  # entry points that were tried
+problems: list = []  # what went wrong with some of them, for the message about the layer that nobody knows
+
+
+def load() -> bool:
+    """Load the entry points that were not tried before; False where there are none."""
+    from importlib import metadata
+
+    new = [point for point in metadata.entry_points(group=GROUP) if point not in _loaded]
+    for point in new:
+        _loaded.add(point)
+        try:
+            point.load()
+        except Exception as problem:  # a package's own mistake: the net may well do without it
+            package = point.dist.name if point.dist else "unknown"
+            problems.append(
+                f'the package "{package}" could not bring its layers ({GROUP}: {point.name} = {point.value}): '
+                f"{type(problem).__name__}: {problem}"
+            )
+    return bool(new)
+
+
+def how_to_register() -> str:
+    """The lines that end a message about a layer type or settings that nobody knows."""
+    return "".join(f"\n{line}" for line in [*problems, HOW])
