@@ -103,6 +103,7 @@ small: $(READY) ## train the released nets again, from CELEBA= and FOTW= (an hou
 	@$(PY) -m lmdb_builders.build --profile small $(data_sets)
 	@for step in 1 2 3; do $(PY) -m tools.train --step $$step --profile small $(engine) || exit; done
 	@$(PY) -m tools.train --step 4 --profile small $(engine) --force # over the released ones, which git keeps
+	@$(PY) -m tools.calibrate --profile small $(engine)
 	@$(PY) -m tools.evaluate --profile small $(engine)
 
 weights: $(READY) ## fetch and check VGG_FACE.caffemodel, or take it from VGG_FACE=path

@@ -38,7 +38,7 @@ __all__ = ["Answer", "Classifier", "Model", "Photo", "Pipeline", "PipelineError"
 
 Image = Union[str, "os.PathLike[str]", "np.ndarray"]  # a photo's path, or height x width x 3 uint8, BGR
 NO_FACE = "no face found"
-UNCERTAIN_BELOW = 0.65  # ours: an answer whose probability is lower is called uncertain
+UNCERTAIN_BELOW = 0.75  # ours: of the released nets, fewer than three of four such answers are right (docs/model-card.md)
 # Columns of Prediction.as_row.
 COLUMNS = ("image", "frame", "seconds", "number", "faces", "x", "y", "width", "height", "score", "gender",
            "gender_probability", "gender_uncertain", "smile", "smile_probability", "smile_uncertain", *recipe.PIPELINE_NETS,
