@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import heapq
 
+from torchcaffe.core.errors import printable
+
 MOST = 8  # names in a message
 LONGEST = 200  # characters of a name that is compared; comparing takes quadratic time
 
@@ -32,3 +34,8 @@ def nearest(name: str, known) -> str:
     known = list(known)
     near = similar(name, known) if len(known) > MOST else []
     return f"{', '.join(near)} and {len(known) - len(near):,} more" if near else listed(known)
+
+
+def one_line(name: str) -> str:
+    """A name from a file as it can stand in a line: line feeds, tabs and control characters escaped."""
+    return printable(name).replace("\n", "\\n").replace("\t", "\\t")

@@ -9,7 +9,7 @@ from numbers import Integral
 
 import numpy as np
 
-from torchcaffe.core import copying, execution, log, mode, precision, rng
+from torchcaffe.core import copying, execution, log, mode, precision, rng, summary
 from torchcaffe.core.build import build_net
 from torchcaffe.core.errors import CaffeError, NetError
 from torchcaffe.core.graph import filter_layers, insert_splits
@@ -86,6 +86,17 @@ class Net(SetOnce):
         self._blob_loss_weights = DtypeVec(weights.values())
         self.copy_report = None
         log.info("Network initialization done.")
+
+    # ------------------------------------------------------------------------------------ what it is
+    def __repr__(self):
+        return f"<{summary.title(self)}>"
+
+    def __str__(self):
+        """A table: layer, type, output shapes, parameters; at most 120 characters wide."""
+        return summary.text(self)
+
+    def _repr_html_(self):
+        return summary.as_html(self)
 
     # ------------------------------------------------------------------------------------ names, as pycaffe
     @property

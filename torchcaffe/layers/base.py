@@ -112,6 +112,10 @@ class TorchLayer:
     def set_data_state(self, state):
         """Give next what came after `data_state()`. Raises LookupError, TypeError or ValueError for what is none."""
 
+    def __repr__(self):
+        numbers = ", ".join(str(blob.dims) for blob in self.blobs) or "no parameters"
+        return f'<{self.type} layer "{names.one_line(self.name)}": {numbers}>'
+
     # ---- help for them
     @property
     def name(self) -> str:

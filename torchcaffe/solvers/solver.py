@@ -9,7 +9,7 @@ import os
 import numpy as np
 import torch
 
-from torchcaffe.core import execution, log, memory, mode, rng
+from torchcaffe.core import execution, log, memory, mode, names, rng
 from torchcaffe.core.errors import CaffeError, SolverError
 from torchcaffe.core.log import number
 from torchcaffe.core.net import Net
@@ -77,11 +77,16 @@ class SGDSolver(SetOnce):
             resume.check_writable(self)
         self.net, test_nets = build_nets(parsed, Net)
         self.test_nets = NetVec(test_nets)
-        for path in (name for names in parsed.weights for name in names.split(",")):
+        for path in (path for listed in parsed.weights for path in listed.split(",")):
             self.load_weights(path.strip())
         self.history = self._empty_history(solver_file)
         self.train_with(parallel.current())
         log.info("Solver scaffolding done.")
+
+    def __repr__(self):
+        tests = f", {len(self.test_nets)} test net{'s' if len(self.test_nets) > 1 else ''}" if self.test_nets else ""
+        done = f"iteration {self.iter:,} of {self.proto.max_iter:,}"
+        return f'<{type(self).__name__} on {self.net.device}: {done}, net "{names.one_line(self.net.name)}"{tests}>'
 
     def _check_settings(self, solver_file):
         try:
