@@ -114,6 +114,11 @@ def test_wrong_flags(line, words):
         ("upgrade_net_proto_text solver.prototxt out", "a solver has"),
         ("upgrade_net_proto_binary net.prototxt out", "is text"),
         ("draw_net net.prototxt x.png -phase NIGHT", "TRAIN, TEST or ALL"),
+        ("summary", "usage: .* summary .*NET_PROTOTXT"),
+        ("summary net.prototxt -phase NIGHT", "TRAIN or TEST, not 'NIGHT'"),
+        ("summary missing.prototxt", "missing.prototxt: no such"),
+        ("summary solver.prototxt", "a solver"),
+        ("summary net.prototxt -weights missing.caffemodel", "missing.caffemodel: no such"),
     ],
 )
 def test_mistakes_are_one_line(run, monkeypatch, line, words):

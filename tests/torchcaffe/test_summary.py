@@ -1,13 +1,16 @@
 """What print, repr and notebooks show of nets, blobs, layers and solvers, and `torchcaffe summary`."""
 
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
 import torchcaffe as caffe
-from torchcaffe.core import summary
+from torchcaffe.commands.cli import main
+from torchcaffe.core import log, summary
 from torchcaffe.formats.files import read_net
 
 DEMO = ("deploy_gender", "deploy_smile", "deploy_identity", "deploy_attributes")
@@ -168,3 +171,61 @@ class Double(caffe.Layer):
     assert summary.rows(net)[1] == ("two", "Python: Double", "(2, 3, 6, 6)", "3")
     assert repr(net.layers[1]) == '<Double, a Python layer, "two": (3,)>'
     assert repr(caffe.Layer()) == '<Layer, a Python layer, "": no parameters>'
+
+
+# ---- the command
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """run("net.prototxt -phase TRAIN") -> (exit status, stdout, stderr) of `torchcaffe summary`."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(log.Settings, "minloglevel", None)
+    monkeypatch.delenv("GLOG_minloglevel")
+    (tmp_path / "net.prototxt").write_text(NET)
+
+    def call(line):
+        status = main(["summary", *line.split()])
+        return (status, *capsys.readouterr())
+
+    return call
+
+
+def test_the_command_prints_the_table_and_no_log(run, make_net):
+    assert run("net.prototxt") == (0, f"{make_net(NET, caffe.TEST)}\n", "")
+
+
+def test_the_command_shows_one_phase_and_stage(run, tmp_path):
+    name = 'layer { name: "%s" type: "ReLU" bottom: "data" top: "data" include { %s } }\n'
+    (tmp_path / "net.prototxt").write_text(
+        INPUT + name % ("learn", "phase: TRAIN") + name % ("score", "phase: TEST") + name % ("extra", 'stage: "more"'))
+    shown = {line: [row.split()[0] for row in run("net.prototxt " + line)[1].split("\n")[2:-3]]
+             for line in ("", "--phase TRAIN", "--phase=TEST -stage more")}
+    assert shown == {"": ["data", "score"], "--phase TRAIN": ["data", "learn"],
+                     "--phase=TEST -stage more": ["data", "score", "extra"]}
+
+
+def test_the_command_says_what_weights_would_set(run, tmp_path, make_net):
+    other = NET.replace('name: "conv"', 'name: "old"').replace('bottom: "conv" top: "c', 'bottom: "conv" top: "c')
+    make_net(other, caffe.TEST).save(str(tmp_path / "old.caffemodel"))
+    status, out, _ = run("net.prototxt --weights old.caffemodel")
+    assert status == 0 and out.endswith(
+        "old.caffemodel: copied 2 layers; left at their initial values: conv; not in this net: old\n")
+
+
+def test_the_command_draws_no_random_numbers(run, tmp_path, monkeypatch):
+    filler = 'num_output: 5 weight_filler { type: "%s" }'
+    (tmp_path / "net.prototxt").write_text(NET.replace("num_output: 5", filler % "gaussian"))
+    monkeypatch.setattr("torchcaffe.core.rng.Generator.normal", None)
+    assert run("net.prototxt")[0] == 0
+    (tmp_path / "net.prototxt").write_text(NET.replace("num_output: 5", filler % "gausian"))
+    status, _, errors = run("net.prototxt")
+    assert status == 1 and 'unknown filler type "gausian"' in errors and errors.count("\n") == 1
+
+
+def test_the_papers_identity_net_has_the_parameters_of_its_released_weights(root):
+    """In a process of its own: it takes 580 MB for a moment."""
+    done = subprocess.run([sys.executable, "-m", "torchcaffe", "summary", "prototxt/paper/deploy_identity.prototxt"],
+                          cwd=root, capture_output=True, text=True)  # fmt: skip
+    assert done.stdout.endswith("total: 145,002,878 parameters (580,011,512 bytes)\n"), done.stderr
+    assert done.returncode == 0 and max(map(len, done.stdout.split("\n"))) <= 120

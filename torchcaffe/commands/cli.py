@@ -2,6 +2,7 @@
 
     torchcaffe train -solver solver.prototxt -weights start.caffemodel
     torchcaffe test -model net.prototxt -weights net.caffemodel -iterations 100
+    torchcaffe summary net.prototxt
     torchcaffe convert_imageset -resize_width 64 -resize_height 64 photos/ list.txt photos_lmdb
 
 From a checkout, or where only the module is on the path: python -m torchcaffe.
@@ -81,6 +82,18 @@ VERBS = {
     "upgrade_net_proto_text": Verb("upgrade", "upgrade a net's prototxt to Caffe 1.0's form", {}, "INPUT OUTPUT"),
     "upgrade_net_proto_binary": Verb("upgrade", "upgrade a caffemodel to Caffe 1.0's form", {}, "INPUT OUTPUT"),
     "upgrade_solver_proto_text": Verb("upgrade", "upgrade a solver's prototxt to Caffe 1.0's form", {}, "INPUT OUTPUT"),
+    "summary": Verb(
+        "summary",
+        "show a net's layers, output shapes and parameters",
+        {
+            "weights": ("", "also say which layers this weights file would set"),
+            "phase": ("TEST", "the net of this phase: TRAIN or TEST"),
+            "level": (0, "level of the net's state"),
+            "stage": ("", "stages of the net's state, stage,stage,..."),
+            "python_layers": _PYTHON_LAYERS,
+        },
+        "NET_PROTOTXT",
+    ),
     "draw_net": Verb(
         "drawing",
         "draw a net",
