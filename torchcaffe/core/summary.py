@@ -6,7 +6,7 @@ import html
 from itertools import groupby
 from typing import List, NamedTuple
 
-from torchcaffe.core.names import one_line
+from torchcaffe.core.names import counted, one_line
 
 WIDTHS = (40, 24, 36)  # most characters of layer, type and shapes; with the numbers, a line stays within 120
 TITLES = ("layer", "type", "output shape", "parameters")
@@ -71,11 +71,6 @@ def as_html(net) -> str:
         f"<table><caption>{html.escape(title(net))}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
         f'<tfoot><tr><th colspan="3">total</th><td>{html.escape(total(net))}</td></tr></tfoot></table>'
     )
-
-
-def counted(number: int, what: str) -> str:
-    """ "1 layer", "1,234 layers"."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def shortened(name: str, width: int) -> str:

@@ -321,9 +321,9 @@ def layer_class(type_name: str, layer_name: str) -> Type[TorchLayer]:
         plugins.load()
     if type_name in _REGISTRY:
         return _REGISTRY[type_name]
-    known = names.nearest(type_name, sorted(_REGISTRY))
+    known = names.suggestion(type_name, sorted(_REGISTRY), "known types:")
     raise NetError(
-        f'layer "{layer_name}": unknown layer type "{type_name}"; known types: {known}{plugins.how_to_register()}'
+        f'layer "{layer_name}": unknown layer type "{type_name}"; {known}{plugins.how_to_register()}'
     )
 
 

@@ -371,5 +371,5 @@ def get_solver(solver_file):
 def create_solver(param, solver_file):
     """Solver of a SolverParameter that was read from `solver_file`. Raises SolverError for an unknown type."""
     if param.type not in SOLVERS:
-        raise SolverError(f'{solver_file}: unknown solver type "{param.type}"; known: {", ".join(SOLVERS)}')
+        raise SolverError(f'{solver_file}: unknown solver type "{param.type}"; {names.suggestion(param.type, SOLVERS, "known:")}')
     return SOLVERS[param.type](solver_file, param)
