@@ -14,12 +14,12 @@ from torchcaffe.core.errors import CaffeError, NetError
 from torchcaffe.core.graph import filter_layers, insert_splits
 from torchcaffe.core.named import Named, NamedByBlob, Params
 from torchcaffe.core.names import suggestion
-from torchcaffe.core.vectors import DtypeVec, LayerVec, SetOnce, StringVec
+from torchcaffe.core.vectors import DtypeVec, LayerVec, PublicNames, SetOnce, StringVec
 from torchcaffe.distributed.nccl import NCCL
 from torchcaffe.layers import Context
 
 
-class Net(SetOnce):
+class Net(PublicNames, SetOnce):
     """Net(network_file, phase, level=0, stages=None, weights=None), or the older Net(network_file, weights, phase).
 
     `network_file`: prototxt. `phase`: caffe.TRAIN or caffe.TEST. Blobs are float32, N×C×H×W.
@@ -27,6 +27,10 @@ class Net(SetOnce):
     """
 
     _set_once = frozenset(("blobs", "inputs", "outputs", "_blob_loss_weights"))
+    _internal = frozenset((
+        "all_blobs", "assume_written", "built_layers", "callbacks", "intermediate", "learnable", "learnable_specs",
+        "loss_blobs", "nodes", "works_layerwise",
+    ))  # fmt: skip
 
     def __init__(self, network_file, *arguments, phase=None, level=0, stages=None, weights=None):
         if len(arguments) == 2 and isinstance(arguments[0], (str, os.PathLike)):

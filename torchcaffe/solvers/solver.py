@@ -13,7 +13,7 @@ from torchcaffe.core import execution, log, memory, mode, names, rng
 from torchcaffe.core.errors import CaffeError, SolverError
 from torchcaffe.core.log import number
 from torchcaffe.core.net import Net
-from torchcaffe.core.vectors import NetVec, SetOnce
+from torchcaffe.core.vectors import NetVec, PublicNames, SetOnce
 from torchcaffe.distributed import parallel
 from torchcaffe.distributed.nccl import NCCL
 from torchcaffe.solvers import policies, reports, resume, updates
@@ -39,7 +39,7 @@ class SolverParam:
         self._proto.base_lr = value
 
 
-class SGDSolver(SetOnce):
+class SGDSolver(PublicNames, SetOnce):
     """SGDSolver(solver_file). Raises RuntimeError for a missing file, SolverError/NetError for what Caffe refuses.
 
     `net`, `test_nets`, `iter`, `lr`, `step(n)`, `solve()`, `snapshot()`, `restore()` as in pycaffe.
@@ -47,6 +47,10 @@ class SGDSolver(SetOnce):
 
     type = "SGD"
     _set_once = frozenset(("net", "test_nets", "param"))
+    _internal = frozenset((
+        "callbacks", "continue_at", "current_step", "equal", "forward_backward", "ranks", "reducer", "requested",
+        "resume_from", "resumed", "train_with",
+    ))  # fmt: skip
 
     def __init__(self, solver_file, parsed=None):
         from torchcaffe.formats.files import read_solver
