@@ -91,6 +91,8 @@ def test_wrong_flags(line, words):
     "line, words",
     [
         ("fly", "unknown action 'fly'; the actions are train, test"),
+        ("trian -solver solver.prototxt", r"unknown action 'trian'; did you mean train\?"),
+        ("train -slover solver.prototxt", r"unknown command line flag 'slover'; did you mean solver\?"),
         ("train", "Need a solver definition to train"),
         ("train -solver missing.prototxt", "missing.prototxt"),
         ("train -solver net.prototxt", "line 1: .* is this a net's definition"),

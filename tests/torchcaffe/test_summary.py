@@ -140,6 +140,8 @@ def test_a_notebook_gets_a_table_with_everything_escaped(make_net):
 def test_each_thing_says_in_a_line_what_it_is(make_net):
     net = make_net(NET, caffe.TEST)
     assert repr(net) == '<Net "small" (TEST, cpu): 8 layers, 9 blobs, 437 parameters (1,748 bytes)>'
+    net.__class__ = type("MyNet", (caffe.Net,), {})
+    assert repr(net).startswith('<MyNet "small" (TEST, cpu): ')
     assert repr(net.blobs["data"]) == "<Blob (2, 3, 6, 6) float32 on cpu>"
     assert repr(net.params["a"]) == "[<Blob (5, 64) float32 on cpu>, <Blob (5,) float32 on cpu>]"
     assert repr(net.layers[1]) == '<Convolution layer "conv": (4, 3, 3, 3), (4,)>'

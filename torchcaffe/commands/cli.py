@@ -20,6 +20,7 @@ from typing import NamedTuple
 from torchcaffe.core import mode
 from torchcaffe.commands.flags import UsageError, describe, parse
 from torchcaffe.core.errors import CaffeError
+from torchcaffe.core.names import suggestion
 from torchcaffe.core.permission import allow_python_layers
 
 _PYTHON_LAYERS = (False, "allow the net to import and run the modules of its Python layers")
@@ -126,7 +127,7 @@ def main(argv=None) -> int:
             return 0
         name = others[0]
         if name not in VERBS:
-            raise UsageError(f"unknown action '{name}'; the actions are {', '.join(VERBS)}")
+            raise UsageError(f"unknown action '{name}'; {suggestion(name, VERBS, 'the actions are')}")
         return _run(name, flags, [])
     except (UsageError, CaffeError, ImportError) as problem:
         where = f"rank {mode.solver_rank()}: " if mode.solver_rank() else ""

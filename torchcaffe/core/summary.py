@@ -25,7 +25,7 @@ def title(net) -> str:
     """One line: name, phase, device and how much there is."""
     phase = "TRAIN" if net.phase == 0 else "TEST"
     layers, blobs = counted(len(net.nodes), "layer"), counted(len(net.blobs), "blob")
-    return f'Net "{one_line(net.name)}" ({phase}, {net.device}): {layers}, {blobs}, {total(net)}'
+    return f'{type(net).__name__} "{one_line(net.name)}" ({phase}, {net.device}): {layers}, {blobs}, {total(net)}'
 
 
 def rows(net) -> List[Row]:

@@ -88,7 +88,7 @@ class SGDSolver(PublicNames, SetOnce):
         log.info("Solver scaffolding done.")
 
     def __repr__(self):
-        tests = f", {len(self.test_nets)} test net{'s' if len(self.test_nets) > 1 else ''}" if self.test_nets else ""
+        tests = f", {names.counted(len(self.test_nets), 'test net')}" if self.test_nets else ""
         done = f"iteration {self.iter:,} of {self.proto.max_iter:,}"
         return f'<{type(self).__name__} on {self.net.device}: {done}, net "{names.one_line(self.net.name)}"{tests}>'
 
