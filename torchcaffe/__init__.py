@@ -84,4 +84,5 @@ def __getattr__(name):
 
 
 def __dir__():
-    return sorted(list(globals()) + list(_HOMES) + list(_MODULES) + list(ALIASES))
+    public = [*_HOMES, *_MODULES, *ALIASES, "TEST", "TRAIN", "layer_type_list", "__version__"]
+    return sorted(name for name in public if name != "_caffe")

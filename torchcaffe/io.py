@@ -168,7 +168,7 @@ class Transformer:
 
     def __check_input(self, in_):
         if in_ not in self.inputs:
-            raise Exception(f"{in_} is not one of the net inputs: {names.nearest(str(in_), self.inputs)}")
+            raise Exception(f"{in_} is not one of the net inputs: {names.listed(self.inputs)}")
 
     def preprocess(self, in_, data):
         """Net input (C, H, W) float32 from an image H' x W' x K; the image itself is left as it is."""

@@ -206,7 +206,7 @@ class NetSpec:
         try:
             return super().__getattribute__("tops")[name]
         except KeyError:
-            raise AttributeError(f"the net has no blob '{name}'; it has {names.nearest(name, self.tops)}") from None
+            raise AttributeError(f"the net has no blob '{name}'; {names.suggestion(name, self.tops)}") from None
 
     def __setitem__(self, key, value):
         self.tops[key] = value

@@ -91,6 +91,8 @@ def test_wrong_flags(line, words):
     "line, words",
     [
         ("fly", "unknown action 'fly'; the actions are train, test"),
+        ("trian -solver solver.prototxt", r"unknown action 'trian'; did you mean train\?"),
+        ("train -slover solver.prototxt", r"unknown command line flag 'slover'; did you mean solver\?"),
         ("train", "Need a solver definition to train"),
         ("train -solver missing.prototxt", "missing.prototxt"),
         ("train -solver net.prototxt", "line 1: .* is this a net's definition"),
@@ -114,6 +116,11 @@ def test_wrong_flags(line, words):
         ("upgrade_net_proto_text solver.prototxt out", "a solver has"),
         ("upgrade_net_proto_binary net.prototxt out", "is text"),
         ("draw_net net.prototxt x.png -phase NIGHT", "TRAIN, TEST or ALL"),
+        ("summary", "usage: .* summary .*NET_PROTOTXT"),
+        ("summary net.prototxt -phase NIGHT", "TRAIN or TEST, not 'NIGHT'"),
+        ("summary missing.prototxt", "missing.prototxt: no such"),
+        ("summary solver.prototxt", "a solver"),
+        ("summary net.prototxt -weights missing.caffemodel", "missing.caffemodel: no such"),
     ],
 )
 def test_mistakes_are_one_line(run, monkeypatch, line, words):

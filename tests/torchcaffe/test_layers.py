@@ -280,7 +280,7 @@ def test_accuracy_counts_ties_against_the_true_class(make_net):
 
 def test_bad_layers_are_refused_by_name(make_net):
     for layer, shapes, message in (
-        ('type: "Convolutoin"', [(1, 1, 3, 3)], 'unknown layer type "Convolutoin"; known types: .*Convolution'),
+        ('type: "Convolutoin"', [(1, 1, 3, 3)], r'unknown layer type "Convolutoin"; did you mean Convolution or Deconvolution\?'),
         ('type: "Convolution" convolution_param { num_output: 2 }', [(1, 1, 3, 3)], "kernel_size is missing"),
         ('type: "Convolution" convolution_param { num_output: 2 kernel_size: 9 }', [(1, 1, 3, 3)], "smaller than the kernel"),
         ('type: "Pooling" pooling_param { kernel_size: 2 pad: 2 }', [(1, 1, 4, 4)], "pad .* must be below kernel"),

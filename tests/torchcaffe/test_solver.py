@@ -206,7 +206,7 @@ def test_average_loss_is_a_moving_mean(make_solver):
 
 
 def test_settings_that_cannot_work_are_named(make_solver):
-    with pytest.raises(SolverError, match='unknown lr_policy "steps"; known: fixed, step'):
+    with pytest.raises(SolverError, match=r'unknown lr_policy "steps"; did you mean step\?'):
         make_solver(NET, "base_lr: 1 lr_policy: 'steps'")
     with pytest.raises(SolverError, match="AdaGrad works without momentum"):
         make_solver(NET, "type: 'AdaGrad' base_lr: 1 lr_policy: 'fixed' momentum: 0.9")

@@ -69,7 +69,7 @@ def test_v1_weights_have_protobufs_bytes(tmp_path):
 
 
 def test_v1_writer_refuses():
-    with pytest.raises(WeightsError, match="no V1 type 'Convolution'; known types: CONVOLUTION, DECONVOLUTION "):
+    with pytest.raises(WeightsError, match=r"no V1 type 'Convolution'; did you mean CONVOLUTION\?"):
         files.write_v1_weights("unused", "n", [("c", "Convolution", [])])
     with pytest.raises(WeightsError, match="'c': a legacy blob has four axes"):
         files.write_v1_weights("unused", "n", [("c", "CONVOLUTION", [floats(3)])])

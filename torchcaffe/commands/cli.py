@@ -2,6 +2,7 @@
 
     torchcaffe train -solver solver.prototxt -weights start.caffemodel
     torchcaffe test -model net.prototxt -weights net.caffemodel -iterations 100
+    torchcaffe summary net.prototxt
     torchcaffe convert_imageset -resize_width 64 -resize_height 64 photos/ list.txt photos_lmdb
 
 From a checkout, or where only the module is on the path: python -m torchcaffe.
@@ -19,6 +20,7 @@ from typing import NamedTuple
 from torchcaffe.core import mode
 from torchcaffe.commands.flags import UsageError, describe, parse
 from torchcaffe.core.errors import CaffeError
+from torchcaffe.core.names import suggestion
 from torchcaffe.core.permission import allow_python_layers
 
 _PYTHON_LAYERS = (False, "allow the net to import and run the modules of its Python layers")
@@ -81,6 +83,18 @@ VERBS = {
     "upgrade_net_proto_text": Verb("upgrade", "upgrade a net's prototxt to Caffe 1.0's form", {}, "INPUT OUTPUT"),
     "upgrade_net_proto_binary": Verb("upgrade", "upgrade a caffemodel to Caffe 1.0's form", {}, "INPUT OUTPUT"),
     "upgrade_solver_proto_text": Verb("upgrade", "upgrade a solver's prototxt to Caffe 1.0's form", {}, "INPUT OUTPUT"),
+    "summary": Verb(
+        "summary",
+        "show a net's layers, output shapes and parameters",
+        {
+            "weights": ("", "also say which layers this weights file would set"),
+            "phase": ("TEST", "the net of this phase: TRAIN or TEST"),
+            "level": (0, "level of the net's state"),
+            "stage": ("", "stages of the net's state, stage,stage,..."),
+            "python_layers": _PYTHON_LAYERS,
+        },
+        "NET_PROTOTXT",
+    ),
     "draw_net": Verb(
         "drawing",
         "draw a net",
@@ -113,7 +127,7 @@ def main(argv=None) -> int:
             return 0
         name = others[0]
         if name not in VERBS:
-            raise UsageError(f"unknown action '{name}'; the actions are {', '.join(VERBS)}")
+            raise UsageError(f"unknown action '{name}'; {suggestion(name, VERBS, 'the actions are')}")
         return _run(name, flags, [])
     except (UsageError, CaffeError, ImportError) as problem:
         where = f"rank {mode.solver_rank()}: " if mode.solver_rank() else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torchcaffe.core.names import nearest
+from torchcaffe.core.names import suggestion
 from torchcaffe.core import log
 from torchcaffe.commands import devices
 from torchcaffe.commands.flags import UsageError
@@ -25,7 +25,7 @@ def extract_features(flags, weights, model, blobs, databases, batches, kind, dev
     net.copy_from(weights)
     for name in names:
         if name not in net.blobs:
-            raise NetError(f"Unknown feature blob name {name} in the network {model}; it has {nearest(name, net.blobs)}")
+            raise NetError(f"Unknown feature blob name {name} in the network {model}; {suggestion(name, net.blobs)}")
     log.error("Extracting Features")
     writers = []
     try:

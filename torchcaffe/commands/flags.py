@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from torchcaffe.core.names import nearest
+from torchcaffe.core.names import suggestion
 
 # glog's own, which every one of Caffe's programs takes
 _GLOG = {
@@ -45,7 +45,7 @@ def parse(words, flags):
         negated = name.startswith("no") and name not in known and isinstance(values.get(name[2:]), bool)
         name = name[2:] if negated else name
         if name not in known:
-            raise UsageError(f"unknown command line flag '{name}'; the flags are {nearest(name, sorted(flags))}")
+            raise UsageError(f"unknown command line flag '{name}'; {suggestion(name, sorted(flags), 'the flags are')}")
         if isinstance(known[name][0], bool):
             values[name] = _switch(name, text) if equals else not negated
         elif not equals and not words:

@@ -162,6 +162,9 @@ class Blob:
         self.data_memory = Memory()
         self.diff_memory = Memory()
 
+    def __repr__(self):
+        return f"<Blob {self._shape} float32 on {self._device}>"
+
     @property
     def data(self):
         return self.data_memory.look(self._shape)

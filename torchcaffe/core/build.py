@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import List
 
@@ -12,6 +11,7 @@ from torchcaffe.core import log, memory
 from torchcaffe.core.blob import Blob
 from torchcaffe.core.errors import CaffeError, NetError, ShapeError
 from torchcaffe.core.log import number
+from torchcaffe.core.named import Blobs
 from torchcaffe.core.node import Node
 from torchcaffe.layers import layer_class
 from torchcaffe.proto import caffe_pb2
@@ -27,7 +27,7 @@ class BuiltNet:
     """
 
     nodes: List[Node] = field(default_factory=list)
-    blobs: "OrderedDict[str, Blob]" = field(default_factory=OrderedDict)
+    blobs: Blobs = field(default_factory=Blobs)
     inputs: List[str] = field(default_factory=list)
     outputs: List[str] = field(default_factory=list)
     learnable: List[Blob] = field(default_factory=list)

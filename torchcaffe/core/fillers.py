@@ -8,12 +8,13 @@ import numpy as np
 import torch
 
 from torchcaffe.core.errors import NetError
+from torchcaffe.core.names import suggestion
 
 
 def fill(filler, shape, generator) -> np.ndarray:
     """Values for a parameter of `shape`, float32. `filler` is a FillerParameter; raises NetError for an unknown type."""
     if filler.type not in FILLERS:
-        raise NetError(f'unknown filler type "{filler.type}"; known: {", ".join(sorted(FILLERS))}')
+        raise NetError(f'unknown filler type "{filler.type}"; {suggestion(filler.type, sorted(FILLERS), "known:")}')
     if 0 in shape:
         raise NetError(f"cannot fill an empty blob of shape {tuple(shape)}")
     if filler.sparse != -1 and filler.type != "gaussian":

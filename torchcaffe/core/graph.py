@@ -90,7 +90,7 @@ def _readers(param):
             if bottom not in latest:
                 raise NetError(
                     f'layer "{layer.name}": unknown bottom blob "{bottom}" (bottom {position}); '
-                    f"blobs so far: {names.nearest(bottom, latest)}"
+                    f'{names.suggestion(bottom, latest, "blobs so far:")}'
                 )
             producer_of[index, position] = latest[bottom]
             readers[latest[bottom]] += 1

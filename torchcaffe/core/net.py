@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
 from itertools import zip_longest
 from numbers import Integral
 
 import numpy as np
 
-from torchcaffe.core import copying, execution, log, mode, precision, rng
+from torchcaffe.core import copying, execution, log, mode, precision, rng, summary
 from torchcaffe.core.build import build_net
 from torchcaffe.core.errors import CaffeError, NetError
 from torchcaffe.core.graph import filter_layers, insert_splits
-from torchcaffe.core.vectors import DtypeVec, LayerVec, SetOnce, StringVec
+from torchcaffe.core.named import Named, NamedByBlob, Params
+from torchcaffe.core.names import suggestion
+from torchcaffe.core.vectors import DtypeVec, LayerVec, PublicNames, SetOnce, StringVec
 from torchcaffe.distributed.nccl import NCCL
 from torchcaffe.layers import Context
 
 
-class Net(SetOnce):
+class Net(PublicNames, SetOnce):
     """Net(network_file, phase, level=0, stages=None, weights=None), or the older Net(network_file, weights, phase).
 
     `network_file`: prototxt. `phase`: caffe.TRAIN or caffe.TEST. Blobs are float32, N×C×H×W.
@@ -26,6 +27,10 @@ class Net(SetOnce):
     """
 
     _set_once = frozenset(("blobs", "inputs", "outputs", "_blob_loss_weights"))
+    _internal = frozenset((
+        "all_blobs", "assume_written", "built_layers", "callbacks", "intermediate", "learnable", "learnable_specs",
+        "loss_blobs", "nodes", "works_layerwise",
+    ))  # fmt: skip
 
     def __init__(self, network_file, *arguments, phase=None, level=0, stages=None, weights=None):
         if len(arguments) == 2 and isinstance(arguments[0], (str, os.PathLike)):
@@ -80,12 +85,23 @@ class Net(SetOnce):
         self.blobs, self.inputs, self.outputs = built.blobs, built.inputs, built.outputs
         self.learnable, self.learnable_specs = built.learnable, built.learnable_specs
         self.loss_blobs, self.intermediate, self.all_blobs = built.loss_blobs, built.intermediate, built.all_blobs
-        weights = OrderedDict.fromkeys(self.blobs, 0.0)
+        weights = dict.fromkeys(self.blobs, 0.0)
         for node in self.nodes:  # of several layers in place, the last counts
             weights.update(zip(node.top_names, node.loss_weights))
         self._blob_loss_weights = DtypeVec(weights.values())
         self.copy_report = None
         log.info("Network initialization done.")
+
+    # ------------------------------------------------------------------------------------ what it is
+    def __repr__(self):
+        return f"<{summary.title(self)}>"
+
+    def __str__(self):
+        """A table: layer, type, output shapes, parameters; at most 120 characters wide."""
+        return summary.text(self)
+
+    def _repr_html_(self):
+        return summary.as_html(self)
 
     # ------------------------------------------------------------------------------------ names, as pycaffe
     @property
@@ -99,27 +115,27 @@ class Net(SetOnce):
 
     @property
     def layer_dict(self):
-        return OrderedDict(zip(self._layer_names, self.layers))
+        return Named(zip(self._layer_names, self.layers))
 
     @property
     def params(self):
         """Layer name -> list of its learnable blobs; only layers that have any."""
         if "_params" not in self.__dict__:
-            self._params = OrderedDict((layer.name, layer.blobs) for layer in self.built_layers if layer.blobs)
+            self._params = Params((layer.name, layer.blobs) for layer in self.built_layers if layer.blobs)
         return self._params
 
     @property
     def bottom_names(self):
-        return OrderedDict((layer.name, list(layer.param.bottom)) for layer in self.built_layers)
+        return Named((layer.name, list(layer.param.bottom)) for layer in self.built_layers)
 
     @property
     def top_names(self):
-        return OrderedDict((node.layer.name, list(node.top_names)) for node in self.nodes)
+        return Named((node.layer.name, list(node.top_names)) for node in self.nodes)
 
     @property
     def blob_loss_weights(self):
         """Blob name -> its weight in the loss. A weight written into `_blob_loss_weights` is shown, as in Caffe."""
-        return OrderedDict(zip(self.blobs, self._blob_loss_weights))
+        return NamedByBlob(zip(self.blobs, self._blob_loss_weights))
 
     # ------------------------------------------------------------------------------------ weights
     def copy_from(self, path):
@@ -162,7 +178,10 @@ class Net(SetOnce):
             raise NetError(f"layers {low} to {high} are not a range within 0 to {len(self.built_layers) - 1}")
 
     def _layer_index(self, name):
-        return self._layer_names.index(name)
+        layers = self._layer_names
+        if name not in layers:
+            raise ValueError(f'the net has no layer "{name}"; {suggestion(str(name), layers)}')
+        return layers.index(name)
 
     def forward(self, blobs=None, start=None, end=None, **kwargs):
         """Run the net (or layers `start`..`end`, by name); keyword arguments fill the inputs, all of them.

@@ -27,6 +27,15 @@ class BoolVec(list):
     """Flags, such as propagate_down."""
 
 
+class PublicNames:
+    """Mixin: dir() and tab completion show what scripts use: no private name, none of `_internal`."""
+
+    _internal = frozenset()
+
+    def __dir__(self):
+        return sorted(name for name in super().__dir__() if not name.startswith("_") and name not in self._internal)
+
+
 class SetOnce:
     """Mixin: attributes named in `_set_once` cannot be replaced by the user, as pycaffe's cannot."""
 

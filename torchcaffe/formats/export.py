@@ -134,7 +134,7 @@ class _Writer:
             if not hasattr(self, f"write_{layer.type}"):
                 raise ExportError(
                     f'layer "{layer.name}": type {layer.type} cannot be written as ONNX; supported: '
-                    f"{names.nearest(layer.type, KNOWN)}"
+                    f"{names.listed(KNOWN)}"
                 )
             if len(layer.param.top) != 1:
                 raise ExportError(f'layer "{layer.name}" ({layer.type}): {len(layer.param.top)} tops; only 1 can be exported')

@@ -132,7 +132,7 @@ def _explain(complaint, message):
     if found:
         enum = caffe_pb2.DESCRIPTOR.pool.FindEnumTypeByName(f"caffe.{found[1]}")
         values = [value.name for value in enum.values]
-        return f"{found[1]} has no value {found[2]}; {_suggest(found[2], values)}"
+        return f"{found[1]} has no value {found[2]}; {names.suggestion(found[2], values)}"
     found = _REPEATED.search(complaint)
     if found:
         return f"{found[2]} of {found[1]} is given twice; it takes one value"
@@ -163,9 +163,4 @@ def _unknown_field(kind, name, message):
     ]
     if holders:
         return f"{where}; it belongs inside {' or '.join(holders)} {{ ... }}"
-    return f"{where}; {_suggest(name, extensions.names_of(descriptor))}"
-
-
-def _suggest(name, existing):
-    near = names.similar(name, existing)
-    return f"did you mean {' or '.join(near)}?" if near else f"it has {names.listed(existing)}"
+    return f"{where}; {names.suggestion(name, extensions.names_of(descriptor))}"

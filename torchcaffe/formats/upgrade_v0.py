@@ -115,7 +115,8 @@ def _upgrade_entry(entry, source):
             new.name = value
         elif name == "type":
             if value not in V0_TYPES:
-                raise NetError(f"{source}: layer '{old.name}': no V0 type '{value}'; known types: {names.nearest(value, _TYPES)}")
+                known = names.suggestion(value, _TYPES, "known types:")
+                raise NetError(f"{source}: layer '{old.name}': no V0 type '{value}'; {known}")
             new.type = V0_TYPES[value]
         elif name in _KEPT:
             getattr(new, name).extend(value)

@@ -191,7 +191,7 @@ def write_v1_weights(path, name, layers, inputs=()):
     buffers = wire.delimited(1, [name.encode()])
     for layer, kind, arrays in layers:
         if kind not in types.keys():
-            raise WeightsError(f"layer '{layer}': no V1 type '{kind}'; known types: {names.nearest(kind, types.keys())}")
+            raise WeightsError(f"layer '{layer}': no V1 type '{kind}'; {names.suggestion(kind, types.keys(), 'known types:')}")
         fields = wire.delimited(4, [layer.encode()]) + wire.number_field(5, types.Value(kind))
         for array in arrays:
             try:

@@ -112,6 +112,10 @@ class TorchLayer:
     def set_data_state(self, state):
         """Give next what came after `data_state()`. Raises LookupError, TypeError or ValueError for what is none."""
 
+    def __repr__(self):
+        numbers = ", ".join(str(blob.dims) for blob in self.blobs) or "no parameters"
+        return f'<{self.type} layer "{names.one_line(self.name)}": {numbers}>'
+
     # ---- help for them
     @property
     def name(self) -> str:
@@ -317,9 +321,9 @@ def layer_class(type_name: str, layer_name: str) -> Type[TorchLayer]:
         plugins.load()
     if type_name in _REGISTRY:
         return _REGISTRY[type_name]
-    known = names.nearest(type_name, sorted(_REGISTRY))
+    known = names.suggestion(type_name, sorted(_REGISTRY), "known types:")
     raise NetError(
-        f'layer "{layer_name}": unknown layer type "{type_name}"; known types: {known}{plugins.how_to_register()}'
+        f'layer "{layer_name}": unknown layer type "{type_name}"; {known}{plugins.how_to_register()}'
     )
 
 

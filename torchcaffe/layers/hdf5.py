@@ -61,7 +61,7 @@ class HDF5Data(Source):
     def dataset(self, file, name, path):
         if name not in file:
             raise DataError(
-                f'{path}: no dataset "{name}" for the top of layer "{self.name}"; there are: {names.nearest(name, file)}'
+                f'{path}: no dataset "{name}" for the top of layer "{self.name}"; {names.suggestion(name, file, "there are:")}'
             )
         array = read_array(path, member(path, file, name, DataError), f'dataset "{name}"', DataError)
         if not array.shape:

@@ -6,6 +6,7 @@ import importlib
 import sys
 
 from torchcaffe.aliases import ALIAS, install
+from torchcaffe.core import names
 from torchcaffe.core.blob import BlobVec
 from torchcaffe.core.errors import NetError
 from torchcaffe.layers import base
@@ -31,6 +32,11 @@ class Layer:
         self.layer_param = param
         if "blobs" not in self.__dict__:
             self.blobs = BlobVec()
+
+    def __repr__(self):
+        numbers = ", ".join(str(tuple(blob.shape)) for blob in getattr(self, "blobs", ())) or "no parameters"
+        name = getattr(getattr(self, "layer_param", None), "name", "")
+        return f'<{type(self).__name__}, a Python layer, "{names.one_line(name)}": {numbers}>'
 
 
 @base.register

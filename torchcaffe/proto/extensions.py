@@ -2,7 +2,7 @@
 
 Each is a protobuf extension of LayerParameter, so that everything protobuf does with a message holds for it, too: copies,
 comparison, pickling, the bytes of a caffemodel, the checks of types. Text names an extension as `[caffe.norm_param]`;
-here, and in `print(net)`, it is written as Caffe's own fields are (formats/prototxt.py reads both). In Python it is
+here, and in printed messages, it is written as Caffe's own fields are (formats/prototxt.py reads both). In Python it is
 `layer.norm_param`, as if it were in caffe.proto.
 """
 
@@ -78,7 +78,7 @@ def _check_free(name, schema):
 
 
 def _show(name, field):
-    """layer.norm_param, caffe_pb2.NormParameter (and so net_spec's params.Norm), and print(net) with plain names."""
+    """layer.norm_param, caffe_pb2.NormParameter (and so net_spec's params.Norm), and printed messages with plain names."""
     message = message_factory.GetMessageClass(field.message_type)
     message.__module__ = caffe_pb2.__name__
     setattr(caffe_pb2, field.message_type.name, message)

@@ -6,6 +6,7 @@ import math
 
 from torchcaffe.core import log, mode
 from torchcaffe.core.errors import SolverError
+from torchcaffe.core.names import suggestion
 
 
 def _power(base, exponent):
@@ -63,7 +64,7 @@ POLICIES = {function.__name__: function for function in (fixed, step, exp, inv, 
 def check(param):
     """Raise SolverError for settings that cannot work; warn of those that the policy ignores."""
     if param.lr_policy not in POLICIES:
-        raise SolverError(f'unknown lr_policy "{param.lr_policy}"; known: {", ".join(POLICIES)}')
+        raise SolverError(f'unknown lr_policy "{param.lr_policy}"; {suggestion(param.lr_policy, POLICIES, "known:")}')
     if param.lr_policy in ("step", "exp", "sigmoid") and param.gamma < 0:
         raise SolverError(f'lr_policy "{param.lr_policy}" needs gamma >= 0, not {param.gamma}')
     if param.lr_policy == "poly" and param.HasField("gamma") and mode.solver_rank() == 0:

@@ -9,11 +9,11 @@ import os
 import numpy as np
 import torch
 
-from torchcaffe.core import execution, log, memory, mode, rng
+from torchcaffe.core import execution, log, memory, mode, names, rng
 from torchcaffe.core.errors import CaffeError, SolverError
 from torchcaffe.core.log import number
 from torchcaffe.core.net import Net
-from torchcaffe.core.vectors import NetVec, SetOnce
+from torchcaffe.core.vectors import NetVec, PublicNames, SetOnce
 from torchcaffe.distributed import parallel
 from torchcaffe.distributed.nccl import NCCL
 from torchcaffe.solvers import policies, reports, resume, updates
@@ -39,7 +39,7 @@ class SolverParam:
         self._proto.base_lr = value
 
 
-class SGDSolver(SetOnce):
+class SGDSolver(PublicNames, SetOnce):
     """SGDSolver(solver_file). Raises RuntimeError for a missing file, SolverError/NetError for what Caffe refuses.
 
     `net`, `test_nets`, `iter`, `lr`, `step(n)`, `solve()`, `snapshot()`, `restore()` as in pycaffe.
@@ -47,6 +47,10 @@ class SGDSolver(SetOnce):
 
     type = "SGD"
     _set_once = frozenset(("net", "test_nets", "param"))
+    _internal = frozenset((
+        "callbacks", "continue_at", "current_step", "equal", "forward_backward", "ranks", "reducer", "requested",
+        "resume_from", "resumed", "train_with",
+    ))  # fmt: skip
 
     def __init__(self, solver_file, parsed=None):
         from torchcaffe.formats.files import read_solver
@@ -77,11 +81,16 @@ class SGDSolver(SetOnce):
             resume.check_writable(self)
         self.net, test_nets = build_nets(parsed, Net)
         self.test_nets = NetVec(test_nets)
-        for path in (name for names in parsed.weights for name in names.split(",")):
+        for path in (path for listed in parsed.weights for path in listed.split(",")):
             self.load_weights(path.strip())
         self.history = self._empty_history(solver_file)
         self.train_with(parallel.current())
         log.info("Solver scaffolding done.")
+
+    def __repr__(self):
+        tests = f", {names.counted(len(self.test_nets), 'test net')}" if self.test_nets else ""
+        done = f"iteration {self.iter:,} of {self.proto.max_iter:,}"
+        return f'<{type(self).__name__} on {self.net.device}: {done}, net "{names.one_line(self.net.name)}"{tests}>'
 
     def _check_settings(self, solver_file):
         try:
@@ -366,5 +375,5 @@ def get_solver(solver_file):
 def create_solver(param, solver_file):
     """Solver of a SolverParameter that was read from `solver_file`. Raises SolverError for an unknown type."""
     if param.type not in SOLVERS:
-        raise SolverError(f'{solver_file}: unknown solver type "{param.type}"; known: {", ".join(SOLVERS)}')
+        raise SolverError(f'{solver_file}: unknown solver type "{param.type}"; {names.suggestion(param.type, SOLVERS, "known:")}')
     return SOLVERS[param.type](solver_file, param)

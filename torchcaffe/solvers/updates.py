@@ -14,6 +14,7 @@ import torch
 
 from torchcaffe.core import log
 from torchcaffe.core.errors import SolverError
+from torchcaffe.core.names import suggestion
 from torchcaffe.core.log import number
 
 
@@ -70,7 +71,7 @@ RULES = {
 def check(type_name, param):
     """Refuse settings that Caffe refuses. Raises SolverError."""
     if type_name not in RULES:
-        raise SolverError(f'unknown solver type "{type_name}"; known: {", ".join(RULES)}')
+        raise SolverError(f'unknown solver type "{type_name}"; {suggestion(type_name, RULES, "known:")}')
     if type_name in ("AdaGrad", "RMSProp") and param.momentum:
         raise SolverError(f"{type_name} works without momentum; remove momentum: {param.momentum:g}")
     if type_name == "RMSProp" and not 0 <= param.rms_decay < 1:
