@@ -84,5 +84,5 @@ def __getattr__(name):
 
 
 def __dir__():
-    public = [*_HOMES, *_MODULES, *ALIASES, "TEST", "TRAIN", "layer_type_list", "__version__"]
+    public = list(_HOMES) + list(_MODULES) + list(ALIASES) + ["TEST", "TRAIN", "layer_type_list", "__version__"]
     return sorted(name for name in public if name != "_caffe")

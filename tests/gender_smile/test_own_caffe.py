@@ -74,7 +74,8 @@ def old(request):
     python = shutil.which(request.param)
     if not python or subprocess.run([python, "-c", "import numpy"], stderr=subprocess.DEVNULL).returncode:
         pytest.skip(f"needs {request.param} with numpy")
-    return python, {**os.environ, "PYTHONPATH": os.pathsep.join([recipe.ROOT, STAND_IN]), "PYTHONDONTWRITEBYTECODE": "1"}
+    return python, {**os.environ, "PYTHONPATH": os.pathsep.join([recipe.ROOT, STAND_IN]), "PYTHONDONTWRITEBYTECODE": "1",
+                    "GLOG_minloglevel": "0"}
 
 
 def start(old, folder, **changes):

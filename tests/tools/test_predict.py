@@ -36,7 +36,7 @@ def test_text(photos_folder, capsys):
             "IMAGE",
             "  face    40 x 50 pixels at (30, 30), score 0.900",
             "  gender  female        93.0 %",
-            "  smile   smiling       70.0 %   (smiling: SNet1 80.0 %, SNet2 60.0 %)",
+            "  smile   smiling, uncertain (70.0 %)   (smiling: SNet1 80.0 %, SNet2 60.0 %)",
         )
     ] + [nets()]  # once
 
@@ -47,7 +47,7 @@ def test_json_is_one_object_an_image_in_the_order_given(photos_folder, capsys):
     found = answers(capsys)
     assert [answer["image"] for answer in found] == images
     assert found[0]["gender"] == {"label": "female", "probability": 0.93, "uncertain": False}
-    assert found[0]["smile"] == {"label": "smiling", "probability": 0.7, "uncertain": False, "snet1": 0.8, "snet2": 0.6}
+    assert found[0]["smile"] == {"label": "smiling", "probability": 0.7, "uncertain": True, "snet1": 0.8, "snet2": 0.6}
     assert found[1] == {"image": "no face.png", "error": "no face found"}
     assert found[3] == {"image": "missing.jpg", "error": "file is missing"}
     assert set(found[2]) == {"image", "number", "faces", "face", "gender", "smile", "model"}
@@ -202,11 +202,11 @@ def test_nets_trained_on_drawn_faces_answer_with_a_warning_where_named(photos_fo
 
 
 def test_uncertain_answers(photos_folder, fake_project, capsys):
-    install(fake_project, {"gnet": 0.561, "snet1": 0.8, "snet2": 0.6})
+    install(fake_project, {"gnet": 0.561, "snet1": 0.9, "snet2": 0.7})
     assert predict.main([save("a.jpg")]) == 0
     assert capsys.readouterr().out.splitlines()[2:4] == [
-        "  gender  female, uncertain (56.1 %)", "  smile   smiling       70.0 %   (smiling: SNet1 80.0 %, SNet2 60.0 %)"]
-    for given, expected in (([], (True, False)), (["--threshold", "0.8"], (True, True)), (["--threshold", "0"], (False, False))):
+        "  gender  female, uncertain (56.1 %)", "  smile   smiling       80.0 %   (smiling: SNet1 90.0 %, SNet2 70.0 %)"]
+    for given, expected in (([], (True, False)), (["--threshold", "0.9"], (True, True)), (["--threshold", "0"], (False, False))):
         assert predict.main(["a.jpg", "--json", *given]) == 0
         (answer,) = answers(capsys)
         assert (answer["gender"]["uncertain"], answer["smile"]["uncertain"]) == expected
