@@ -307,6 +307,7 @@ DEMO = replace(
     validation_faces=300,  # about; training counts the LMDB it finds
     why="minutes on two cores: small crops, a quarter of the filters, random weights in step 1",
 )
+DRAWN_FACES = "drawn faces"  # among what weights were trained on, instead of a data set's title
 DRAWN_MAX_ITER = 250  # ours, of each step where the demo draws its faces: enough to learn what is drawn (docs/results.md)
 # Of step 2 there, the paper's: drawn faces have 27 attributes that are known and common, and at the demo's own rate their
 # summed gradients put a net of random weights onto a plateau that it does not leave (docs/results.md).

@@ -47,11 +47,9 @@ class Model:
     @property
     def training(self) -> str:
         """What the nets were trained on, in words: "trained on photographs of CelebA and FotW"."""
-        from gender_smile.training.origin import DRAWN_FACES
-
         if not self.trained_on:
             return "of unknown training: no record beside the weights"
-        photographs = "" if DRAWN_FACES in self.trained_on else "photographs of "
+        photographs = "" if recipe.DRAWN_FACES in self.trained_on else "photographs of "
         return f"trained on {photographs}{' and '.join(self.trained_on)}"
 
     @property
@@ -74,10 +72,10 @@ class Model:
 
 def _origin(profile: str, variant: str, net: str, weights: str) -> Dict[str, Any]:
     """{"trained_on", "drawn"} of one net, by its record; of an older record, or of none, by its profile's LMDBs."""
-    from gender_smile.training import chain, origin
-
     record = read_json(recipe.absolute(weights) + ".json")
     if record is not None and "trained_on" in record:
         return {"trained_on": record["trained_on"], "drawn": bool(record.get("drawn"))}
+    from gender_smile.training import chain, origin
+
     found = origin.origin(chain.Row(recipe.PROFILES[profile], net, 4, root=recipe.ROOT, variant=variant))
     return found if record is not None or found["drawn"] else {"trained_on": [], "drawn": False}

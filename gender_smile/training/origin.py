@@ -7,8 +7,6 @@ from common.files import read_json
 from gender_smile.training import chain
 from lmdb_builders import manifest
 
-DRAWN_FACES = "drawn faces"  # in "trained_on", instead of a data set's title
-
 
 def origin(row: chain.Row) -> dict:
     """{"trained_on": titles of the data sets of the steps up to this one, "drawn": whether this step's faces are drawn}.
@@ -23,5 +21,5 @@ def origin(row: chain.Row) -> dict:
     if earlier is None:
         earlier = origin(row.before)["trained_on"] if row.start is None else []
     drawn = manifest.is_drawn(row.path(recipe.lmdb_folder(row.profile.name, recipe.NETS[row.net].crop)), data_set)
-    titles = [*earlier, DRAWN_FACES if drawn else recipe.DATASETS[data_set].title]
+    titles = [*earlier, recipe.DRAWN_FACES if drawn else recipe.DATASETS[data_set].title]
     return {"trained_on": list(dict.fromkeys(titles)), "drawn": drawn}

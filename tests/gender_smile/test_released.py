@@ -78,3 +78,16 @@ def test_a_fresh_checkout_answers_with_them(root, tmp_path):
     assert (answer["gender"]["label"], answer["smile"]["label"]) == ("female", "smiling")
     assert answer["model"]["profile"] == "small" and answer["model"]["trained_on"] == ["MTFL"]
     assert done.stderr == ""
+
+
+def test_an_answer_needs_neither_training_nor_builders(root, tmp_path):
+    import cv2
+    import skimage.data
+
+    cv2.imwrite(str(tmp_path / "astronaut.png"), skimage.data.astronaut()[..., ::-1])
+    code = ("import sys; from tools import predict; predict.main(['astronaut.png']); "
+            "print([name for name in sys.modules if name.startswith(('gender_smile.training', 'gender_smile.evaluation')) "
+            "or name in ('lmdb_builders.builder', 'lmdb_builders.manifest', 'lmdb_builders.pool')])")
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, text=True, capture_output=True,
+                          env={**os.environ, "PYTHONPATH": str(root)})
+    assert done.stdout.splitlines()[-1] == "[]", done.stdout + done.stderr
