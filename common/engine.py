@@ -98,12 +98,9 @@ def _importable(module: str) -> bool:
     except (ImportError, ValueError):
         return False
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-    tried = subprocess.run([sys.executable, "-c", f"from {module} import Net"], env={**os.environ, "PYTHONPATH": path},
-                           stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
-    if tried.returncode == 0:
+    reason = _failure(sys.executable, f"from {module} import Net", {**os.environ, "PYTHONPATH": path})
+    if not reason:
         return True
-    said = tried.stderr.strip().splitlines()
-    reason = said[-1] if said else f"its import ends the process with status {tried.returncode}"
     print(f"ignored a Python module {module} that cannot be imported ({reason})", file=sys.stderr)
     return False
 
@@ -112,20 +109,23 @@ def _importable(module: str) -> bool:
 def _own(python: str) -> Interpreter:
     """The Python that CAFFE_PYTHON names, once it has imported its Caffe."""
     environment = {"PYTHONPATH": _joined(recipe.ROOT, os.environ.get("PYTHONPATH")), "PYTHONDONTWRITEBYTECODE": "1"}
-    # Not by our own Python's packages: PYTHONHOME and a virtual environment's are of this one.
-    clean = {name: value for name, value in os.environ.items() if name != "PYTHONHOME"}
-    code = "import sys; sys.stdout = sys.stderr; import caffe, numpy; caffe.Net, caffe.get_solver; sys.exit(0)"
+    found = Interpreter("caffe", f"Caffe of {python}", (python,), environment)
     try:
-        tried = subprocess.run([python, "-c", code], env={**clean, **environment, "GLOG_minloglevel": "2"}, cwd=recipe.ROOT,
-                               stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
+        reason = _failure(python, "import numpy; from caffe import Net, get_solver", found.environ())
     except OSError as error:
         raise EngineError(f"{OWN}={python}: {error.strerror}; give the path of a Python whose `import caffe` works") from error
-    if tried.returncode:
-        said = tried.stderr.strip().splitlines()
-        reason = said[-1] if said else f"its import ends the process with status {tried.returncode}"
+    if reason:
         raise EngineError(f"{OWN}={python}: import caffe fails there ({reason}); it needs Caffe's python folder in "
                           "PYTHONPATH, and numpy")
-    return Interpreter("caffe", f"Caffe of {python}", (python,), environment)
+    return found
+
+
+def _failure(python: str, code: str, environment: dict) -> str:
+    """Why `code`, which imports, fails in a process of `python`; "" where it does not. Raises OSError for no Python."""
+    tried = subprocess.run([python, "-c", code], env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                           errors="replace")
+    said = tried.stderr.strip().splitlines()
+    return "" if tried.returncode == 0 else said[-1] if said else f"its import ends the process with status {tried.returncode}"
 
 
 def _debian(folder: str) -> Interpreter:

@@ -1,4 +1,5 @@
-"""Build the LMDBs of one data set for several crop schemes. Each photo is decoded once and cropped once per scheme."""
+"""Build the LMDBs of one data set for several crop schemes. Each photo is decoded once and cropped once per scheme; for each
+changed copy of its face, again."""
 
 from __future__ import annotations
 
@@ -208,11 +209,10 @@ def crop_photo(folder: str, crops, size: int, encode: str, seed: int, task) -> U
     try:
         pixels, orientation = read_with_orientation(os.path.join(folder, image))
         landmarks = orientation.upright_points(landmarks)
-        if not copy:
-            return [encode_crop(crop_face(pixels, landmarks, recipe.CROPS[crop], size), encode) for crop in crops]
-        change = Jitter.draw(image, copy, seed)
-        moved = (crop_face(pixels, landmarks, recipe.CROPS[crop], size, change.motion(size)) for crop in crops)
-        return [encode_crop(change.develop(crop), encode) for crop in moved]
+        change = Jitter.draw(image, copy, seed) if copy else None
+        motion = change.motion(size) if change else None
+        cut = (crop_face(pixels, landmarks, recipe.CROPS[crop], size, motion) for crop in crops)
+        return [encode_crop(change.develop(crop) if change else crop, encode) for crop in cut]
     except CropError as error:
         return str(error)
     except ImageError as error:

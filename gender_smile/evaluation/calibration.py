@@ -7,6 +7,7 @@ the caffemodel stays an ordinary one. Which answer of a net is more probable doe
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Dict, Optional, Tuple
 
 import recipe
@@ -54,25 +55,29 @@ def calibrate(profile: str, task: str, engine: str = "auto", gpu: Optional[int] 
 
     nets, caffe = recipe.ENSEMBLES[task], load_engine(engine, gpu)
     rows = [chain.Row(recipe.PROFILES[profile], net, 4, root=recipe.ROOT) for net in nets]
-    classifiers = [Classifier(caffe, profile, net) for net in nets]
-    records = []
-    for row in rows:
-        record = read_json(row.path(row.weights_out) + ".json")
-        if record is None:
-            raise EvaluationError(f"{row.weights_out}.json, the record of its training, is missing: train it again (FORCE=1)")
-        records.append(record)
-    found = [scores_of(classifier, validation_lmdb(profile, classifier.net_key)) for classifier in classifiers]
-    labels = found[0][0]
-    for net, (others, _) in zip(nets, found):
-        check_same(nets[0], labels, net, others)
-    scores = np.array([[given[name] for name in labels] for _, given in found])
-    value = temperature(scores, np.array(list(labels.values())))
-    for row, classifier, record in zip(rows, classifiers, records):
-        for blob in classifier.net.params[classifier.task.layer]:
-            blob.data[...] = blob.data / np.float32(value)
-        with runs.only_one(row):
+    with contextlib.ExitStack() as locks:
+        for row in rows:
+            locks.enter_context(runs.only_one(row))
+        records = [_record(row) for row in rows]
+        classifiers = [Classifier(caffe, profile, net) for net in nets]
+        found = [scores_of(classifier, validation_lmdb(profile, classifier.net_key)) for classifier in classifiers]
+        labels = found[0][0]
+        for net, (others, _) in zip(nets, found):
+            check_same(nets[0], labels, net, others)
+        scores = np.array([[given[name] for name in labels] for _, given in found])
+        value = temperature(scores, np.array(list(labels.values())))
+        for row, classifier, record in zip(rows, classifiers, records):
+            for blob in classifier.net.params[classifier.task.layer]:
+                blob.data[...] = blob.data / np.float32(value)
             runs.place(row, classifier.net.save, {**record, "temperature": value * record.get("temperature", 1.0)})
     return value, len(labels)
+
+
+def _record(row: chain.Row) -> dict:
+    record = read_json(row.path(row.weights_out) + ".json")
+    if record is None:
+        raise EvaluationError(f"{row.weights_out}.json, the record of its training, is missing: train it again (FORCE=1)")
+    return record
 
 
 def scores_of(classifier: Classifier, folder: str) -> Tuple[Dict[str, int], Dict[str, float]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Callable, Container, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
@@ -231,14 +232,23 @@ def read_labels(folder: str) -> Dict[str, List[bool]]:
 
 
 def _records(folder: str) -> Iterator[Tuple[str, Callable[[], Any]]]:
-    """(image, function that reads its Datum) of each record. Raises EvaluationError for a damaged LMDB."""
+    """(image, function that reads its Datum) of each face, without its changed copies. EvaluationError for a damaged LMDB."""
     from torchcaffe.data.datasource import Environment
 
     with _damage_named():
         environment = Environment.open(folder)
         with contextlib.closing(environment.records_from(0, False, endless=False)) as records:
-            for key, value in records:
+            for key, value in itertools.islice(records, _without_copies(folder)):
                 yield _image_of(bytes(key)), functools.partial(environment.datum, key, value)
+
+
+def _without_copies(folder: str) -> Optional[int]:
+    """How many of an LMDB's records are faces themselves, where changed copies of them follow; None where none do."""
+    from lmdb_builders import manifest
+
+    entry, name = _manifest_entry(folder), os.path.basename(folder)
+    copies = entry.get("facts", {}).get("copies", 0) if manifest.split_of(name) == "train" else 0
+    return entry["images"][name.removesuffix("_labels")] // (copies + 1) if copies else None
 
 
 @contextlib.contextmanager

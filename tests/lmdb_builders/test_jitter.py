@@ -10,6 +10,7 @@ import pytest
 from fake_detector import LANDMARKS, FakeDetector
 
 import recipe
+from gender_smile.evaluation import faces
 from lmdb_builders import builder, jitter
 from lmdb_builders.builder import Settings, build_dataset
 from lmdb_builders.celeba import read_celeba
@@ -111,6 +112,11 @@ def test_copies_lie_behind_the_faces_and_only_in_training(build, celeba):
         assert [key[8:] for key, _ in now] == 3 * [key[8:] for key, _ in before]
         assert [key for key, _ in now] == sorted({key for key, _ in now})
         assert [datum.label for _, datum in now] == 3 * [datum.label for _, datum in before]
+    for name in ("celeba_train", "fotw_smile_train"):  # who looks at faces gets each once, as itself
+        seen = list(faces.read_lmdb(str(folder / name)))
+        assert [image for image, _, _ in seen] == [key.split("_", 1)[1] for key, _ in plain[name]]
+        assert [crop.transpose(2, 0, 1).tobytes() for _, _, crop in seen] == [datum.data for _, datum in plain[name]]
+    assert len(faces.read_labels(str(folder / "celeba_train_labels"))) == 8
     pixels = [datum.data for _, datum in records(folder / "celeba_train")]
     assert len(set(pixels)) == len(pixels)
     keys = {name: [key for key, _ in records(folder / name)] for name in ("celeba_train", "celeba_train_labels")}

@@ -9,7 +9,6 @@ from torchcaffe.core.errors import NetError
 from torchcaffe.proto import caffe_pb2
 
 
-
 def meets(rule, state, layer_name) -> bool:
     """True when a NetStateRule holds in a NetState: every condition that is given must."""
     if rule.HasField("phase") and rule.phase != state.phase:
