@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Callable, Container, Dict, Iterable, Iter
 import recipe
 from gender_smile.evaluation import scores
 from gender_smile.inference.classifier import Classifier, PipelineError, load_engine, pipeline_weights, step4_weights
-from gender_smile.training.chain import count_records
+from gender_smile.training.fingerprints import count_records
 
 if TYPE_CHECKING:
     import numpy as np

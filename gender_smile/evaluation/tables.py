@@ -14,7 +14,7 @@ import recipe
 from common import files
 from gender_smile.evaluation import faces, scores
 from gender_smile.inference.classifier import Classifier, PipelineError
-from gender_smile.training import chain
+from gender_smile.training import chain, fingerprints
 
 TITLES = {2: "Table 2: training schemes, gender accuracy of GNet", 3: "Table 3: cropping schemes"}
 PERCENT = 100.0
@@ -82,7 +82,7 @@ def _answer_row(row: chain.Row, caffe: Callable[[], Any], module: str) -> dict:
     if not os.path.exists(os.path.join(folder, "data.mdb")):
         raise PipelineError(f"{row.databases['val']} is missing: make lmdb CROP={recipe.NETS[row.net].crop} "
                             f"PROFILE={row.profile.name} {recipe.target().variable}=path")
-    inputs = {"weights": files.sha256_of(weights), "faces": chain.database_fingerprint(folder), "engine": module}
+    inputs = {"weights": files.sha256_of(weights), "faces": fingerprints.database_fingerprint(folder), "engine": module}
     path = row.path(os.path.join(row.folder, "faces.json"))
     stored = files.read_json(path)
     if stored and stored.get("inputs") == inputs and "p_positive" in stored:

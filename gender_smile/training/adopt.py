@@ -11,7 +11,7 @@ import os
 import platform
 
 from gender_smile.nets.vgg_face import check_vgg_face, convert_vgg_face, same_as_first, write_random_vgg_face
-from gender_smile.training import chain, origin, runs
+from gender_smile.training import chain, fingerprints, origin, runs
 
 
 def adopt(row: chain.Row, force: bool = False, header=(), say=print) -> bool:
@@ -23,7 +23,7 @@ def adopt(row: chain.Row, force: bool = False, header=(), say=print) -> bool:
     with runs.only_one(row):
         if row.start is None and not chain.is_full_size(row.profile):
             _make_stand_in(row, say)
-        inputs = chain.fingerprints(row)
+        inputs = fingerprints.fingerprints(row)
         state = chain.state(row, inputs)
         if state.kind == "done" and not force:
             say(f"{row.title}: done, {row.weights_out}; FORCE=1 does it again")

@@ -23,7 +23,7 @@ from dataclasses import replace
 from typing import Callable, Iterator, List, Optional, Sequence, Tuple
 
 from common import command, files
-from gender_smile.training import chain, origin
+from gender_smile.training import chain, fingerprints, origin
 from gender_smile.training.metrics import Metrics, draw, last
 from common.progress import Progress, duration
 from torchcaffe.solvers.snapshots import find_files, snapshot_paths
@@ -54,7 +54,7 @@ def train(row: chain.Row, interpreter, gpu: Optional[int] = None, force: bool = 
         solver, net = definitions(row)
         if leader is not None:
             leader.check(row, net)
-        inputs = chain.fingerprints(row, solver, net)
+        inputs = fingerprints.fingerprints(row, solver, net)
         tidy(row)
         if not force and _stands(row, inputs, say):
             return False
@@ -106,7 +106,7 @@ def refusal(row: chain.Row, state: chain.State) -> str:
 
 def _remarks(row: chain.Row, record: Optional[dict]) -> Iterator[str]:
     """What to know of a result that stands."""
-    if record and "validation" in record and record["validation"] != chain.validation(row):
+    if record and "validation" in record and record["validation"] != fingerprints.validation(row):
         yield "the validation faces have changed since; loss and accuracy are those of the former ones"
 
 
@@ -137,7 +137,7 @@ def definitions(row: chain.Row):
     from torchcaffe.proto import caffe_pb2
 
     solver, net = caffe_files.read_solver(row.path(row.solver)), caffe_files.read_net(row.path(row.definition))
-    faces = chain.count_records(row.path(row.databases["val"]))
+    faces = fingerprints.count_records(row.path(row.databases["val"]))
     if faces == 0:
         raise chain.ChainError(f"{row.title}: {row.databases['val']} holds no face; build it again")
     for layer in net.layer:
@@ -183,7 +183,7 @@ def write_files(row: chain.Row, module: str, solver, net, inputs: dict, gpu: Opt
           leader=None):
     """Put net.prototxt, solver.prototxt, job.json and run.json into the run folder.
 
-    module: the engine's; inputs: see chain.fingerprints; resume: .solverstate to resume from, or None; leader: see
+    module: the engine's; inputs: see fingerprints.fingerprints; resume: .solverstate to resume from, or None; leader: see
     gender_smile/training/ranks.py, None where one process trains.
     """
     from google.protobuf import text_format
@@ -395,7 +395,7 @@ def _finish(row: chain.Row, run: Run, solver, inputs: dict, interpreter, leader=
         "precision": row.precision, "ranks": leader.count if leader is not None else 1, "seed": solver.random_seed,
         "inputs": inputs, "best": _best_record(row, run),
         "batch": row.batch or row.profile.batch_size, "made_by": list(header), "variant": row.variant,
-        "options": row.options, "start": chain.started_from(row), "validation": chain.validation(row),
+        "options": row.options, "start": chain.started_from(row), "validation": fingerprints.validation(row),
         "run": run_id["run"], **origin.origin(row),
     }
     place(row, lambda path: shutil.copyfile(row.path(final), path), record)

@@ -19,7 +19,7 @@ from tiny_project import TINY
 import recipe
 from common import engine, files
 from gender_smile.pages import report as report_page
-from gender_smile.training import chain, runs, status
+from gender_smile.training import chain, fingerprints, runs, status
 from tools import train
 from torchcaffe.formats import files as caffe_files
 
@@ -321,7 +321,7 @@ def test_the_report_has_no_curve_of_another_run_than_the_weights(project, monkey
 # ------------------------------------------------------------------------------------------ fingerprints of meaning
 def inputs_of(project, step=2):
     row, = chain.rows(TINY, ["gnet"], [step], root=project)
-    return chain.fingerprints(row, *runs.definitions(row))
+    return fingerprints.fingerprints(row, *runs.definitions(row))
 
 
 def test_the_test_phase_and_validation_faces_do_not_count(project):
@@ -355,7 +355,7 @@ def test_a_nets_fingerprint_is_of_the_wire_formats_bytes():
     data = bytes([0xDA, 0x06, 3, 1 << 3 | 2, 1]) + b"s"  # 107 << 3 | 2
     inside = bytes([1 << 3 | 2, 1]) + b"x" + bytes([2 << 3 | 2, 4]) + b"Data" + rule + data
     wire = bytes([0xA2, 0x06, len(inside)]) + inside  # 100 << 3 | 2
-    assert chain.training_net(net) == (hashlib.sha256(wire).hexdigest(), 5)
+    assert fingerprints.training_net(net) == (hashlib.sha256(wire).hexdigest(), 5)
 
 
 def test_solver_values_are_as_one_writes_them(project):
@@ -372,7 +372,7 @@ def test_facts_of_another_split_do_not_count(project):
 
     def fingerprint(name="celeba_train"):
         files.write_json(os.path.join(os.path.dirname(path), "manifest.json"), {"celeba": entry})
-        return chain.database_fingerprint(os.path.join(os.path.dirname(path), name))
+        return fingerprints.database_fingerprint(os.path.join(os.path.dirname(path), name))
 
     before, labels, val = fingerprint(), fingerprint("celeba_train_labels"), fingerprint("celeba_val")
     entry["split_facts"]["test"] = {"rows": "c"}
@@ -388,11 +388,11 @@ def test_a_record_of_another_form_is_refused_until_it_is_forced(project, command
     assert command(2) == 0
     row = chain.Row(TINY, "gnet", 2, root=project)
     content = record(row)
-    content["inputs"].pop(chain.FORM)
+    content["inputs"].pop(fingerprints.FORM)
     files.write_json(row.path(row.weights_out) + ".json", content)
     assert command(2) == 1
     assert "made by another version of this project" in (told := capsys.readouterr().err) and "FORCE=1" in told
-    assert command(2, "--force") == 0 and record(row)["inputs"][chain.FORM] == chain.CURRENT_FORM
+    assert command(2, "--force") == 0 and record(row)["inputs"][fingerprints.FORM] == fingerprints.CURRENT_FORM
 
 
 # ------------------------------------------------------------------------------------------ the lock, and status

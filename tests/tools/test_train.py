@@ -15,7 +15,7 @@ from tiny_project import TINY
 
 import recipe
 from common import files
-from gender_smile.training import chain, metrics, runs, status
+from gender_smile.training import chain, fingerprints, metrics, runs, status
 from tools import train
 from torchcaffe.formats import files as caffe_files
 
@@ -44,7 +44,7 @@ def test_steps_that_nets_share_come_once():
 def test_records_that_hold_something_else_are_no_records(project, text):
     run(project, [2])
     row = chain.rows(TINY, ["gnet"], [2], root=project)[0]
-    inputs = chain.fingerprints(row, *runs.definitions(row))
+    inputs = fingerprints.fingerprints(row, *runs.definitions(row))
     for path in (row.weights_out + ".json", f"{row.folder}/run.json"):
         kept = open(row.path(path)).read()
         with open(row.path(path), "w") as stream:
@@ -73,7 +73,7 @@ def test_manifest_tells_whether_a_database_is_the_same(project):
     for facts in ({}, {}, {"seed": 2}):
         manifest["celeba"]["facts"].update(facts)
         files.write_json(os.path.join(project, "data/tiny/scheme3/manifest.json"), manifest)
-        prints.append(chain.database_fingerprint(path))
+        prints.append(fingerprints.database_fingerprint(path))
     assert prints[0] == prints[1] != prints[2]
 
 
