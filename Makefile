@@ -24,6 +24,10 @@
 #= VARIANT   for step2 to step4: the training's name (default: made from the overrides; none: the chain's own); for evaluate, export, predict and web: which training
 #= START     for step2 to step4 with VARIANT: weights to start from instead of the previous step's (none: random numbers)
 #= ENCODE    image format in the LMDBs: raw (default), jpg or png
+#= LANDMARKS for lmdb: dataset (default; a data set's own five points, where it has them) or detector
+#= CELEBA_IMAGES for lmdb: wild or aligned, which of CelebA's photos (default: wild where they are)
+#= MAX_LOST  for lmdb: the share of a split's faces that may be lost (default: 0.02)
+#= WORKERS   for lmdb: processes (default: one a core)
 #= TEST_SPLIT for lmdb, 1: also build the test partitions
 #= CORRECTIONS for lmdb: corrections.csv of FotW's training labels, as the page of make suspects exports it
 #= PHOTOS    for evaluate: score the whole pipeline on this FotW folder's photos instead
@@ -113,7 +117,8 @@ weights: $(READY) ## fetch and check VGG_FACE.caffemodel, or take it from VGG_FA
 lmdb: $(READY) ## build the LMDBs from CELEBA= and FOTW=, for CROP=
 	@$(PY) -m lmdb_builders.build $(profile) $(call option,--crop,CROP) $(data_sets) $(call option,--encode,ENCODE) \
 		$(if $(filter-out 0 no false,$(TEST_SPLIT)),--test) $(call quoted,--corrections,CORRECTIONS) \
-		$(call option,--seed,SEED) $(force)
+		$(call option,--landmarks,LANDMARKS) $(call option,--celeba-images,CELEBA_IMAGES) \
+		$(call option,--max-lost,MAX_LOST) $(call option,--workers,WORKERS) $(call option,--seed,SEED) $(force)
 
 step1: $(READY) ## check and convert VGG-Face
 step2: $(READY) ## train on CelebA's forty attributes, one model per crop scheme

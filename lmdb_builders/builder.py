@@ -262,8 +262,8 @@ def check_lost(dataset: DataSet, lost: List[Skipped], splits: Iterable[str], set
             path = lost_list(dataset, settings)
             write_csv(path, Skipped._fields, lost)
             raise BuildError(
-                f"{dataset.folder}: {len(gone)} of {rows} {split} faces are lost, more than --max-lost "
-                f"{settings.max_lost:g} allows: {reasons(gone)}; all are listed in {path}"
+                f"{dataset.folder}: {len(gone)} of {rows} {split} faces are lost, more than MAX_LOST="
+                f"{settings.max_lost:g} (--max-lost) allows: {reasons(gone)}; all are listed in {path}"
             )
 
 

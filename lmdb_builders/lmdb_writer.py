@@ -33,7 +33,7 @@ def encode_crop(crop: np.ndarray, encode: str) -> bytes:
     parameters = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if encode == "jpg" else []
     done, data = cv2.imencode("." + encode, crop, parameters)
     if not done:
-        raise BuildError(f"OpenCV cannot write {encode}; use --encode raw")
+        raise BuildError(f"OpenCV cannot write {encode}; take ENCODE=raw (--encode raw)")
     return data.tobytes()
 
 

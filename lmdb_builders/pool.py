@@ -53,7 +53,7 @@ def ordered_map(function: Callable, tasks: Iterable, workers: int, chunk: int = 
                     process.kill()
             executor.shutdown(wait=True, cancel_futures=True)
     if broken:
-        raise BuildError(f"a worker process {_end(context.started)}; run again with --workers 1")
+        raise BuildError(f"a worker process {_end(context.started)}; run again with WORKERS=1 (--workers 1)")
 
 
 class _Worker(SpawnProcess):

@@ -155,6 +155,10 @@ step2 MAX_ITER=100
 step2 BASE_LR=0.0005
 lmdb FOTW=/data/FotW ENCODE=jpg
 lmdb TEST_SPLIT=1 CELEBA=/data/CelebA
+lmdb LANDMARKS=detector CELEBA=/data/CelebA
+lmdb CELEBA_IMAGES=aligned CELEBA=/data/CelebA
+lmdb MAX_LOST=0.05 CELEBA=/data/CelebA
+lmdb WORKERS=1 CELEBA=/data/CelebA
 lmdb FOTW=/data/FotW CORRECTIONS=corrections.csv
 evaluate PHOTOS=/data/FotW
 evaluate PHOTOS=/data/FotW SUBMISSION=mine.csv

@@ -116,7 +116,7 @@ def test_a_worker_that_is_killed_is_told_by_the_signal(celeba, tmp_path, root):
     os.kill(worker, signal.SIGBUS)
     _, error = process.communicate(timeout=30)
     assert process.returncode == 1
-    assert re.search(r"build: a worker process was killed \(SIGBUS: .*\); run again with --workers 1\n$", error)
+    assert re.search(r"build: a worker process was killed \(SIGBUS: .*\); run again with WORKERS=1 \(--workers 1\)\n$", error)
 
 
 def test_the_worker_that_died_first_is_told_not_those_killed_for_it():

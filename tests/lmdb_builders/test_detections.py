@@ -170,7 +170,7 @@ def test_the_data_sets_own_landmarks(celeba, fotw, tmp_path):
     for record in dataset.records:
         assert np.array_equal(found[record.image].landmarks, record.landmarks)
         assert found[record.image].numbers[:5] == (12, 12, 24, 24, None)
-    with pytest.raises(BuildError, match="no file of landmarks; use --landmarks detector"):
+    with pytest.raises(BuildError, match="no file of landmarks; take the detector's: LANDMARKS=detector"):
         detect(read_fotw(fotw), str(tmp_path / "b.csv"), use_dataset=True)
     (celeba / "Anno/list_landmarks_celeba.txt").unlink()
     with pytest.raises(BuildError, match="no file of landmarks"):

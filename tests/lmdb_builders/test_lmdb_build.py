@@ -300,7 +300,7 @@ def test_too_many_lost_fails_and_leaves_nothing(run, tmp_path, celeba, fotw):
     (celeba / "Img/img_celeba/000002.jpg").unlink()
     status, _, error = run()
     assert status == 1 and error.count("\n") == 1
-    assert "1 of 8 train faces are lost, more than --max-lost 0.02 allows" in error
+    assert "1 of 8 train faces are lost, more than MAX_LOST=0.02 (--max-lost) allows" in error
     assert "1 image file is missing (as Eval/list_eval_partition.txt line 2: 000002.jpg)" in error
     assert not list((tmp_path / "data").rglob("*.mdb")) and not (tmp_path / "data/.building").exists()
 
