@@ -32,6 +32,7 @@ CELEBA_ATTRIBUTES = (
     "Straight_Hair", "Wavy_Hair", "Wearing_Earrings", "Wearing_Hat", "Wearing_Lipstick", "Wearing_Necklace",
     "Wearing_Necktie", "Young",
 )
+UNUSABLE = 2  # a label that is neither 0 nor 1; FotW itself writes 2 for "undetermined"
 LABELS = tuple("Female" if name == "Male" else name for name in CELEBA_ATTRIBUTES)  # order of the forty outputs
 
 
@@ -64,48 +65,53 @@ class DataSet:
     title: str
     reader: str  # "module:function"; function(folder, splits=(...)) returns a lmdb_builders.records.DataSet
     layout: str  # what its folder holds, for --help
-    # "attributes": an LMDB of all faces a split, <name>_<split>, and <name>_<split>_labels with recipe.LABELS of each.
-    # "tasks": an LMDB a task and split, <name>_<task>_<split>, of the faces whose label is 0 or 1, with that label.
-    labels: str
-    columns: Dict[str, str]  # task -> the reader's name of its label
+    labels: Tuple[str, ...]  # the reader's names of a face's labels, in its order
+    columns: Dict[str, str]  # task -> its label among them
     validation_faces: int  # expected, for test_iter; training counts those it finds
     splits: Tuple[str, ...] = ("train", "val")
     landmarks: bool = False  # True: the reader gives each face's five landmarks, which are taken unless --landmarks detector
     editions: Tuple[str, ...] = ()  # of its photos, the preferred one first: the reader then takes edition=
+    undetermined: bool = True  # False: every label is 0 or 1; else a task's nets ignore the faces whose label is UNUSABLE
 
     def __post_init__(self) -> None:
         if not (self.name.isalnum() and self.name.islower()):
             raise ValueError(f"data set {self.name!r}: the name has to be lower-case letters and digits")
-        if self.labels not in ("attributes", "tasks"):
-            raise ValueError(f"data set {self.name}: labels is {self.labels!r}, not \"attributes\" or \"tasks\"")
+        missing = [label for label in self.columns.values() if label not in self.labels]
+        if isinstance(self.labels, str) or missing:
+            raise ValueError(f"data set {self.name}: labels is {self.labels!r}, not a tuple of names with "
+                             f"{', '.join(self.columns.values())} of `columns` among them")
 
     @property
     def variable(self) -> str:
         """Variable of make and of the environment that names its folder."""
         return self.name.upper()
 
-    def databases(self, split: str) -> Dict[str, str]:
-        """Task -> name of the image LMDB of a split; of labels "attributes" all tasks have the same."""
-        return {task: f"{self.name}_{split}" if self.labels == "attributes" else f"{self.name}_{task}_{split}"
-                for task in TASKS}
+    def database(self, split: str) -> str:
+        """Name of the LMDB of a split's faces."""
+        return f"{self.name}_{split}"
 
-    def label_database(self, split: str) -> Optional[str]:
-        """Name of the LMDB with the forty labels; None where the image LMDBs hold the label themselves."""
-        return f"{self.name}_{split}_labels" if self.labels == "attributes" else None
+    def labels_database(self, split: str) -> str:
+        """Name of the LMDB of their labels, under the same keys."""
+        return f"{self.database(split)}_labels"
+
+    def column(self, task: str) -> int:
+        """Where the label of a task stands among a face's labels."""
+        return self.labels.index(self.columns[task])
 
 
 DATASETS = {
     data_set.name: data_set
     for data_set in (
         DataSet(
-            "celeba", "CelebA", "lmdb_builders.celeba:read_celeba", "as unpacked: Anno, Eval, Img", "attributes",
+            "celeba", "CelebA", "lmdb_builders.celeba:read_celeba", "as unpacked: Anno, Eval, Img", LABELS,
             {task.name: task.label for task in TASKS.values()},
             validation_faces=19_867,  # by CelebA's partition
             splits=("train", "val", "test"), landmarks=True, editions=("wild", "aligned"),
+            undetermined=False,
         ),
         DataSet(
-            "fotw", "FotW", "lmdb_builders.fotw:read_fotw", "as unpacked: smiles_trset, smiles_valset", "tasks",
-            {"gender": "Gender", "smile": "Smile"},
+            "fotw", "FotW", "lmdb_builders.fotw:read_fotw", "as unpacked: smiles_trset, smiles_valset",
+            ("Gender", "Smile"), {"gender": "Gender", "smile": "Smile"},
             validation_faces=3_086,  # images in FotW's folder
             splits=("train", "val", "test"),
         ),
@@ -195,7 +201,7 @@ class Step:
     source: str
 
     def __post_init__(self) -> None:
-        if self.labels == "attributes" and DATASETS[self.dataset or ""].labels != "attributes":
+        if self.labels == "attributes" and DATASETS[self.dataset or ""].labels != LABELS:
             raise ValueError(f"step {self.number} learns the forty attributes, which data set {self.dataset} does not have")
 
 
@@ -424,11 +430,10 @@ def lmdb_folder(profile: str, crop: str) -> str:
 
 
 def lmdb_paths(profile: str, net: str, step: int) -> Dict[str, str]:
-    """LMDBs that a step reads: {"train": images, "val": images} and, where the labels lie apart, "train_labels", "val_labels"."""
+    """LMDBs that a step reads: {"train": faces, "val": faces, "train_labels": their labels, "val_labels": their labels}."""
     folder, data_set = lmdb_folder(profile, NETS[net].crop), DATASETS[STEPS[step].dataset or ""]
-    paths = {split: f"{folder}/{data_set.databases(split)[NETS[net].task]}" for split in ("train", "val")}
-    labels = {f"{split}_labels": data_set.label_database(split) for split in ("train", "val")}
-    return {**paths, **{part: f"{folder}/{name}" for part, name in labels.items() if name}}
+    faces = {split: f"{folder}/{data_set.database(split)}" for split in ("train", "val")}
+    return {**faces, **{f"{split}_labels": f"{folder}/{data_set.labels_database(split)}" for split in ("train", "val")}}
 
 
 def target() -> DataSet:

@@ -19,6 +19,7 @@ if __name__ == "__main__":
 
 import argparse
 import os
+import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
@@ -132,6 +133,8 @@ def measure(arguments: argparse.Namespace) -> int:
 
     faces = held_out(arguments.fotw, arguments.celeba)
     pipeline = Pipeline.load(arguments.profile, arguments.engine, arguments.gpu)
+    if pipeline.model.warning:
+        print(f"groups.py: {pipeline.model.warning}", file=sys.stderr)
     rows = list(answer(pipeline, faces, arguments.gray, arguments.shrink))
     path = os.path.join("runs", arguments.profile, "groups.csv")
     try:  # one that fails leaves the other

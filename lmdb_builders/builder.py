@@ -26,7 +26,7 @@ from lmdb_builders.lmdb_writer import (
     COMPRESSED_SHARE, LmdbWriter, encode_crop, image_datum, labels_datum, record_key, stored_bytes,
 )
 from lmdb_builders.pool import ordered_map
-from lmdb_builders.records import UNUSABLE, DataSet, FaceRecord, Skipped
+from lmdb_builders.records import DataSet, FaceRecord, Skipped
 from common.files import write_csv
 
 
@@ -54,23 +54,14 @@ class Listed(NamedTuple):
 
     record: FaceRecord
     landmarks: np.ndarray
-    keys: Tuple[Tuple[str, bytes], ...]  # (LMDB, key)
+    key: bytes
     copy: int = 0  # 0: the face itself; 1, 2, ...: changed at random (recipe.Profile.copies)
 
 
-def lmdb_names(dataset: DataSet, split: str) -> List[Tuple[str, int]]:
-    """Image LMDBs of a split: (name, position of the label that a face must have to be in it; -1: none is needed)."""
+def lmdb_names(dataset: DataSet, split: str) -> Tuple[str, str]:
+    """The LMDBs of a split: of the faces, and of their labels."""
     entry = recipe.DATASETS[dataset.name]
-    names = entry.databases(split)
-    if entry.label_database(split):
-        return [(name, -1) for name in dict.fromkeys(names.values())]
-    return [(name, dataset.label_names.index(entry.columns[task])) for task, name in names.items()]
-
-
-def all_lmdb_names(dataset: DataSet, split: str) -> List[str]:
-    """All LMDBs of a split: those of images, and the one of all labels where the data set has one."""
-    labels = recipe.DATASETS[dataset.name].label_database(split)
-    return [name for name, _ in lmdb_names(dataset, split)] + ([labels] if labels else [])
+    return entry.database(split), entry.labels_database(split)
 
 
 def build_dataset(dataset: DataSet, settings: Settings, staging: str) -> None:
@@ -118,7 +109,7 @@ def missing_lmdbs(dataset: DataSet, settings: Settings, facts: Dict[str, manifes
     crops_of: Dict[str, List[str]] = {split: [] for split in settings.splits}
     for crop in settings.crops:
         folder = os.path.join(settings.output, crop)
-        names = functools.partial(all_lmdb_names, dataset)
+        names = functools.partial(lmdb_names, dataset)
         missing = settings.splits if settings.force else manifest.missing_splits(folder, dataset.name, facts[crop], names)
         complete = [split for split in settings.splits if split not in missing]
         if complete:
@@ -138,26 +129,22 @@ def list_faces(dataset: DataSet, split: str, detections: Dict[str, Detection], s
     """The split's faces in LMDB order: shuffled once, the same for every scheme and every rebuild; then all again, `copies`
     times.
 
-    A key's number is the face's position among those listed for the LMDB. A face that fails later leaves a gap, as
-    with Caffe's converter; other keys do not change.
+    A key's number is the face's position among those that have a label. A face that fails later leaves a gap, as with
+    Caffe's converter; other keys do not change.
     """
     records = [record for record in dataset.records if record.split == split]
-    numbers: Counter = Counter()
-    faces = []
+    number, faces = 0, []
     for position in np.random.RandomState(seed).permutation(len(records)):
         record = records[position]
-        keys = []
-        for name, label in lmdb_names(dataset, split):
-            if label < 0 or record.labels[label] != UNUSABLE:
-                keys.append((name, record_key(numbers[name], record.image)))
-                numbers[name] += 1
+        if all(label == recipe.UNUSABLE for label in record.labels):
+            continue
         detection = detections.get(record.image)
-        if keys and detection is not None and detection.status == OK:
-            faces.append(Listed(record, detection.landmarks, tuple(keys)))
+        if detection is not None and detection.status == OK:
+            faces.append(Listed(record, detection.landmarks, record_key(number, record.image)))
+        number += 1
 
     def again(face: Listed, copy: int) -> Listed:
-        keys = ((name, record_key(int(key[:8]) + copy * numbers[name], face.record.image)) for name, key in face.keys)
-        return face._replace(keys=tuple(keys), copy=copy)
+        return face._replace(key=record_key(int(face.key[:8]) + copy * number, face.record.image), copy=copy)
 
     return faces + [again(face, copy) for copy in range(1, copies + 1) for face in faces]
 
@@ -165,11 +152,12 @@ def list_faces(dataset: DataSet, split: str, detections: Dict[str, Detection], s
 def write_split(dataset, split, faces, crops, settings, staging, counts, lost: List[Skipped]) -> None:
     """Write a split's LMDBs of all `crops` below `staging`; adds the faces that could not be cropped to `lost`."""
     size, encode = settings.profile.stored_size, settings.encode
-    names = all_lmdb_names(dataset, split)
+    names, entry = lmdb_names(dataset, split), recipe.DATASETS[dataset.name]
     writers: Dict[Tuple[str, str], LmdbWriter] = {}
     work = functools.partial(crop_photo, dataset.folder, crops, size, encode, settings.seed)
     tasks = ((face.record.image, face.landmarks, face.copy) for face in faces)
     answers = ordered_map(work, tasks, settings.workers)
+    labeled: Counter = Counter()  # task -> faces that have its label
     try:
         for crop in crops:
             for name in names:
@@ -181,26 +169,19 @@ def write_split(dataset, split, faces, crops, settings, staging, counts, lost: L
                     lost.append(dataset.skip(face.record, answer))
                 continue
             for crop, data in zip(crops, answer):
-                put_face(dataset, face, data, size, encode, {name: writers[crop, name] for name in names})
+                writers[crop, names[0]].put(face.key, image_datum(data, size, encode))
+                writers[crop, names[1]].put(face.key, labels_datum(face.record.labels))
+            labeled.update(task for task in recipe.TASKS if face.record.labels[entry.column(task)] != recipe.UNUSABLE)
         for (crop, name), writer in writers.items():
             writer.close()
             counts[crop][name] = writer.count
-            if writer.count == 0:
-                raise no_face(dataset, split, name, lost, settings)
+        for task in recipe.TASKS:
+            if not labeled[task]:
+                raise no_face(dataset, split, task, lost, settings)
     finally:
         answers.close()  # ends the worker processes
         for writer in writers.values():
             writer.abandon()
-
-
-def put_face(dataset, face: Listed, data: bytes, size: int, encode: str, writers: Dict[str, LmdbWriter]) -> None:
-    """Put one crop into each LMDB of its split, with its task's label or all labels in a second LMDB (recipe.DataSet)."""
-    positions = dict(lmdb_names(dataset, face.record.split))
-    for name, key in face.keys:
-        label = face.record.labels[positions[name]] if positions[name] >= 0 else 0
-        writers[name].put(key, image_datum(data, size, encode, label))
-        if name + "_labels" in writers:
-            writers[name + "_labels"].put(key, labels_datum(face.record.labels))
 
 
 def crop_photo(folder: str, crops, size: int, encode: str, seed: int, task) -> Union[List[bytes], str]:
@@ -240,16 +221,16 @@ def remove_lost_list(dataset: DataSet, settings: Settings) -> None:
         os.remove(lost_list(dataset, settings))
 
 
-def no_face(dataset: DataSet, split: str, name: str, lost: List[Skipped], settings: Settings) -> BuildError:
-    """The error for an LMDB without a face: why the faces of its split are lost, and the list of all that are."""
+def no_face(dataset: DataSet, split: str, task: str, lost: List[Skipped], settings: Settings) -> BuildError:
+    """The error for a split without a face of a task: why the faces of its split are lost, and the list of all that are."""
     lost_here = [entry for entry in lost if entry.split == split]
     unusable = manifest.unusable_labels(dataset, split)
     why = [reasons(lost_here)] if lost_here else []
     why += [f"{count} {label} neither 0 nor 1 in {dataset.tables[split]}" for label, count in unusable.items()]
     path = lost_list(dataset, settings)
     write_csv(path, Skipped._fields, lost)
-    return BuildError(f"{dataset.folder}: no face for {name}: {'; '.join(why) or f'{dataset.tables[split]} has no rows'}; "
-                      f"all lost faces are listed in {path}")
+    why = why or [f"{dataset.tables[split]} has no rows"]
+    return BuildError(f"{dataset.folder}: no {split} face for {task}: {'; '.join(why)}; all lost faces are listed in {path}")
 
 
 def check_lost(dataset: DataSet, lost: List[Skipped], splits: Iterable[str], settings: Settings) -> None:
@@ -271,10 +252,8 @@ def needed_bytes(dataset: DataSet, plan: Dict[str, List[Listed]], crops_of: Dict
     """Estimated size of the LMDBs; for compressed images, from the ratio measured on real faces."""
     raw = 3 * settings.profile.stored_size ** 2 + 32
     image = stored_bytes(raw * COMPRESSED_SHARE[settings.encode])
-    apart = recipe.DATASETS[dataset.name].labels == "attributes"
-    labels = stored_bytes(5 * len(dataset.label_names)) if apart else 0
-    faces = sum(len(face.keys) * len(crops_of[split]) for split, listed in plan.items() for face in listed)
-    return faces * (image + labels)
+    faces = sum(len(listed) * len(crops_of[split]) for split, listed in plan.items())
+    return faces * (image + stored_bytes(5 * len(dataset.label_names)))
 
 
 def check_disk(dataset: DataSet, plan, crops_of: Dict[str, List[str]], settings: Settings) -> None:
@@ -282,7 +261,7 @@ def check_disk(dataset: DataSet, plan, crops_of: Dict[str, List[str]], settings:
     needed = needed_bytes(dataset, plan, crops_of, settings)
     free = shutil.disk_usage(settings.output).free
     parts = [
-        f"{sum(len(face.keys) for face in plan[split])} {split} images x {len(crops)} ({', '.join(crops)})"
+        f"{len(plan[split])} {split} images x {len(crops)} ({', '.join(crops)})"
         for split, crops in crops_of.items()
     ]
     text = f"{', '.join(parts)}, about {needed / 1e9:.2f} GB"

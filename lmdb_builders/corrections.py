@@ -13,12 +13,13 @@ from collections import Counter
 from dataclasses import replace
 from typing import Dict, Tuple
 
+import recipe
 from lmdb_builders.errors import BuildError
-from lmdb_builders.records import UNUSABLE, DataSet, read_cells
+from lmdb_builders.records import DataSet, read_cells
 from common.files import sha256_of
 
 COLUMNS = ("image", "column", "label", "correction")
-VALUES = {"0": 0, "1": 1, "2": UNUSABLE}
+VALUES = {"0": 0, "1": 1, "2": recipe.UNUSABLE}
 SPLIT = "train"  # validation labels stay as published, or accuracies could not be compared with the paper's
 
 

@@ -72,7 +72,8 @@ def detect(
     if not missing and origin is not None and origin.get("sha256"):
         return known, f"read from {path}"
     if use_dataset and any(record.landmarks is None for record in missing):
-        raise BuildError(f"{dataset.folder}: no file of landmarks; take the detector's: LANDMARKS=detector (--landmarks detector)")
+        raise BuildError(f"{dataset.folder}: no file of landmarks; take the detector's: LANDMARKS=detector "
+                         "(--landmarks detector)")
 
     if origin is not None:
         settings["sources"] = {**origin["sources"], **settings["sources"]} if known else settings["sources"]

@@ -12,11 +12,11 @@ from typing import Dict, Tuple
 
 import recipe
 from lmdb_builders.layouts import Folder, Photos, Tree
-from lmdb_builders.records import UNUSABLE, DataSet, FaceRecord, Skipped, read_cells, require_columns
+from lmdb_builders.records import DataSet, FaceRecord, Skipped, read_cells, require_columns
 
 BOX_COLUMNS = ("bbox_x", "bbox_y", "bbox_width", "bbox_height")
 NAME_COLUMN = "image_name"
-LABEL_COLUMNS = tuple(recipe.DATASETS["fotw"].columns.values())
+LABEL_COLUMNS = recipe.DATASETS["fotw"].labels
 PLACES = {  # split -> (names of its folder, table); the table lies in the folder or in one above it
     "train": (("smiles_trset",), "gender_fex_trset.csv"),
     "val": (("smiles_valset",), "gender_fex_valset.csv"),
@@ -91,5 +91,5 @@ def _label(text: str) -> int:
     try:
         value = float(text)
     except ValueError:
-        return UNUSABLE
-    return int(value) if value in (0.0, 1.0) else UNUSABLE
+        return recipe.UNUSABLE
+    return int(value) if value in (0.0, 1.0) else recipe.UNUSABLE

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import time
 from collections import Counter
 from dataclasses import asdict
@@ -19,7 +20,7 @@ from lmdb_builders.detections import OK, Detection
 from common.files import read_json, write_json
 from lmdb_builders.files import replace_folder
 from lmdb_builders import records
-from lmdb_builders.records import SPLITS, UNUSABLE, DataSet, Skipped
+from lmdb_builders.records import SPLITS, DataSet, Skipped
 
 FILE = "manifest.json"
 VERSION = 2  # raise it when the same sources and settings give other LMDBs; 1: photos not turned upright
@@ -105,6 +106,12 @@ def is_drawn(folder: str, dataset: str) -> bool:
     return bool(entry["drawn"] if "drawn" in entry else entry.get("folder") and records.is_drawn(str(entry["folder"])))
 
 
+def title(folder: str, dataset: str) -> str:
+    """What the data set in a scheme's folder is called: recipe.DATASETS' title, or what its own folder said."""
+    entry = read(folder).get(dataset)
+    return str(entry["title"] if isinstance(entry, dict) and entry.get("title") else recipe.DATASETS[dataset].title)
+
+
 def missing_splits(folder: str, dataset: str, expected: Facts, names: Callable[[str], Iterable[str]]) -> List[str]:
     """Splits of `expected` whose LMDBs, `names(split)`, are not in `folder`, or not made from these facts."""
     entry = read_entry(folder, dataset)
@@ -138,6 +145,9 @@ def publish(
         write_json(os.path.join(folder, FILE), {**content, **({dataset.name: only(before, kept)} if kept else {})})
     for name in counts:
         replace_folder(os.path.join(staging, crop, name), os.path.join(folder, name))
+    for name in before.get("images", {}):  # of an older version of this project, which had an LMDB a task
+        if name not in counts and split_of(name) in built:
+            shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
     content = {"scheme": crop, "profile": settings.profile.name, **content}
     entry = _entry(dataset, crop, settings, counts, lost, built, expected, started)
     content[dataset.name] = _merged(only(before, kept), entry) if kept else entry
@@ -152,6 +162,7 @@ def _entry(
     return {
         "folder": os.path.abspath(dataset.folder),
         "drawn": dataset.drawn,
+        "title": dataset.title,
         "images": dict(counts),
         "rows": {split: expected.splits[split]["rows"] for split in built},
         "skipped_reasons": _reasons(entry.reason for entry in lost),
@@ -172,7 +183,7 @@ def unusable_labels(dataset: DataSet, split: str) -> Dict[str, int]:
     """Label -> how many of the split's faces have none that can be used, where there are any."""
     counts = Counter(
         name for record in dataset.records if record.split == split
-        for name, label in zip(dataset.label_names, record.labels) if label == UNUSABLE
+        for name, label in zip(dataset.label_names, record.labels) if label == recipe.UNUSABLE
     )
     return dict(sorted(counts.items()))
 

@@ -27,12 +27,11 @@ def read(name: str, folder: str, splits: Iterable[str] = ("train", "val"), editi
     if not isinstance(dataset, DataSet) or dataset.name != name:
         raise BuildError(f"{where} has to return a lmdb_builders.records.DataSet named {name!r}, not "
                          f"{getattr(dataset, 'name', dataset)!r}")
-    missing = [label for label in entry.columns.values() if label not in dataset.label_names]
-    if missing:
-        raise BuildError(f"{where} returns the labels {', '.join(dataset.label_names)}; {', '.join(missing)} of `columns` is "
-                         "missing")
-    if entry.labels == "attributes" and tuple(dataset.label_names) != recipe.LABELS:
-        raise BuildError(f"{where} has to return recipe.LABELS in their order, as labels is \"attributes\"")
+    if tuple(dataset.label_names) != entry.labels:
+        raise BuildError(f"{where} returns the labels {', '.join(dataset.label_names)}, not {', '.join(entry.labels)} as its "
+                         "`labels` there")
+    if not entry.undetermined and any(recipe.UNUSABLE in record.labels for record in dataset.records):
+        raise BuildError(f"{where} returns labels that are neither 0 nor 1: leave out undetermined=False there")
     return dataset
 
 

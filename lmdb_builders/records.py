@@ -10,12 +10,14 @@ from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 
+import recipe
 from lmdb_builders.errors import BuildError
 from common.files import sha256_of
 
-UNUSABLE = 2  # a label that is neither 0 nor 1; FotW itself writes 2 for "undetermined"
 SPLITS = ("train", "val", "test")
-DRAWN = "drawn.json"  # a file in the folder of a data set whose faces are drawn (gender_smile/synthetic), or in the folder above
+# Files in the folder of a data set, or in the folder above:
+DRAWN = "drawn.json"  # its faces are drawn (gender_smile/synthetic)
+TITLE = "title.txt"  # its name, where photos of another data set lie in the layout of CelebA or FotW
 
 
 @dataclass(frozen=True, slots=True)  # a data set has 200,000
@@ -26,7 +28,7 @@ class FaceRecord:
     split: str  # one of SPLITS
     box: Optional[Tuple[float, float, float, float]]  # x, y, width, height in stored pixels, as annotated; None: none
     landmarks: Optional[np.ndarray]  # 5 x 2 float32 in recipe.FACE_TEMPLATE's order, or None
-    labels: bytes  # one byte a name of DataSet.label_names: 0, 1 or UNUSABLE
+    labels: bytes  # one byte a name of DataSet.label_names: 0, 1 or recipe.UNUSABLE
     line: int  # of DataSet.table[split]
 
 
@@ -61,6 +63,13 @@ class DataSet:
         """True where its faces are drawn, False for photographs."""
         return is_drawn(self.folder)
 
+    @property
+    def title(self) -> str:
+        """What its folder says it is (TITLE), else recipe.DATASETS' title."""
+        path = _beside(self.folder, TITLE)
+        text = next((line.strip() for line in read_lines(path)), "") if path else ""
+        return text or recipe.DATASETS[self.name].title
+
     def relative(self, path: str) -> str:
         return os.path.relpath(path, self.folder).replace(os.sep, "/")
 
@@ -74,8 +83,14 @@ class DataSet:
 
 def is_drawn(folder: str) -> bool:
     """True where the data set in `folder` was drawn."""
+    return _beside(folder, DRAWN) is not None
+
+
+def _beside(folder: str, name: str) -> Optional[str]:
+    """The file `name` in a folder, or in the folder above; None where it is in neither."""
     folder = os.path.abspath(folder)
-    return any(os.path.isfile(os.path.join(place, DRAWN)) for place in (folder, os.path.dirname(folder)))
+    paths = (os.path.join(place, name) for place in (folder, os.path.dirname(folder)))
+    return next((path for path in paths if os.path.isfile(path)), None)
 
 
 def read_lines(path: str) -> Iterator[str]:

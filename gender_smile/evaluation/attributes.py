@@ -33,7 +33,6 @@ def score(caffe: Any, profile: recipe.Profile, crop: str, partition: str = PARTI
         if name not in labels:
             raise EvaluationError(f"{folder}_labels has no labels of {name}; build both again: make lmdb FORCE=1")
         answers[name] = np.array(forward(net, [pixels], row.weights_out)[0])
-    check_count(folder, len(answers))
     check_count(folder + "_labels", len(labels))
     rows = []
     for position, attribute in enumerate(recipe.LABELS):

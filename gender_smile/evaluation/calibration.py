@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Dict, Optional, Tuple
 
 import recipe
 from common.files import read_json
-from gender_smile.evaluation.faces import EvaluationError, check_count, check_same, read_all, validation_lmdb
+from gender_smile.evaluation.faces import EvaluationError, check_same, read_all, validation_lmdb
 from gender_smile.inference.classifier import Classifier, forward, load_engine
 from gender_smile.training import chain, runs
 
@@ -88,5 +88,4 @@ def scores_of(classifier: Classifier, folder: str) -> Tuple[Dict[str, int], Dict
         forward(classifier.net, [crop], classifier.weights)
         output = classifier.net.blobs[classifier.task.layer].data.reshape(-1)
         labels[name], scores[name] = label, float(output[1]) - float(output[0])
-    check_count(folder, len(labels))
     return labels, scores

@@ -12,7 +12,7 @@ from typing import Any, Dict, Iterable, Mapping, Optional, Tuple
 import recipe
 from lmdb_builders.errors import BuildError
 from lmdb_builders.fotw import BOX_COLUMNS, LABEL_COLUMNS, NAME_COLUMN
-from lmdb_builders.records import UNUSABLE, DataSet, read_cells
+from lmdb_builders.records import DataSet, read_cells
 from common import files
 from gender_smile.evaluation import scores
 from gender_smile.evaluation.faces import Labels, Probabilities, list_missed
@@ -73,8 +73,8 @@ def read(path: str) -> Dict[str, Tuple[int, int]]:
         name = cells[0].rsplit("/", 1)[-1]
         if name in answers:
             raise BuildError(f"{path} line {number}: {name} again; an image has one row")
-        gender, smile = ({"0": 0, "1": 1, "0.0": 0, "1.0": 1}.get(cell, UNUSABLE) for cell in cells[-2:])
-        if UNUSABLE in (gender, smile):
+        gender, smile = ({"0": 0, "1": 1, "0.0": 0, "1.0": 1}.get(cell, recipe.UNUSABLE) for cell in cells[-2:])
+        if recipe.UNUSABLE in (gender, smile):
             raise BuildError(f"{path} line {number}: gender and smile are {cells[-2]!r} and {cells[-1]!r}, not 0 or 1")
         answers[name] = gender, smile
     return answers
@@ -96,7 +96,7 @@ def score(answers: Dict[str, Tuple[int, int]], dataset: DataSet) -> Dict[str, An
     p_positive: Dict[str, Dict[str, Optional[float]]] = {}
     for position, task in enumerate(recipe.TASKS):
         labels[task] = {name: record.labels[position] for name, record in names.items()
-                        if record.labels[position] != UNUSABLE}
+                        if record.labels[position] != recipe.UNUSABLE}
         p_positive[task] = {name: float(answers[name][position]) if name in answers else None for name in labels[task]}
         labels[task].update(dict.fromkeys(unread))
         p_positive[task].update(dict.fromkeys(unread))

@@ -54,6 +54,7 @@ class Evaluation:
     missed: Dict[str, str]  # image -> why it has no answer
     ensembles: Ensembles
     predictions: List[Any] = field(default_factory=list)  # Prediction of each photo, in the testing phase
+    drawn: bool = False  # the faces are drawn, not photographs
 
     @property
     def protocol(self) -> str:
@@ -76,6 +77,8 @@ def evaluate_faces(profile: str, engine: str = "auto", gpu: Optional[int] = None
     Also scores each of the recipe's other nets that is trained and has its LMDB. Raises PipelineError for a missing
     file, EvaluationError for faces that are not their manifest's, or not the same for all nets of a task.
     """
+    from lmdb_builders import manifest
+
     weights, others = pipeline_weights(profile, variant), other_weights(profile, variant)
     weights = {**weights, **others}
     folders = {net: validation_lmdb(profile, net) for net in weights}
@@ -89,7 +92,8 @@ def evaluate_faces(profile: str, engine: str = "auto", gpu: Optional[int] = None
     by_task: Dict[str, Labels] = {task: {**labels[nets[0]]} for task, nets in recipe.ENSEMBLES.items()}
     missed = photos_without_face(next(iter(folders.values())), set().union(*by_task.values()))
     scored = ensembles(tuple(others))
-    return Evaluation(profile, variant, False, weights, by_task, _combine(scored, answers), missed, scored)
+    drawn = any(manifest.is_drawn(os.path.dirname(folder), recipe.target().name) for folder in folders.values())
+    return Evaluation(profile, variant, False, weights, by_task, _combine(scored, answers), missed, scored, drawn=drawn)
 
 
 def answer_lmdb(classifier: Classifier, folder: str) -> Tuple[Dict[str, int], Probabilities]:
@@ -102,7 +106,6 @@ def answer_lmdb(classifier: Classifier, folder: str) -> Tuple[Dict[str, int], Pr
     for name, label, crop in read_all(folder, recipe.NETS[classifier.net_key].title, classifier.task.name):
         labels[name] = label
         p_positive[name] = float(classifier.probabilities([crop])[0])
-    check_count(folder, len(labels))
     return labels, p_positive
 
 
@@ -164,7 +167,8 @@ def evaluate_photos(profile: str, folder: str, engine: str = "auto", gpu: Option
         if not any(label is not None for label in truth.values()):
             raise EvaluationError(f"{folder}: no validation photo has a label for {task}")
     scored = ensembles()
-    return Evaluation(profile, variant, True, weights, labels, _combine(scored, answers), missed, scored, predictions)
+    return Evaluation(profile, variant, True, weights, labels, _combine(scored, answers), missed, scored, predictions,
+                      dataset.drawn)
 
 
 # ---------------------------------------------------------------------------------------------- faces of an LMDB
@@ -186,33 +190,34 @@ def read_names(folder: str) -> List[str]:
 def read_lmdb(folder: str, images: Optional[Container[str]] = None, task: str = "") -> Iterator[Tuple[str, int, "np.ndarray"]]:
     """(image, label, crop) of each face of an LMDB in its order, or of `images`; crop: size x size x 3 uint8, BGR.
 
-    label: the Datum's; of `task`, also where the data set keeps its labels in an LMDB of their own (recipe.DataSet).
-    Raises EvaluationError for a damaged LMDB or a face without a label.
+    label: of `task`, 0, 1 or recipe.UNUSABLE; without a task, 0. Raises EvaluationError for a damaged LMDB or a face
+    without labels.
     """
     from torchcaffe.data.datum import to_array
 
-    separate = _separate_labels(folder, task) if task else None
+    labels = _task_labels(folder, task) if task else None
     for name, read in _records(folder):
         if images is None or name in images:
             with _damage_named():
                 datum = read()
                 planes = to_array(datum, f"{folder}: {name}", force="color")
-            if separate is not None and name not in separate:
+            if labels is not None and name not in labels:
                 raise EvaluationError(f"{folder}_labels has no labels of {name}; build both again: make lmdb FORCE=1")
-            label = datum.label if separate is None else separate[name]
-            yield name, int(label), planes.transpose(1, 2, 0).copy()  # a copy: the LMDB's memory is unmapped with its reader
+            crop = planes.transpose(1, 2, 0).copy()  # the LMDB's memory is unmapped with its reader
+            yield name, labels[name] if labels is not None else 0, crop
 
 
-def _separate_labels(folder: str, task: str) -> Optional[Dict[str, int]]:
-    """The task's label of each face where the labels of the LMDB `folder` lie in one of their own; else None."""
-    if not os.path.isdir(folder + "_labels"):
-        return None
-    column = recipe.LABELS.index(recipe.TASKS[task].label)
-    return {name: int(labels[column]) for name, labels in read_labels(folder + "_labels").items()}
+def _task_labels(folder: str, task: str) -> Dict[str, int]:
+    """The task's label of each face of the LMDB `folder`."""
+    column = recipe.DATASETS[os.path.basename(folder).split("_")[0]].column(task)
+    return {name: labels[column] for name, labels in read_labels(folder + "_labels").items()}
 
 
 def read_all(folder: str, title: str, task: str = "") -> Iterator[Tuple[str, int, "np.ndarray"]]:
-    """read_lmdb's triples of all faces, with a progress bar. Raises EvaluationError where two faces have one name."""
+    """read_lmdb's triples of all faces, without those whose label is unusable, with a progress bar.
+
+    Raises EvaluationError where two faces have one name, or they are not the faces that the manifest lists.
+    """
     from tqdm import tqdm
 
     with _damage_named():
@@ -222,13 +227,15 @@ def read_all(folder: str, title: str, task: str = "") -> Iterator[Tuple[str, int
         if name in seen:
             raise EvaluationError(f"{folder}: two faces have the name {name}; build it again (make lmdb FORCE=1)")
         seen.add(name)
-        yield name, label, crop
+        if label != recipe.UNUSABLE:
+            yield name, label, crop
+    check_count(folder, len(seen))
 
 
-def read_labels(folder: str) -> Dict[str, List[bool]]:
-    """Image -> the forty labels (order: recipe.LABELS) of a labels' LMDB."""
+def read_labels(folder: str) -> Dict[str, List[int]]:
+    """Image -> its labels (order: recipe.DataSet.labels) of a labels' LMDB: 0, 1 or recipe.UNUSABLE."""
     with _damage_named():
-        return {name: [value > 0.5 for value in read().float_data] for name, read in _records(folder)}
+        return {name: [round(value) for value in read().float_data] for name, read in _records(folder)}
 
 
 def _records(folder: str) -> Iterator[Tuple[str, Callable[[], Any]]]:

@@ -8,6 +8,7 @@ import recipe
 from common import files
 from gender_smile.evaluation import challenge, scores
 from gender_smile.evaluation.faces import Evaluation
+from gender_smile.inference.model import Model
 
 Metrics = Mapping[str, Dict[str, Any]]  # Evaluation.metrics()
 SHORT = ("accuracy", "balanced_accuracy", "majority_accuracy", "faces", "missed")  # of results.json
@@ -69,6 +70,9 @@ def as_text(evaluation: Evaluation, metrics: Metrics) -> str:
     lines = [f"Model 3 of profile {evaluation.profile} on {recipe.target().title}'s validation set ({evaluation.protocol})",
              "", files.align(_rows(evaluation, metrics)), "", _missed_line(evaluation), scores.MAJORITY_NOTE]
     lines += [f"Warning: {name}: {text}" for name, text in warnings(evaluation, metrics).items()]
+    model = Model.of(evaluation.profile, evaluation.variant, evaluation.weights)
+    if model.drawn and not evaluation.drawn:
+        lines.append(f"Warning: these nets were {model.training}; their accuracy on photographs tells nothing of the method")
     for task in recipe.TASKS.values():
         confusion = metrics[task.name]["confusion"]
         lines += ["", files.align([(task.name, *(f"answered {name}" for name in task.classes)),

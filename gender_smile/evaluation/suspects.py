@@ -49,7 +49,7 @@ def features(profile: recipe.Profile, task: str, load_engine,
     blocks: List[Tuple] = []
     data_set = recipe.target()
     for crop in recipe.CROPS:
-        folder = recipe.absolute(f"{recipe.lmdb_folder(profile.name, crop)}/{data_set.databases('train')[task]}")
+        folder = recipe.absolute(f"{recipe.lmdb_folder(profile.name, crop)}/{data_set.database('train')}")
         if not os.path.isdir(folder):
             continue
         faces = sorted(read_lmdb(folder, task=task), key=lambda face: face[0])

@@ -91,7 +91,7 @@ def loaded(profile: recipe.Profile) -> Settings:
 
 # ---------------------------------------------------------------------------------------------- data
 def data_layers(profile: recipe.Profile, net: str, step: int, phase: int) -> NetSpec:
-    """The LMDBs of a step in one phase: blob "data", and "labels" (N x 40 x 1 x 1) or "label" (N): recipe.DataSet."""
+    """The LMDBs of a step in one phase: blobs "data", and "labels", N x labels x 1 x 1 (recipe.DataSet.labels)."""
     paths = recipe.lmdb_paths(profile.name, net, step)
     part, batch = ("train", profile.batch_size) if phase == TRAIN else ("val", profile.test_batch_size)
     common = dict(include=dict(phase=phase), batch_size=batch, backend=P.Data.LMDB)
@@ -99,23 +99,23 @@ def data_layers(profile: recipe.Profile, net: str, step: int, phase: int) -> Net
     if profile.margin:
         pixels["crop_size"] = profile.crop_size  # Caffe cuts at random in TRAIN, in the middle in TEST
     n = NetSpec()
-    if f"{part}_labels" in paths:
-        n.data = L.Data(source=paths[part], transform_param=pixels, **common)
-        n.labels = L.Data(source=paths[f"{part}_labels"], **common)  # same keys, so the same order
-    else:
-        n.data, n.label = L.Data(source=paths[part], transform_param=pixels, ntop=2, **common)
+    n.data = L.Data(source=paths[part], transform_param=pixels, **common)
+    n.labels = L.Data(source=paths[f"{part}_labels"], **common)  # same keys, so the same order
     return n
 
 
-def own_label(n: NetSpec, task: recipe.Task) -> None:
-    """Cut the task's column out of the forty labels as n.label, and consume the others."""
-    column = recipe.LABELS.index(task.label)
-    cut = dict(slice_point=[column, column + 1], ntop=3, name="slice_labels")
-    n.labels_before, n.label, n.labels_after = L.Slice(n.labels, **cut)
-    n.unused_labels = L.Silence(n.labels_before, n.labels_after, ntop=0)
+def own_label(n: NetSpec, data_set: recipe.DataSet, task: recipe.Task) -> None:
+    """Cut the task's column out of the labels as n.label, and consume the others."""
+    column, count = data_set.column(task.name), len(data_set.labels)
+    before, after = ["labels_before"] if column > 0 else [], ["labels_after"] if column < count - 1 else []
+    cuts = [point for point in (column, column + 1) if 0 < point < count]
+    names = [*before, "label", *after]
+    for name, top in zip(names, L.Slice(n.labels, slice_point=cuts, ntop=len(names), name="slice_labels")):
+        n[name] = top
+    n.unused_labels = L.Silence(*(n[name] for name in before + after), ntop=0)
 
 
-def attribute_accuracy(n: NetSpec) -> None:
+def attribute_accuracy(n: NetSpec, ignored: Dict[str, Any]) -> None:
     """Accuracy of gender and of smile among the forty, in the TEST phase only.
 
     Caffe's Accuracy compares one score a class, so an attribute's score s becomes (-s, s): present means s > 0, a
@@ -135,7 +135,7 @@ def attribute_accuracy(n: NetSpec) -> None:
         score = n[f"score_{name}"]
         n[f"absent_{name}"] = L.Eltwise(score, score, operation=P.Eltwise.SUM, coeff=[1, -2], **test)
         n[f"two_scores_{name}"] = L.Concat(n[f"absent_{name}"], score, **test)
-        n[f"accuracy_{name}"] = L.Accuracy(n[f"two_scores_{name}"], n[f"label_{name}"], **test)
+        n[f"accuracy_{name}"] = L.Accuracy(n[f"two_scores_{name}"], n[f"label_{name}"], **ignored, **test)
 
 
 # ---------------------------------------------------------------------------------------------- nets
@@ -146,19 +146,21 @@ def training_net(profile: recipe.Profile, net: str, step: int) -> NetParameter:
     data = len(n.to_proto().layer)
     settings = trained(profile)
     features = vgg_face(n, profile, settings)
+    data_set = recipe.DATASETS[recipe.STEPS[step].dataset or ""]
+    ignored = dict(ignore_label=recipe.UNUSABLE) if data_set.undetermined else {}
+    loss = dict(loss_param=ignored) if ignored else {}
     if recipe.STEPS[step].labels == "attributes":
         head = recipe.ATTRIBUTES_LAYER
         last = dict(settings["last"], bias_filler=dict(type="constant", value=profile.attributes_bias))
         n[head] = L.InnerProduct(features, num_output=len(recipe.LABELS), **last)
-        n.loss = L.SigmoidCrossEntropyLoss(n[head], n.labels)
-        attribute_accuracy(n)
+        n.loss = L.SigmoidCrossEntropyLoss(n[head], n.labels, **loss)
+        attribute_accuracy(n, ignored)
     else:
         task = recipe.TASKS[recipe.NETS[net].task]
         n[task.layer] = L.InnerProduct(features, num_output=len(task.classes), **settings["last"])
-        if "train_labels" in recipe.lmdb_paths(profile.name, net, step):
-            own_label(n, task)
-        n.loss = L.SoftmaxWithLoss(n[task.layer], n.label)
-        n.accuracy = L.Accuracy(n[task.layer], n.label)
+        own_label(n, data_set, task)
+        n.loss = L.SoftmaxWithLoss(n[task.layer], n.label, **loss)
+        n.accuracy = L.Accuracy(n[task.layer], n.label, **ignored)
     layers = n.to_proto().layer
     return NetParameter(layer=[*layers[:data], *test.to_proto().layer, *layers[data:]])
 

@@ -94,12 +94,12 @@ def mistakes(profile: str, count: int = MISTAKES) -> Dict[str, List[dict]]:
     return mistakes_of
 
 
-def crops_of(profile: str, task: str, images: Set[str]) -> Dict[str, Dict[str, "np.ndarray"]]:
-    """Image -> scheme -> crop (H x W x 3 uint8 BGR), of `images`, from the validation LMDBs of `task`."""
+def crops_of(profile: str, images: Set[str]) -> Dict[str, Dict[str, "np.ndarray"]]:
+    """Image -> scheme -> crop (H x W x 3 uint8 BGR), of `images`, from the validation LMDBs."""
     from gender_smile.evaluation.faces import read_lmdb
 
     crops: Dict[str, Dict[str, "np.ndarray"]] = {}
-    for scheme, folder in validation_lmdbs(profile, task).items():
+    for scheme, folder in validation_lmdbs(profile).items():
         for name, _, crop in read_lmdb(folder, images):
             crops.setdefault(name, {})[scheme] = crop
     return crops
@@ -109,13 +109,13 @@ def draw_names(profile: str, count: int = FACES) -> List[str]:
     """`count` validation faces drawn at random, by the recipe's seed."""
     from gender_smile.evaluation.faces import read_names
 
-    names = sorted(set().union(*map(read_names, validation_lmdbs(profile, "gender").values())))
+    names = sorted(set().union(*map(read_names, validation_lmdbs(profile).values())))
     return random.Random(recipe.PROFILES[profile].random_seed).sample(names, min(count, len(names)))
 
 
-def validation_lmdbs(profile: str, task: str) -> Dict[str, str]:
-    """Scheme -> validation LMDB of `task` in step 4, of those that are there."""
-    name = recipe.target().databases("val")[task]
+def validation_lmdbs(profile: str) -> Dict[str, str]:
+    """Scheme -> validation LMDB of step 4, of those that are there."""
+    name = recipe.target().database("val")
     folders = {scheme: recipe.absolute(f"{recipe.lmdb_folder(profile, scheme)}/{name}") for scheme in recipe.CROPS}
     return {scheme: folder for scheme, folder in folders.items() if os.path.isdir(folder)}
 
@@ -126,8 +126,7 @@ def collect(profile: recipe.Profile) -> Dict[str, Any]:
     wrong = mistakes(profile.name)
     images = {task: {row["image"] for row in wrong.get(task, ())} for task in recipe.TASKS}
     sample = draw_names(profile.name)
-    images["gender"].update(sample)
-    crops = {task: crops_of(profile.name, task, names) for task, names in images.items()}
+    crops = crops_of(profile.name, set(sample).union(*images.values()))
     evaluations = (read_json(recipe.absolute(f"{runs}/{name}.json")) for name in ("evaluation", "evaluation_photos"))
     return {
         "profile": profile,
@@ -137,7 +136,7 @@ def collect(profile: recipe.Profile) -> Dict[str, Any]:
         "evaluations": [evaluation for evaluation in evaluations if evaluation is not None and "metrics" in evaluation],
         "tables": {table: read_json(recipe.absolute(f"{runs}/table{table}.json")) for table in (2, 3)},
         "pictures": {table: recipe.absolute(f"{runs}/table{table}.png") for table in (2, 3)},
-        "faces": {image: crops["gender"][image] for image in sample},
+        "faces": {image: crops[image] for image in sample},
         "mistakes": wrong,
         "mistaken": crops,
     }
@@ -168,7 +167,7 @@ def values(content: Dict[str, Any]) -> Dict[str, Any]:
         "tables": {number: _table(table, content["pictures"][number]) for number, table in content["tables"].items()},
         "faces": content["faces"],
         "schemes": [crop for name, crop in recipe.CROPS.items() if name in schemes_there],
-        "mistakes": [(recipe.TASKS[task], [{**row, "crop": widest_crop(content["mistaken"][task].get(row["image"], {}))}
+        "mistakes": [(recipe.TASKS[task], [{**row, "crop": widest_crop(content["mistaken"].get(row["image"], {}))}
                                            for row in rows]) for task, rows in content["mistakes"].items()],
         "versions": sorted({text for record in content["trainings"] if (text := _versions(record))}),
         "weights": [[record.get("stem"), ", ".join(record.get("trained_on") or "-"),

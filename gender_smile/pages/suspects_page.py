@@ -39,8 +39,7 @@ def _photos(profile: recipe.Profile, images: Sequence[str]) -> Dict[str, str]:
         folder = recipe.absolute(recipe.lmdb_folder(profile.name, crop))
         paths = _photo_paths(manifest.read(folder).get(data_set.name, {}).get("folder"))
         urls.update({image: url for image in missing & set(paths) if (url := _photo(paths[image])) is not None})
-        for name in dict.fromkeys(data_set.databases("train").values()):
-            urls.update(_crops(os.path.join(folder, name), missing - set(urls)))
+        urls.update(_crops(os.path.join(folder, data_set.database("train")), missing - set(urls)))
         missing -= set(urls)
     return urls
 

@@ -20,6 +20,7 @@ def origin(row: chain.Row) -> dict:
     earlier = (read_json(row.path(row.weights_in + ".json")) or {}).get("trained_on") if row.weights_in else []
     if earlier is None:
         earlier = origin(row.before)["trained_on"] if row.start is None else []
-    drawn = manifest.is_drawn(row.path(recipe.lmdb_folder(row.profile.name, recipe.NETS[row.net].crop)), data_set)
-    titles = [*earlier, recipe.DRAWN_FACES if drawn else recipe.DATASETS[data_set].title]
+    folder = row.path(recipe.lmdb_folder(row.profile.name, recipe.NETS[row.net].crop))
+    drawn = manifest.is_drawn(folder, data_set)
+    titles = [*earlier, recipe.DRAWN_FACES if drawn else manifest.title(folder, data_set)]
     return {"trained_on": list(dict.fromkeys(titles)), "drawn": drawn}

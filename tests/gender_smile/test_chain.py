@@ -79,10 +79,11 @@ def told(row) -> tuple:
     (True, True, [(["drawn faces"], True), (["drawn faces"], True)]),
     (True, False, [(["drawn faces"], True), (["drawn faces", "FotW"], False)]),
     (False, True, [(["CelebA"], False), (["CelebA", "drawn faces"], True)]),
+    (False, "Mine", [(["CelebA"], False), (["CelebA", "Mine"], False)]),
 ])
 def test_what_weights_were_trained_on_is_carried_on(tmp_path, celeba, fotw, expected):
     folder = str(tmp_path / recipe.lmdb_folder("tiny", "scheme3") / "manifest.json")
-    files.write_json(folder, {"celeba": {"drawn": celeba}, "fotw": {"drawn": fotw}})
+    files.write_json(folder, {"celeba": {"drawn": celeba}, "fotw": {"drawn": fotw is True, "title": fotw}})
     rows = chain.rows(TINY, ["gnet"], [3, 4], root=str(tmp_path))
     derived = [tuple(origin.origin(row).values()) for row in rows]  # no step has left a record, or an older one
     assert derived == expected

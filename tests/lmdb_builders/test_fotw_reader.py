@@ -8,7 +8,7 @@ import pytest
 
 from lmdb_builders.errors import BuildError
 from lmdb_builders.fotw import read_fotw
-from lmdb_builders.records import UNUSABLE
+from recipe import UNUSABLE
 
 TRAIN = "smiles_trset/gender_fex_trset.csv"
 

@@ -112,7 +112,7 @@ def test_copies_lie_behind_the_faces_and_only_in_training(build, celeba):
         assert [key[8:] for key, _ in now] == 3 * [key[8:] for key, _ in before]
         assert [key for key, _ in now] == sorted({key for key, _ in now})
         assert [datum.label for _, datum in now] == 3 * [datum.label for _, datum in before]
-    for name in ("celeba_train", "fotw_smile_train"):  # who looks at faces gets each once, as itself
+    for name in ("celeba_train", "fotw_train"):  # who looks at faces gets each once, as itself
         seen = list(faces.read_lmdb(str(folder / name)))
         assert [image for image, _, _ in seen] == [key.split("_", 1)[1] for key, _ in plain[name]]
         assert [crop.transpose(2, 0, 1).tobytes() for _, _, crop in seen] == [datum.data for _, datum in plain[name]]

@@ -72,7 +72,7 @@ def test_what_lies_in_the_lmdbs(run, tmp_path, celeba):
     data = tmp_path / "data"
     assert status == 0 and {path.name for path in data.iterdir()} == {*SCHEMES, "detections", ".lock"}
     expected = {"celeba_train": 8, "celeba_train_labels": 8, "celeba_val": 2, "celeba_val_labels": 2,
-                "fotw_gender_train": 5, "fotw_smile_train": 5, "fotw_gender_val": 3, "fotw_smile_val": 3}
+                "fotw_train": 6, "fotw_train_labels": 6, "fotw_val": 3, "fotw_val_labels": 3}
     for scheme in SCHEMES:
         assert {path.name for path in (data / scheme).iterdir()} == {*expected, "manifest.json"}
         for name, count in expected.items():
@@ -92,10 +92,9 @@ def test_what_lies_in_the_lmdbs(run, tmp_path, celeba):
         assert np.array_equal(planes - np.array(recipe.MEAN_BGR, np.float32).reshape(3, 1, 1), to_blob(crop[None])[0])
         female = recipe.LABELS.index("Female")
         assert len(labels.float_data) == 40 and labels.float_data[female] == ((number + female) % 3 != 0)
-    labels = {key.split("_", 1)[1]: datum.label for key, datum in records(data / "scheme3/fotw_smile_train")}
-    assert labels == {f"im_GenFex_{n:05d}.jpg": s for n, s in ((1, 0), (2, 1), (3, 1), (4, 0), (5, 1))}
-    labels = {key.split("_", 1)[1]: datum.label for key, datum in records(data / "scheme3/fotw_gender_train")}
-    assert labels == {f"im_GenFex_{n:05d}.jpg": s for n, s in ((1, 0), (2, 1), (3, 0), (4, 1), (6, 0))}
+    labels = {key.split("_", 1)[1]: tuple(datum.float_data) for key, datum in records(data / "scheme3/fotw_train_labels")}
+    expected = ((1, (0, 0)), (2, (1, 1)), (3, (0, 1)), (4, (1, 0)), (5, (2, 1)), (6, (0, 2)))
+    assert labels == {f"im_GenFex_{n:05d}.jpg": values for n, values in expected}
 
 
 @pytest.mark.parametrize("tag", range(1, 9))
@@ -153,13 +152,13 @@ def test_changed_builds_are_built_again(run, tmp_path, fotw, edit, change):
     if change == "source":
         edit(fotw / "smiles_trset/gender_fex_trset.csv", "20,20,0,0", "20,20,1,0")
     if change == "lmdb":
-        shutil.rmtree(tmp_path / "data/scheme1/fotw_gender_val")
+        shutil.rmtree(tmp_path / "data/scheme1/fotw_val")
     status, out, _ = run(*flags)
     assert status == 0
-    first_built = "fotw_gender_val" if change == "lmdb" else "fotw_gender_train"
+    first_built = "fotw_val" if change == "lmdb" else "fotw_train"
     assert f"fotw: {tmp_path / 'data/scheme1'} {first_built}" in out
     assert ("celeba: " + str(tmp_path / "data/scheme1") + " celeba_train" in out) == (change not in ("source", "lmdb"))
-    assert len(records(tmp_path / "data/scheme1/fotw_gender_val")) == 3
+    assert len(records(tmp_path / "data/scheme1/fotw_val")) == 3
     if change in ("encode", "seed"):
         assert manifest(tmp_path / "data")["celeba"]["facts"] != first["celeba"]["facts"]
 
@@ -197,7 +196,7 @@ def test_the_test_split_later_leaves_the_other_splits_alone(run, tmp_path, with_
     assert sum("_test" in name for name in state(data)) == 3 * 4 and step_inputs(data) == inputs
     entry = manifest(data)["fotw"]
     assert entry["rows"] == {"train": 6, "val": 3, "test": 2} and set(entry["split_facts"]) == {"train", "val", "test"}
-    assert entry["images"]["fotw_gender_test"] == 2 and entry["images"]["fotw_gender_train"] == 5
+    assert entry["images"]["fotw_test"] == 2 and entry["images"]["fotw_train"] == 6
     everything = state(data)
     assert run()[0] == run("--test")[0] == 0  # both orders: nothing is left to do
     assert state(data) == everything and step_inputs(data) == inputs
@@ -217,7 +216,7 @@ def test_a_validation_row_edited_in_detections_builds_the_validation_split_only(
     table.write_text("".join(lines))
     assert run()[0] == 0
     changed = {name for name, now in state(data).items() if now != before[name]}
-    assert changed == {f"{scheme}/fotw_{task}_val/data.mdb" for scheme in SCHEMES for task in ("gender", "smile")}
+    assert changed == {f"{scheme}/{name}/data.mdb" for scheme in SCHEMES for name in ("fotw_val", "fotw_val_labels")}
     assert manifest(data)["fotw"]["split_facts"]["train"] == facts["train"]
     assert manifest(data)["fotw"]["split_facts"]["val"] != facts["val"]
 
@@ -237,10 +236,32 @@ def test_manifests_tell_drawn_faces_and_that_builds_nothing_again(run, tmp_path,
     assert not manifests.is_drawn(str(data / "scheme1"), "fotw") and not manifests.is_drawn(str(tmp_path), "fotw")
     facts = manifest(data)["fotw"]["facts"]
     (fotw / "drawn.json").write_text("{}")
+    (fotw / "title.txt").write_text("Faces of mine\n")
     _, out, _ = run("--force")
+    assert [manifests.title(str(data / "scheme1"), name) for name in ("celeba", "fotw")] == ["CelebA", "Faces of mine"]
     assert [manifest(data)[name]["drawn"] for name in ("celeba", "fotw")] == [False, True]
     assert manifest(data)["fotw"]["facts"] == facts
     assert manifests.is_drawn(str(data / "scheme1"), "fotw") and not manifests.is_drawn(str(data / "scheme1"), "celeba")
+
+
+def test_lmdbs_of_a_version_that_had_one_a_task_are_replaced(run, tmp_path):
+    """CelebA's stay as they are; FotW's are built again, and those that nothing reads any more go."""
+    run()
+    data = tmp_path / "data"
+    celeba = {name: before for name, before in state(data).items() if "celeba" in name}
+    for scheme in SCHEMES:
+        content = manifest(data, scheme)
+        content["fotw"]["images"] = {"fotw_gender_train": 5, "fotw_smile_train": 5, "fotw_gender_val": 3, "fotw_gender_test": 1}
+        for name in content["fotw"]["images"]:
+            shutil.copytree(data / scheme / "fotw_train", data / scheme / name)
+        for name in ("fotw_train", "fotw_train_labels", "fotw_val", "fotw_val_labels"):
+            shutil.rmtree(data / scheme / name)
+        (data / scheme / "manifest.json").write_text(json.dumps(content))
+    assert run()[0] == 0
+    after = state(data)
+    assert {name: now for name, now in after.items() if "celeba" in name} == celeba
+    assert {name.split("/")[1] for name in after if "fotw" in name} == {
+        "fotw_train", "fotw_train_labels", "fotw_val", "fotw_val_labels", "fotw_gender_test"}  # no test split was built
 
 
 def test_one_data_set_after_the_other(run, tmp_path):
@@ -248,7 +269,7 @@ def test_one_data_set_after_the_other(run, tmp_path):
     assert "celeba" not in manifest(tmp_path / "data")
     run(datasets=["celeba"])
     assert {"celeba", "fotw"} <= set(manifest(tmp_path / "data"))
-    assert (tmp_path / "data/scheme1/fotw_smile_val/data.mdb").exists()
+    assert (tmp_path / "data/scheme1/fotw_val/data.mdb").exists()
 
 
 def test_crop_test_and_seed_flags(run, tmp_path):
@@ -285,7 +306,7 @@ def test_bad_images_are_counted_and_named(run, tmp_path, celeba, fotw, edit):
     }
     assert entry["rows"] == {"train": 6, "val": 3} and entry["unusable_labels"] == {
         "train": {"Gender": 1, "Smile": 1}, "val": {}}
-    assert entry["images"]["fotw_gender_train"] == 3 and entry["images"]["fotw_gender_val"] == 2
+    assert entry["images"]["fotw_train"] == 4 and entry["images"]["fotw_val"] == 2
 
 
 def test_a_later_failure_moves_no_key(run, tmp_path, celeba):
@@ -322,13 +343,13 @@ def test_rows_that_are_all_unusable_are_counted_and_explained(run, tmp_path, cel
     table = celeba / "Anno/list_landmarks_celeba.txt"
     table.write_text(table.read_text().replace(" ".join(map(str, LANDMARKS.ravel())), " ".join("0" * 10)))
     status, _, error = run("--max-lost", "1", datasets=["celeba"])
-    assert status == 1 and "no face for celeba_train: 8 landmarks have no extent (they lie on one point" in error
+    assert status == 1 and "no train face for gender: 8 landmarks have no extent (they lie on one point" in error
     assert re.search(r"\(as Eval/list_eval_partition.txt line (\d): Img/img_celeba/00000\1.jpg\)", error)
     assert "unreadable" not in error
     assert len((tmp_path / "data/celeba_lost.csv").read_text().splitlines()) == 9
     table.write_text(table.read_text().replace(" ".join("0" * 10), "0"))
     status, _, error = run("--max-lost", "1", datasets=["celeba"])
-    assert "no face for celeba_train: 8 1 values instead of 10 (as list_landmarks_celeba.txt line 3: 000001.jpg)" in error
+    assert "no train face for gender: 8 1 values instead of 10 (as list_landmarks_celeba.txt line 3: 000001.jpg)" in error
 
 
 def test_schemes_that_the_aligned_edition_cannot_give_are_warned_of(run, tmp_path, celeba):
@@ -353,7 +374,7 @@ def test_a_split_without_a_usable_face_fails(run, fotw, edit):
     table = fotw / "smiles_valset/gender_fex_valset.csv"
     table.write_text(table.read_text().replace("20,20,0", "20,20,2").replace("20,20,1", "20,20,2"))
     status, _, error = run()
-    assert status == 1 and "no face for fotw_gender_val" in error
+    assert status == 1 and "no val face for gender: " in error
 
 
 def test_the_profile_is_the_environments(celeba, tmp_path, monkeypatch, capsys):
@@ -486,13 +507,13 @@ def test_corrected_labels_are_in_the_lmdb_and_its_manifest(run, tmp_path):
     path.write_text("image,column,label,correction\nim_GenFex_00001.jpg,Gender,0,1\nim_GenFex_00002.jpg,Smile,1,2\n")
 
     def labels(task):
-        found = records(tmp_path / "data" / "scheme1" / f"fotw_{task}_train")
-        return {key[-9:]: datum.label for key, datum in found}
+        found = records(tmp_path / "data" / "scheme1" / "fotw_train_labels")
+        return {key[-9:]: datum.float_data[recipe.DATASETS["fotw"].column(task)] for key, datum in found}
 
     assert run(datasets=("fotw",))[0] == 0
     plain = {task: labels(task) for task in ("gender", "smile")}
     status, out, _ = run("--corrections", str(path), datasets=("fotw",))
     assert status == 0 and "2 training labels corrected" in out
     assert labels("gender") == {**plain["gender"], "00001.jpg": 1}
-    assert labels("smile") == {name: label for name, label in plain["smile"].items() if name != "00002.jpg"}
+    assert labels("smile") == {**plain["smile"], "00002.jpg": recipe.UNUSABLE}
     assert manifest(tmp_path / "data")["fotw"]["corrected_labels"] == {"Gender 0 to 1": 1, "Smile 1 to 2": 1}

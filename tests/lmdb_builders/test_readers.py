@@ -11,7 +11,7 @@ import pytest
 import recipe
 from lmdb_builders import build, readers
 from lmdb_builders.errors import BuildError
-from lmdb_builders.records import DataSet
+from lmdb_builders.records import DataSet, FaceRecord
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def entry(monkeypatch):
     """entry(labels, found, **more): a data set "mine" whose reader returns `found`; what the reader was asked for."""
     asked = {}
 
-    def add(labels="tasks", found=None, **more):
+    def add(labels=("woman", "age", "laughs"), found=None, **more):
         module = types.ModuleType("mine_reader")
         module.read = lambda folder, **words: (asked.update(folder=folder, **words), found)[1]
         monkeypatch.setitem(sys.modules, "mine_reader", module)
@@ -43,13 +43,14 @@ def test_a_reader_gets_the_splits_that_its_data_set_has_and_an_edition_if_there_
 
 
 @pytest.mark.parametrize("labels, found, more, message", [
-    ("tasks", None, {"reader": "mine_reader"}, r"recipe.DATASETS\['mine'\]: reader 'mine_reader' cannot be imported"),
-    ("tasks", None, {"reader": "no_such_module:read"}, "No module named 'no_such_module'"),
-    ("tasks", None, {"reader": "mine_reader:lies"}, "cannot be imported .*lies.*module:function"),
-    ("tasks", None, {}, "has to return a lmdb_builders.records.DataSet named 'mine', not None"),
-    ("tasks", DataSet("other", "there", ("woman", "laughs")), {}, "named 'mine', not 'other'"),
-    ("tasks", DataSet("mine", "there", ("woman",)), {}, "returns the labels woman; laughs of `columns` is missing"),
-    ("attributes", DataSet("mine", "there", ("woman", "laughs")), {}, "has to return recipe.LABELS in their order"),
+    (("woman", "laughs"), None, {"reader": "mine_reader"}, r"recipe.DATASETS\['mine'\]: reader 'mine_reader' cannot be imported"),
+    (("woman", "laughs"), None, {"reader": "no_such_module:read"}, "No module named 'no_such_module'"),
+    (("woman", "laughs"), None, {"reader": "mine_reader:lies"}, "cannot be imported .*lies.*module:function"),
+    (("woman", "laughs"), None, {}, "has to return a lmdb_builders.records.DataSet named 'mine', not None"),
+    (("woman", "laughs"), DataSet("other", "there", ("woman", "laughs")), {}, "named 'mine', not 'other'"),
+    (("woman", "laughs"), DataSet("mine", "there", ("woman",)), {}, "returns the labels woman, not woman, laughs as its"),
+    (("woman", "laughs"), DataSet("mine", "there", ("woman", "laughs"), [FaceRecord("a", "val", None, None, b"\1\2", 1)]),
+     {"undetermined": False}, "labels that are neither 0 nor 1: leave out undetermined=False"),
 ])
 def test_a_reader_that_does_not_fit_its_entry_is_named(entry, labels, found, more, message):
     entry(labels, found, **more)
@@ -57,11 +58,12 @@ def test_a_reader_that_does_not_fit_its_entry_is_named(entry, labels, found, mor
         readers.read("mine", "there")
 
 
-@pytest.mark.parametrize("name, labels, message", [("my_faces", "tasks", "lower-case"), ("Mine", "tasks", "lower-case"),
-                                                   ("mine", "forty", "not \"attributes\" or \"tasks\"")])
+@pytest.mark.parametrize("name, labels, message", [
+    ("my_faces", ("woman",), "lower-case"), ("Mine", ("woman",), "lower-case"), ("mine", ("age",), "woman of `columns` among"),
+    ("mine", "a woman", "not a tuple of names")])
 def test_an_entry_that_could_not_work_is_refused(name, labels, message):
     with pytest.raises(ValueError, match=message):
-        recipe.DataSet(name, "", "", "", labels, {}, 1)
+        recipe.DataSet(name, "", "", "", labels, {"gender": "woman"}, 1)
 
 
 def test_a_net_or_step_that_could_not_work_is_refused():
@@ -73,9 +75,8 @@ def test_a_net_or_step_that_could_not_work_is_refused():
 
 def test_names_of_lmdbs():
     celeba, fotw = recipe.DATASETS["celeba"], recipe.DATASETS["fotw"]
-    assert celeba.databases("val") == {"gender": "celeba_val", "smile": "celeba_val"}
-    assert celeba.label_database("val") == "celeba_val_labels" and fotw.label_database("val") is None
-    assert fotw.databases("train") == {"gender": "fotw_gender_train", "smile": "fotw_smile_train"}
+    assert (celeba.database("val"), fotw.labels_database("train")) == ("celeba_val", "fotw_train_labels")
+    assert celeba.column("smile") == recipe.LABELS.index("Smiling") and fotw.column("smile") == 1
 
 
 def test_a_folder_comes_from_the_command_line_else_from_the_environment(monkeypatch):

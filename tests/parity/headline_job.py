@@ -6,7 +6,7 @@ import numpy as np  # noqa: E402
 from comparison import ROOT
 
 import recipe  # noqa: E402
-from lmdb_builders.lmdb_writer import LmdbWriter, image_datum, record_key
+from lmdb_builders.lmdb_writer import LmdbWriter, image_datum, labels_datum, record_key
 from lmdb_builders.crops import to_planes
 from gender_smile.nets import vgg_face
 
@@ -38,8 +38,8 @@ def step4_job(folder, iterations=ITERATIONS, rate=COMMITTED_RATE, chain=None):
     """
     weights, database = chain or (_random_weights(folder), _database(folder))
     net = (ROOT / recipe.net_prototxt("demo", NET, STEP)).read_text()
-    net, changed = re.subn(r'source: "[^"]*"', f'source: "{database}"', net)
-    assert changed == 2, f"{changed} sources instead of two"
+    net, changed = re.subn(r'source: "[^"]*?(_labels)?"', rf'source: "{database}\1"', net)
+    assert changed == 4, f"{changed} sources instead of four"
     (folder / "net.prototxt").write_text(net)
     solver = (ROOT / recipe.solver_prototxt("demo", NET, STEP)).read_text()
     fields = {
@@ -71,15 +71,17 @@ def _random_weights(folder):
 
 
 def _database(folder):
-    """LMDB of noisy 64 x 64 images; label 1 is brighter above."""
+    """LMDBs of noisy 64 x 64 images and of their labels; 1 is brighter above, and some are undetermined."""
     size = PROFILE.stored_size
     random = np.random.RandomState(11)
-    writer = LmdbWriter(str(folder / "faces"))
+    writer, labels = LmdbWriter(str(folder / "faces")), LmdbWriter(str(folder / "faces_labels"))
     for index in range(IMAGES):
         label = int(random.randint(2))
         image = random.normal(110, CONTRAST, (8, 8, 3)).repeat(size // 8, 0).repeat(size // 8, 1)
         image[: size // 2] += CONTRAST if label else -CONTRAST
         image = np.clip(image + random.normal(0, CONTRAST, image.shape), 0, 255).astype(np.uint8)
-        writer.put(record_key(index, "face.png"), image_datum(to_planes(image).tobytes(), size, "raw", label))
+        writer.put(record_key(index, "face.png"), image_datum(to_planes(image).tobytes(), size, "raw"))
+        labels.put(record_key(index, "face.png"), labels_datum(bytes([label if index % 20 else recipe.UNUSABLE, 0])))
     writer.close()
+    labels.close()
     return folder / "faces"

@@ -8,8 +8,8 @@ import shutil
 
 from PIL import Image
 
+import face_lmdbs
 import recipe
-from lmdb_builders.lmdb_writer import LmdbWriter, encode_crop, image_datum, record_key
 from pipeline_fakes import install, photo
 from tools import evaluate
 
@@ -29,12 +29,11 @@ def fill(project):
 
 def write_lmdb(net: str, labels: dict, listed=None, encode: str = "raw", skipped=()) -> str:
     folder = recipe.absolute(recipe.lmdb_paths("demo", net, 4)["val"])
-    shutil.rmtree(folder, ignore_errors=True)
-    writer = LmdbWriter(folder)
-    for index, (name, label) in enumerate(labels.items()):
-        data = encode_crop(photo(BRIGHTNESS[name], SIZE, SIZE), encode)
-        writer.put(record_key(index, name), image_datum(data, SIZE, encode, label))
-    writer.close()
+    for path in (folder, folder + "_labels"):
+        shutil.rmtree(path, ignore_errors=True)
+    column = recipe.target().column(recipe.NETS[net].task)
+    face_lmdbs.write(folder, ((name, photo(BRIGHTNESS[name], SIZE, SIZE), [label if own == column else 0 for own in (0, 1)])
+                              for name, label in labels.items()), encode)
     listed = len(labels) if listed is None else listed
     rows = [{"split": "val", "image": name, "file": "t.csv", "line": 9, "reason": "no face found"} for name in skipped]
     entry = {"images": {os.path.basename(folder): listed}, "skipped": rows}

@@ -49,7 +49,8 @@ def infer(net, phase, size):
             outputs = [tuple(layer.input_param.shape[0].dim)]
         elif layer.type == "Data":
             count = layer.data_param.batch_size
-            outputs = [(count, 40, 1, 1) if "labels" in layer.top else (count, 3, size, size), (count,)]
+            labels = 40 if "celeba" in layer.data_param.source else 2
+            outputs = [(count, labels, 1, 1) if "labels" in layer.top else (count, 3, size, size)]
         elif layer.type == "Convolution":
             setting, (count, channels, height, width) = layer.convolution_param, inputs[0]
             kernel, pad = setting.kernel_size[0], setting.pad[0]

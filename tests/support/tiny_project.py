@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
 
 import recipe
-from lmdb_builders import lmdb_writer
+import face_lmdbs
 from gender_smile.nets import prototxt
 
 TINY = replace(recipe.DEMO, name="tiny", crop_size=32, width=0.05, batch_size=8, test_batch_size=8,
@@ -28,16 +27,9 @@ def write_databases(folder: str):
         crops = generator.integers(0, 120, (count, TINY.stored_size, TINY.stored_size, 3), dtype=np.uint8)
         crops += (80 * female)[:, None, None, None].astype(np.uint8)
         crops[:, TINY.crop_size // 2:] += (50 * smiling)[:, None, None, None].astype(np.uint8)
-        names = {f"celeba_{part}": 0 * female, f"fotw_gender_{part}": female, f"fotw_smile_{part}": smiling}
-        for name, own in names.items():
-            with closing(lmdb_writer.LmdbWriter(os.path.join(folder, name))) as writer:
-                for index, crop in enumerate(crops):
-                    datum = lmdb_writer.image_datum(lmdb_writer.encode_crop(crop, "raw"), TINY.stored_size, "raw",
-                                                    int(own[index]))
-                    writer.put(lmdb_writer.record_key(index, f"{index}.jpg"), datum)
-        with closing(lmdb_writer.LmdbWriter(os.path.join(folder, f"celeba_{part}_labels"))) as writer:
-            for index, row in enumerate(labels):
-                writer.put(lmdb_writer.record_key(index, f"{index}.jpg"), lmdb_writer.labels_datum(bytes(row)))
+        names = [f"{index}.jpg" for index in range(count)]
+        face_lmdbs.write(os.path.join(folder, f"celeba_{part}"), zip(names, crops, labels))
+        face_lmdbs.write(os.path.join(folder, f"fotw_{part}"), zip(names, crops, np.stack([female, smiling], axis=1)))
 
 
 def make_project(root: str, profile=TINY):

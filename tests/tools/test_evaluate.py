@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -9,10 +10,12 @@ import shutil
 
 import pytest
 
+import face_lmdbs
 import recipe
 from evaluation_project import GENDER, SIZE, SMILE, evaluation, results, run, write_lmdb, write_photos
 from lmdb_builders.lmdb_writer import LmdbWriter, image_datum, labels_datum, record_key
 from gender_smile.evaluation import faces
+from pipeline_fakes import photo
 from tools import evaluate
 
 
@@ -95,9 +98,8 @@ def test_a_variant_is_scored_beside_the_chains_own(scored_project, capsys):
 
 
 def test_a_label_for_one_task_only(scored_project):
-    del_smile = {name: label for name, label in SMILE.items() if name != "a.jpg"}
-    write_lmdb("snet1", del_smile)
-    write_lmdb("snet2", del_smile)
+    for net in ("snet1", "snet2"):
+        write_lmdb(net, {**SMILE, "a.jpg": recipe.UNUSABLE})
     assert run() == 0
     assert results()["gender"][1] == 4 and results()["smile"][1] == 3
 
@@ -132,23 +134,23 @@ def test_a_damaged_lmdb_is_named_before_it_is_read(scored_project, capsys):
     path = os.path.join(folder, "data.mdb")
     os.truncate(path, os.path.getsize(path) // 2)
     assert run() == 1
-    assert "scheme1/fotw_smile_val: " in (error := capsys.readouterr().err) and "build or copy it again" in error
+    assert "scheme1/fotw_val: " in (error := capsys.readouterr().err) and "build or copy it again" in error
 
 
 def test_a_record_that_is_no_image_is_named(scored_project, capsys):
-    folder = recipe.absolute(recipe.lmdb_paths("demo", "snet1", 4)["val"])
+    folder = write_lmdb("snet1", SMILE)
     shutil.rmtree(folder)
     writer = LmdbWriter(folder)
-    writer.put(record_key(0, "a.jpg"), image_datum(b"no image", SIZE, "png", 1))
+    writer.put(record_key(0, "a.jpg"), image_datum(b"no image", SIZE, "png"))
     writer.close()
     assert run() == 1
-    assert "scheme1/fotw_smile_val: a.jpg" in capsys.readouterr().err
+    assert "scheme1/fotw_val: a.jpg" in capsys.readouterr().err
 
 
 def test_missing_inputs_are_named_with_their_command(scored_project, capsys):
     shutil.rmtree(write_lmdb("snet2", SMILE))
     assert run() == 2
-    assert "data/demo/scheme5/fotw_smile_val is missing: make lmdb CROP=scheme5 PROFILE=demo FOTW=path" in capsys.readouterr().err
+    assert "data/demo/scheme5/fotw_val is missing: make lmdb CROP=scheme5 PROFILE=demo FOTW=path" in capsys.readouterr().err
     write_lmdb("snet2", SMILE)
     os.remove(recipe.absolute(recipe.step_weights("demo", "snet1", 4)))
     assert run() == 2
@@ -173,6 +175,20 @@ def test_photos(scored_project, capsys):
     assert "  d.jpg: no face found" in captured.out
     assert "1 photo without an answer, counted as wrong" in captured.out
     assert not os.path.exists(recipe.absolute("runs/demo/results.json"))
+
+
+@pytest.mark.parametrize("drawn_nets", [True, False])
+@pytest.mark.parametrize("drawn_photos", [True, False])
+def test_nets_of_drawn_faces_on_photographs_are_warned_of(scored_project, capsys, drawn_nets, drawn_photos):
+    folder = write_photos(scored_project)
+    for net in recipe.PIPELINE_NETS:
+        with open(recipe.absolute(recipe.step_weights("demo", net, 4)) + ".json", "w") as file:
+            json.dump({"trained_on": [recipe.DRAWN_FACES if drawn_nets else "FotW"], "drawn": drawn_nets}, file)
+    if drawn_photos:
+        open(os.path.join(folder, "drawn.json"), "w").close()
+    assert run("--photos", folder) == 0
+    warned = "Warning: these nets were trained on drawn faces; their accuracy on photographs" in capsys.readouterr().out
+    assert warned == (drawn_nets and not drawn_photos)
 
 
 def test_photos_without_data_set(scored_project, capsys):
@@ -213,21 +229,25 @@ def test_an_option_that_would_be_ignored_is_refused(words, message, capsys):
     assert stop.value.code == 2 and message in capsys.readouterr().err
 
 
-def test_labels_that_lie_in_an_lmdb_of_their_own(scored_project):
-    """As of a data set like CelebA in step 4: the faces' Datums hold label 0, the forty labels lie beside them."""
+def test_a_face_without_labels_is_named(scored_project, capsys):
+    folder = write_lmdb("gnet", GENDER)
+    shutil.rmtree(folder + "_labels")
+    with contextlib.closing(LmdbWriter(folder + "_labels")) as labels:
+        for index, name in enumerate(list(GENDER)[:-1]):
+            labels.put(record_key(index, name), labels_datum(bytes([GENDER[name], 0])))
+    assert run() == 1
+    assert "scheme3/fotw_val_labels has no labels of d.jpg; build both again" in capsys.readouterr().err
+    shutil.rmtree(folder + "_labels")
+    assert run() == 1
+    assert "scheme3/fotw_val_labels" in capsys.readouterr().err
+
+
+def test_the_forty_labels_in_step_4(scored_project):
+    """As of a data set like CelebA: each task's label is found among them."""
+    row = {name: bytearray(len(recipe.LABELS)) for name in GENDER}
+    for name in GENDER:
+        row[name][recipe.LABELS.index("Female")], row[name][recipe.LABELS.index("Smiling")] = GENDER[name], SMILE[name]
     folder = recipe.absolute("data/demo/scheme3/celeba_val")
-    images, labels = LmdbWriter(folder), LmdbWriter(folder + "_labels")
-    for index, (name, gender) in enumerate(GENDER.items()):
-        row = bytearray(len(recipe.LABELS))
-        row[recipe.LABELS.index("Female")], row[recipe.LABELS.index("Smiling")] = gender, SMILE[name]
-        images.put(record_key(index, name), image_datum(bytes(3 * SIZE * SIZE), SIZE, "raw", 0))
-        if name != "d.jpg":
-            labels.put(record_key(index, name), labels_datum(bytes(row)))
-    images.close()
-    labels.close()
-    known = [name for name in GENDER if name != "d.jpg"]
+    face_lmdbs.write(folder, ((name, photo(9, SIZE, SIZE), row[name]) for name in GENDER))
     for task, expected in (("gender", GENDER), ("smile", SMILE)):
-        found = {name: label for name, label, _ in faces.read_lmdb(folder, known, task=task)}
-        assert found == {name: expected[name] for name in known}
-    with pytest.raises(faces.EvaluationError, match="celeba_val_labels has no labels of d.jpg"):
-        list(faces.read_lmdb(folder, task="gender"))
+        assert {name: label for name, label, _ in faces.read_lmdb(folder, task=task)} == expected

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 CROP = '"scheme6": Crop("scheme6", True, (0.0, -0.45), 1.40, "around the eyes, aligned: ours"),'
 NETS = ('Net("gender6", "gender on the eyes", "gender", "scheme6", "ours"),',
         'Net("smile6", "smile on the eyes", "smile", "scheme6", "ours"),')
-DATA_SET = ('DataSet("mine", "My <faces>", "mine_reader:read", "as one table, faces.csv", "tasks", '
+DATA_SET = ('DataSet("mine", "My <faces>", "mine_reader:read", "as one table, faces.csv", ("woman", "laughs"), '
             '{"gender": "woman", "smile": "laughs"}, validation_faces=20),')
 TINY = """
 PROFILES["tiny"] = replace(DEMO, name="tiny", crop_size=32, width=0.05, batch_size=8, test_batch_size=8,
@@ -129,7 +129,8 @@ def read_json(path: Path) -> dict:
 def test_lmdbs_hold_the_crop_and_the_data_set(project):
     manifest = read_json(project / "data/tiny/scheme6/manifest.json")
     images = manifest["mine"]["images"]
-    assert images["mine_gender_train"] == images["mine_smile_train"] - 1 >= 40 and images["mine_gender_val"] >= 20
+    assert images["mine_train"] == images["mine_train_labels"] >= 41 and images["mine_val"] >= 20
+    assert manifest["mine"]["unusable_labels"]["train"] == {"woman": 1}
     assert list(manifest["mine"]["split_facts"]) == ["train", "val"]  # the test partition is CelebA's
     assert manifest["celeba"]["images"]["celeba_test"] == manifest["celeba"]["images"]["celeba_test_labels"] == 6
     assert manifest["celeba"]["facts"]["geometry"]["side"] == 1.4 and "fotw" not in manifest
@@ -140,7 +141,7 @@ def test_its_nets_are_trained_on_them(project):
     solver = (project / "solvers/tiny/step4_smile6.prototxt").read_text()
     assert "ceil(20 /" not in solver and "ceil(300 /" in solver  # the demo's number, of every data set
     net = (project / "prototxt/tiny/step4_smile6.prototxt").read_text()
-    assert 'source: "data/tiny/scheme6/mine_smile_train"' in net and "celeba" not in net
+    assert 'source: "data/tiny/scheme6/mine_train"' in net and "ignore_label: 2" in net and "celeba" not in net
     for stem in ("step2_scheme6", "step3_gender6", "step3_smile6", "step4_gender6", "step4_smile6"):
         record = read_json(project / f"weights/tiny/{stem}.caffemodel.json")
         assert record["iteration"] == 2 and record["loss"] is not None, stem

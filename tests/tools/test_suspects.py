@@ -10,9 +10,9 @@ import re
 import numpy as np
 import pytest
 
+import face_lmdbs
 import recipe
 from lmdb_builders import corrections
-from lmdb_builders.lmdb_writer import LmdbWriter, encode_crop, image_datum, record_key
 from pipeline_fakes import fake_caffe
 from common import engine
 from gender_smile.evaluation import suspects
@@ -82,14 +82,12 @@ def project(tmp_path, monkeypatch):
     monkeypatch.setattr(engine, "resolve", lambda name="auto": fake_caffe())
     monkeypatch.setenv("GLOG_minloglevel", "1")
     generator = np.random.default_rng(6)
-    for task, wrong in (("gender", (3, 8)), ("smile", (5, 20))):
-        writer = LmdbWriter(str(tmp_path / "data" / "demo" / "scheme3" / f"fotw_{task}_train"))
-        for index in range(60):
-            stripes = np.indices((SIZE, SIZE))[index % 2] // 6 % 2 * 150
-            crop = (stripes[..., None] + generator.integers(0, 60, (SIZE, SIZE, 3))).astype(np.uint8)
-            label = index % 2 ^ (index in wrong)
-            writer.put(record_key(index, f"{index:02d}.jpg"), image_datum(encode_crop(crop, "raw"), SIZE, "raw", label))
-        writer.close()
+    found = []
+    for index in range(60):
+        stripes = np.indices((SIZE, SIZE))[index % 2] // 6 % 2 * 150
+        crop = (stripes[..., None] + generator.integers(0, 60, (SIZE, SIZE, 3))).astype(np.uint8)
+        found.append((f"{index:02d}.jpg", crop, [index % 2 ^ (index in wrong) for wrong in ((3, 8), (5, 20))]))
+    face_lmdbs.write(str(tmp_path / "data" / "demo" / "scheme3" / "fotw_train"), found)
     return tmp_path
 
 
@@ -115,12 +113,10 @@ def test_page_and_table(project, capsys):
 
 
 def test_two_faces_of_one_name_cannot_be_told_apart(project, capsys):
-    writer = LmdbWriter(str(project / "data" / "demo" / "scheme4" / "fotw_gender_train"))
-    for index in range(2):
-        writer.put(record_key(index, "a.jpg"), image_datum(bytes(3 * SIZE * SIZE), SIZE, "raw", index))
-    writer.close()
+    face_lmdbs.write(str(project / "data" / "demo" / "scheme4" / "fotw_train"),
+                     [("a.jpg", np.zeros((SIZE, SIZE, 3), np.uint8), [index, index]) for index in range(2)])
     assert command.main(["--profile", "demo"]) == 2
-    assert "scheme4/fotw_gender_train holds two faces of one name" in capsys.readouterr().err
+    assert "scheme4/fotw_train holds two faces of one name" in capsys.readouterr().err
 
 
 def test_the_measurement_writes_nothing_and_tells_the_share_found(project, capsys):

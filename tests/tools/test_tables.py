@@ -15,17 +15,18 @@ import sys
 import textwrap
 import time
 
+import face_lmdbs
 import pytest
 from PIL import Image
+from pipeline_fakes import fake_caffe, install, photo
 
 import recipe
-from lmdb_builders.lmdb_writer import LmdbWriter, encode_crop, image_datum, record_key
-from pipeline_fakes import fake_caffe, install, photo
 from common import engine
-from gender_smile.training import chain, schemes, workers
 from gender_smile.evaluation import tables as evaluation_tables
-from tools import evaluate, tables
 from gender_smile.inference.classifier import PipelineError
+from gender_smile.training import chain, schemes, workers
+from lmdb_builders.lmdb_writer import LmdbWriter, encode_crop, image_datum, record_key
+from tools import evaluate, tables
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 SIZE = recipe.DEMO.stored_size
@@ -97,7 +98,7 @@ def test_schemes_of_table_2():
         ("without step 3", 91.30, "weights/demo/step2_scheme3.caffemodel"),
         ("with all steps", 91.66, "weights/demo/step3_gnet.caffemodel")]
     assert cells[2].chains[0][1].weights_in == "weights/demo/step1.caffemodel"
-    assert all(cell.finals[0].databases["train"] == "data/demo/scheme3/fotw_gender_train" for cell in cells)
+    assert all(cell.finals[0].databases["train"] == "data/demo/scheme3/fotw_train" for cell in cells)
 
 
 def test_every_row_of_a_table_gets_the_same_share_and_precision():
@@ -156,12 +157,8 @@ def write_lmdb(net: recipe.Net, listed: int = 20):
     folder = recipe.absolute(recipe.lmdb_paths("demo", net.key, 4)["val"])
     if os.path.exists(folder):
         return
-    writer = LmdbWriter(folder)
-    for index in range(20):
-        bright, wrong = index % 2, index % 10 == 0
-        data = encode_crop(photo(200 if bright else 50, SIZE, SIZE), "raw")
-        writer.put(record_key(index, f"{index}.jpg"), image_datum(data, SIZE, "raw", int(bright != wrong)))
-    writer.close()
+    face_lmdbs.write(folder, ((f"{index}.jpg", photo(200 if index % 2 else 50, SIZE, SIZE),
+                               [int(bool(index % 2) != (index % 10 == 0))] * 2) for index in range(20)))
     path = os.path.join(os.path.dirname(folder), "manifest.json")
     images = json.load(open(path))["fotw"]["images"] if os.path.exists(path) else {}
     images[os.path.basename(folder)] = listed
@@ -313,13 +310,13 @@ def test_all_that_is_missing_is_named_before_the_first_training(project, capsys)
     assert tables.main(["--table", "3", "--profile", "demo"]) == 2
     text = capsys.readouterr().err
     assert 'make lmdb CROP="scheme2 scheme4" PROFILE=demo CELEBA=path FOTW=path' in text and text.count("make lmdb") == 1
-    assert "LMDBs of scheme4: celeba_train, celeba_val, celeba_train_labels, celeba_val_labels, fotw_gender_train" in text
+    assert "LMDBs of scheme4: celeba_train, celeba_val, celeba_train_labels, celeba_val_labels, fotw_train" in text
     assert "solvers/demo/step4_gnet.prototxt is missing: make prototxt" in text
     assert not log(project)
-    shutil.rmtree(project / "data" / "demo" / "scheme3" / "fotw_gender_val")
+    shutil.rmtree(project / "data" / "demo" / "scheme3" / "fotw_val")
     (project / recipe.solver_prototxt("demo", "gnet", 4)).touch()
     assert tables.main(["--table", "2", "--profile", "demo"]) == 2
-    assert "LMDBs of scheme3: fotw_gender_val\n  make lmdb CROP=scheme3 PROFILE=demo FOTW=path\n" in capsys.readouterr().err
+    assert "LMDBs of scheme3: fotw_val\n  make lmdb CROP=scheme3 PROFILE=demo FOTW=path\n" in capsys.readouterr().err
 
 
 def test_weights_that_no_training_makes_are_asked_for_first(project, capsys, monkeypatch):
@@ -343,7 +340,7 @@ def test_real_caffe_that_cannot_score_here_is_refused_before_training(project, c
 @pytest.mark.parametrize("with_manifest", [True, False])
 def test_a_missing_or_damaged_lmdb_is_no_traceback(project, capsys, with_manifest):
     assert tables.main(["--table", "2", "--profile", "demo", "--jobs", "4"]) == 0
-    folder = project / "data" / "demo" / "scheme3" / "fotw_gender_val"
+    folder = project / "data" / "demo" / "scheme3" / "fotw_val"
     if not with_manifest:
         os.remove(folder.parent / "manifest.json")
     for path in glob.glob(str(project / "runs" / "demo" / "step4*" / "faces.json")):
@@ -352,10 +349,10 @@ def test_a_missing_or_damaged_lmdb_is_no_traceback(project, capsys, with_manifes
     capsys.readouterr()
     assert tables.main(["--table", "2", "--profile", "demo", "--report"]) == 1
     text = capsys.readouterr().err
-    assert "scheme3/fotw_gender_val" in text and text.startswith("tables: ") and text.count("\n") == 1
+    assert "scheme3/fotw_val" in text and text.startswith("tables: ") and text.count("\n") == 1
     shutil.rmtree(folder)
     assert tables.main(["--table", "2", "--profile", "demo", "--report"]) == 2
-    assert "scheme3/fotw_gender_val is missing: make lmdb CROP=scheme3 PROFILE=demo FOTW=path" in capsys.readouterr().err
+    assert "scheme3/fotw_val is missing: make lmdb CROP=scheme3 PROFILE=demo FOTW=path" in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------------------------ tables
@@ -443,7 +440,7 @@ def test_report_takes_the_seeds_that_are_trained(project, capsys):
 def test_faces_that_are_not_the_manifests_are_no_table(project, capsys):
     path = recipe.absolute("data/demo/scheme3/manifest.json")
     content = json.load(open(path))
-    content["fotw"]["images"]["fotw_gender_val"] = 21
+    content["fotw"]["images"]["fotw_val"] = 21
     with open(path, "w") as file:
         json.dump(content, file)
     assert tables.main(["--table", "2", "--profile", "demo", "--jobs", "4"]) == 1

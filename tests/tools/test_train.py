@@ -170,7 +170,7 @@ def test_variant_skips_steps_and_keeps_the_chain_apart(project):
 
 @pytest.mark.parametrize("step, missing, command", [
     (2, "data/tiny/scheme3/celeba_train", "make lmdb CROP=scheme3 PROFILE=tiny CELEBA="),
-    (4, "data/tiny/scheme3/fotw_gender_train", "make lmdb CROP=scheme3 PROFILE=tiny FOTW="),
+    (4, "data/tiny/scheme3/fotw_train", "make lmdb CROP=scheme3 PROFILE=tiny FOTW="),
     (3, "weights/tiny/step2_scheme3.caffemodel", "make step2 NET=gnet PROFILE=tiny"),
     (4, "solvers/tiny/step4_gnet.prototxt", "make prototxt"),
 ])
