@@ -1,6 +1,6 @@
 """Figure 3 for any photo: the detected face with its five landmarks (a), and every crop side by side, (b) to (f).
 
-    python tools/crops.py photo.jpg                            # writes photo_crops.png here
+    python tools/crops.py photo.jpg                            # writes runs/pictures/photo_crops.png
     python tools/crops.py photo.jpg --output figure3.png --size 224
     python tools/crops.py --folder FotW --count 8              # a sheet of photos drawn at random, a row a face
     make figure3 IMAGE=photo.jpg; make crops FOTW=/data/FotW
@@ -29,7 +29,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--folder", help="draw photos from here, and from the folders in it, instead")
     parser.add_argument("--count", type=int, default=8, metavar="N", help="faces of a sheet (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=recipe.PAPER.random_seed, help="of the drawing (default: %(default)s)")
-    parser.add_argument("--output", metavar="PNG", help="default: <image or folder>_crops.png in the current folder")
+    parser.add_argument("--output", metavar="PNG", help="default: the project's runs/pictures/<image or folder>_crops.png")
     parser.add_argument(
         "--size", type=int, default=recipe.PAPER.crop_size, help="side of a crop in pixels (default: %(default)s)"
     )
@@ -48,9 +48,11 @@ def main(argv=None) -> int:
     if arguments.folder and not os.path.isdir(arguments.folder):
         parser.error(f"--folder {arguments.folder}: no such folder")
     stem = os.path.splitext(os.path.basename(os.path.abspath(arguments.image or arguments.folder)))[0]
-    output = arguments.output or f"{stem}_crops.png"
+    output = arguments.output or recipe.absolute(f"runs/pictures/{stem}_crops.png")
     if arguments.image and os.path.realpath(output) == os.path.realpath(arguments.image):
         parser.error(f"--output {output} would overwrite the photo")
+    if not arguments.output:
+        os.makedirs(os.path.dirname(output), exist_ok=True)
     return command.run("crops.py", lambda: draw(arguments, output), writes=[output])
 
 

@@ -52,7 +52,8 @@ def features(profile: recipe.Profile, task: str, load_engine,
         folder = recipe.absolute(f"{recipe.lmdb_folder(profile.name, crop)}/{data_set.database('train')}")
         if not os.path.isdir(folder):
             continue
-        faces = sorted(read_lmdb(folder, task=task), key=lambda face: face[0])
+        stored = sorted(read_lmdb(folder, task=task), key=lambda face: face[0])
+        faces = [face for face in stored if face[1] != recipe.UNUSABLE]
         by_name = {name: label for name, label, _ in faces}
         if len(by_name) != len(faces):
             raise SuspectsError(f"{folder} holds two faces of one name; build it again: make lmdb FORCE=1")

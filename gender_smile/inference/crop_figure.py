@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from detector import Detector, Face
 
 CAPTION_CHARACTERS = 28  # of a caption's line at the size of the panels
+AROUND = 2.6  # side of panel (a) in sides of the face's box: as much as the widest crop shows, and a little more
 
 
 def find_face(path: str, detector: "Optional[Detector]" = None) -> "Tuple[np.ndarray, Face]":
@@ -55,7 +56,7 @@ def sample_faces(
 
 
 def figure(faces: "Sequence[Tuple[np.ndarray, Face]]", size: int) -> Any:
-    """A matplotlib figure, a row for each face: the photo, and each crop of size x size pixels, drawn pixel for pixel.
+    """A matplotlib figure, a row for each face: the photo around it, and each crop of size x size pixels, pixel for pixel.
 
     faces: (photo, face) pairs; photo: height x width x 3 uint8, BGR; face: detector.Face in pixels of the photo.
     """
@@ -81,7 +82,7 @@ def figure(faces: "Sequence[Tuple[np.ndarray, Face]]", size: int) -> Any:
             axes.imshow(pixels[:, :, ::-1], interpolation="antialiased")
             axes.set_axis_off()
             if number == 0:
-                mark(axes, face, size)
+                mark(axes, face, photo.shape, size)
     for number, (title, caption) in enumerate(captions):
         left = gap + number * (size + gap)
         picture.text(
@@ -96,11 +97,20 @@ def letter(number: int) -> str:
     return string.ascii_lowercase[number % 26] * (number // 26 + 1)
 
 
-def mark(axes: Any, face: "Face", size: int) -> None:
-    """Draw the face's box and landmarks over its photo."""
+def mark(axes: Any, face: "Face", shape: Tuple[int, ...], size: int) -> None:
+    """Draw the face's box and landmarks over its photo, and show the part around the face."""
     from matplotlib.patches import Rectangle
 
     x, y, box_width, box_height = face.box
-    line = size / 112
-    axes.add_patch(Rectangle((x, y), box_width, box_height, fill=False, color="#ffd34d", linewidth=line))
-    axes.scatter(*face.landmarks.T, s=4 * line**2, color="#5fd38d")
+    line = size / 224
+    axes.add_patch(Rectangle((x, y), box_width, box_height, fill=False, color="#ffd34d", linewidth=1.5 * line))
+    axes.scatter(*face.landmarks.T, s=16 * line**2, color="#ffd34d", edgecolors="black", linewidths=0.5 * line)
+    side = AROUND * max(box_width, box_height)
+    left, top = (_inside(start + length / 2 - side / 2, side, room)
+                 for start, length, room in ((x, box_width, shape[1]), (y, box_height, shape[0])))
+    axes.set(xlim=(left - 0.5, left + side - 0.5), ylim=(top + side - 0.5, top - 0.5))
+
+
+def _inside(start: float, side: float, room: int) -> float:
+    """Where a window of `side` pixels begins, moved into the photo where it fits, else centered on it."""
+    return min(max(start, 0.0), room - side) if side <= room else (room - side) / 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from typing import TYPE_CHECKING, Any, List, Sequence, Tuple
 
 import recipe
@@ -20,6 +21,8 @@ NARROWEST = 640  # pixels; a narrow photo stands in the middle of a picture of t
 MOST_ROWS = 30  # faces with their answers below the photo
 TILE, SMALL_TILE = 224, 120  # pixels of a crop's side in the picture, at most; the second where several faces have some
 DPI = 100
+CAPTION, CAPTION_LINE, LETTER = 17, 24, 0.58  # of small text, in units: its size, a line's height; and a letter's width in sizes
+ANSWERS_SHARE = 0.37  # of the picture's width, where crops stand beside the answers of several faces
 
 BACKGROUND, TRACK, TEXT, FAINT = "#15181d", "#2c323b", "#f5f6f8", "#9aa3b0"
 FACE, GENDER, SMILE = "#ffd34d", "#59b4ff", "#5fd38d"
@@ -49,7 +52,9 @@ def render(image: "np.ndarray", predictions: Sequence["Prediction"]) -> Any:
     total = max(width, NARROWEST)
     unit = min(total / 900, max(0.8, height / 400))  # a panorama's panel must not outgrow the photo
     shown = list(predictions[:MOST_ROWS])
-    bottom = height + sum(_panel_height(prediction, len(shown), total, unit) for prediction in shown)
+    source = _source(predictions[0], total, unit) if predictions else []
+    panels = [_panel_height(prediction, len(shown), total, unit) for prediction in shown]
+    bottom = height + sum(panels) + round((CAPTION_LINE * len(source) + 22) * unit if source else 0)
     figure = Figure(figsize=(total / DPI, bottom / DPI), dpi=DPI)
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 1))
@@ -60,9 +65,12 @@ def render(image: "np.ndarray", predictions: Sequence["Prediction"]) -> Any:
     for prediction in predictions:
         _draw_face(axes, prediction, len(predictions), (left, width, height), scale, unit)
     top = float(height)
-    for prediction in shown:
+    for prediction, panel in zip(shown, panels):
         _draw_panel(axes, prediction, len(shown), top, total, unit)
-        top += _panel_height(prediction, len(shown), total, unit)
+        top += panel
+    for line, text in enumerate(source):
+        axes.text(36 * unit, top + (CAPTION + 6 + CAPTION_LINE * line) * unit, text, fontsize=_points(CAPTION * unit),
+                  color=FAINT, va="baseline")
     return figure
 
 
@@ -120,28 +128,39 @@ def _draw_tag(
 # ------------------------------------------------------------------------------------------ below it
 def _panel_height(prediction: "Prediction", faces: int, total: int, unit: float) -> int:
     """Pixels that a face's answers take, and what the nets saw where that is shown."""
-    answers = 168 * unit if faces == 1 else 92 * unit
-    return round(answers + (_tile(prediction, faces, total, unit) + 58 * unit if prediction.crops else 0))
+    if not prediction.crops:
+        return round((168 if faces == 1 else 92) * unit)
+    _, width = _crops_place(faces, total, unit)
+    crops = _tile(prediction, faces, width, unit) + _captions_height(prediction, width, unit)
+    return round(crops + 168 * unit if faces == 1 else max(160 * unit, crops + 24 * unit))
 
 
 def _draw_panel(axes: Any, prediction: "Prediction", faces: int, top: float, total: int, unit: float) -> None:
-    """The two answers of a face side by side, and below them its crops."""
+    """The answers of a face: one beside the other with the crops below, or of one of several, with the crops beside them."""
     assert prediction.gender is not None and prediction.smile is not None
     gutter = 36 * unit
-    column = (total - 3 * gutter) / 2
+    crops_left, crops_width = _crops_place(faces, total, unit)
+    stacked = faces > 1 and bool(prediction.crops)
+    column = crops_left - 2 * gutter if stacked else (total - 3 * gutter) / 2
     gender = " and ".join(recipe.NETS[net].title for net in recipe.ENSEMBLES["gender"])
     smile = ", ".join(f"{recipe.NETS[net].title} {percent(prediction.p_positive[net])}" for net in recipe.ENSEMBLES["smile"])
     tasks = (("GENDER", prediction.gender, gender, GENDER), ("SMILE", prediction.smile, f"smiling: {smile}", SMILE))
     for index, (title, answer, details, color) in enumerate(tasks):
-        left = gutter + index * (gutter + column)
+        left = gutter if stacked else gutter + index * (gutter + column)
         if faces == 1:
             _draw_answer(axes, title + ", UNCERTAIN" * answer.uncertain, answer, details, (left, top, column), color, unit)
         else:
             number = f"{prediction.number}   " if index == 0 else ""
-            _draw_short_answer(axes, number, answer, (left, top, column), color, unit)
+            place = (left, top + 62 * unit * index * stacked, column)
+            _draw_short_answer(axes, number, answer, place, color, unit, indented=stacked)
     if prediction.crops:
-        side = _tile(prediction, faces, total, unit)
-        _draw_crops(axes, prediction, side, top + (168 if faces == 1 else 92) * unit, total, unit)
+        crops_top = top + (168 * unit if faces == 1 else 16 * unit)
+        _draw_crops(axes, prediction, _tile(prediction, faces, crops_width, unit), (crops_left, crops_top, crops_width), unit)
+
+
+def _crops_place(faces: int, total: int, unit: float) -> Tuple[float, float]:
+    """Left edge and width of what the nets saw."""
+    return (0.0, float(total)) if faces == 1 else (ANSWERS_SHARE * total, (1 - ANSWERS_SHARE) * total - 12 * unit)
 
 
 def _draw_answer(
@@ -149,30 +168,31 @@ def _draw_answer(
 ) -> None:
     """One column of the panel; `place` is its left edge, its top and its width in pixels."""
     left, top, width = place
-    axes.text(left, top + 34 * unit, title, fontsize=_points(15 * unit), color=FAINT, va="baseline", weight="bold")
+    axes.text(left, top + 34 * unit, title, fontsize=_points(CAPTION * unit), color=FAINT, va="baseline", weight="bold")
     axes.text(left, top + 76 * unit, answer.label, fontsize=_points(33 * unit), color=TEXT, va="baseline")
     axes.text(
         left + width, top + 76 * unit, percent(answer.probability), fontsize=_points(33 * unit), color=color,
         va="baseline", ha="right", weight="bold",
     )
     _draw_bar(axes, answer.probability, (left, top + 94 * unit, width, 16 * unit), color)
-    axes.text(left, top + 140 * unit, details, fontsize=_points(17 * unit), color=FAINT, va="baseline")
+    axes.text(left, top + 140 * unit, details, fontsize=_points(CAPTION * unit), color=FAINT, va="baseline")
 
 
 def _draw_short_answer(
-    axes: Any, number: str, answer: "Answer", place: Tuple[float, float, float], color: str, unit: float
+    axes: Any, number: str, answer: "Answer", place: Tuple[float, float, float], color: str, unit: float,
+    indented: bool = False,
 ) -> None:
-    """The same in two thirds of the height, for one face of several."""
+    """The same in two thirds of the height, for one face of several; `indented`: as the one with the number above it."""
     left, top, width = place
     size = _points(22 * unit)
     if number:
         axes.text(left, top + 46 * unit, number.strip(), fontsize=size, color=FACE, va="baseline", weight="bold")
-    indent = 40 * unit if number else 0
-    words = answer.label + ", uncertain" * answer.uncertain
+    indent = 40 * unit if number or indented else 0
+    words = answer.label + ("?" if indented else ", uncertain") * answer.uncertain
     axes.text(left + indent, top + 46 * unit, words, fontsize=size, color=TEXT, va="baseline")
     axes.text(left + width, top + 46 * unit, percent(answer.probability), fontsize=size, color=color, va="baseline",
               ha="right", weight="bold")
-    _draw_bar(axes, answer.probability, (left, top + 60 * unit, width, 9 * unit), color)
+    _draw_bar(axes, answer.probability, (left + indent, top + 60 * unit, width - indent, 9 * unit), color)
 
 
 def _draw_bar(axes: Any, probability: float, place: Tuple[float, float, float, float], color: str) -> None:
@@ -183,20 +203,46 @@ def _draw_bar(axes: Any, probability: float, place: Tuple[float, float, float, f
     axes.add_patch(Rectangle((left, top), width * probability, height, facecolor=color))
 
 
-def _draw_crops(axes: Any, prediction: "Prediction", side: float, top: float, total: int, unit: float) -> None:
-    """What each net saw, and beside it, where it is known, where the net looked for its answer."""
-    gap = 12 * unit
+def _draw_crops(
+    axes: Any, prediction: "Prediction", side: float, place: Tuple[float, float, float], unit: float
+) -> None:
+    """What each net saw, and beside it, where it is known, where the net looked for its answer; `place`: left, top, width."""
+    gap, (left_edge, top, width) = 12 * unit, place
     for index, (net, tiles) in enumerate(_tiles(prediction).items()):
-        width = len(tiles) * side + (len(tiles) - 1) * gap
-        middle = total * (2 * index + 1) / (2 * len(prediction.crops))
+        wide = len(tiles) * side + (len(tiles) - 1) * gap
+        middle = left_edge + width * (2 * index + 1) / (2 * len(prediction.crops))
         for number, tile in enumerate(tiles):
-            left = middle - width / 2 + number * (side + gap)
+            left = middle - wide / 2 + number * (side + gap)
             axes.imshow(tile[:, :, ::-1], extent=(left, left + side, top + side, top), interpolation="bilinear")
-        caption = f"{recipe.NETS[net].title}: {recipe.NETS[net].crop.replace('scheme', 'scheme ')}"
-        answer = getattr(prediction, recipe.NETS[net].task)
-        caption += f"; what spoke for \"{answer.label}\"" if prediction.heat else ""
-        axes.text(middle, top + side + 26 * unit, caption, fontsize=_points(13 * unit), color=FAINT, va="baseline",
-                  ha="center")
+        for line, text in enumerate(_caption(prediction, net, width, unit)):
+            axes.text(middle, top + side + (26 + CAPTION_LINE * line) * unit, text, fontsize=_points(CAPTION * unit),
+                      color=TEXT if line == 0 else FAINT, va="baseline", ha="center")
+
+
+def _caption(prediction: "Prediction", net: str, width: float, unit: float) -> List[str]:
+    """Lines below a net's crop, in the page's words: its name, and what it sees or what its answer is."""
+    answer = getattr(prediction, recipe.NETS[net].task)
+    seen = f"for \u201c{answer.label}\u201d" if prediction.heat else recipe.CROPS[recipe.NETS[net].crop].describes.split(":")[0]
+    return [recipe.NETS[net].title, *_wrapped(seen, width / len(prediction.crops) - 8 * unit, CAPTION * unit)]
+
+
+def _captions_height(prediction: "Prediction", width: float, unit: float) -> float:
+    return (20 + CAPTION_LINE * max(len(_caption(prediction, net, width, unit)) for net in prediction.crops)) * unit
+
+
+def _wrapped(text: str, width: float, size: float) -> List[str]:
+    """The text in lines of at most `width` pixels, about, in letters of `size` pixels."""
+    return textwrap.wrap(text, max(8, int(width / (LETTER * size))), break_on_hyphens=False)
+
+
+def _source(prediction: "Prediction", total: int, unit: float) -> List[str]:
+    """Lines that tell what the answers are and how good: pictures are passed on without their page."""
+    model = prediction.model
+    if model is None:
+        return []
+    text = f"Perceived gender and smile, by nets {model.training} (profile {model.name}); "
+    text += model.accuracy_in_words() or "their accuracy was not measured"
+    return _wrapped(text + ".", total - 72 * unit, CAPTION * unit)
 
 
 def _tiles(prediction: "Prediction") -> "dict[str, List[np.ndarray]]":
@@ -210,10 +256,10 @@ def _tiles(prediction: "Prediction") -> "dict[str, List[np.ndarray]]":
     return tiles
 
 
-def _tile(prediction: "Prediction", faces: int, total: int, unit: float) -> float:
-    """Side of a crop in the picture, in pixels."""
+def _tile(prediction: "Prediction", faces: int, width: float, unit: float) -> float:
+    """Side of a crop in the picture, in pixels, where all have `width`."""
     tiles = len(prediction.crops) * (2 if prediction.heat else 1)
-    return min((TILE if faces == 1 else SMALL_TILE) * max(1.0, unit), (total - (tiles + 1) * 14 * unit) / tiles)
+    return min((TILE if faces == 1 else SMALL_TILE) * max(1.0, unit), (width - (tiles + 1) * 14 * unit) / tiles)
 
 
 def _points(pixels: float) -> float:

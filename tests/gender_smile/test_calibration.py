@@ -66,7 +66,6 @@ def project(tmp_path, monkeypatch):
     for step in (1, 2, 3, 4):
         train.run(chain.rows(TINY, ["gnet"], [step], root=str(tmp_path)), engine.interpreter("torch"), say=lambda text: None)
     monkeypatch.setattr(faces, "check_count", lambda folder, count: None)  # the project has no manifest
-    monkeypatch.setattr(calibration, "check_count", lambda folder, count: None)
     return tmp_path
 
 

@@ -22,6 +22,7 @@ class OneFace:
 @pytest.fixture
 def photo(tmp_path, monkeypatch):
     monkeypatch.setattr(detector, "Detector", OneFace)
+    monkeypatch.setattr(recipe, "ROOT", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     y, x = np.mgrid[0:200, 0:200]
     pixels = np.stack([x, y, 255 - x], axis=-1).astype(np.uint8)
@@ -31,8 +32,8 @@ def photo(tmp_path, monkeypatch):
 
 def test_the_crops_are_drawn_pixel_for_pixel(photo, capsys):
     assert crops.main(["photo.png", "--size", "64"]) == 0
-    assert capsys.readouterr().out == "photo_crops.png\n"
-    picture = cv2.imread("photo_crops.png")
+    assert capsys.readouterr().out.endswith("runs/pictures/photo_crops.png\n")
+    picture = cv2.imread("runs/pictures/photo_crops.png")
     gap = 4
     assert picture.shape[1] == 6 * (64 + gap) + gap
     for number, crop in enumerate(recipe.CROPS.values(), 1):
@@ -53,8 +54,8 @@ def test_a_sheet_is_drawn_at_random_and_again_the_same(photo, tmp_path, capsys):
     (folder / "notes.txt").write_text("no photo")
     assert crops.main(["--folder", "photos", "--count", "4", "--size", "64", "--seed", "3"]) == 0
     captured = capsys.readouterr()
-    assert captured.out == "photos_crops.png\n"
-    first, gap = cv2.imread("photos_crops.png"), 4
+    assert captured.out.endswith("runs/pictures/photos_crops.png\n")
+    first, gap = cv2.imread("runs/pictures/photos_crops.png"), 4
     assert first.shape[:2] == (4 * (64 + gap) + gap + 24, 6 * (64 + gap) + gap)
     crop = recipe.CROPS["scheme3"]
     left = gap + 3 * (64 + gap)
@@ -65,7 +66,7 @@ def test_a_sheet_is_drawn_at_random_and_again_the_same(photo, tmp_path, capsys):
     orders = []
     for seed in ("3", "4"):
         assert crops.main(["--folder", "photos", "--count", "4", "--size", "64", "--seed", seed]) == 0
-        orders.append(cv2.imread("photos_crops.png"))
+        orders.append(cv2.imread("runs/pictures/photos_crops.png"))
     assert np.array_equal(orders[0], first) and not np.array_equal(orders[1], first)
     assert crops.main(["--folder", "photos", "--count", "5", "--size", "64"]) == 0
     assert "black.png: no face found: another photo is drawn" in capsys.readouterr().err

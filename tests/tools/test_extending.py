@@ -153,7 +153,7 @@ def test_figure(project):
     make(project, "figure3", f"IMAGE={photo}")
     import cv2
 
-    picture = cv2.imread(str(project / f"{photo.stem}_crops.png"))
+    picture = cv2.imread(str(project / f"runs/pictures/{photo.stem}_crops.png"))
     size, gap = 224, 224 // 16
     assert picture.shape[1] == 7 * (size + gap) + gap
     last = picture[gap : gap + size, -(size + gap) : -gap]

@@ -87,6 +87,7 @@ def project(tmp_path, monkeypatch):
         stripes = np.indices((SIZE, SIZE))[index % 2] // 6 % 2 * 150
         crop = (stripes[..., None] + generator.integers(0, 60, (SIZE, SIZE, 3))).astype(np.uint8)
         found.append((f"{index:02d}.jpg", crop, [index % 2 ^ (index in wrong) for wrong in ((3, 8), (5, 20))]))
+    found += [(f"{index}.jpg", found[0][1], [recipe.UNUSABLE] * 2) for index in range(60, 65)]  # nothing to suspect there
     face_lmdbs.write(str(tmp_path / "data" / "demo" / "scheme3" / "fotw_train"), found)
     return tmp_path
 
