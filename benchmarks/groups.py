@@ -3,6 +3,7 @@
     python benchmarks/groups.py --fotw FOTW --celeba CELEBA --profile demo
     python benchmarks/groups.py --fotw FOTW --celeba CELEBA --profile demo --gray        # the same photos without color
     python benchmarks/groups.py --fotw FOTW --celeba CELEBA --profile demo --shrink 4    # or a quarter as large
+    python benchmarks/groups.py --fotw FOTW --celeba CELEBA --profile demo --blur 0.06   # or blurred, or --cut 0.3
 
 Answers FotW's validation photos and CelebA's validation and test photos by the whole pipeline, the face nearest the
 annotated box; prints a Markdown table (docs/model-card.md has one) and writes runs/<profile>/groups.csv, a row a face.
@@ -26,15 +27,16 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, List,
 import recipe
 from common import command, files
 from common.options import add_engine, add_profile
+from gender_smile.inference.doubts import BLURRED, CUT, SMALL, TURNED, doubts, look
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from detector import Face
     from lmdb_builders.records import FaceRecord
     from gender_smile.inference.photos import Photo
     from gender_smile.inference.pipeline import Pipeline
 
+Box = Tuple[float, float, float, float]  # x, y, width, height
 CELEBA_LABELS = ("Female", "Smiling", "Eyeglasses")
 GRAY = 3.0  # of 255: colors of a photo that differ by less in the mean are a gray photo's
 
@@ -55,6 +57,9 @@ class Row:
     tilt: Optional[float] = None  # of the line through the eyes, in degrees
     height: Optional[float] = None  # of the face, in pixels of the photo
     light: Optional[float] = None  # mean of the face's pixels, 0..255
+    sharpness: Optional[float] = None  # and the share of the face outside the photo: gender_smile/inference/doubts.py
+    outside: Optional[float] = None
+    doubts: Optional[bool] = None  # whether predict.py would call the answers less reliable
 
     def right(self, task: str) -> Optional[bool]:
         """Whether `task` was answered as annotated; None where it is not annotated."""
@@ -95,6 +100,12 @@ GROUPS: Dict[str, Callable[[Row], bool]] = {
     "face of 120 pixels and more": within("height", 120, float("inf")),
     "dark face (mean below 80 of 255)": within("light", 0, 80),
     "lighter face": within("light", 80, 256),
+    f"face below {SMALL:.0f} pixels": within("height", 0, SMALL),
+    f"blurred (sharpness below {BLURRED})": within("sharpness", 0, BLURRED),
+    f"turned very far ({TURNED} and more)": within("turn", TURNED, float("inf")),
+    f"cut off ({CUT:.0%} of the face outside the photo, and more)": within("outside", CUT, 2),
+    "called less reliable": lambda row: row.doubts is True,
+    "not called less reliable": lambda row: row.doubts is False,
     "gray photo": lambda row: row.gray,
     "photo in color": lambda row: not row.gray,
 }
@@ -108,6 +119,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--celeba", metavar="FOLDER", help="CelebA, in the wild")
     parser.add_argument("--gray", action="store_true", help="take the color out of every photo first")
     parser.add_argument("--shrink", type=float, default=1.0, metavar="TIMES", help="make every photo smaller first")
+    for name, what in (("blur", "blur every photo first, by a Gaussian of this share of the face's height"),
+                       ("cut", "cut the left off first, with this share of the face"), ("cut-below", "the same from below")):
+        parser.add_argument(f"--{name}", type=float, default=0.0, metavar="SHARE", help=what)
     add_profile(parser)
     add_engine(parser)
     return parser
@@ -120,6 +134,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         parser.error("name --fotw, --celeba or both")
     if not 1 <= arguments.shrink < float("inf"):
         parser.error("--shrink is a number from 1 on")
+    for name in ("blur", "cut", "cut_below"):
+        if not 0 <= getattr(arguments, name) < 1:
+            parser.error(f"--{name.replace('_', '-')} is a share of the face, 0 to 1")
     from lmdb_builders.errors import BuildError
     from gender_smile.inference.pipeline import PipelineError
 
@@ -135,7 +152,8 @@ def measure(arguments: argparse.Namespace) -> int:
     pipeline = Pipeline.load(arguments.profile, arguments.engine, arguments.gpu)
     if pipeline.model.warning:
         print(f"groups.py: {pipeline.model.warning}", file=sys.stderr)
-    rows = list(answer(pipeline, faces, arguments.gray, arguments.shrink))
+    change = Change(arguments.gray, arguments.shrink, arguments.blur, arguments.cut, arguments.cut_below)
+    rows = list(answer(pipeline, faces, change))
     path = os.path.join("runs", arguments.profile, "groups.csv")
     try:  # one that fails leaves the other
         write(rows, recipe.absolute(path))
@@ -165,63 +183,71 @@ def held_out(fotw: Optional[str], celeba: Optional[str]) -> List[Tuple[str, "Fac
     return faces
 
 
+@dataclass(frozen=True)
+class Change:
+    """What is done to a photo first, to compare the same faces."""
+
+    gray: bool = False  # take the color out
+    shrink: float = 1.0  # make it so many times smaller
+    blur: float = 0.0  # by a Gaussian of this share of the face's height
+    cut: float = 0.0  # the left of the photo off, with this share of the face
+    cut_below: float = 0.0  # the same from below
+
+    def apply(self, photo: "Photo", box: Box) -> "Tuple[Photo, Box]":
+        """The photo and the annotated box, changed."""
+        import cv2
+
+        pixels, (x, y, width, height) = photo.pixels, box
+        if pixels is None:
+            return photo, box
+        if self.gray:
+            pixels = cv2.cvtColor(cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
+        if self.shrink > 1:
+            rows, columns = pixels.shape[:2]  # of which a pixel stays
+            fx, fy = max(1 / self.shrink, 1 / columns), max(1 / self.shrink, 1 / rows)
+            pixels = cv2.resize(pixels, None, fx=fx, fy=fy, interpolation=cv2.INTER_AREA)
+            x, y, width, height = x / self.shrink, y / self.shrink, width / self.shrink, height / self.shrink
+        if self.blur:
+            pixels = cv2.GaussianBlur(pixels, (0, 0), max(0.1, self.blur * height))
+        left = int(max(0.0, x + self.cut * width)) if self.cut else 0
+        below = int(max(1.0, y + height * (1 - self.cut_below))) if self.cut_below else None
+        return replace(photo, pixels=pixels[:below, left:].copy()), (x - left, y, width, height)
+
+
 def answer(
-    pipeline: "Pipeline", faces: Sequence[Tuple[str, "FaceRecord", Dict[str, int]]], gray: bool = False, shrink: float = 1
+    pipeline: "Pipeline", faces: Sequence[Tuple[str, "FaceRecord", Dict[str, int]]], change: Change = Change()
 ) -> Iterator[Row]:
-    """A Row for each face of photos that are made `gray` and `shrink` times smaller first, with a progress bar."""
+    """A Row for each face of photos that are changed first, with a progress bar."""
     from tqdm import tqdm
 
     from detector import iou, nearest_to_box
     from gender_smile.inference.photos import read
     from gender_smile.inference.pipeline import ensemble_mean
 
-    photos = pipeline.predict_photos((changed(read(path), gray, shrink) for path, _, _ in faces), all_faces=True)
-    for (path, record, labels), (photo, predictions) in zip(faces, tqdm(photos, total=len(faces), unit=" photos", disable=None)):
+    boxes: List[Box] = []
+
+    def changed() -> "Iterator[Photo]":
+        for path, record, _ in faces:
+            photo, box = change.apply(read(path), record.box or (0.0, 0.0, 0.0, 0.0))
+            boxes.append(box)
+            yield photo
+
+    photos = pipeline.predict_photos(changed(), all_faces=True)
+    for (path, _, labels), (photo, predictions) in zip(faces, tqdm(photos, total=len(faces), unit=" photos", disable=None)):
         known: Dict[str, Any] = {name: labels[name] if labels.get(name) in (0, 1) else None
                                  for name in ("gender", "smile", "glasses")}
         known.update(image=path, data_set="CelebA" if "glasses" in labels else "FotW",
                      gray=photo.pixels is not None and is_gray(photo.pixels))
         by_face = {id(prediction.face): prediction for prediction in predictions if prediction.gender is not None}
-        x, y, width, height = (value / shrink for value in record.box or (0.0, 0.0, 0.0, 0.0))
-        box = (x, y, width, height)
+        box = boxes.pop(0)
         face = nearest_to_box([each.face for each in by_face.values() if each.face is not None], box)
         if face is None or photo.pixels is None or iou(face.box, box) == 0:  # another face of the photo
             yield Row(**known)
             continue
-        p_positive = by_face[id(face)].p_positive
+        p_positive, seen = by_face[id(face)].p_positive, look(face, photo.pixels)
         yield Row(**known, gender_probability=ensemble_mean("gender", p_positive),
                   smile_probability=ensemble_mean("smile", p_positive),
-                  **look(face, photo.pixels))
-
-
-def changed(photo: "Photo", gray: bool, shrink: float) -> "Photo":
-    """The photo without its colors, or smaller."""
-    import cv2
-
-    pixels = photo.pixels
-    if pixels is not None and gray:
-        pixels = cv2.cvtColor(cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
-    if pixels is not None and shrink > 1:
-        height, width = pixels.shape[:2]  # of which a pixel stays
-        fx, fy = max(1 / shrink, 1 / width), max(1 / shrink, 1 / height)
-        pixels = cv2.resize(pixels, None, fx=fx, fy=fy, interpolation=cv2.INTER_AREA)
-    return replace(photo, pixels=pixels)
-
-
-def look(face: "Face", photo: "np.ndarray") -> Dict[str, Any]:
-    """Row's turn, tilt, height and light of a face."""
-    import numpy as np
-
-    left, right, nose = (complex(*map(float, point)) for point in face.landmarks[:3])
-    eyes = right - left
-    x, y, width, height = face.box
-    inside = photo[max(0, round(y)) : max(1, round(y + height)), max(0, round(x)) : max(1, round(x + width))]
-    return {
-        "turn": ((nose - (left + right) / 2) / eyes).real if eyes else 0.0,
-        "tilt": float(np.degrees(np.angle(eyes))) if eyes else 0.0,
-        "height": height,
-        "light": float(inside.mean()),
-    }
+                  **seen._asdict(), doubts=bool(doubts(seen)))
 
 
 def is_gray(photo: "np.ndarray") -> bool:

@@ -52,7 +52,7 @@ def render(image: "np.ndarray", predictions: Sequence["Prediction"]) -> Any:
     total = max(width, NARROWEST)
     unit = min(total / 900, max(0.8, height / 400))  # a panorama's panel must not outgrow the photo
     shown = list(predictions[:MOST_ROWS])
-    source = _source(predictions[0], total, unit) if predictions else []
+    source = [*_doubts(shown, total, unit), *(_source(predictions[0], total, unit) if predictions else [])]
     panels = [_panel_height(prediction, len(shown), total, unit) for prediction in shown]
     bottom = height + sum(panels) + round((CAPTION_LINE * len(source) + 22) * unit if source else 0)
     figure = Figure(figsize=(total / DPI, bottom / DPI), dpi=DPI)
@@ -233,6 +233,13 @@ def _captions_height(prediction: "Prediction", width: float, unit: float) -> flo
 def _wrapped(text: str, width: float, size: float) -> List[str]:
     """The text in lines of at most `width` pixels, about, in letters of `size` pixels."""
     return textwrap.wrap(text, max(8, int(width / (LETTER * size))), break_on_hyphens=False)
+
+
+def _doubts(predictions: Sequence["Prediction"], total: int, unit: float) -> List[str]:
+    """Lines that tell which faces' answers are less reliable."""
+    found = [", ".join(prediction.doubts) + (f" (face {prediction.number})" if len(predictions) > 1 else "")
+             for prediction in predictions if prediction.doubts]
+    return _wrapped(f"Less reliable: {'; '.join(found)}.", total - 72 * unit, CAPTION * unit) if found else []
 
 
 def _source(prediction: "Prediction", total: int, unit: float) -> List[str]:

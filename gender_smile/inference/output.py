@@ -115,6 +115,7 @@ def describe(prediction: Prediction, all_faces: bool = False, bars: bool = False
         f"  face    {where}",
         f"  gender  {_answer(prediction.gender, bars)}",
         f"  smile   {_answer(prediction.smile, bars)}   (smiling: {nets})",
+        *([f"  note    less reliable: {', '.join(prediction.doubts)}"] if prediction.doubts else []),
     ]
 
 

@@ -25,6 +25,7 @@ from lmdb_builders.errors import ImageError
 from gender_smile.inference.classifier import (
     Classifier, PipelineError, choose_profile, load_engine, pipeline_weights, set_device, weights_path,
 )
+from gender_smile.inference.doubts import doubts, look
 from gender_smile.inference.model import Model
 from gender_smile.inference.photos import Photo, read, read_photo
 
@@ -42,7 +43,7 @@ UNCERTAIN_BELOW = 0.75  # ours: of the released nets, fewer than three of four s
 # Columns of Prediction.as_row.
 COLUMNS = ("image", "frame", "seconds", "number", "faces", "x", "y", "width", "height", "score", "gender",
            "gender_probability", "gender_uncertain", "smile", "smile_probability", "smile_uncertain", *recipe.PIPELINE_NETS,
-           "model", "error")
+           "doubts", "model", "error")
 
 
 # ------------------------------------------------------------------------------------------ results
@@ -82,6 +83,7 @@ class Prediction:
         center first; `faces` is how many were found.
     p_positive: each net's probability of class 1 ("female" for GNet, "smiling" for SNet1 and SNet2), 0..1.
     crops: net -> its input, size x size x 3 uint8, BGR; empty unless requested.
+    doubts: why the answers are less reliable than the nets' usual ones, such as "blurred"; () where nothing is seen.
     model: the nets that answered.
     heat: net -> how much each pixel of its crop contributed to the answer, size x size float32, 0..1 with 1 at the
         maximum (gender_smile/inference/heatmaps.py); empty unless requested.
@@ -97,12 +99,13 @@ class Prediction:
     faces: int = 0
     frame: Optional[int] = None
     seconds: Optional[float] = None
+    doubts: Tuple[str, ...] = ()
     model: Optional[Model] = field(default=None, compare=False, repr=False)
     crops: Dict[str, "np.ndarray"] = field(default_factory=dict, compare=False, repr=False)
     heat: Dict[str, "np.ndarray"] = field(default_factory=dict, compare=False, repr=False)
 
     def as_dict(self) -> Dict[str, Any]:
-        """Plain data for JSON: `image` with `number`, `faces`, `face`, `gender`, `smile` and `model`, or `image` with `error`.
+        """Plain data for JSON: `image` with `number`, `faces`, `face`, `gender`, `smile`, `doubts` and `model`, or with `error`.
 
         Of a video or a camera also `frame` and `seconds`.
         """
@@ -121,6 +124,7 @@ class Prediction:
                 "landmarks": [[round(float(x), 2), round(float(y), 2)] for x, y in self.face.landmarks],
             },
             **{task: self._task_as_dict(task, answer) for task, answer in (("gender", self.gender), ("smile", self.smile))},
+            "doubts": list(self.doubts),
             **({"model": self.model.as_dict()} if self.model else {}),
         }
 
@@ -141,6 +145,7 @@ class Prediction:
                 row[task] = content[task]["label"]
                 row.update({f"{task}_{name}": content[task][name] for name in ("probability", "uncertain")})
             row.update({net: round(probability, 6) for net, probability in self.p_positive.items()})
+            row["doubts"] = "; ".join(self.doubts)
             row["model"] = self.model.name if self.model else None
         return [row.get(name) for name in COLUMNS]
 
@@ -282,7 +287,7 @@ class Pipeline:
             heat = {net: self._heat(net, crops[net], answers[recipe.NETS[net].task].label) for net in crops} if explain else {}
         inputs = {net: self.classifiers[net].center(crop) for net, crop in crops.items()} if keep_crops else {}
         return replace(prediction, gender=gender, smile=smile, p_positive=p_positive, model=self.model, crops=inputs,
-                       heat=heat)
+                       heat=heat, doubts=doubts(look(prediction.face, pixels)))
 
     def _heat(self, net: str, crop: "np.ndarray", label: str) -> "np.ndarray":
         """Heat map of a net's crop for class `label`, size x size float32, 0..1."""

@@ -9,10 +9,9 @@ import pytest
 from PIL import Image
 
 import recipe
-from detector import Face
-from pipeline_fakes import LANDMARKS, install, photo
+from pipeline_fakes import install, photo
 from benchmarks import groups
-from benchmarks.groups import GROUPS, Row, certainty_table, look, share, table
+from benchmarks.groups import GROUPS, Row, certainty_table, share, table
 
 
 @pytest.fixture
@@ -74,10 +73,10 @@ def test_photos_can_be_made_gray_or_small_first(project):
     Image.fromarray(pixels).save(project / "FotW" / "smiles_valset" / "0.png")
     faces = groups.held_out(folder, None)
     list(groups.answer(Watch(), faces))
-    list(groups.answer(Watch(), faces, gray=True, shrink=4))
+    list(groups.answer(Watch(), faces, groups.Change(gray=True, shrink=4)))
     assert seen[0].shape == (100, 100, 3) and not groups.is_gray(seen[0])
     assert seen[1].shape == (25, 25, 3) and groups.is_gray(seen[1])
-    list(groups.answer(Watch(), faces, shrink=1e9))
+    list(groups.answer(Watch(), faces, groups.Change(shrink=1e9)))
     assert seen[2].shape == (1, 1, 3)
 
 
@@ -87,7 +86,7 @@ def test_boxes_shrink_with_their_photos(project):
     faces = groups.held_out(fotw(project / "FotW", [(255, (14, 14, 20, 20), 1, 1)]), None)
     pipeline = Pipeline.load("demo")
     assert [row.height for row in groups.answer(pipeline, faces)] == [50]  # the face of the middle
-    assert [row.height for row in groups.answer(pipeline, faces, shrink=2)] == [10]  # the corner's, which stays as large
+    assert [row.height for row in groups.answer(pipeline, faces, groups.Change(shrink=2))] == [10]  # the corner's, which stays as large
 
 
 def test_celeba_without_what_was_trained_on(project):
@@ -107,15 +106,19 @@ def test_celeba_without_what_was_trained_on(project):
     assert [labels for _, _, labels in found] == [{"gender": 1, "smile": 0, "glasses": 1}] * 2
 
 
-def test_what_a_face_looks_like():
-    upright = look(Face((30, 30, 40, 50), 0.9, LANDMARKS), photo(90))
-    assert upright == {"turn": 0.0, "tilt": 0.0, "height": 50, "light": 90.0}
-    points = LANDMARKS.copy()
-    points[2, 0] += 6  # the nose, by a quarter of the 24 pixels between the eyes
-    assert look(Face((30, 30, 40, 50), 0.9, points), photo())["turn"] == pytest.approx(0.25)
-    turned = LANDMARKS @ np.array([[0.8, 0.6], [-0.6, 0.8]], np.float32)  # by 36.87 degrees
-    found = look(Face((-20, 30, 40, 50), 0.9, turned), photo())
-    assert found["tilt"] == pytest.approx(36.87, abs=0.01) and found["turn"] == pytest.approx(0, abs=1e-6)
+def test_photos_can_be_blurred_or_cut_first(project):
+    """The box goes with the photo: the left 15 of 40 columns are cut off, the lowest 25 of 50 rows."""
+    from gender_smile.inference.photos import Photo
+
+    noise = np.random.default_rng(1).integers(0, 256, (100, 100, 3), np.uint8)
+    cut, box = groups.Change(cut=0.375).apply(Photo("a", noise), MIDDLE)
+    assert np.array_equal(cut.pixels, noise[:, 45:]) and box == (-15, 30, 40, 50)
+    cut, box = groups.Change(cut_below=0.5).apply(Photo("a", noise), MIDDLE)
+    assert np.array_equal(cut.pixels, noise[:55]) and box == MIDDLE
+    blurred, _ = groups.Change(blur=0.1).apply(Photo("a", noise), MIDDLE)
+    assert blurred.pixels.std() < noise.std() / 4
+    same, box = groups.Change().apply(Photo("a", noise), MIDDLE)
+    assert np.array_equal(same.pixels, noise) and box == MIDDLE
 
 
 def test_certainty():
@@ -135,7 +138,7 @@ def test_groups_that_split_all_faces_leave_none_out():
     rows = [Row(str(n), ("FotW", "CelebA")[n % 5 == 0], n % 2, n // 2 % 2, None, bool(n % 3), 0.5, 0.5, random.randn() / 3, random.randn() * 20,
                 random.rand() * 200, random.rand() * 255.0) for n in range(300)]
     counts = {title: sum(map(belongs, rows)) for title, belongs in GROUPS.items()}
-    for words in (("facing", "turned"), ("upright", "tilted"), ("face ",), ("dark", "lighter"), ("gray", "photo in"), ("annotated",), ("FotW", "CelebA")):
+    for words in (("facing", "turned a", "turned far"), ("upright", "tilted"), ("face below 80", "face of"), ("dark", "lighter"), ("gray", "photo in"), ("annotated",), ("FotW", "CelebA")):
         assert sum(count for title, count in counts.items() if title.startswith(words)) == 300, words
     assert table(rows).count("\n") == len(GROUPS) + 1
 

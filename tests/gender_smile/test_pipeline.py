@@ -30,6 +30,7 @@ def test_answers_come_from_gnet_and_the_mean_of_both_snets(fake_project):
         "face": {"box": [30, 30, 40, 50], "score": 0.9, "landmarks": LANDMARKS.tolist()},
         "gender": {"label": "male", "probability": 0.75, "uncertain": False},
         "smile": {"label": "smiling", "probability": 0.6, "uncertain": True, "snet1": 0.9, "snet2": 0.3},
+        "doubts": ["blurred"],  # a photo of one color
         "model": {"profile": "demo", "variant": "", "trained_on": [], "drawn": False, "sha256": sha256({
             "gnet": 0.25, "snet1": 0.9, "snet2": 0.3})},
     }
@@ -338,7 +339,7 @@ def test_rows_have_what_objects_have(fake_project):
         "image": "a.jpg", "frame": None, "seconds": None, "number": 1, "faces": 1, "x": 30, "y": 30, "width": 40,
         "height": 50, "score": 0.9, "gender": "male", "gender_probability": 0.75, "gender_uncertain": False,
         "smile": "smiling", "smile_probability": 0.6, "smile_uncertain": True, "gnet": 0.25, "snet1": 0.9, "snet2": 0.3,
-        "model": "demo", "error": None,
+        "doubts": "blurred", "model": "demo", "error": None,
     }
     row = dict(zip(pipeline.COLUMNS, loaded.predict(photo(0), "b.jpg").as_row()))
     assert row == {**dict.fromkeys(pipeline.COLUMNS), "image": "b.jpg", "error": "no face found"}

@@ -103,6 +103,7 @@ def values(kind, shape, random):
             "small": lambda x: 0.3 * x,
             "positive": lambda x: np.abs(x) + 0.1,
             "large": lambda x: 40 * x,
+            "huge": lambda x: 1e12 * x,
             "ties": lambda x: np.clip(np.round(x), -2, 2),
             "halves": lambda x: np.round(2 * x) / 2,
             "unit": lambda x: 1 / (1 + np.exp(-x)),

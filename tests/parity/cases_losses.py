@@ -33,6 +33,7 @@ def classes():
             "SoftmaxWithLoss", "loss_param { normalize: %s normalization: FULL }" % normalize, DENSE, weights=None
         )
     yield Case("SoftmaxWithLoss", "", [((5, 4), "large"), ((5, 1, 1, 1), "fractions:4")], weights=None)
+    yield Case("SoftmaxWithLoss", "", [((5, 4), "huge"), ((5,), "labels:4")], weights=None)  # of a training that diverges
     yield Case(
         "SoftmaxWithLoss",
         "softmax_param { axis: 2 }",
@@ -68,6 +69,7 @@ def classes():
     yield from losses_with_modes("InfogainLoss", FLAT, DENSE, IGNORED, matrix)
     yield Case("InfogainLoss", matrix, FLAT, tops=2, weights=[1, 0])
     yield Case("InfogainLoss", matrix, FLAT, tops=2, weights=[2, 0.5], passes=1)
+    yield Case("InfogainLoss", matrix, [((5, 4), "huge"), ((5,), "labels:4")], weights=None)
     third = [((4, 4), "positive")]
     yield Case("InfogainLoss", "", FLAT + third, weights=None, force=False, learn=True)
     yield Case(

@@ -37,6 +37,7 @@ def test_text(photos_folder, capsys):
             "  face    40 x 50 pixels at (30, 30), score 0.900",
             "  gender  female        93.0 %",
             "  smile   smiling, uncertain (70.0 %)   (smiling: SNet1 80.0 %, SNet2 60.0 %)",
+            "  note    less reliable: blurred",  # photos of one color
         )
     ] + [nets()]  # once
 

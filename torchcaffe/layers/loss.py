@@ -17,6 +17,18 @@ NO_LABEL = torch.iinfo(torch.int64).min
 LARGEST_LOSS = -math.log(torch.finfo(torch.float32).tiny)  # 87.33655: -log(FLT_MIN), Caffe's limit for one item
 
 
+class Limited(torch.autograd.Function):
+    """Values of at least `low` and at most `high`, with the gradient of values without limits. NaN stays NaN."""
+
+    @staticmethod
+    def forward(context, values, low, high):
+        return values.clamp(low, high)
+
+    @staticmethod
+    def backward(context, gradient):
+        return gradient, None, None
+
+
 class LossLayer(Layer):
     """Scalar top; normalisation by loss_param as in Caffe."""
 
@@ -132,8 +144,7 @@ class SoftmaxWithLoss(LossLayer):
         logarithms = F.log_softmax(scores.reshape(outer, classes, inner), 1)
         used = None if self.ignore_label is None else labels != self.ignore_label
         index = labels if used is None else torch.where(used, labels, 0)
-        loss = -logarithms.gather(1, index[:, None])[:, 0]
-        loss = loss + (loss.clamp(max=LARGEST_LOSS) - loss).detach()  # the limit shows in the value, not the gradient
+        loss = Limited.apply(-logarithms.gather(1, index[:, None])[:, 0], None, LARGEST_LOSS)
         if used is not None:
             loss = torch.where(used, loss, 0.0)
         return loss.sum() / self.normalizer(outer, inner, lambda: used.sum().to(scores.dtype))
@@ -201,7 +212,7 @@ class InfogainLoss(LossLayer):
         labels = as_labels(self, labels, (outer, inner), classes, self.ignore_label)
         matrix = (self.matrix if matrix is None else matrix).reshape(classes, classes)
         logarithms = F.log_softmax(scores.reshape(outer, classes, inner), 1)
-        limited = logarithms + (logarithms.clamp(min=math.log(SMALLEST)) - logarithms).detach()
+        limited = Limited.apply(logarithms, math.log(SMALLEST), None)
         used = torch.ones_like(labels, dtype=torch.bool) if self.ignore_label is None else labels != self.ignore_label
         weights = matrix[torch.where(used, labels, 0)].movedim(2, 1) * used[:, None]
         normalizer = self.normalizer(outer, inner, lambda: used.sum().to(scores.dtype))
