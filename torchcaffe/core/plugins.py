@@ -17,7 +17,17 @@ HOW = (
 # The layers of torchcaffe.contrib: type -> its settings. They are written down here so that an error about an unknown type
 # can name that package without importing it.
 CONTRIBUTED = {
+    "Axpy": (),
+    "BN": ("bn_param",),
+    "CenterLoss": ("center_loss_param",),
+    "ConvolutionDepthwise": (),
+    "DepthwiseConvolution": (),
+    "Interp": ("interp_param",),
+    "MarginInnerProduct": ("margin_inner_product_param",),
     "Normalize": ("norm_param", "normalize_param"),
+    "ReLU6": (),
+    "ShuffleChannel": ("shuffle_channel_param",),
+    "Upsample": ("upsample_param",),
 }
 
 _loaded: set = set()  # entry points that were tried
