@@ -190,7 +190,9 @@ class Function:
         ]
         if holders:
             return f"{message}; {', '.join(holders)} has it: write {holders[0]}=dict({key}=...)"
-        return message + (plugins.how_to_register() if key.endswith("_param") else "")
+        if not own and plugins.contributed(self.type_name):
+            return message + plugins.how_to_register(self.type_name)
+        return message + (plugins.how_to_register(key) if key.endswith("_param") else "")
 
 
 class NetSpec:

@@ -24,6 +24,7 @@ from torchcaffe.core.names import suggestion
 from torchcaffe.core.permission import allow_python_layers
 
 _PYTHON_LAYERS = (False, "allow the net to import and run the modules of its Python layers")
+_CONTRIB = (False, "know the layers of torchcaffe.contrib, such as Normalize (docs/contrib.md)")
 _CAFFE_FLAGS = {
     "solver": ("", "train: the solver's prototxt"),
     "model": ("", "test, time: the net's prototxt"),
@@ -38,7 +39,9 @@ _CAFFE_FLAGS = {
     "sigint_effect": ("stop", "train: what SIGINT (Ctrl-C) does: snapshot, stop or none"),
     "sighup_effect": ("snapshot", "train: what SIGHUP does: snapshot, stop or none"),
     "python_layers": _PYTHON_LAYERS,
+    "contrib": _CONTRIB,
 }
+_UPGRADE = {"contrib": _CONTRIB}
 _BACKEND = ("lmdb", "kind of database: lmdb or leveldb")
 
 
@@ -77,12 +80,12 @@ VERBS = {
     "extract_features": Verb(
         "extract_features",
         "store a net's blobs in databases",
-        {"python_layers": _PYTHON_LAYERS},
+        {"python_layers": _PYTHON_LAYERS, "contrib": _CONTRIB},
         "WEIGHTS MODEL BLOB[,BLOB...] DB[,DB...] MINI_BATCHES lmdb|leveldb [CPU|GPU] [DEVICE_ID]",
     ),
-    "upgrade_net_proto_text": Verb("upgrade", "upgrade a net's prototxt to Caffe 1.0's form", {}, "INPUT OUTPUT"),
-    "upgrade_net_proto_binary": Verb("upgrade", "upgrade a caffemodel to Caffe 1.0's form", {}, "INPUT OUTPUT"),
-    "upgrade_solver_proto_text": Verb("upgrade", "upgrade a solver's prototxt to Caffe 1.0's form", {}, "INPUT OUTPUT"),
+    "upgrade_net_proto_text": Verb("upgrade", "upgrade a net's prototxt to Caffe 1.0's form", _UPGRADE, "INPUT OUTPUT"),
+    "upgrade_net_proto_binary": Verb("upgrade", "upgrade a caffemodel to Caffe 1.0's form", _UPGRADE, "INPUT OUTPUT"),
+    "upgrade_solver_proto_text": Verb("upgrade", "upgrade a solver's prototxt to Caffe 1.0's form", _UPGRADE, "INPUT OUTPUT"),
     "summary": Verb(
         "summary",
         "show a net's layers, output shapes and parameters",
@@ -92,6 +95,7 @@ VERBS = {
             "level": (0, "level of the net's state"),
             "stage": ("", "stages of the net's state, stage,stage,..."),
             "python_layers": _PYTHON_LAYERS,
+            "contrib": _CONTRIB,
         },
         "NET_PROTOTXT",
     ),
@@ -102,6 +106,7 @@ VERBS = {
             "rankdir": ("LR", "direction: LR, TB, RL or BT"),
             "phase": ("ALL", "draw this phase: TRAIN, TEST or ALL"),
             "display_lrm": (False, "show learning-rate multipliers"),
+            "contrib": _CONTRIB,
         },
         "INPUT_PROTOTXT OUTPUT_IMAGE",
     ),
@@ -146,6 +151,8 @@ def _run(name, flags, others):
         raise UsageError(f"usage: {program()} {name} [FLAGS] {VERBS[name].words}")
     if getattr(flags, "python_layers", False):
         allow_python_layers()
+    if getattr(flags, "contrib", False):
+        importlib.import_module("torchcaffe.contrib")
     module = importlib.import_module(f"torchcaffe.commands.{VERBS[name].home}")
     return getattr(module, name)(flags, *others) or 0
 

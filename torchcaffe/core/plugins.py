@@ -14,6 +14,22 @@ HOW = (
     f'package with an entry point of the group "{GROUP}" (docs/extending.md)'
 )
 
+# The layers of torchcaffe.contrib: type -> its settings. They are written down here so that an error about an unknown type
+# can name that package without importing it.
+CONTRIBUTED = {
+    "Axpy": (),
+    "BN": ("bn_param",),
+    "CenterLoss": ("center_loss_param",),
+    "ConvolutionDepthwise": (),
+    "DepthwiseConvolution": (),
+    "Interp": ("interp_param",),
+    "MarginInnerProduct": ("margin_inner_product_param",),
+    "Normalize": ("norm_param", "normalize_param"),
+    "ReLU6": (),
+    "ShuffleChannel": ("shuffle_channel_param",),
+    "Upsample": ("upsample_param",),
+}
+
 _loaded: set = set()  # entry points that were tried
 problems: list = []  # what went wrong with some of them, for the message about the layer that nobody knows
 
@@ -36,6 +52,15 @@ def load() -> bool:
     return bool(new)
 
 
-def how_to_register() -> str:
-    """The lines that end a message about a layer type or settings that nobody knows."""
-    return "".join(f"\n{line}" for line in [*problems, HOW])
+def contributed(name: str) -> bool:
+    """Whether torchcaffe.contrib has a layer type, or settings, of this name."""
+    return name in CONTRIBUTED or any(name in settings for settings in CONTRIBUTED.values())
+
+
+def how_to_register(name: str = "") -> str:
+    """The lines that end a message about a layer type or settings, `name`, that nobody knows."""
+    remedy = (
+        f"{name} is in torchcaffe.contrib: import torchcaffe.contrib before the net is read, or give --contrib to the "
+        "command torchcaffe (docs/contrib.md)"
+    )
+    return "".join(f"\n{line}" for line in [*problems, remedy if contributed(name) else HOW])

@@ -46,7 +46,7 @@ def parse(text: str, message, source: str):
         place, blocks = _place(problem, readable)
         inside = f" (in {', '.join(blocks)})" if blocks else ""
         unregistered = kind == "LayerParameter" and field.endswith("_param")
-        how = plugins.how_to_register() if unregistered else ""
+        how = plugins.how_to_register(field) if unregistered else ""
         raise PrototxtError(f"{source}{place}: {_explain(str(problem), message)}{inside}{how}") from None
     except UnicodeEncodeError:
         raise PrototxtError(f"{source}: holds text that is not UTF-8; save it as UTF-8") from None
@@ -120,7 +120,7 @@ def _path(text):
         elif token == ":":
             field = word
         elif token[0] != "#":
-            word = token
+            word = token.removeprefix("caffe.")  # of a registered layer's settings, see _bracket
     return blocks
 
 
@@ -163,4 +163,6 @@ def _unknown_field(kind, name, message):
     ]
     if holders:
         return f"{where}; it belongs inside {' or '.join(holders)} {{ ... }}"
+    if kind == "LayerParameter" and plugins.contributed(name):
+        return where
     return f"{where}; {names.suggestion(name, extensions.names_of(descriptor))}"

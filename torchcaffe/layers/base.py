@@ -321,9 +321,9 @@ def layer_class(type_name: str, layer_name: str) -> Type[TorchLayer]:
         plugins.load()
     if type_name in _REGISTRY:
         return _REGISTRY[type_name]
-    known = names.suggestion(type_name, sorted(_REGISTRY), "known types:")
+    known = "" if plugins.contributed(type_name) else f'; {names.suggestion(type_name, sorted(_REGISTRY), "known types:")}'
     raise NetError(
-        f'layer "{layer_name}": unknown layer type "{type_name}"; {known}{plugins.how_to_register()}'
+        f'layer "{layer_name}": unknown layer type "{type_name}"{known}{plugins.how_to_register(type_name)}'
     )
 
 

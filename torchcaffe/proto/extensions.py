@@ -93,6 +93,11 @@ def _plain_str(original):
     return lambda message: _BRACKETED.sub(r"\1\2 {", original(message))
 
 
+def given(layer, name: str) -> bool:
+    """Whether a LayerParameter has the settings `name`, if only as `norm_param { }`: HasField, for declared ones."""
+    return layer.HasExtension(DECLARED[name])
+
+
 def text(message) -> str:
     """The message as prototxt, with plain names."""
     return _BRACKETED.sub(r"\1\2 {", text_format.MessageToString(message))
