@@ -57,8 +57,8 @@ class Row:
     tilt: Optional[float] = None  # of the line through the eyes, in degrees
     height: Optional[float] = None  # of the face, in pixels of the photo
     light: Optional[float] = None  # mean of the face's pixels, 0..255
-    sharpness: Optional[float] = None  # and the share of the face outside the photo: gender_smile/inference/doubts.py
-    outside: Optional[float] = None
+    sharpness: Optional[float] = None  # and the share of the face below the photo's edge: gender_smile/inference/doubts.py
+    below: Optional[float] = None
     doubts: Optional[bool] = None  # whether predict.py would call the answers less reliable
 
     def right(self, task: str) -> Optional[bool]:
@@ -103,7 +103,7 @@ GROUPS: Dict[str, Callable[[Row], bool]] = {
     f"face below {SMALL:.0f} pixels": within("height", 0, SMALL),
     f"blurred (sharpness below {BLURRED})": within("sharpness", 0, BLURRED),
     f"turned very far ({TURNED} and more)": within("turn", TURNED, float("inf")),
-    f"cut off ({CUT:.0%} of the face outside the photo, and more)": within("outside", CUT, 2),
+    f"cut off at the mouth ({CUT:.0%} of the face and more below the photo's edge)": within("below", CUT, 2),
     "called less reliable": lambda row: row.doubts is True,
     "not called less reliable": lambda row: row.doubts is False,
     "gray photo": lambda row: row.gray,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from detector import Face
 
 SIDE = 64  # pixels of the gray face whose sharpness is measured
-SMALL, BLURRED, TURNED, CUT = 20.0, 0.02, 0.5, 0.2  # limits of Look's height, sharpness, turn and outside
+SMALL, BLURRED, TURNED, CUT = 20.0, 0.02, 0.5, 0.2  # limits of Look's height, sharpness, turn and below
 
 
 class Look(NamedTuple):
@@ -25,7 +25,7 @@ class Look(NamedTuple):
     height: of its box, in pixels of the photo. turn: of the nose from the middle between the eyes, in distances of the
     eyes; below 0 to the viewer's left. tilt: of the line through the eyes, in degrees. light: mean of its pixels, 0..255.
     sharpness: what of its gray variation is from pixel to pixel, at SIDE pixels (variance of the Laplacian by variance).
-    outside: share of its box that lies outside the photo, 0..1.
+    below: share of its box's height that lies below the photo's lower edge, 0..1: from the mouth on where it is CUT and more.
     """
 
     height: float
@@ -33,7 +33,7 @@ class Look(NamedTuple):
     tilt: float
     light: float
     sharpness: float
-    outside: float
+    below: float
 
 
 def look(face: "Face", photo: "np.ndarray") -> Look:
@@ -54,7 +54,7 @@ def look(face: "Face", photo: "np.ndarray") -> Look:
         tilt=float(np.degrees(np.angle(eyes))) if eyes else 0.0,
         light=float(inside.mean()),
         sharpness=float(cv2.Laplacian(gray, cv2.CV_32F).var() / (gray.var() + 1)),
-        outside=1 - max(0.0, x2 - x1) * max(0.0, y2 - y1) / (width * height) if width > 0 < height else 1.0,
+        below=min(max(0.0, (y + height - photo.shape[0]) / height), 1.0) if height > 0 else 0.0,
     )
 
 
@@ -64,6 +64,6 @@ def doubts(seen: Look) -> Tuple[str, ...]:
         f"small, {seen.height:.0f} pixels high": seen.height < SMALL,
         "blurred": seen.sharpness < BLURRED,
         "turned far": abs(seen.turn) >= TURNED,
-        "cut off": seen.outside >= CUT,
+        "cut off at the mouth": seen.below >= CUT,
     }
     return tuple(text for text, holds in found.items() if holds)

@@ -51,7 +51,7 @@ def test_json_is_one_object_an_image_in_the_order_given(photos_folder, capsys):
     assert found[0]["smile"] == {"label": "smiling", "probability": 0.7, "uncertain": True, "snet1": 0.8, "snet2": 0.6}
     assert found[1] == {"image": "no face.png", "error": "no face found"}
     assert found[3] == {"image": "missing.jpg", "error": "file is missing"}
-    assert set(found[2]) == {"image", "number", "faces", "face", "gender", "smile", "model"}
+    assert set(found[2]) == {"image", "number", "faces", "face", "gender", "smile", "doubts", "model"}
     assert found[2]["model"]["sha256"]["gnet"][:8] in nets()
 
 

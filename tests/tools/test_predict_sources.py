@@ -37,7 +37,7 @@ def test_all_faces_as_text(photos_folder, capsys):
     assert predict.main([save("group.png", photo(255)), "--all-faces"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "group.png" and len(lines) == 10
-    assert lines[1].endswith("(30, 30), score 0.900   (1 of 2)") and lines[4].endswith("(0, 0), score 0.990   (2 of 2)")
+    assert lines[1].endswith("(30, 30), score 0.900   (1 of 2)") and lines[5].endswith("(0, 0), score 0.990   (2 of 2)")
     assert predict.main(["group.png"]) == 0
     assert "score 0.900, nearest the center of 2 (--all-faces: every one)" in capsys.readouterr().out
 
