@@ -8,8 +8,20 @@ A new layer needs its class in a module here, its name in `__all__` below and in
 about an unknown type names this package where it was not imported), and a row in docs/contrib.md.
 """
 
+from torchcaffe.contrib.detection_output import DetectionOutput
+from torchcaffe.contrib.multibox_loss import MultiBoxLoss
 from torchcaffe.contrib.normalize import Normalize
+from torchcaffe.contrib.permute import Permute
+from torchcaffe.contrib.prior_box import PriorBox
+from torchcaffe.contrib.roi_pooling import ROIPooling
+from torchcaffe.contrib.smooth_l1_loss import SmoothL1Loss
 
 __all__ = [
+    "DetectionOutput",
+    "MultiBoxLoss",
     "Normalize",
+    "Permute",
+    "PriorBox",
+    "ROIPooling",
+    "SmoothL1Loss",
 ]

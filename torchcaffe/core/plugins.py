@@ -17,7 +17,13 @@ HOW = (
 # The layers of torchcaffe.contrib: type -> its settings. They are written down here so that an error about an unknown type
 # can name that package without importing it.
 CONTRIBUTED = {
+    "DetectionOutput": ("detection_output_param",),
+    "MultiBoxLoss": ("multibox_loss_param",),
     "Normalize": ("norm_param", "normalize_param"),
+    "Permute": ("permute_param",),
+    "PriorBox": ("prior_box_param",),
+    "ROIPooling": ("roi_pooling_param",),
+    "SmoothL1Loss": ("smooth_l1_loss_param",),
 }
 
 _loaded: set = set()  # entry points that were tried
