@@ -76,6 +76,7 @@ class DetectionOutput(TorchLayer):
             )
         return [(1, 1, 1, 7)]  # how many there are is known after forward
 
+    @torch.no_grad()
     def forward(self, offsets, scores, priors):
         p = self.param.detection_output_param
         corners, variances = priors.reshape(2, -1, 4)
