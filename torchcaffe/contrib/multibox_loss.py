@@ -106,6 +106,11 @@ class MultiBoxLoss(LossLayer):
             self.check(p.do_neg_mining == self.mines, "do_neg_mining contradicts mining_type: leave it out")
         self.check(p.share_location or not self.mines, "without share_location only mining_type: NONE is possible")
         self.check(p.neg_pos_ratio > 0 and p.sample_size > 0, "neg_pos_ratio and sample_size must be positive")
+        self.check(
+            p.conf_loss_type == p.LOGISTIC or 0 <= p.background_label_id < p.num_classes,
+            f"background_label_id {p.background_label_id} is none of the {p.num_classes} classes, which conf_loss_type: SOFTMAX "
+            "needs",
+        )
         if p.map_object_to_agnostic:
             classes = 2 if p.background_label_id >= 0 else 1
             self.check(p.num_classes == classes, f"map_object_to_agnostic needs num_classes: {classes}")
