@@ -13,6 +13,7 @@ from torchcaffe.contrib.multibox_loss import MultiBoxLoss
 from torchcaffe.contrib.normalize import Normalize
 from torchcaffe.contrib.permute import Permute
 from torchcaffe.contrib.prior_box import PriorBox
+from torchcaffe.contrib.proposal import Proposal
 from torchcaffe.contrib.roi_pooling import ROIPooling
 from torchcaffe.contrib.smooth_l1_loss import SmoothL1Loss
 
@@ -22,6 +23,7 @@ __all__ = [
     "Normalize",
     "Permute",
     "PriorBox",
+    "Proposal",
     "ROIPooling",
     "SmoothL1Loss",
 ]

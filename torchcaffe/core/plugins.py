@@ -22,6 +22,7 @@ CONTRIBUTED = {
     "Normalize": ("norm_param", "normalize_param"),
     "Permute": ("permute_param",),
     "PriorBox": ("prior_box_param",),
+    "Proposal": ("proposal_param",),
     "ROIPooling": ("roi_pooling_param",),
     "SmoothL1Loss": ("smooth_l1_loss_param",),
 }
