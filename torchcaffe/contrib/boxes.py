@@ -70,7 +70,8 @@ def suppress(
         if largest[i] > threshold:
             continue
         kept.append(i)
-        after = overlaps(boxes[i : i + 1], boxes[i + 1 :], border)[0]
+        with np.errstate(over="ignore", invalid="ignore"):  # boxes of an untrained net may be infinite
+            after = overlaps(boxes[i : i + 1], boxes[i + 1 :], border)[0]
         np.maximum(largest[i + 1 :], after, out=largest[i + 1 :])
         if eta < 1 and threshold > 0.5:
             threshold *= eta

@@ -101,7 +101,7 @@ def anchors(base_size: float, ratios, scales) -> np.ndarray:
         boxes += [
             np.concatenate([center - (scale * sides - 1) / 2, center + (scale * sides - 1) / 2]) for scale in scales
         ]
-    return np.float32(boxes)
+    return np.array(boxes, np.float32)
 
 
 def place(boxes: np.ndarray, rows: int, columns: int, stride: int) -> np.ndarray:
