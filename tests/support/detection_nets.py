@@ -9,7 +9,7 @@ from torchcaffe import NetSpec, layers as L, params as P
 VGG_BLOCKS = [(64, 2), (128, 2), (256, 3), (512, 3), (512, 3)]  # filters, convolutions
 
 
-MSRA, SMALL = dict(type="msra"), dict(type="gaussian", std=0.02)
+MSRA, SMALL, SMALLER = dict(type="msra"), dict(type="gaussian", std=0.02), dict(type="gaussian", std=0.001)
 
 
 def convolution(bottom, filters, kernel=3, pad=1, stride=1, dilation=1, filler=MSRA):
@@ -71,7 +71,7 @@ def ssd300(width=1, batch=1, classes=21, train=False):
     net.conv4_3_norm = L.Normalize(
         net.relu4_3, norm_param=dict(across_spatial=False, scale_filler=dict(type="constant", value=20), channel_shared=False)
     )
-    add_ssd_heads(net, classes)
+    add_ssd_heads(net, classes, SMALLER if train else SMALL)
     code = P.PriorBox.CENTER_SIZE
     if train:
         loss = dict(
@@ -98,14 +98,14 @@ def ssd300(width=1, batch=1, classes=21, train=False):
     return net.to_proto()
 
 
-def add_ssd_heads(net, classes):
+def add_ssd_heads(net, classes, filler):
     """mbox_loc, mbox_conf and mbox_priorbox: the predictions from all sources, one after another."""
     parts = {"loc": [], "conf": [], "priorbox": []}
     for source, (low, high, ratios, step) in SSD_SOURCES.items():
         count = 2 + 2 * len(ratios)
         for what, numbers in (("loc", 4), ("conf", classes)):
             name = f"{source}_mbox_{what}"
-            net[name] = convolution(net[source], count * numbers, filler=SMALL)
+            net[name] = convolution(net[source], count * numbers, filler=filler)
             net[f"{name}_perm"] = L.Permute(net[name], permute_param=dict(order=[0, 2, 3, 1]))
             net[f"{name}_flat"] = L.Flatten(net[f"{name}_perm"], axis=1)
             parts[what].append(net[f"{name}_flat"])
