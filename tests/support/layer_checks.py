@@ -64,4 +64,6 @@ def check_layer(net, reference, arrays, parameters=(), checked=None, rtol=1e-4, 
     for position, diff in enumerate([*bottoms, *parameter_diffs]):
         if checked is None or position in checked:
             numeric = numeric_gradient(lambda: float((reference(*doubles) * weight).sum()), doubles[position])
-            np.testing.assert_allclose(diff, numeric.reshape(diff.shape), rtol=1e-3, atol=1e-4, err_msg=f"blob {position}")
+            np.testing.assert_allclose(
+                diff, numeric.reshape(diff.shape), rtol=1e-3, atol=1e-4, err_msg=f"blob {position}"
+            )

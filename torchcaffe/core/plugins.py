@@ -17,14 +17,24 @@ HOW = (
 # The layers of torchcaffe.contrib: type -> its settings. They are written down here so that an error about an unknown type
 # can name that package without importing it.
 CONTRIBUTED = {
+    "Axpy": (),
+    "BN": ("bn_param",),
+    "CenterLoss": ("center_loss_param",),
+    "ConvolutionDepthwise": (),
+    "DepthwiseConvolution": (),
     "DetectionOutput": ("detection_output_param",),
+    "Interp": ("interp_param",),
+    "MarginInnerProduct": ("margin_inner_product_param",),
     "MultiBoxLoss": ("multibox_loss_param",),
     "Normalize": ("norm_param", "normalize_param"),
     "Permute": ("permute_param",),
     "PriorBox": ("prior_box_param",),
     "Proposal": ("proposal_param",),
     "ROIPooling": ("roi_pooling_param",),
+    "ReLU6": (),
+    "ShuffleChannel": ("shuffle_channel_param",),
     "SmoothL1Loss": ("smooth_l1_loss_param",),
+    "Upsample": ("upsample_param",),
 }
 
 _loaded: set = set()  # entry points that were tried

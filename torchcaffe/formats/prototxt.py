@@ -120,7 +120,7 @@ def _path(text):
         elif token == ":":
             field = word
         elif token[0] != "#":
-            word = token
+            word = token.removeprefix("caffe.")  # of a registered layer's settings, see _bracket
     return blocks
 
 

@@ -27,7 +27,12 @@ def test_the_list_of_its_layers_is_complete(contrib):
 def torchcaffe(root, folder, *words):
     environment = {**os.environ, "PYTHONPATH": str(root), "GLOG_minloglevel": "2"}
     return subprocess.run(
-        [sys.executable, "-m", "torchcaffe", *words], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "torchcaffe", *words],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
@@ -47,7 +52,9 @@ def test_the_error_names_the_remedy_and_the_flag_is_it(root, tmp_path, settings)
     assert done.returncode == 0 and "Normalize" in done.stdout, done.stderr
 
 
-@pytest.mark.parametrize("command", [["time", "-model", "net", "-iterations", "1"], ["upgrade_net_proto_text", "net", "new"]])
+@pytest.mark.parametrize(
+    "command", [["time", "-model", "net", "-iterations", "1"], ["upgrade_net_proto_text", "net", "new"]]
+)
 def test_the_flag_of_other_commands(root, tmp_path, command):
     (tmp_path / "net").write_text(NET.replace("SETTINGS", "norm_param { }"))
     done = torchcaffe(root, tmp_path, *command)

@@ -38,7 +38,9 @@ def test_ssd_of_vectors_and_of_zeros(make_net):
     np.testing.assert_allclose(fill(net, [[[[6]], [[8]]]]), [[[[0.6]], [[0.8]]]], rtol=1e-6)
 
 
-@pytest.mark.parametrize("settings, order", [("", 2), ("normalize_param { }", 2), ('normalize_param { normalize_type: "L1" }', 1)])
+@pytest.mark.parametrize(
+    "settings, order", [("", 2), ("normalize_param { }", 2), ('normalize_param { normalize_type: "L1" }', 1)]
+)
 @pytest.mark.parametrize("shape", [(3, 4), (2, 3, 2, 2)])
 def test_normface(make_net, settings, order, shape):
     def reference(x):
