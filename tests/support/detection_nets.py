@@ -1,9 +1,9 @@
 """SSD300 and Faster R-CNN on VGG16, written from their papers (Liu et al. 2016; Ren et al. 2015; Simonyan and Zisserman 2014).
 
-`width` divides the numbers of filters, for tests that must be quick; 1 is the paper's net.
+`width` divides the numbers of filters, for tests that must be quick; 1 is the paper's net. torchcaffe.contrib must be
+imported when they are written.
 """
 
-import torchcaffe.contrib  # noqa: F401  registers the layers that the nets need
 from torchcaffe import NetSpec, layers as L, params as P
 
 VGG_BLOCKS = [(64, 2), (128, 2), (256, 3), (512, 3), (512, 3)]  # filters, convolutions

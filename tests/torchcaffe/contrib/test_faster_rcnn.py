@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 from detection_nets import faster_rcnn
 from opencv_nets import opencv
 
 import torchcaffe as caffe
-from torchcaffe.contrib import boxes, proposal
 
 SIZE = 160, 224
 
@@ -53,6 +53,8 @@ def test_deploy_net_and_weights(make_net, tmp_path):
 
 def targets():
     """Inputs of the training net: one object in the image, one region on it, seven beside it."""
+    from torchcaffe.contrib import boxes, proposal
+
     rng = np.random.default_rng(1)
     truth = np.array([[64, 32, 191, 127]], np.float32)
     rows, columns = SIZE[0] // 16, SIZE[1] // 16
@@ -88,7 +90,7 @@ def codes(truth, others):
 
 
 def test_the_targets_are_what_proposals_are_decoded_by():
-    import torch
+    from torchcaffe.contrib import proposal
 
     truth, others = np.array([[64, 32, 191, 127]]), np.array([[60, 40, 180, 150], [0, 0, 15, 15]])
     moved = proposal.move(torch.tensor(others).double(), torch.tensor(codes(truth, others)))

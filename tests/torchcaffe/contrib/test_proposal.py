@@ -6,7 +6,6 @@ from layer_checks import fill, gradients, one_layer
 from opencv_nets import opencv
 
 import torchcaffe as caffe
-from torchcaffe.contrib import proposal
 from torchcaffe.core.errors import NetError, ShapeError
 
 ROWS, COLUMNS = 6, 7
@@ -58,6 +57,8 @@ def reference(scores, offsets, sizes, anchors=PUBLISHED, stride=16, minimum=16, 
 
 
 def test_the_anchors_are_the_published_ones():
+    from torchcaffe.contrib import proposal
+
     np.testing.assert_array_equal(proposal.anchors(16, (0.5, 1, 2), (8, 16, 32)), PUBLISHED)
 
 
