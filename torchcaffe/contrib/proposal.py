@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import ast
+import re
+
 import numpy as np
 import torch
 
 from torchcaffe.contrib.boxes import suppress
 from torchcaffe.layers.base import TorchLayer, register_layer
+from torchcaffe.proto import caffe_pb2
 
+PAIR = re.compile(r"""['"]?(\w+)['"]?\s*:\s*(\[[^\]]*\]|[\w.+-]+)""")  # 'feat_stride': 16
 COUNTS = {"TRAIN": (12000, 2000), "TEST": (6000, 300)}  # boxes before and after suppression, where they are not given
 
 
@@ -19,6 +24,9 @@ class Proposal(TorchLayer):
     sizes of the anchor, then logarithms of the sizes' ratios; sizes of the images (n, 3): height and width in pixels, scale.
     Tops: regions (r, 5): image, x1, y1, x2, y2 in pixels, the best first; their scores (r, 1), if wanted. The regions get no
     gradient, as in the paper's approximate joint training.
+
+    It also runs the Python layer rpn.proposal_layer.ProposalLayer of the authors' nets, with `feat_stride` and `scales` of
+    its param_str, unless a package `rpn` is installed.
     """
 
     type = "Proposal"
@@ -26,6 +34,7 @@ class Proposal(TorchLayer):
     tops = (1, 2)
     in_place = False
     gradient_to = ()
+    stands_for = ("rpn.proposal_layer", "ProposalLayer")
     settings = {
         "proposal_param": {
             "feat_stride": (int, 16),  # pixels of the image a cell of the scores
@@ -40,13 +49,28 @@ class Proposal(TorchLayer):
     }
 
     def setup(self, bottom, top):
-        p = self.param.proposal_param
+        p = self.p = self.settings_in_python() if self.param.type == "Python" else self.param.proposal_param
         self.check(p.feat_stride > 0 and p.base_size > 0, "feat_stride and base_size must be positive")
         self.check(all(value > 0 for value in [*p.ratio, *p.scale]), "ratio and scale must be positive")
         self.anchors = anchors(p.base_size, p.ratio or (0.5, 1, 2), p.scale or (8, 16, 32))
         before, after = COUNTS["TRAIN" if self.training else "TEST"]
         self.before = p.pre_nms_topn if p.HasField("pre_nms_topn") else before
         self.after = p.post_nms_topn if p.HasField("post_nms_topn") else after
+
+    def settings_in_python(self):
+        """ProposalParameter from python_param.param_str, such as "'feat_stride': 16"."""
+        text = self.param.python_param.param_str
+        p = caffe_pb2.LayerParameter().proposal_param
+        for name, value in PAIR.findall(text):
+            self.check(
+                name in ("feat_stride", "scales"), f"param_str has {name}, which is not feat_stride or scales: {text}"
+            )
+            try:
+                number = ast.literal_eval(value)
+                setattr(p, name, int(number)) if name == "feat_stride" else p.scale.extend(number)
+            except (ValueError, SyntaxError, TypeError):
+                self.check(False, f"param_str: {value} is no value of {name}: {text}")
+        return p
 
     def shapes(self, scores, offsets, sizes):
         count = len(self.anchors)
@@ -66,7 +90,7 @@ class Proposal(TorchLayer):
     def forward(self, scores, offsets, sizes):
         count = len(self.anchors)
         rows, columns = scores.shape[2:]
-        placed = torch.from_numpy(place(self.anchors, rows, columns, self.param.proposal_param.feat_stride))
+        placed = torch.from_numpy(place(self.anchors, rows, columns, self.p.feat_stride))
         boxes = move(placed.to(offsets.device), offsets.permute(0, 2, 3, 1).reshape(len(offsets), -1, 4)).cpu().numpy()
         objects = scores[:, count:].permute(0, 2, 3, 1).reshape(len(scores), -1).cpu().numpy()
         regions, best = [np.empty((0, 5), np.float32)], [np.empty((0, 1), np.float32)]
@@ -79,7 +103,7 @@ class Proposal(TorchLayer):
 
     def propose(self, boxes, scores, height: float, width: float, scale: float):
         """Boxes (r, 4) and scores (r,) of one image, float32, the best first."""
-        p = self.param.proposal_param
+        p = self.p
         boxes = boxes.clip(0, np.array([width - 1, height - 1] * 2, np.float32))
         sides = boxes[:, 2:] - boxes[:, :2] + 1
         large = np.flatnonzero((sides >= p.min_size * scale).all(1))

@@ -7,6 +7,7 @@ from detection_nets import faster_rcnn
 from opencv_nets import opencv
 
 import torchcaffe as caffe
+from torchcaffe import layers as L
 
 SIZE = 160, 224
 
@@ -49,6 +50,19 @@ def test_deploy_net_and_weights(make_net, tmp_path):
     other.forward(data=image(), im_info=sizes)
     for name, ours in found.items():
         np.testing.assert_array_equal(other.blobs[name].data, ours)
+
+
+def test_the_authors_python_layer_runs_the_same_net(make_net):
+    def python(*bottoms):
+        return L.Python(*bottoms, module="rpn.proposal_layer", layer="ProposalLayer", param_str="'feat_stride': 16")
+
+    rois = []
+    for proposal in (None, python):
+        net = make_net(str(faster_rcnn(SIZE, 8, 64, proposal=proposal)), caffe.TEST)
+        net.forward(data=image(), im_info=np.array([[*SIZE, 1]]))
+        rois.append(net.blobs["rois"].data.copy())
+    np.testing.assert_array_equal(*rois)
+    assert len(rois[0]) > 10
 
 
 def targets():

@@ -7,6 +7,7 @@ from opencv_nets import opencv
 
 import torchcaffe as caffe
 from torchcaffe.core.errors import NetError, ShapeError
+from torchcaffe.layers import base
 
 ROWS, COLUMNS = 6, 7
 PUBLISHED = [  # the nine anchors that Faster R-CNN's authors print, counted from 0
@@ -115,3 +116,48 @@ def test_what_is_refused(make_net):
         make_net(text("feat_stride: 0"))
     with pytest.raises(ShapeError, match=r"sizes of the images are \(1, 3\): height, width, scale; not \(1, 2\)"):
         make_net(text().replace("dim: 1 dim: 3 ", "dim: 1 dim: 2 "))
+
+
+# ---- as the authors' nets name it
+PYTHON = 'type: "Python" python_param {{ module: "rpn.proposal_layer" layer: "ProposalLayer" param_str: "{}" }}'
+
+
+def python_text(param_str, anchors=9):
+    shapes = (1, 2 * anchors, ROWS, COLUMNS), (1, 4 * anchors, ROWS, COLUMNS), (1, 3)
+    return one_layer(PYTHON.format(param_str), *shapes, tops=1)
+
+
+@pytest.mark.parametrize("param_str, settings, anchors", [
+    ("'feat_stride': 16", "", 9), ("'feat_stride': 8", "feat_stride: 8", 9),
+    (r"'feat_stride': 16\n'scales': [4, 8]", "scale: [4, 8]", 6), ("{feat_stride: 8, scales: [8]}", "feat_stride: 8 scale: 8", 3),
+])  # fmt: skip
+def test_the_python_layer_of_the_authors_nets(make_net, param_str, settings, anchors):
+    arrays = bottoms(anchors=anchors)
+    ours = fill(make_net(text(settings, anchors=anchors, tops=1), caffe.TEST), *arrays)
+    net = make_net(python_text(param_str, anchors), caffe.TEST)
+    np.testing.assert_array_equal(fill(net, *arrays), ours)
+    assert net.layers[-1].type == "Proposal"
+
+
+def test_a_package_rpn_of_the_user_comes_first(make_net, tmp_path, monkeypatch):
+    (tmp_path / "rpn").mkdir()
+    (tmp_path / "rpn" / "__init__.py").write_text("raise RuntimeError('imported without permission')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(NetError, match='would import and run the module "rpn.proposal_layer": where you trust'):
+        make_net(python_text("'feat_stride': 16"))
+
+
+def test_the_python_layer_without_contrib(make_net, monkeypatch):
+    monkeypatch.setattr(base, "STAND_INS", {})
+    with pytest.raises(NetError, match='no module "rpn.proposal_layer"\nA layer that does the work of ProposalLayer is in torchcaffe.contr'):
+        make_net(python_text("'feat_stride': 16"))
+
+
+@pytest.mark.parametrize("param_str, message", [
+    ("'nms': 3", "param_str has nms, which is not feat_stride or scales: 'nms': 3"),
+    ("'feat_stride': many", "param_str: many is no value of feat_stride"),
+    ("'scales': 8", "param_str: 8 is no value of scales"),
+])  # fmt: skip
+def test_a_wrong_param_str(make_net, param_str, message):
+    with pytest.raises(NetError, match=message):
+        make_net(python_text(param_str))
