@@ -265,7 +265,8 @@ class Parameters:
         if message is None and name in extensions.OWNERS:
             message = message_factory.GetMessageClass(extensions.DECLARED[extensions.OWNERS[name]].message_type)
         if message is None:
-            raise AttributeError(f"no message {name}Parameter in caffe.proto")
+            how = plugins.how_to_register(name) if plugins.contributed(name) else ""
+            raise AttributeError(f"no message {name}Parameter in caffe.proto{how}")
         return message
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from torchcaffe.core import log
 from torchcaffe.layers.base import register_layer
 from torchcaffe.layers.loss import LossLayer
 
@@ -31,10 +32,8 @@ class SmoothL1Loss(LossLayer):
 
     def setup(self, bottom, top):
         self.check(self.param.smooth_l1_loss_param.sigma > 0, "sigma must be positive")
-        for what in ("normalization", "normalize", "ignore_label"):
-            self.check(
-                not self.param.loss_param.HasField(what), f"divides by the batch size: loss_param.{what} has no effect"
-            )
+        if self.param.HasField("loss_param"):
+            log.warning(f'layer "{self.name}" (SmoothL1Loss) divides by the batch size: loss_param has no effect')
 
     def shapes(self, *bottoms):
         for shape in bottoms[1:]:

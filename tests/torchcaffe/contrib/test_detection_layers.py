@@ -63,13 +63,15 @@ def test_smooth_l1_loss_weights_its_gradient(make_net):
     assert gradients(net, 3)[0][0].tolist() == [[3, 1.5]]
 
 
-def test_smooth_l1_loss_refuses(make_net):
+def test_smooth_l1_loss_refuses_and_warns(make_net, monkeypatch, capfd):
     with pytest.raises(ShapeError, match=r"bottoms differ in shape: \(1, 2\), \(1, 3\)"):
         make_net(one_layer('type: "SmoothL1Loss"', (1, 2), (1, 3)))
     with pytest.raises(NetError, match="sigma must be positive"):
         make_net(one_layer('type: "SmoothL1Loss" smooth_l1_loss_param { sigma: 0 }', (1, 2), (1, 2)))
-    with pytest.raises(NetError, match="loss_param.normalization has no effect"):
-        make_net(one_layer('type: "SmoothL1Loss" loss_param { normalization: VALID }', (1, 2), (1, 2)))
+    monkeypatch.setenv("GLOG_minloglevel", "1")
+    net = make_net(one_layer('type: "SmoothL1Loss" loss_param { normalization: NONE }', (2, 2), (2, 2)))
+    assert '"l" (SmoothL1Loss) divides by the batch size: loss_param has no effect' in capfd.readouterr().err
+    assert fill(net, 2, 0) == 3
 
 
 # ---- ROIPooling

@@ -250,6 +250,36 @@ def test_propagate_down_as_in_ssds_nets(make_net):
     assert whole == pytest.approx(offsets + scores) and offsets > 0 and scores > 0
 
 
+def test_labels_from_hdf5(make_solver, tmp_path):
+    """One item of the file for each image: its number in the batch, filled up with rows for no image."""
+    h5py = pytest.importorskip("h5py")
+    rng = np.random.default_rng(0)
+    labels = np.full((2, 1, 3, 8), -1.0)
+    labels[0, 0, :1], labels[1, 0, :2] = LABELS[0], [[1, *LABELS[1][1:]], [1, *LABELS[3][1:]]]
+    with h5py.File(tmp_path / "images.h5", "w") as file:
+        file["data"], file["label"] = rng.normal(size=(2, 3, 32, 32)), labels
+    (tmp_path / "images.txt").write_text(f"{tmp_path}/images.h5\n")
+    heads = "".join(f"""
+        layer {{ name: "{name}" type: "Convolution" bottom: "c" top: "{name}" convolution_param {{ num_output: {count}
+                 kernel_size: 1 weight_filler {{ type: "xavier" }} }} }}
+        layer {{ name: "{name}_p" type: "Permute" bottom: "{name}" top: "{name}_p" permute_param {{ order: [0, 2, 3, 1] }} }}
+        layer {{ name: "{name}_f" type: "Flatten" bottom: "{name}_p" top: "{name}_f" }}""" for name, count in (("loc", 12), ("conf", 9)))
+    net = f"""
+        layer {{ name: "d" type: "HDF5Data" top: "data" top: "label" hdf5_data_param {{ source: "{tmp_path}/images.txt" batch_size: 2 }} }}
+        layer {{ name: "c" type: "Convolution" bottom: "data" top: "c" convolution_param {{ num_output: 8 kernel_size: 8 stride: 8
+                 weight_filler {{ type: "xavier" }} }} }}
+        {heads}
+        layer {{ name: "p" type: "PriorBox" bottom: "c" bottom: "data" top: "p" prior_box_param {{ min_size: 12 aspect_ratio: 2 }} }}
+        layer {{ name: "loss" type: "MultiBoxLoss" bottom: "loc_f" bottom: "conf_f" bottom: "p" bottom: "label" top: "loss"
+                 multibox_loss_param {{ num_classes: 3 code_type: CENTER_SIZE overlap_threshold: 0.3 }} }}"""
+    solver = make_solver(net, "base_lr: 0.02 momentum: 0.9 lr_policy: 'fixed' random_seed: 1 max_iter: 60")
+    losses = []
+    for _ in range(60):
+        solver.step(1)
+        losses.append(float(solver.net.blobs["loss"].data))
+    assert losses[-1] < 0.3 * losses[0]
+
+
 @pytest.mark.parametrize("change, message", [
     ([0, 3], "label 3 is outside 0 to 2; correct the labels or num_classes"),
     ([0, 0], r"a box has the label of the background, 0 \(background_label_id\)"),

@@ -1,6 +1,8 @@
 """PriorBox: against numpy written out and OpenCV's own."""
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -99,6 +101,14 @@ def test_wrong_bottoms(make_net):
         make_net(one_layer(layer("min_size: 3"), (1, 1, 2, 2)))
     with pytest.raises(ShapeError, match=r"bottoms have 4 axes \(n, c, h, w\), not the shape \(1, 3\)"):
         make_net(one_layer(layer("min_size: 3"), (1, 1, 2, 2), (1, 3)))
+
+
+def test_ssds_scripts_without_contrib(root):
+    code = "from torchcaffe import params as P\ntry:\n    P.MultiBoxLoss\nexcept AttributeError as problem:\n    print(problem)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    first, second = done.stdout.splitlines()
+    assert first == "no message MultiBoxLossParameter in caffe.proto"
+    assert second.startswith("MultiBoxLoss is in torchcaffe.contrib: import torchcaffe.contrib before")
 
 
 def test_names_of_ssds_scripts_and_numbers_of_its_fields():
