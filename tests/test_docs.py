@@ -19,7 +19,7 @@ FIRST = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"
 PAGES = sorted([*DOCS.glob("*.md"), *FIRST])
 CHECKED = [  # pages whose every command is checked
     *(DOCS / f"{name}.md" for name in ("predict", "data-sets", "training", "engines", "evaluation", "faq", "export")),
-    DOCS / "extending.md", ROOT / "CONTRIBUTING.md", ROOT / "README.md",
+    DOCS / "contrib.md", DOCS / "extending.md", ROOT / "CONTRIBUTING.md", ROOT / "README.md",
 ]  # fmt: skip
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 TARGETS = set(re.findall(r"^([a-z][a-z0-9-]*)(?: [a-z0-9 ]*)?:", MAKEFILE, re.M))
@@ -214,7 +214,7 @@ def run_blocks(page: Path, folder: Path, setup: str = "") -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["extending", "engines", "faq"])
+@pytest.mark.parametrize("name", ["contrib", "extending", "engines", "faq"])
 def test_examples_run(tmp_path: Path, name: str) -> None:
     (tmp_path / "prototxt").symlink_to(ROOT / "prototxt")
     run_blocks(DOCS / f"{name}.md", tmp_path)

@@ -60,22 +60,19 @@ class CenterLoss(LossLayer):
         return (features - self.weight(0)[labels]) * used[:, None], labels, used
 
     def forward(self, features, labels):
-        distances, _, used = self.distances(features, labels)
+        distances, labels, used = self.distances(features, labels)
+        self.counts = torch.zeros_like(self.weight(0)[:, 0]).index_add_(0, labels, used)  # items of each class
+        if self.share.split:
+            self.counts = parallel.current().total(self.counts)
         return 0.5 * (distances * distances).sum() / self.normalizer(len(used), 1, used.sum)
 
     def backward(self, bottoms, tops, gradients):
         distances, labels, used = self.distances(*bottoms)
         of_features = distances * (gradients[0] / self.normalizer(len(used), 1, used.sum))
-        return of_features.reshape(bottoms[0].shape), None, self.of_centers(distances, labels, used)
-
-    def of_centers(self, distances, labels, used):
-        """Equation 4 for every center. Of a split batch: such that the mean over ranks is what the whole batch gives."""
-        centers = self.weight(0)
-        sums = torch.zeros_like(centers).index_add_(0, labels, -distances)
-        counts = torch.zeros(len(centers), dtype=used.dtype, device=used.device).index_add_(0, labels, used)
-        if self.share.split:
-            counts, sums = parallel.current().total(counts), sums * self.share.count
-        return sums / (1 + counts)[:, None]
+        # Equation 4. Of a split batch: such that the mean over ranks is what the whole batch gives.
+        sums = torch.zeros_like(self.weight(0)).index_add_(0, labels, -distances)
+        of_centers = sums * (self.share.count if self.share.split else 1) / (1 + self.counts)[:, None]
+        return of_features.reshape(bottoms[0].shape), None, of_centers
 
 
 class MarginType(enum.IntEnum):

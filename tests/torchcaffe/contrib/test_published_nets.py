@@ -6,6 +6,7 @@ import pytest
 
 import torchcaffe as caffe
 from torchcaffe.formats.files import read_weights
+from torchcaffe.proto import caffe_pb2
 
 rng = np.random.default_rng(0)
 
@@ -154,6 +155,29 @@ def test_copying_by_name_between_spellings(make_net, tmp_path):
     assert outputs[0].std() > 0
     np.testing.assert_array_equal(outputs[0], outputs[1])
     np.testing.assert_array_equal(outputs[0], outputs[2])
+
+
+def test_a_caffemodel_of_the_fork(make_net, make_solver, tmp_path):
+    """SphereFace's Caffe has margin_inner_product_param as field 147, which is swish_param in Caffe 1.0."""
+    solver = make_training(make_solver, "sphereface")
+    solver.step(1)
+    definition = caffe_pb2.NetParameter()
+    for layer in solver.net.built_layers:
+        theirs = caffe_pb2.LayerParameter(name=layer.name, type=layer.type)
+        theirs.blobs.extend(caffe.io.array_to_blobproto(blob.data) for blob in layer.blobs)
+        content = theirs.SerializeToString()
+        if layer.type == "MarginInnerProduct":
+            settings = layer.param.margin_inner_product_param.SerializeToString()
+            assert len(settings) < 128
+            content += bytes([147 << 3 & 0x7F | 0x82, 147 >> 4, len(settings)]) + settings
+            assert caffe_pb2.LayerParameter.FromString(content).HasField("swish_param")
+        definition.layer.add().MergeFromString(content)
+    path = tmp_path / "fork.caffemodel"
+    path.write_bytes(definition.SerializeToString())
+    net = make_net(str(NETS["sphereface"][0]()), seed=5, weights=str(path))
+    assert not net.copy_report.left and not net.copy_report.ignored
+    for name, blobs in solver.net.params.items():
+        np.testing.assert_array_equal(blobs[0].data, net.params[name][0].data)
 
 
 def test_fine_tuning_a_face_net_with_another_loss(make_solver, make_net, tmp_path):

@@ -7,7 +7,10 @@ import pytest
 from layer_checks import check_layer, fill, gradients, numeric_gradient, one_layer
 
 import torchcaffe as caffe
+from torchcaffe.core import mode
 from torchcaffe.core.errors import NetError, PrototxtError, ShapeError
+from torchcaffe.distributed import parallel
+from torchcaffe.distributed.shares import Share
 
 rng = np.random.default_rng(0)
 
@@ -83,6 +86,39 @@ def test_ignored_items_and_normalization(make_net, mode, divisor):
     (features, _), (found,) = gradients(net, 1)
     assert not features[~used].any() and features[used].all()
     np.testing.assert_allclose(found[2], (centers[2] - x[2]) / 2, rtol=1e-5)
+
+
+class OneOfTwo:
+    """What a rank sees of the group of two: sums, to which it adds what the other rank has given."""
+
+    def __init__(self):
+        self.given, self.others = [], None
+
+    def total(self, tensor):
+        self.given.append(tensor.clone())
+        return tensor if self.others is None else tensor + self.others.pop(0)
+
+
+def test_two_ranks_move_centers_as_one_process_does(make_net, monkeypatch):
+    """The mean of their diffs is the whole batch's, of which each has half; one class has items in both halves."""
+    x, labels = rng.normal(size=(6, 3)).astype(np.float32), np.array([0, 2, 2, 1, 2, 0])
+    whole = center_net(make_net, (6, 3))
+    fill(whole, x, labels)
+    (features, _), (expected,) = gradients(whole, 1)
+    halves, groups = [], [OneOfTwo(), OneOfTwo()]
+    for _ in range(2):  # the second time, each knows what the other had
+        halves.clear()
+        for rank, group in enumerate(groups):
+            part = slice(3 * rank, 3 * rank + 3)
+            with monkeypatch.context() as patch:
+                patch.setattr(parallel, "_current", group)
+                patch.setattr(mode, "share", lambda rank=rank: Share(rank, 2, True))
+                net = center_net(make_net, (3, 3))
+                fill(net, x[part], labels[part], parameters=[whole.params["l"][0].data])
+                halves.append(gradients(net, 1))
+        groups[0].others, groups[1].others = list(groups[1].given), list(groups[0].given)
+    np.testing.assert_allclose(np.mean([centers for _, (centers,) in halves], 0), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(np.concatenate([half[0][0] for half in halves]) / 2, features, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("arguments, error, message", [
