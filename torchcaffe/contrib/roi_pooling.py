@@ -44,12 +44,17 @@ class ROIPooling(TorchLayer):
             self.check(
                 0 <= low and high < items, f"regions name image {low if low < 0 else high} of a batch of {items}"
             )
-        pixels = features.permute(0, 2, 3, 1).reshape(-1, channels)  # (n * h * w, c)
+        pixels = features.permute(0, 2, 3, 1)
         rows = cells(regions[:, [2, 4]] * p.spatial_scale, p.pooled_h, height)
         columns = cells(regions[:, [1, 3]] * p.spatial_scale, p.pooled_w, width)
-        where, empty = best_pixels(pixels.detach(), images, rows, columns, height, width)
-        top = torch.where(empty[:, None], 0.0, pixels.gather(0, where))
-        return top.reshape(len(regions), p.pooled_h, p.pooled_w, channels).permute(0, 3, 1, 2).contiguous()
+        if pixels.requires_grad:  # look for the pixel, which gets the gradient
+            order, ranks = ranked(pixels.detach())
+            best, empty = largest(ranks, images, rows, columns)
+            best = pixels.reshape(-1, channels).gather(0, order.gather(0, best.long()))
+        else:
+            best, empty = largest(pixels, images, rows, columns)
+        best = torch.where(empty[:, None], 0.0, best)
+        return best.reshape(len(regions), p.pooled_h, p.pooled_w, channels).permute(0, 3, 1, 2).contiguous()
 
 
 def cells(ends: torch.Tensor, count: int, length: int):
@@ -66,34 +71,63 @@ def cells(ends: torch.Tensor, count: int, length: int):
     return first.clamp(0, length).long(), after.clamp(0, length).long()
 
 
-def best_pixels(pixels, images, rows, columns, height: int, width: int):
-    """Which pixel is the largest, for each cell and channel: (row of `pixels` (r * cells, c), whether the cell is empty).
+def ranked(pixels: torch.Tensor):
+    """(order, ranks) of pixels (n, h, w, c) within each channel: the largest has the highest rank, of equal ones the first.
 
-    Of equal ones it is the first, row by row. Pixels are looked at by their position in the cell, all cells together.
+    order: (n * h * w, c), the pixel of each rank; ranks: as `pixels`, int32.
     """
+    flat = pixels.reshape(-1, pixels.shape[-1])
+    order = flat.flip(0).sort(dim=0, stable=True).indices
+    order = len(flat) - 1 - order
+    numbers = torch.arange(len(flat), device=pixels.device, dtype=torch.int32)[:, None].expand_as(order)
+    ranks = torch.empty_like(order, dtype=torch.int32).scatter_(0, order, numbers)
+    return order, ranks.reshape(pixels.shape)
+
+
+def largest(pixels: torch.Tensor, images: torch.Tensor, rows, columns):
+    """The largest of pixels (n, h, w, c) in each cell, for each channel: (cells, c), and whether the cell is empty: (cells,).
+
+    images: (r,); rows, columns: the ends of cells, from `cells`. A table of the largest in all windows of 2^i by 2^j pixels
+    answers for a cell of any size: four windows, which may overlap, cover it.
+    """
+    height, width, channels = pixels.shape[1:]
     (top, bottom), (left, right) = rows, columns
     shape = (len(images), top.shape[1], left.shape[1])
-
-    def each(values, axis):
-        return values.unsqueeze(axis).expand(shape).reshape(-1)
-
-    heights, widths = each(bottom - top, 2), each(right - left, 1)
-    start = (images[:, None, None] * height + top[:, :, None]) * width + left[:, None, :]
-    start = start.reshape(-1)
+    heights = (bottom - top)[:, :, None].expand(shape).reshape(-1)
+    widths = (right - left)[:, None, :].expand(shape).reshape(-1)
+    first = ((images[:, None, None] * height + top[:, :, None]) * width + left[:, None, :]).reshape(-1)
     empty = (heights <= 0) | (widths <= 0)
-    start = torch.where(empty, 0, start)  # a pixel that exists
-    where = start[:, None].expand(-1, pixels.shape[1]).contiguous()
-    if not len(start) or not pixels.numel():
-        return where, empty
-    best = pixels[start]
-    for y in range(int(heights.max())):
-        for x in range(int(widths.max())):
-            inside = torch.nonzero((y < heights) & (x < widths))[:, 0]
-            if not len(inside) or x == y == 0:
-                continue
-            position = start[inside] + (y * width + x)
-            candidates, now = pixels[position], best[inside]
-            larger = candidates > now
-            best[inside] = torch.where(larger, candidates, now)
-            where[inside] = torch.where(larger, position[:, None], where[inside])
-    return where, empty
+    best = pixels.new_zeros((len(first), channels))
+    if not len(first) or not pixels.numel():
+        return best, empty
+    table = pixels.contiguous()
+    for high in powers(int(heights.max())):
+        wide_table = table
+        for wide in powers(int(widths.max())):
+            fits = (heights >= high) & (heights < 2 * high) & (widths >= wide) & (widths < 2 * wide)
+            here = torch.nonzero(fits)[:, 0]
+            if len(here):
+                start, flat = first[here], wide_table.reshape(-1, channels)
+                down, across = (heights[here] - high) * width, widths[here] - wide
+                found = flat[start]
+                for shift in (down, across, down + across):
+                    torch.maximum(found, flat[start + shift], out=found)
+                best[here] = found
+            wide_table = doubled(wide_table, 2, wide)
+        table = doubled(table, 1, high)
+    return best, empty
+
+
+def powers(limit: int) -> list[int]:
+    """1, 2, 4 … up to `limit`."""
+    return [2**i for i in range(limit.bit_length())]
+
+
+def doubled(table: torch.Tensor, axis: int, size: int) -> torch.Tensor:
+    """The largest in windows twice as long along `axis`, where they fit: from those of `size` at each pixel."""
+    length = table.shape[axis] - size
+    if length <= 0:
+        return table
+    wide = table.clone()
+    wide.narrow(axis, 0, length).copy_(torch.maximum(table.narrow(axis, 0, length), table.narrow(axis, size, length)))
+    return wide
