@@ -24,13 +24,16 @@ NMS_FIELDS = {"nms_threshold": (float, 0.3), "top_k": int, "eta": (float, 1.0)}
 
 
 def areas(boxes, border: float = 0.0):
-    """Areas of boxes (..., 4); 0 for a box whose corners are in the wrong order. NumPy or torch."""
+    """Areas of boxes (..., 4). NumPy or torch."""
     sides = boxes[..., 2:] - boxes[..., :2] + border
-    return sides[..., 0].clip(min=0) * sides[..., 1].clip(min=0)
+    return sides[..., 0] * sides[..., 1]
 
 
 def overlaps(boxes, others, border: float = 0.0):
-    """Jaccard overlaps of boxes (n, 4) with others (m, 4): (n, m), 0 to 1. NumPy or torch, both of one kind."""
+    """Jaccard overlaps of boxes (n, 4) with others (m, 4): (n, m), 0 to 1. NumPy or torch, both of one kind.
+
+    A box whose corners are in the wrong order overlaps nothing.
+    """
     first = boxes[:, None, :2].clip(min=others[None, :, :2])
     last = boxes[:, None, 2:].clip(max=others[None, :, 2:])
     sides = (last - first + border).clip(min=0)

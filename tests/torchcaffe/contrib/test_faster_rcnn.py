@@ -52,6 +52,13 @@ def test_deploy_net_and_weights(make_net, tmp_path):
         np.testing.assert_array_equal(other.blobs[name].data, ours)
 
 
+def test_an_image_without_proposals(make_net):
+    net = make_net(str(faster_rcnn(SIZE, 8, 64, proposals=dict(min_size=1000))), caffe.TEST)
+    net.forward(data=image(), im_info=np.array([[*SIZE, 1]]))
+    shapes = [net.blobs[name].data.shape for name in ("rois", "roi_pool5", "cls_prob", "bbox_pred")]
+    assert shapes == [(0, 5), (0, 64, 7, 7), (0, 21), (0, 84)]
+
+
 def test_the_authors_python_layer_runs_the_same_net(make_net):
     def python(*bottoms):
         return L.Python(*bottoms, module="rpn.proposal_layer", layer="ProposalLayer", param_str="'feat_stride': 16")
