@@ -149,9 +149,9 @@ class MarginInnerProduct(TorchLayer):
         p = self.param.margin_inner_product_param
         return max(p.lambda_min, p.base * (1 + p.gamma * self.passes) ** -p.power)
 
-    @torch.no_grad()
     def bring_to_length_1(self):
-        self.weight(0).copy_(F.normalize(self.weight(0), dim=1, eps=TINY))
+        # Through .data: where layers share weights, the first one's graph already holds these numbers, of length 1.
+        self.weight(0).data.copy_(F.normalize(self.weight(0).data, dim=1, eps=TINY))
         self.blobs[0].data_memory.written()
 
     def forward(self, x, labels):

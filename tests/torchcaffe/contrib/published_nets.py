@@ -174,7 +174,7 @@ def bn(spec, name, bottom, **settings):
     return spec[f"{name}/relu"]
 
 
-def pspnet(shape=(1, 3, 97, 97), classes=150, width=1, label=True):
+def pspnet(shape=(1, 3, 89, 89), classes=150, width=1, label=True):
     """Zhao et al., PSPNet, figure 3: the pyramid pooling module and what follows, on a small stem of the same stride, 8."""
     spec = NetSpec()
     sizes = shape[2:]
@@ -186,7 +186,7 @@ def pspnet(shape=(1, 3, 97, 97), classes=150, width=1, label=True):
         sizes = [(size - 1) // 2 + 1 for size in sizes]
     levels = [top]
     for bins in (1, 2, 3, 6):
-        name, step = f"pool{bins}", [-(-size // bins) for size in sizes]
+        name, step = f"pool{bins}", [size // bins for size in sizes]
         spec[name] = L.Pooling(top, pool=P.Pooling.AVE, kernel_h=step[0], kernel_w=step[1], stride_h=step[0], stride_w=step[1])
         bn(spec, f"{name}/conv", convolution(spec, f"{name}/conv", spec[name], 512 // width))
         spec[f"{name}/interp"] = L.Interp(spec[f"{name}/conv/relu"], height=sizes[0], width=sizes[1])

@@ -219,6 +219,24 @@ def test_rows_are_brought_to_length_1_in_training_only(make_net):
         np.testing.assert_allclose(after, before / lengths if phase == caffe.TRAIN else before, rtol=1e-5)
 
 
+def test_two_layers_may_share_their_weights(make_solver):
+    """As in a siamese net; the diff is the sum of both."""
+    net = """
+        layer { name: "d" type: "DummyData" top: "x" top: "y" dummy_data_param { shape { dim: 4 dim: 3 } shape { dim: 4 }
+                data_filler { type: "gaussian" } data_filler { value: 1 } } }
+        layer { name: "ip" type: "InnerProduct" bottom: "x" top: "ip" inner_product_param { num_output: 3 weight_filler { type: "xavier" } } }
+        """ + "".join(f"""
+        layer {{ name: "{name}" type: "MarginInnerProduct" bottom: "{bottom}" bottom: "y" top: "{name}" param {{ name: "w" }}
+                margin_inner_product_param {{ num_output: 2 type: DOUBLE weight_filler {{ type: "xavier" }} }} }}
+        layer {{ name: "loss{name}" type: "SoftmaxWithLoss" bottom: "{name}" bottom: "y" top: "loss{name}" }}"""
+        for name, bottom in (("one", "x"), ("two", "ip")))  # fmt: skip
+    solver = make_solver(net, "base_lr: 0.1 lr_policy: 'fixed' max_iter: 3 display: 0 random_seed: 1")
+    before = solver.net.params["one"][0].data.copy()
+    solver.step(3)
+    np.testing.assert_array_equal(solver.net.params["one"][0].data, solver.net.params["two"][0].data)
+    assert not np.allclose(before, solver.net.params["one"][0].data)
+
+
 def test_zero_vectors_are_finite(make_net):
     net = margin_net(make_net, (2, 3))
     assert not fill(net, np.zeros((2, 3)), [0, 1], parameters=[np.zeros((5, 3))]).any()
