@@ -17,6 +17,8 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 
+from google.protobuf import message_factory
+
 from torchcaffe.core import names, plugins
 from torchcaffe.proto import caffe_pb2, extensions
 
@@ -253,12 +255,18 @@ class Layers:
 
 
 class Parameters:
-    """`P.Pooling.AVE`: the values of the enums of PoolingParameter, and so for every message XParameter."""
+    """`P.Pooling.AVE`: the values of the enums of PoolingParameter, and so for every message XParameter.
+
+    Of a registered layer type: those of its first settings, `P.MultiBoxLoss.SOFTMAX` for multibox_loss_param.
+    """
 
     def __getattr__(self, name):
         message = None if name.startswith("__") else getattr(caffe_pb2, f"{name}Parameter", None)
+        if message is None and name in extensions.OWNERS:
+            message = message_factory.GetMessageClass(extensions.DECLARED[extensions.OWNERS[name]].message_type)
         if message is None:
-            raise AttributeError(f"no message {name}Parameter in caffe.proto")
+            how = plugins.how_to_register(name) if plugins.contributed(name) else ""
+            raise AttributeError(f"no message {name}Parameter in caffe.proto{how}")
         return message
 
 

@@ -30,11 +30,13 @@ def test(flags):
     net = load(flags, TEST)
     net.copy_from(flags.weights)
     log.info(f"Running for {flags.iterations} iterations.")
-    names = [name for name in net.outputs for _ in range(net.blobs[name].count)]
-    loss, sums = 0.0, [0.0] * len(names)
+    loss, shapes = 0.0, {}
     for batch in range(flags.iterations):
         loss += float(execution.forward_only(net))
-        values = [value for name in net.outputs for value in net.blobs[name].data.reshape(-1).tolist()]
+        values = execution.output_values(net, shapes).tolist()
+        if not batch:
+            names = [name for name in net.outputs for _ in range(net.blobs[name].count)]
+            sums = [0.0] * len(names)
         for index, (name, value) in enumerate(zip(names, values)):
             sums[index] += value
             log.info(f"Batch {batch}, {name} = {number(value)}")

@@ -9,10 +9,17 @@ about an unknown type names this package where it was not imported), and a row i
 """
 
 from torchcaffe.contrib.batch_normalization import BN
+from torchcaffe.contrib.detection_output import DetectionOutput
 from torchcaffe.contrib.mobile import ConvolutionDepthwise, DepthwiseConvolution, ReLU6, ShuffleChannel
+from torchcaffe.contrib.multibox_loss import MultiBoxLoss
 from torchcaffe.contrib.normalize import Normalize
+from torchcaffe.contrib.permute import Permute
+from torchcaffe.contrib.prior_box import PriorBox
+from torchcaffe.contrib.proposal import Proposal
 from torchcaffe.contrib.recognition import CenterLoss, MarginInnerProduct
+from torchcaffe.contrib.roi_pooling import ROIPooling
 from torchcaffe.contrib.segmentation import Interp, Upsample
+from torchcaffe.contrib.smooth_l1_loss import SmoothL1Loss
 from torchcaffe.contrib.squeeze_excitation import Axpy
 
 __all__ = [
@@ -21,10 +28,17 @@ __all__ = [
     "CenterLoss",
     "ConvolutionDepthwise",
     "DepthwiseConvolution",
+    "DetectionOutput",
     "Interp",
     "MarginInnerProduct",
+    "MultiBoxLoss",
     "Normalize",
+    "Permute",
+    "PriorBox",
+    "Proposal",
+    "ROIPooling",
     "ReLU6",
     "ShuffleChannel",
+    "SmoothL1Loss",
     "Upsample",
 ]

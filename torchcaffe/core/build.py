@@ -72,7 +72,7 @@ class _Builder:
 
     def add_layer(self, param):
         net = self.net
-        cls = layer_class(param.type, param.name)
+        cls = layer_class(param.type, param.name).chosen(param)
         if param.propagate_down and len(param.propagate_down) != len(param.bottom):
             raise NetError(
                 f'layer "{param.name}": propagate_down needs none or one value a bottom ({len(param.bottom)})'

@@ -97,6 +97,22 @@ def weighted_loss(node):
     return total
 
 
+def output_values(net, shapes: dict):
+    """All outputs of a net as one tensor, for averages over batches; `shapes` keeps their shapes from batch to batch.
+
+    Raises NetError where an output has another shape than before, as detections have.
+    """
+    for name in net.outputs:
+        dims = net.blobs[name].dims
+        if shapes.setdefault(name, dims) != dims:
+            raise NetError(
+                f'output "{name}" has the shape {dims} after {shapes[name]}, so that it has no mean over batches: give it to a '
+                "Silence layer in the test net, and read it from Python"
+            )
+    values = [net.blobs[name].tensor().reshape(-1) for name in net.outputs]
+    return torch.cat(values) if values else torch.zeros(0, device=net.device)
+
+
 def flush(net):
     """Do the checks that layers have deferred, where the GPU is waited for anyway. Raises NetError."""
     for layer in net.built_layers:

@@ -22,13 +22,22 @@ CONTRIBUTED = {
     "CenterLoss": ("center_loss_param",),
     "ConvolutionDepthwise": (),
     "DepthwiseConvolution": (),
+    "DetectionOutput": ("detection_output_param",),
     "Interp": ("interp_param",),
     "MarginInnerProduct": ("margin_inner_product_param",),
+    "MultiBoxLoss": ("multibox_loss_param",),
     "Normalize": ("norm_param", "normalize_param"),
+    "Permute": ("permute_param",),
+    "PriorBox": ("prior_box_param",),
+    "Proposal": ("proposal_param",),
+    "ROIPooling": ("roi_pooling_param",),
     "ReLU6": (),
     "ShuffleChannel": ("shuffle_channel_param",),
+    "SmoothL1Loss": ("smooth_l1_loss_param",),
     "Upsample": ("upsample_param",),
 }
+# Python layers of published nets, (module, class), that it has a layer for.
+PYTHON_LAYERS = {("rpn.proposal_layer", "ProposalLayer")}
 
 _loaded: set = set()  # entry points that were tried
 problems: list = []  # what went wrong with some of them, for the message about the layer that nobody knows
@@ -59,8 +68,12 @@ def contributed(name: str) -> bool:
 
 def how_to_register(name: str = "") -> str:
     """The lines that end a message about a layer type or settings, `name`, that nobody knows."""
-    remedy = (
-        f"{name} is in torchcaffe.contrib: import torchcaffe.contrib before the net is read, or give --contrib to the "
+    return "".join(f"\n{line}" for line in [*problems, where_contributed(name) if contributed(name) else HOW])
+
+
+def where_contributed(what: str) -> str:
+    """The line that says how to have `what` of torchcaffe.contrib."""
+    return (
+        f"{what} is in torchcaffe.contrib: import torchcaffe.contrib before the net is read, or give --contrib to the "
         "command torchcaffe (docs/contrib.md)"
     )
-    return "".join(f"\n{line}" for line in [*problems, remedy if contributed(name) else HOW])

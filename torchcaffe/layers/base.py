@@ -39,12 +39,14 @@ class TorchLayer:
 
     `bottoms`/`tops`: (minimum, maximum) number of blobs, None for no limit. `settings`: messages of LayerParameter that Caffe
     does not have, name -> fields (proto/extensions.py: `declare` says how a field is given); `settings_numbers`: their
-    numbers in LayerParameter, where files of a fork of Caffe have them.
+    numbers in LayerParameter, where files of a fork of Caffe have them. `stands_for`: (module, class) of a Python layer that
+    the class takes the place of where that module is not installed.
     """
 
     type = ""
     settings: Mapping[str, Mapping] = {}
     settings_numbers: Mapping[str, int] = {}
+    stands_for = ("", "")
     bottoms = (1, 1)
     tops = (1, 1)
     is_loss = False  # first top has loss_weight 1 unless the prototxt says otherwise; a top may be left out
@@ -117,6 +119,11 @@ class TorchLayer:
         return f'<{self.type} layer "{names.one_line(self.name)}": {numbers}>'
 
     # ---- help for them
+    @classmethod
+    def chosen(cls, param):
+        """The class that runs the layer `param`."""
+        return cls
+
     @property
     def name(self) -> str:
         return self.param.name
@@ -249,6 +256,7 @@ Layer = TorchLayer  # as the catalogue's modules call it
 
 _REGISTRY: Dict[str, Type[TorchLayer]] = {}
 _CATALOGUE: set = set()  # the types that Caffe has
+STAND_INS: Dict[tuple, Type[TorchLayer]] = {}  # (module, class) of a Python layer -> the registered layer that does its work
 
 
 def register(cls: Type[TorchLayer]) -> Type[TorchLayer]:
@@ -286,6 +294,8 @@ def register_layer(cls=None, *, replace: bool = False):
     if cls.settings:
         extensions.OWNERS[cls.type] = next(iter(cls.settings))
     _REGISTRY[cls.type] = cls
+    if any(cls.stands_for):
+        STAND_INS[cls.stands_for] = cls
     return cls
 
 

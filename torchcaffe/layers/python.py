@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
 
 from torchcaffe.aliases import ALIAS, install
-from torchcaffe.core import names
+from torchcaffe.core import names, plugins
 from torchcaffe.core.blob import BlobVec
 from torchcaffe.core.errors import NetError
 from torchcaffe.layers import base
@@ -39,6 +40,12 @@ class Layer:
         return f'<{type(self).__name__}, a Python layer, "{names.one_line(name)}": {numbers}>'
 
 
+def installed(module: str) -> bool:
+    """Whether the package that a module is in can be imported; nothing is imported."""
+    package = module.split(".")[0]
+    return package in sys.modules or importlib.util.find_spec(package) is not None
+
+
 @base.register
 class Python(base.Layer):
     """Runs an object of the user's class, where that is allowed. Its exceptions are not caught."""
@@ -57,8 +64,18 @@ class Python(base.Layer):
         self.shown.__init__(param)
         self.blobs = self.shown.blobs
 
+    @classmethod
+    def chosen(cls, param):
+        """A registered layer that does the same, where the user does not have the module."""
+        p = param.python_param
+        stand_in = base.STAND_INS.get((p.module, p.layer))
+        return cls if stand_in is None or installed(p.module) else stand_in
+
     def user_class(self, p):
         self.check(p.module and p.layer, "python_param needs module and layer")
+        contributed = (p.module, p.layer) in plugins.PYTHON_LAYERS and not installed(p.module)
+        where = plugins.where_contributed(f"A layer that does the work of {p.layer}")
+        self.check(not contributed, f'no module "{p.module}"\n{where}')
         self.check(python_layers_allowed(), f'would import and run the module "{p.module}": {REMEDY}')
         module = self.user_module(p.module)
         cls = getattr(module, p.layer, None)

@@ -35,7 +35,7 @@ def declare(name: str, fields, number: int | None = None):
         name: ends in "_param".
         fields: the message's fields, in the order of their numbers 1, 2, 3 …: name -> type or (type, default). A type is
             bool, int, float, str, an enum.IntEnum, the name of a message of caffe.proto such as "FillerParameter", a dict of
-            fields, or a list of one of these, for a repeated field.
+            fields, or a list of one of these, for a repeated field. None: no field, its number stays free.
         number: the field's number in LayerParameter where files of a fork of Caffe have it; else it follows from the name.
     Raises:
         ValueError, TypeError: a name or number that is taken, or a type that is none of these.
@@ -145,6 +145,8 @@ def _add_fields(message, fields, full_name, where):
         place = f"{where}.{name}"
         if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z]\w*", name):
             raise ValueError(f'settings "{where}": {name!r} is no name of a field')
+        if kind is None:
+            continue
         kind, *default = kind if isinstance(kind, tuple) else (kind,)
         repeated = isinstance(kind, list)
         if len(default) > 1 or (repeated and (len(kind) != 1 or default)):

@@ -299,6 +299,7 @@ class SGDSolver(PublicNames, SetOnce):
         log.info(f"Iteration {self.iter}, Testing net (#{index})")
         net.share_with(self.net)
         count, loss, sums = p.test_iter[index], 0.0, None
+        shapes: dict = {}
         for _ in range(count):
             if self.requested == "snapshot":
                 self.requested = None
@@ -308,7 +309,7 @@ class SGDSolver(PublicNames, SetOnce):
                 return
             batch_loss = execution.forward_only(net)
             loss += float(batch_loss) if p.test_compute_loss else 0.0
-            values = torch.cat([net.blobs[name].tensor().reshape(-1) for name in net.outputs])
+            values = execution.output_values(net, shapes)
             sums = values if sums is None else sums + values
         if p.test_compute_loss:
             log.info(f"Test loss: {number(loss / count)}")

@@ -15,6 +15,7 @@ def contrib(monkeypatch):
     others = {name: cls for name, cls in base._REGISTRY.items() if name not in plugins.CONTRIBUTED}
     monkeypatch.setattr(base, "_REGISTRY", others)
     monkeypatch.setattr(extensions, "OWNERS", dict(extensions.OWNERS))
+    monkeypatch.setattr(base, "STAND_INS", dict(base.STAND_INS))
     module = importlib.import_module("torchcaffe.contrib")
     for name in module.__all__:  # as the import does it the first time
         base.register_layer(getattr(module, name))
