@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.measuring import ROOT, cost, run
+from common import palette
 
 ITERATIONS = 200
 WINDOW = 20  # iterations that a plotted point averages
@@ -84,7 +85,7 @@ def draw(curves):
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(8, 3.2), layout="constrained")
-    for (name, curve), color in zip(curves.items(), ("tab:orange", "tab:blue", "lightgray")):
+    for (name, curve), color in zip(curves.items(), (palette.ORANGE, palette.BLUE, palette.GRAY)):
         smooth = np.convolve(curve, np.ones(WINDOW) / WINDOW, "valid")
         axes.plot(range(WINDOW, len(curve) + 1), smooth, color=color, label=name, zorder=0 if "seed" in name else 2)
     axes.set(xlabel="iteration", ylabel=f"training loss, mean of {WINDOW}", title="Step 4 of GNet, demo profile")

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import recipe
-from common import files
+from common import files, palette
 from gender_smile.evaluation import faces, scores
 from gender_smile.inference.classifier import Classifier, PipelineError
 from gender_smile.training import chain, fingerprints
@@ -261,7 +261,6 @@ def draw(table: int, rows: Sequence[dict], path: str, facts: dict):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    ours, papers, gray = "#2e7d5b", "#d1495b", "#9aa5a1"
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     counts = [sum(row["task"] == task for row in rows) for task in tasks]
     figure = Figure(figsize=(8.0, 1.3 + 0.42 * sum(counts) + 0.4 * len(tasks)), dpi=120, layout="constrained")
@@ -272,20 +271,21 @@ def draw(table: int, rows: Sequence[dict], path: str, facts: dict):
         for y, row in enumerate(own):
             low, high = row["interval"]
             if row["majority"] is not None:
-                axes.vlines(row["majority"], y - 0.35, y + 0.35, color=gray, linewidth=1.6, linestyles="dotted",
+                axes.vlines(row["majority"], y - 0.35, y + 0.35, color=palette.GRAY, linewidth=1.6, linestyles="dotted",
                             label="always the more common answer" if y == 0 else None)
-            axes.plot([low, high], [y, y], color=ours, linewidth=2.2, solid_capstyle="round",
+            axes.plot([low, high], [y, y], color=palette.OURS, linewidth=2.2, solid_capstyle="round",
                       label="ours, 95 % interval" if y == 0 else None)
-            axes.plot(row["accuracies"], [y] * len(row["accuracies"]), "|", color=gray, markersize=9,
+            axes.plot(row["accuracies"], [y] * len(row["accuracies"]), "|", color=palette.GRAY, markersize=9,
                       label="ours, each seed" if y == 0 and len(row["accuracies"]) > 1 else None)
-            axes.plot(row["accuracy"], y, "o", color=ours, markersize=7)
+            axes.plot(row["accuracy"], y, "o", color=palette.OURS, markersize=7)
             if row["paper"] is not None:
-                axes.plot(row["paper"], y, "D", color=papers, markersize=6, label="paper" if y == 0 else None)
+                axes.plot(row["paper"], y, "D", color=palette.PAPER, markeredgecolor="black", markeredgewidth=0.6,
+                          markersize=6, label="paper" if y == 0 else None)
         axes.set_yticks(range(len(own)), [row["name"] for row in own])
         axes.invert_yaxis()
         axes.margins(y=0.2)
         axes.set_xlabel(f"{task} accuracy, %")
-        axes.grid(axis="x", color="#e6e6e6", linewidth=0.8)
+        axes.grid(axis="x", color=palette.GRID, linewidth=0.8)
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(axis="y", length=0)
     figure.legend(*panels[0].get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=4, fontsize=8.5)

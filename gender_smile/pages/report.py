@@ -12,6 +12,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Set
 
 import recipe
+from common import palette
 from common.files import read_json, write_text
 from common.progress import duration
 from gender_smile.evaluation import scores, tables
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 FACES = 8  # rows of the crops sheet
 MISTAKES = 12  # of each task
-COLORS = ("#2e7d5b", "#d1495b", "#3b6ea5", "#b07d2b", "#7a5ea8", "#5f6b6d")
 
 
 def write(path: str, content: Dict[str, Any]) -> None:
@@ -152,7 +152,8 @@ def values(content: Dict[str, Any]) -> Dict[str, Any]:
     return {
         "profile": profile, "is_paper": profile is recipe.PAPER, "date": time.strftime("%Y-%m-%d %H:%M"),
         "option": "" if profile is recipe.PAPER else f" PROFILE={profile.name}",
-        "cards": _cards(evaluations[0]) if evaluations else [],
+        "cards": _cards(evaluations[0]) if evaluations else [], "palette": palette,
+        "answer": answer(evaluations[0]["metrics"] if evaluations else {}, content["tables"]),
         "steps": _steps(profile),
         "departures": [(item["name"], _value(item["paper"]), _value(item["ours"])) for item in content["departures"]],
         "data": [_data_row(entry) for entry in data],
@@ -174,6 +175,23 @@ def values(content: Dict[str, Any]) -> Dict[str, Any]:
                      *(record.get(name, "-") for name in ("engine", "precision", "seed", "sha256"))]
                     for record in content["trainings"]],
     }
+
+
+def answer(metrics: Dict[str, Any], made: Dict[int, Optional[dict]]) -> List[str]:
+    """In a sentence each: how accurate the tasks are beside the paper's, and which of its findings hold in the tables made."""
+    tasks = [(task, metrics[task]) for task in recipe.TASKS if task in metrics]
+    shares = [f"{task} {html.percent(own['accuracy'])}" + ("" if own["paper"] is None else f" (paper {own['paper']:.2f} %)")
+              for task, own in tasks]
+    sentences = [f"Right answers: {', '.join(shares)}."] if shares else []
+    orderings = [(number, item) for number, table in made.items() if table for item in table["orderings"]]
+    if orderings:
+        kinds: Dict[str, List[str]] = {}
+        for number, item in orderings:
+            kinds.setdefault(item["verdict"], []).append(f"{item['better']} > {item['worse']} (Table {number}, {item['task']})")
+        told = [f"{len(found)} \u201c{verdict}\u201d: {'; '.join(found)}"
+                for verdict, found in sorted(kinds.items(), reverse=True)]
+        sentences.append(f"Of {len(orderings)} orderings that the paper found, on the same faces: {'. '.join(told)}.")
+    return sentences
 
 
 def widest_first() -> List[str]:
@@ -278,43 +296,44 @@ def title(record: dict) -> str:
 
 
 def curves(records: List[dict]) -> str:
-    """Loss and validation accuracy of a step's trainings as the address of an SVG: a panel a net, a line a training."""
+    """Loss and validation accuracy of a step's trainings as the address of an SVG: a pair of panels for each training."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
     import matplotlib
 
-    names = list(dict.fromkeys(record["name"] for record in records))
-    columns = min(4, len(names))
-    lines = -(-len(names) // columns)
-    figure = Figure(figsize=(2.9 * columns, 3.4 * lines), layout="constrained")
+    columns = min(4, len(records))
+    lines = -(-len(records) // columns)
+    figure = Figure(figsize=(2.9 * columns, 3.4 * lines + 0.4), layout="constrained")
     FigureCanvasSVG(figure)
     panels = figure.subplots(2 * lines, columns, squeeze=False, sharex=True)
+    tops = {name: metrics.roof([row for record in records if record["name"] == name for row in record["metrics"]])
+            for name in {record["name"] for record in records}}  # a net's trainings share their scale
     for place in range(lines * columns):
         above, below = panels[2 * (place // columns)][place % columns], panels[2 * (place // columns) + 1][place % columns]
-        if place >= len(names):
+        if place >= len(records):
             above.set_axis_off()
             below.set_axis_off()
             continue
-        trained = [record for record in records if record["name"] == names[place]]
-        for number, record in enumerate(trained):
-            color = COLORS[number % len(COLORS)]
-            _line(above, record["metrics"], "train_loss", color, 0.7, 0.35)
-            _line(above, record["metrics"], "val_loss", color, 1.6, 1.0)
-            _line(below, record["metrics"], "val_accuracy", color, 1.6, 1.0, 100)
-        above.set_ylim(bottom=0, top=metrics.roof([row for record in trained for row in record["metrics"]]))
-        above.set_title(title(trained[0]), loc="left", fontsize=9)
-        above.set_ylabel("loss", fontsize=8)
-        below.set_ylabel("accuracy, %", fontsize=8)
+        record = records[place]
+        x, y = metrics.points(record["metrics"], "train_loss")
+        above.plot(x, y, color=palette.TRAINING, linewidth=0.6, alpha=0.4)
+        above.plot(*metrics.running_mean(x, y), color=palette.TRAINING, linewidth=1.6, label="training loss, running mean")
+        above.plot(*metrics.points(record["metrics"], "val_loss"), color=palette.VALIDATION, linewidth=1.6,
+                   label="validation loss")
+        x, y = metrics.points(record["metrics"], "val_accuracy")
+        below.plot(x, [100 * value for value in y], color=palette.ACCURACY, linewidth=1.6, label="validation accuracy")
+        above.set_ylim(bottom=0, top=tops[record["name"]])
+        above.set_title(title(record) + (f", {record['variant']}" if record["variant"] else ""), loc="left", fontsize=9)
+        if place % columns == 0:
+            above.set_ylabel("loss", fontsize=8)
+            below.set_ylabel("accuracy, %", fontsize=8)
         for part in (above, below):
             part.grid(color="#8883", linewidth=0.6)
             part.spines[["top", "right"]].set_visible(False)
             part.tick_params(labelsize=7)
+    shown = [panels[line][0].get_legend_handles_labels() for line in (0, 1)]
+    figure.legend(*(sum(parts, []) for parts in zip(*shown)), loc="outside lower left", ncols=3, frameon=False, fontsize=8)
     stream = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "report"}):
         figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
     return html.bytes_url(stream.getvalue().encode(), "image/svg+xml")
-
-
-def _line(axes, rows: List[dict], column: str, color: str, width: float, alpha: float, scale: float = 1) -> None:
-    iterations, values = metrics.points(rows, column)
-    axes.plot(iterations, [scale * value for value in values], color=color, linewidth=width, alpha=alpha)

@@ -13,6 +13,7 @@ import math
 import os
 from typing import Dict, List, Optional, Tuple
 
+from common import palette
 from common.files import whole_file
 
 COLUMNS = ("iteration", "learning_rate", "train_loss", "val_loss", "val_accuracy", "seconds")
@@ -91,31 +92,38 @@ def draw(rows: List[Row], path: str, title: str):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    blue, orange, green = "#9db7d5", "#d1495b", "#2e7d5b"
     figure = Figure(figsize=(7.5, 6.0), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     x, y = points(rows, "train_loss")
-    above.plot(x, y, color=blue, linewidth=1.2, label="training")
-    above.plot(*points(rows, "val_loss"), color=orange, linewidth=1.8, marker="o", markersize=3.5, label="validation")
+    above.plot(x, y, color=palette.TRAINING, linewidth=0.8, alpha=0.45, label="training")
+    above.plot(*running_mean(x, y), color=palette.TRAINING, linewidth=1.8, label="training, running mean")
+    above.plot(*points(rows, "val_loss"), color=palette.VALIDATION, linewidth=1.8, marker="o", markersize=3.5, label="validation")
     above.set_ylabel("loss")
     above.set_ylim(bottom=0, top=roof(rows))
     above.legend(frameon=False, loc="upper right")
     x, y = points(rows, "val_accuracy")
     y = [100.0 * value for value in y]
-    below.plot(x, y, color=green, linewidth=1.8, marker="o", markersize=3.5)
+    below.plot(x, y, color=palette.ACCURACY, linewidth=1.8, marker="o", markersize=3.5)
     if y:
         below.annotate(f"{y[-1]:.1f} %", (x[-1], y[-1]), xytext=(-4, 7), textcoords="offset points", ha="right",
-                       color=green, fontweight="bold")
+                       color=palette.ACCURACY, fontweight="bold")
     below.margins(y=0.25)
     below.set_ylabel("validation accuracy, %")
     below.set_xlabel("iteration")
     for axes in (above, below):
-        axes.grid(color="#e6e6e6", linewidth=0.8)
+        axes.grid(color=palette.GRID, linewidth=0.8)
         axes.spines[["top", "right"]].set_visible(False)
     above.set_title(title, loc="left", fontsize=11)
     with whole_file(path) as part:
         figure.savefig(part, format="png")
+
+
+def running_mean(x: List[float], y: List[float], windows: int = 25) -> Tuple[List[float], List[float]]:
+    """(x, y) of a curve's means over windows of a `windows`th of its points, each at the window's middle."""
+    width = max(1, len(y) // windows)
+    return ([sum(x[start:start + width]) / width for start in range(len(x) - width + 1)],
+            [sum(y[start:start + width]) / width for start in range(len(y) - width + 1)])
 
 
 def points(rows: List[Row], column: str) -> Tuple[List[float], List[float]]:

@@ -48,13 +48,19 @@ def test_curve_shows_the_rows(tmp_path, saved_figures):
             row(20, train_loss=0.5, val_loss=0.6, val_accuracy=0.625)]
     metrics.draw(rows, str(tmp_path / "curve.png"), "step 4, GNet")
     above, below = saved_figures[0].axes
-    assert lines(above) == [([10, 20], [0.8, 0.5]), ([0, 20], [0.9, 0.6])]  # training, validation
-    assert [text.get_text() for text in above.get_legend().get_texts()] == ["training", "validation"]
+    assert lines(above) == [*[([10, 20], [0.8, 0.5])] * 2, ([0, 20], [0.9, 0.6])]  # each of two points is its own mean
+    assert [text.get_text() for text in above.get_legend().get_texts()] == ["training", "training, running mean", "validation"]
     assert lines(below) == [([0, 20], [25.0, 62.5])]
     assert [text.get_text() for text in below.texts] == ["62.5 %"] and above.get_title(loc="left") == "step 4, GNet"
     assert above.get_ylim() == (0, pytest.approx(1.08 * 0.9)) and 0 < below.get_ylim()[0] < 25
     picture = np.asarray(Image.open(tmp_path / "curve.png").convert("RGB"))
     assert picture.shape == (720, 900, 3) and len(np.unique(picture.reshape(-1, 3), axis=0)) > 3
+
+
+def test_the_running_mean_is_numpys():
+    losses = np.random.default_rng(4).random(130)
+    x, y = metrics.running_mean(list(range(0, 1300, 10)), list(losses))
+    assert y == pytest.approx(np.convolve(losses, np.ones(5) / 5, "valid")) and x[:2] == [20, 30] and len(x) == 126
 
 
 def test_first_losses_that_tower_over_the_others_do_not_flatten_the_curve(tmp_path, saved_figures):
@@ -70,7 +76,7 @@ def test_curve_of_nothing_and_of_infinite_losses(tmp_path, saved_figures):
         metrics.draw(content, str(tmp_path / "curve.png"), "nothing")
         assert Image.open(tmp_path / "curve.png").size == (900, 720)
     (empty, _), (above, below) = (figure.axes for figure in saved_figures)
-    assert lines(empty) == [([], []), ([], [])] and not below.texts
+    assert lines(empty) == [([], [])] * 3 and not below.texts
     assert lines(above)[0] == ([1, 2], [float("inf"), 0.5]) and above.get_ylim() == (0, pytest.approx(1.08 * 0.5))
 
 

@@ -9,6 +9,8 @@ from comparison import ROOT
 from headline_job import COMMITTED_RATE, ITERATIONS, RATE, RATES, chain_files, step4_job
 from page import table  # noqa: E402
 
+from common import palette
+
 PICTURE = ROOT / "docs" / "images" / "parity.png"
 FROM_CHAIN = """the demo's own step 3 (`weights/demo/step3_gnet.caffemodel`) and LMDB of faces, which `make demo` makes."""
 MADE_UP = """the same random VGG-Face weights of the demo's width, and an LMDB of synthetic images. (After `make demo`, `make parity`
@@ -95,8 +97,8 @@ def draw(slow, followed):
     figure, plots = pyplot.subplots(1, 2, figsize=(11, 3.2), layout="constrained")
     titles = (f"base_lr {RATE:g}, each by itself", f"base_lr {COMMITTED_RATE:g}, each iteration from Caffe's weights")
     for axes, one, title in zip(plots, (slow, followed), titles):
-        axes.plot(one.theirs, color="tab:orange", linewidth=4, alpha=0.5, label="Caffe 1.0")
-        axes.plot(one.ours, color="tab:blue", linewidth=1, label="torchcaffe")
+        axes.plot(one.theirs, color=palette.ORANGE, linewidth=4, alpha=0.5, label="Caffe 1.0")
+        axes.plot(one.ours, color=palette.BLUE, linewidth=1, label="torchcaffe")
         axes.set(xlabel="iteration", ylabel="training loss", title=title)
         axes.legend(frameon=False)
     PICTURE.parent.mkdir(parents=True, exist_ok=True)

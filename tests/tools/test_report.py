@@ -91,18 +91,21 @@ def curve_lines(axes) -> list:
 
 
 def test_curves_are_the_trainings_numbers(project, saved_figures):
-    """A panel a net: losses above (thin: training), accuracy in percent below, a color a training."""
+    """Two panels a training: losses above (thin: training, and its running mean), accuracy in percent below; a legend."""
     for stem in ("step3_gnet", "step3_snet1", "step3_snet1-seed7"):
         add_training(project, stem, seed=7 if "seed7" in stem else 2016)
     assert report.main(["--profile", "demo"]) == 0
     (figure,) = saved_figures
-    gnet, snet1, gnet_accuracy, snet1_accuracy = figure.axes
+    losses, accuracies = figure.axes[:3], figure.axes[3:]
     training, validation = ([0, 20, 40], [0.7, 0.5, 0.3]), ([0, 20, 40], [0.7, 0.7 - 20 / 90, 0.7 - 40 / 90])
-    assert curve_lines(gnet) == [training, validation] and curve_lines(snet1) == [training, validation] * 2
-    assert curve_lines(gnet_accuracy) == [([0, 20, 40], [60, 60, 60])] and len(snet1_accuracy.lines) == 2
-    assert [axes.get_title(loc="left") for axes in (gnet, snet1)] == ["GNet", "SNet1"]
-    assert gnet.lines[0].get_linewidth() < gnet.lines[1].get_linewidth()
-    assert len({line.get_color() for line in snet1.lines}) == 2
+    for above, below in zip(losses, accuracies, strict=True):
+        assert curve_lines(above) == [training, training, validation]  # three points: each is its own running mean
+        assert curve_lines(below) == [([0, 20, 40], [60, 60, 60])]
+        assert above.lines[0].get_linewidth() < above.lines[1].get_linewidth()
+    assert [axes.get_title(loc="left") for axes in losses] == ["GNet", "SNet1", "SNet1, seed7"]
+    (legend,) = figure.legends
+    colors = {line.get_label(): line.get_color() for axes in figure.axes for line in axes.lines if line.get_label()[0] != "_"}
+    assert [text.get_text() for text in legend.get_texts()] == list(colors) and len(set(colors.values())) == 3
 
 
 def test_everything(project, capsys):
@@ -119,7 +122,9 @@ def test_everything(project, capsys):
                      "ab" * 32, "numpy 2.4, python 3.11.2", "as the paper, within chance", "85.00 .. 90.50",
                      "2.5 over 4 images", "73.75 %", "80.25 %", "55.00 %", "snet2: answers &#34;smiling&#34; for every face",
                      "always &#34;female&#34; 55.00 %, balanced accuracy 25.00 %", "not counted: 3", "Warning: gender, with all steps", "forty attributes on CelebA",
-                     "CelebA, drawn faces"):
+                     "CelebA, drawn faces", "Right answers: gender 40.00 % (paper 91.66 %), smile 40.00 %",
+                     "Of 1 orderings that the paper found, on the same faces: 1 \u201cas the paper, within chance\u201d: with all "
+                     "steps &gt; without step 3 (Table 2, gender)."):
         assert expected in text, expected
     assert "make table3 PROFILE=demo" in text and "make table2 PROFILE" not in text
     assert text.count('class="curves"') == 2 and text.count('<img src="data:image/jpeg') == 4 * 2 + 2  # the sheet; two mistakes with crops
