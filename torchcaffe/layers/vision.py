@@ -59,6 +59,7 @@ class ConvolutionBase(Layer):
         self.check_shape(
             spatial in self.FUNCTIONS, f"{spatial} axes after the channels of {shape}: it can be applied along 1 to 3"
         )
+        self.function = self.FUNCTIONS[spatial]
         self.kernel, self.stride, self.pad, self.dilation = conv_geometry(self, parameter, spatial)
         self.group, self.outputs = parameter.group, parameter.num_output
         self.inputs = shape[self.channel_axis]
@@ -116,17 +117,23 @@ class Convolution(ConvolutionBase):
         """True where forward(x, relu=True) gives the ReLU of the convolution."""
         return self.channel_axis == 1 and self.context.precision != "bf16" and winograd.suits(self, x)
 
+    def shapes(self, *bottom_shapes):
+        tops, spatial = super().shapes(*bottom_shapes), bottom_shapes[0][self.channel_axis + 1 :]
+        missing = [
+            max(0, self.dilation[i] * (k - 1) + 1 - spatial[i] - 2 * self.pad[i]) for i, k in enumerate(self.kernel)
+        ]
+        # A kernel that sticks out by less than the stride still gives one output in Caffe.
+        self.wider = [amount for extra in reversed(missing) for amount in (0, extra)] if any(missing) else None
+        return tops
+
     def convolve(self, x, weight, bias, relu=False):
         if winograd.suits(self, x):
             return self.winograd(x, bias, relu)
         if x.dim() == 4 and x.shape[1] > 1:
             x = x.contiguous(memory_format=torch.channels_last)  # the faster layout on CPUs and tensor cores
-        short = [
-            max(0, self.dilation[i] * (k - 1) + 1 - x.shape[2 + i] - 2 * self.pad[i]) for i, k in enumerate(self.kernel)
-        ]
-        if any(short):  # a kernel that sticks out by less than the stride still gives one output in Caffe
-            x = F.pad(x, [amount for extra in reversed(short) for amount in (0, extra)])
-        return self.FUNCTIONS[len(self.kernel)](x, weight, bias, self.stride, self.pad, self.dilation, self.group)
+        if self.wider:
+            x = F.pad(x, self.wider)
+        return self.function(x, weight, bias, self.stride, self.pad, self.dilation, self.group)
 
 
 @register
@@ -144,8 +151,7 @@ class Deconvolution(ConvolutionBase):
         return self.stride[axis] * (size - 1) + extent - 2 * self.pad[axis]
 
     def convolve(self, x, weight, bias):
-        function = self.FUNCTIONS[len(self.kernel)]
-        return function(x, weight, bias, self.stride, self.pad, 0, self.group, self.dilation)
+        return self.function(x, weight, bias, self.stride, self.pad, 0, self.group, self.dilation)
 
 
 @register
