@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torchcaffe.layers import winograd
 from torchcaffe.layers.base import Layer, register
 
-
 def conv_geometry(layer, parameter, spatial):
     """kernel, stride, pad, dilation as lists of `spatial` numbers from a ConvolutionParameter (Caffe's rules)."""
 
@@ -105,7 +104,7 @@ class Convolution(ConvolutionBase):
 
     def __init__(self, *arguments):
         super().__init__(*arguments)
-        self.winograd = winograd.Winograd(self)
+        self.winograd = winograd.Winograd()
 
     def weight_shape(self):
         return (self.outputs, self.inputs // self.group)
@@ -128,7 +127,7 @@ class Convolution(ConvolutionBase):
 
     def convolve(self, x, weight, bias, relu=False):
         if winograd.suits(self, x):
-            return self.winograd(x, bias, relu)
+            return self.winograd(self, x, bias, relu)
         if x.dim() == 4 and x.shape[1] > 1:
             x = x.contiguous(memory_format=torch.channels_last)  # the faster layout on CPUs and tensor cores
         if self.wider:
