@@ -89,14 +89,14 @@ class ConvolutionBase(Layer):
     def forward(self, *bottoms, **options):
         bias = self.weight(1) if len(self.blobs) > 1 else None
         weight, bias, *bottoms = self.narrow(self.weight(0), bias, *bottoms)
-        return tuple(self._apply(x, weight, bias, **options) for x in bottoms)
+        return [self._apply(x, weight, bias, **options) for x in bottoms]
 
     def _apply(self, x, weight, bias, **options):
-        batch = x.shape[: self.channel_axis]
-        if self.channel_axis != 1:
-            x = x.reshape((-1,) + tuple(x.shape[self.channel_axis :]))
-        y = self.convolve(x, weight, bias, **options)
-        return y if self.channel_axis == 1 else y.reshape(tuple(batch) + tuple(y.shape[1:]))
+        if self.channel_axis == 1:
+            return self.convolve(x, weight, bias, **options)
+        batch, item = x.shape[: self.channel_axis], x.shape[self.channel_axis :]
+        y = self.convolve(x.reshape(-1, *item), weight, bias, **options)
+        return y.reshape(*batch, *y.shape[1:])
 
 
 @register
