@@ -1,4 +1,4 @@
-"""Small nets: LeNet on one thread, made and run by pycaffe's calls, against real Caffe and bare torch calls.
+"""Small nets: LeNet, and one of a quarter of its units, on one thread, against real Caffe and bare torch calls.
 
     python -m benchmarks.small_nets
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.child import Child
 from benchmarks.measuring import CAFFE_PYTHON, cost, run, side_by_side
 
-ROUNDS, SECONDS = 15, 0.2  # turns, and what a contender's turn lasts about
+ROUNDS, SECONDS = 9, 0.2  # turns, and what a contender's turn lasts about
 TIMES_CAFFE = 3  # the target
 
 FILLERS = 'weight_filler { type: "xavier" } bias_filler { type: "constant" }'
@@ -48,25 +48,24 @@ gamma: 0.0001 power: 0.75 display: 0 max_iter: 1000000 random_seed: 1 snapshot_a
 
 
 def write_files(folder):
-    """LeNet as it is deployed (batch 1) and trained (batch 64), and its solver, into a folder."""
-    for name, text in (("deploy", DEPLOY), ("train_val", TRAIN), ("solver", SOLVER.replace("{folder}", str(folder)))):
+    """LeNet as it is deployed (batch 1; also with a quarter of the units) and trained (batch 64), and its solver."""
+    quarter = DEPLOY
+    for units, fewer in (("20", "5"), ("50", "13"), ("500", "125")):
+        quarter = quarter.replace(f"num_output: {units} ", f"num_output: {fewer} ")
+    texts = {"deploy": DEPLOY, "quarter": quarter, "train_val": TRAIN, "solver": SOLVER.replace("{folder}", str(folder))}
+    for name, text in texts.items():
         Path(folder, f"{name}.prototxt").write_text(text)
 
 
 # ---- what the children run, in both engines: see benchmarks/child.py. Each gives the milliseconds of one call.
-def deploy(caffe, folder):
-    """Net() of the deployed net."""
-    return timed(lambda: caffe.Net(f"{folder}/deploy.prototxt", caffe.TEST))
+def make(caffe, folder, name, phase):
+    """Net()."""
+    return timed(lambda: caffe.Net(f"{folder}/{name}.prototxt", phase))
 
 
-def train_val(caffe, folder):
-    """Net() of the training net."""
-    return timed(lambda: caffe.Net(f"{folder}/train_val.prototxt", caffe.TRAIN))
-
-
-def forward(caffe, folder, count):
+def forward(caffe, folder, count, name="deploy"):
     """Forward of `count` images that are in the blob already."""
-    return timed(_filled(caffe, folder, count).forward)
+    return timed(_filled(caffe, folder, count, name).forward)
 
 
 def forward_data(caffe, folder, count):
@@ -105,12 +104,12 @@ def step(caffe, folder):
     return timed(lambda: solver.step(1))
 
 
-def bare(caffe, folder, count):
+def bare(caffe, folder, count, name="deploy"):
     """The deployed net's forward as torch calls and nothing else."""
     import torch
     import torch.nn.functional as F
 
-    net = _filled(caffe, folder, count)
+    net = _filled(caffe, folder, count, name)
     (w1, b1), (w2, b2), (w3, b3), (w4, b4) = [[torch.from_numpy(b.data.copy()) for b in bs] for bs in net.params.values()]
     images = torch.from_numpy(net.blobs["data"].data.copy())
 
@@ -124,10 +123,10 @@ def bare(caffe, folder, count):
     return timed(call)
 
 
-def _filled(caffe, folder, count):
+def _filled(caffe, folder, count, name="deploy"):
     import numpy as np
 
-    net = caffe.Net(f"{folder}/deploy.prototxt", caffe.TEST)
+    net = caffe.Net(f"{folder}/{name}.prototxt", caffe.TEST)
     net.blobs["data"].reshape(count, 1, 28, 28)
     net.reshape()
     net.blobs["data"].data[...] = np.random.RandomState(0).rand(count, 1, 28, 28)
@@ -135,30 +134,36 @@ def _filled(caffe, folder, count):
 
 
 def timed(call):
-    """A function that makes many calls and returns the median milliseconds of one, of ten parts."""
+    """A function that makes many calls and returns the median milliseconds of one, of ten parts.
+
+    Of this thread's time, not the clock's: others may want the cores meanwhile.
+    """
     import statistics
     import time
 
     def part(count):
-        start = time.perf_counter()
+        start = time.thread_time()
         for _ in range(count):
             call()
-        return 1e3 * (time.perf_counter() - start) / count
+        return 1e3 * (time.thread_time() - start) / count
 
     part(3)
     count = max(1, int(1e3 * SECONDS / 10 / max(part(3), 1e-3)))
     return lambda: statistics.median(part(count) for _ in range(10))
 
 
+# what is measured -> (function, arguments, target)
 CALLS = {
-    "Net() of LeNet, deploy": ("deploy", {}, TIMES_CAFFE),
-    "Net() of LeNet, train_val": ("train_val", {}, TIMES_CAFFE),
-    "forward(), batch 1": ("forward", {"count": 1}, TIMES_CAFFE),
-    "forward(data=...), batch 1": ("forward_data", {"count": 1}, None),
-    "forward(), batch 64": ("forward", {"count": 64}, None),
-    "reshape and forward(), batch 2, then 1": ("forward_reshaped", {"count": 2}, None),
-    "forward() and backward(), batch 64": ("forward_backward", {}, None),
-    "solver.step(1), batch 64": ("step", {}, None),
+    "Net() of LeNet, deploy": ("make", {"name": "deploy", "phase": 1}, TIMES_CAFFE),
+    "Net() of LeNet, train_val": ("make", {"name": "train_val", "phase": 0}, TIMES_CAFFE),
+    "Net() of a quarter of LeNet": ("make", {"name": "quarter", "phase": 1}, TIMES_CAFFE),
+    "forward() of LeNet, batch 1": ("forward", {"count": 1}, TIMES_CAFFE),
+    "forward() of a quarter of LeNet, batch 1": ("forward", {"count": 1, "name": "quarter"}, TIMES_CAFFE),
+    "forward(data=...) of LeNet, batch 1": ("forward_data", {"count": 1}, None),
+    "forward() of LeNet, batch 64": ("forward", {"count": 64}, None),
+    "two reshapes and forward() of LeNet, batch 2 and 1": ("forward_reshaped", {"count": 2}, None),
+    "forward() and backward() of LeNet, batch 64": ("forward_backward", {}, None),
+    "solver.step(1) of LeNet, batch 64": ("step", {}, None),
 }
 
 
