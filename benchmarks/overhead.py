@@ -79,7 +79,7 @@ def rows(options):
         taken = side_by_side({"ours": lambda: ours.step(ITERATIONS), "torch": modules(device)}, rounds=7)
     per = {name: seconds / ITERATIONS * 1e3 for name, seconds in taken.items()}
     what = f"one iteration, {BLOCKS} tiny convolutions"
-    return [cost(what, per["ours"], per["torch"], "torch modules and torch.optim.SGD", "ms", 1.5)]
+    return [cost(what, per["ours"], per["torch"], "torch modules and torch.optim.SGD", "ms", 1.3)]
 
 
 if __name__ == "__main__":

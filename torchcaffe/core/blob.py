@@ -228,7 +228,7 @@ class Blob:
         return self.diff_memory.get(self._shape, self._device)
 
     def put(self, tensor):
-        if tuple(tensor.shape) != self._shape:
+        if tensor.shape != self._shape:
             self.set_shape(tuple(tensor.shape))
         self.data_memory.put(tensor)
 

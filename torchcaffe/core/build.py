@@ -68,7 +68,6 @@ class _Builder:
         self.needs_backward = {}  # blob name -> bool
         self.owners = {}  # parameter name -> (layer name, blob, position among the learnable)
         self.memory_in_bytes = 0
-        self.total_memory = memory.total(context.device)  # the limit here; what is available is checked at run time
 
     def add_layer(self, param):
         net = self.net
@@ -88,7 +87,7 @@ class _Builder:
         written = list(param.param)  # a layer may add to its own (BatchNorm); these decide about backward
         self.set_up(layer, bottoms, tops)
         node.reshape()
-        node.require_memory(self.total_memory)
+        node.require_memory(memory.total)  # the limit here; what is available is checked at run time
         log.info(f"Setting up {param.name}")
         node.loss_weights = self.set_loss_weights(param, cls, tops)
         if cls.is_source and param.type == "Input":

@@ -10,6 +10,7 @@ A recorder has
     training                                    whether it is for training, see precision.apply
     records(node)                               whether the node's forward is recorded for backward
     may_overwrite(node)                         whether a node with `may_overwrite` may really work in place
+and for the nodes that it records
     inputs(node)                                the tensors that the layer gets
     store(node, inputs, tops)                   put the tops into their blobs, and keep what backward needs
 """
@@ -37,37 +38,63 @@ def run_layers(net, first: int, last: int, recorder):
     """Run layers first..last, reshaping where needed; returns the weighted loss as a tensor of shape () on the device."""
     precision.apply(net, recorder.training)
     net.assume_written()
-    fusible = 0 if any(net.callbacks.values()) else last + 1  # callbacks see what is between a layer and its ReLU
+    watched = any(net.callbacks.values())
+    fusible = 0 if watched else last + 1  # callbacks see what is between a layer and its ReLU
     total, fused_relu = torch.zeros((), device=net.device), None
-    for node in net.nodes[first : last + 1]:
-        call(net, "before_forward", node)
-        node.prepare()
-        if node.index == fused_relu:
-            node.recorded = None
-        elif node.layer.works_on_blobs:
-            node.layer.forward_blobs(node.bottoms, node.tops)
-            net.assume_written()
-        else:
-            fused_relu = run_node(net, node, recorder, fusible)
-        if any(node.loss_weights):
-            total = total + weighted_loss(node)
-        call(net, "after_forward", node)
+    callers_mode, recording = torch.is_grad_enabled(), False  # the user's functions and layers run in the former
+    with torch.no_grad():  # entered once: that takes longer than a small layer
+        for node in net.nodes[first : last + 1]:
+            if watched:
+                with torch.set_grad_enabled(callers_mode):
+                    call(net, "before_forward", node)
+            if node.layer.works_on_blobs:
+                with torch.set_grad_enabled(callers_mode):
+                    node.prepare()
+                    node.layer.forward_blobs(node.bottoms, node.tops)
+                net.assume_written()
+            else:
+                node.prepare()
+                if recorder.records(node) is not recording:
+                    recording = not recording
+                    torch.set_grad_enabled(recording)
+                if node.index == fused_relu:
+                    node.recorded = None
+                elif recording:
+                    record_node(node, recorder)
+                else:
+                    fused_relu = run_node(net, node, recorder, fusible)
+            if any(node.loss_weights):
+                total = total + weighted_loss(node)
+            if watched:
+                with torch.set_grad_enabled(callers_mode):
+                    call(net, "after_forward", node)
     return total
 
 
-def run_node(net, node, recorder, fusible: int):
-    """Run one layer. Returns the index of the ReLU that was computed with it, below `fusible`, or None."""
-    layer, relu = node.layer, node.fused_relu
-    with torch.set_grad_enabled(recorder.records(node)):
-        inputs = recorder.inputs(node)
-        if relu is not None and relu < fusible and not recorder.records(net.nodes[relu]) and layer.will_fuse(*inputs):
-            tops = run(layer, layer.forward, *inputs, relu=True)
-        else:
-            relu = None
-            in_place = node.may_overwrite and recorder.may_overwrite(node)
-            tops = run(layer, layer.forward_in_place if in_place else layer.forward, *inputs)
+def record_node(node, recorder):
+    """Run one layer with a graph for its backward."""
+    inputs = recorder.inputs(node)
+    tops = run(node.layer, function_of(node, recorder), *inputs)
     recorder.store(node, inputs, tops)
+
+
+def run_node(net, node, recorder, fusible: int):
+    """Run one layer without a graph. Returns the index of the ReLU that was computed with it, below `fusible`, or None."""
+    layer, relu = node.layer, node.fused_relu
+    inputs = [tensor.detach() if tensor.requires_grad else tensor for tensor in bottom_tensors(node)]
+    if relu is not None and relu < fusible and not recorder.records(net.nodes[relu]) and layer.will_fuse(*inputs):
+        tops = run(layer, layer.forward, *inputs, relu=True)
+    else:
+        relu = None
+        tops = run(layer, function_of(node, recorder), *inputs)
+    node.recorded = None
+    put(node, tops)
     return relu
+
+
+def function_of(node, recorder):
+    """The layer's forward, or the one that overwrites its bottom where that does no harm."""
+    return node.layer.forward_in_place if node.may_overwrite and recorder.may_overwrite(node) else node.layer.forward
 
 
 def run(layer, function, *inputs, **options):
@@ -123,10 +150,16 @@ def flush(net):
 def bottom_tensors(node):
     """The layer's bottoms. One that will be overwritten in place is copied where an array outside is its memory."""
     tensors = [
-        blob.tensor().clone() if blob in node.tops and blob.data_memory.host is not None else blob.tensor()
+        blob.tensor() if blob.data_memory.host is None or blob not in node.tops else blob.tensor().clone()
         for blob in node.bottoms
     ]
     return precision.cast(node.layer, tensors)
+
+
+def put(node, tops):
+    for blob, tensor in zip(node.tops, tops):
+        if tensor is not None:
+            blob.put(tensor)
 
 
 # ---- recorders
@@ -142,15 +175,6 @@ class NoRecord:
     @staticmethod
     def may_overwrite(node):
         return True
-
-    @staticmethod
-    def inputs(node):
-        return [tensor.detach() for tensor in bottom_tensors(node)]
-
-    @staticmethod
-    def store(node, inputs, tops):
-        node.recorded = None
-        put(node, tops)
 
 
 class PerLayer:
@@ -168,25 +192,15 @@ class PerLayer:
 
     @staticmethod
     def inputs(node):
-        inputs = NoRecord.inputs(node)
-        if node.needs_backward:
-            for tensor, needed in zip(inputs, node.bottom_needs_backward):
-                tensor.requires_grad_(needed or node.layer.always_propagates)
+        inputs = [tensor.detach() for tensor in bottom_tensors(node)]
+        for tensor, needed in zip(inputs, node.bottom_needs_backward):
+            tensor.requires_grad_(needed or node.layer.always_propagates)
         return inputs
 
     @staticmethod
     def store(node, inputs, tops):
-        if not node.needs_backward:
-            NoRecord.store(node, inputs, tops)
-            return
         node.recorded = (inputs, tops)
         put(node, [None if tensor is None else tensor.detach() for tensor in tops])
-
-
-def put(node, tops):
-    for blob, tensor in zip(node.tops, tops):
-        if tensor is not None:
-            blob.put(tensor)
 
 
 class AutogradPass:
@@ -212,9 +226,7 @@ class AutogradPass:
         return not self.keep_diffs and node.needs_backward and node.bottoms[0].data_memory.tensor.requires_grad
 
     def inputs(self, node):
-        if not node.needs_backward:
-            return NoRecord.inputs(node)
-        node.layer.check_gradients(node.bottom_needs_backward)
+        node.check_gradients()
         inputs, always = [], self.keep_diffs and node.layer.always_propagates
         for blob, tensor, needed in zip(node.bottoms, bottom_tensors(node), node.bottom_needs_backward):
             if not needed and not always:
@@ -228,6 +240,8 @@ class AutogradPass:
     def store(self, node, inputs, tops):
         node.recorded = None  # of an earlier forward, whose blobs are gone
         put(node, tops)
+        if not self.keep_diffs and not any(node.loss_weights):
+            return
         for blob, tensor, weight in zip(node.tops, tops, node.loss_weights):
             if tensor is None or not tensor.requires_grad:
                 continue
@@ -270,10 +284,10 @@ class AutogradPass:
 
     def finish(self):
         """Hand kept gradients to their blobs and cut the blobs loose from the graph."""
+        parameters = {id(leaf.data_memory) for leaf in self.net.learnable} if self.first_tensor else ()
         for blob, tensor in self.first_tensor.items():
-            if tensor.grad is not None and not any(blob.data_memory is leaf.data_memory for leaf in self.net.learnable):
-                if blob not in self.net.loss_blobs:
-                    blob.put_diff(tensor.grad)
+            if tensor.grad is not None and id(blob.data_memory) not in parameters and blob not in self.net.loss_blobs:
+                blob.put_diff(tensor.grad)
         for blob in self.net.blobs.values():
             tensor = blob.data_memory.tensor
             if tensor is not None and tensor.requires_grad and not tensor.is_leaf:  # a leaf: a parameter shown as a top
@@ -295,7 +309,7 @@ def backward(net, first: int, last: int):
 
 def backward_node(net, node):
     layer = node.layer
-    layer.check_gradients(node.bottom_needs_backward)
+    node.check_gradients()
     if layer.works_on_blobs:
         layer.backward_blobs(node.tops, node.bottom_needs_backward, node.bottoms)
         net.assume_written()

@@ -49,15 +49,15 @@ def require(needed: int, what: str, error=NetError, device=None, there=None):
 
     Args:
         device: torch.device of the memory; None: the CPU's.
-        there: the limit in bytes, if not what is available now.
+        there: a function from device to the limit in bytes, such as `total`; None: `available`.
     """
     if needed < LARGE:
         return
-    there = available(device) if there is None else there
-    if there is not None and needed > there:
+    limit = (there or available)(device)
+    if limit is not None and needed > limit:
         place = " on the GPU" if device is not None and device.type == "cuda" else ""
         raise error(
-            f"{what} needs {needed:,} bytes ({needed / 1e9:,.1f} GB), and there are {there:,} ({there / 1e9:,.1f} GB){place}"
+            f"{what} needs {needed:,} bytes ({needed / 1e9:,.1f} GB), and there are {limit:,} ({limit / 1e9:,.1f} GB){place}"
         )
 
 

@@ -28,8 +28,9 @@ class Node:
     may_overwrite: bool = False
     fused_relu: Optional[int] = None
     recorded: Optional[tuple] = None  # (inputs, tops) of the last forward, with its graph, for a backward layer by layer
-    _seen_shapes: Optional[tuple] = None
+    _seen_shapes: Optional[list] = None  # of the bottoms, at the last reshape
     _memory_unchecked: bool = True
+    _gradients_unchecked: bool = True
 
     @property
     def in_place(self) -> bool:
@@ -38,16 +39,22 @@ class Node:
     def reshape(self):
         """Give the tops the shapes that follow from the bottoms'."""
         self.layer.reshape(self.bottoms, self.tops)
-        self._seen_shapes = tuple(blob.dims for blob in self.bottoms)
+        self._seen_shapes = [blob.dims for blob in self.bottoms]
         self._memory_unchecked = True
 
     def prepare(self):
         """Reshape where a bottom has changed its shape; a Python layer always, as in Caffe. Raises NetError, ShapeError."""
-        if self.layer.works_on_blobs or self._seen_shapes != tuple(blob.dims for blob in self.bottoms):
+        if self.layer.works_on_blobs or self._seen_shapes != [blob.dims for blob in self.bottoms]:
             self.reshape()
         if self._memory_unchecked:
             self.require_memory()
             self._memory_unchecked = False
+
+    def check_gradients(self):
+        """NetError where backward wants a gradient that the layer does not have."""
+        if self._gradients_unchecked:
+            self.layer.check_gradients(self.bottom_needs_backward)
+            self._gradients_unchecked = False
 
     def require_memory(self, there=None):
         """NetError with the sum where the tops need more bytes than are available, or than `there`."""

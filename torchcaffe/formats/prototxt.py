@@ -9,6 +9,7 @@ from google.protobuf import text_format
 
 from torchcaffe.core import names, plugins
 from torchcaffe.core.errors import PrototxtError
+from torchcaffe.formats import plain_text
 from torchcaffe.proto import caffe_pb2, extensions
 
 _UNKNOWN_FIELD = re.compile(r'Message type "caffe\.([\w.]+)" has no field named "([^"]*)"')
@@ -35,9 +36,12 @@ def parse(text: str, message, source: str):
         PrototxtError: names source, line and what is wrong; for an unknown field or value, what was likely meant.
             Also for a path that holds a NUL character.
     """
-    readable = _bracket(_MINUS.sub(lambda found: found[1] or found[2] + "-", text), message)
+    readable = text
     try:
-        text_format.Parse(readable, message)
+        if not plain_text.read(text, message):
+            message.Clear()
+            readable = _bracket(_MINUS.sub(lambda found: found[1] or found[2] + "-", text), message)
+            text_format.Parse(readable, message)
     except text_format.ParseError as problem:
         kind, field = _unknown(str(problem))
         if kind == "LayerParameter" and plugins.load():

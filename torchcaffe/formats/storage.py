@@ -7,6 +7,7 @@ import errno
 import hashlib
 import mmap
 import os
+import re
 import secrets
 
 import numpy as np
@@ -16,6 +17,7 @@ from torchcaffe.core.errors import CaffeError
 
 POPULATE_READ = 22  # MADV_POPULATE_READ of Linux 5.14, which Python does not define
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0e-\x1f]")  # no tab, line feed, return or form feed: bytes that no text has
 _NAMES = {
     "caffemodel": "weights (a .caffemodel)",
     "solverstate": "a solver state (a .solverstate)",
@@ -152,7 +154,7 @@ def _has_hdf5_signature(content):
 
 
 def _is_text(head):
-    return not any(byte < 32 and byte not in b"\t\n\r\f" for byte in head)
+    return not _CONTROL.search(head)
 
 
 def refuse_other_kind(path, content, wanted: str, error):

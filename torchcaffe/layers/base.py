@@ -73,7 +73,6 @@ class TorchLayer:
         self.phase = phase
         self.context = context
         self.blobs: List[Blob] = BlobVec(context.device)
-        self.shown = self  # what Net.layers shows
         if self.backward is not None:
             self.forward = self._forward_with_own_backward
 
@@ -117,6 +116,11 @@ class TorchLayer:
     def __repr__(self):
         numbers = ", ".join(str(blob.dims) for blob in self.blobs) or "no parameters"
         return f'<{self.type} layer "{names.one_line(self.name)}": {numbers}>'
+
+    @property
+    def shown(self):
+        """What Net.layers shows."""
+        return self
 
     # ---- help for them
     @classmethod

@@ -25,6 +25,7 @@ class InnerProduct(Layer):
         self.first = self.axis(p.axis, len(shape))
         self.inputs, self.outputs = math.prod(shape[self.first :]), p.num_output
         self.check(self.outputs > 0, "num_output must be positive")
+        self.transpose = p.transpose
         weight = (self.inputs, self.outputs) if p.transpose else (self.outputs, self.inputs)
         self.add_parameter(weight, p.weight_filler)
         if p.bias_term:
@@ -37,7 +38,7 @@ class InnerProduct(Layer):
 
     def forward(self, x):
         weight = self.weight(0)
-        if self.param.inner_product_param.transpose:
+        if self.transpose:
             weight = weight.t()
         bias = self.weight(1) if len(self.blobs) > 1 else None
         x, weight, bias = self.narrow(x, weight, bias)

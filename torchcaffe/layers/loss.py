@@ -94,6 +94,10 @@ def as_labels(layer, labels, shape, classes, ignore):
     On a GPU, where the check would wait for the result, it is deferred (Layer.flush), and such labels become 0 until then.
     """
     labels = labels.reshape(shape).to(torch.int64)
+    if not waits(labels) and labels.numel():
+        smallest, largest = torch.aminmax(labels)
+        if 0 <= smallest.item() and largest.item() < classes:
+            return labels
     wrong = (labels < 0) | (labels >= classes)
     if ignore is not None:
         wrong &= labels != ignore
@@ -144,7 +148,9 @@ class SoftmaxWithLoss(LossLayer):
         logarithms = F.log_softmax(scores.reshape(outer, classes, inner), 1)
         used = None if self.ignore_label is None else labels != self.ignore_label
         index = labels if used is None else torch.where(used, labels, 0)
-        loss = Limited.apply(-logarithms.gather(1, index[:, None])[:, 0], None, LARGEST_LOSS)
+        loss = -logarithms.gather(1, index[:, None])[:, 0]
+        if waits(loss) or not loss.numel() or not loss.detach().amax().item() <= LARGEST_LOSS:
+            loss = Limited.apply(loss, None, LARGEST_LOSS)
         if used is not None:
             loss = torch.where(used, loss, 0.0)
         return loss.sum() / self.normalizer(outer, inner, lambda: used.sum().to(scores.dtype))

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torchcaffe.core.blob import Blob
 from torchcaffe.layers.base import Layer, register
 
+SMALL = 8192  # numbers: up to here one call of torch is faster than the slices of maxima_along
 LOWEST = torch.finfo(torch.float32).min  # where Caffe's max pooling starts: -FLT_MAX
 
 
@@ -62,9 +63,15 @@ class Pooling(Layer):
     def shapes(self, shape):
         self.check(len(shape) == 4, f"pooling needs 4 axes, got shape {shape}")
         kernel = self.window(shape)
-        sizes = [self.output_size(size, kernel[i], i) for i, size in enumerate(shape[2:])]
-        self.check(min(sizes) > 0, f"input {shape} is smaller than the pooling window {kernel}")
-        return [shape[:2] + tuple(sizes)] * max(1, len(self.param.top))
+        count = tuple(self.output_size(size, kernel[i], i) for i, size in enumerate(shape[2:]))
+        self.check(min(count) > 0, f"input {shape} is smaller than the pooling window {kernel}")
+        self.windows, self.with_mask = (kernel, count), len(self.param.top) > 1
+        last = [(count[i] - 1) * self.stride[i] for i in (0, 1)]  # where the last window begins
+        self.unpadded = max(self.pad) == 0 and all(last[i] < shape[2 + i] for i in (0, 1))
+        self.exact = all(last[i] + kernel[i] == shape[2 + i] + 2 * self.pad[i] for i in (0, 1)) and all(
+            2 * a <= k for a, k in zip(self.pad, kernel)
+        )
+        return [shape[:2] + count] * max(1, len(self.param.top))
 
     def window(self, shape):
         return tuple(shape[2:]) if self.global_pooling else self.kernel
@@ -77,8 +84,7 @@ class Pooling(Layer):
         return count
 
     def forward(self, x):
-        kernel = self.window(x.shape)
-        count = self.shapes(tuple(x.shape))[0][2:]
+        kernel, count = self.windows
         if self.method == self.param.pooling_param.MAX:
             return self.maximum(x, kernel, count)
         if self.method == self.param.pooling_param.STOCHASTIC:
@@ -96,7 +102,7 @@ class Pooling(Layer):
     def maximum(self, x, kernel, count):
         y, index = self.first_maxima(x, kernel, count)
         # A window without a number above -FLT_MAX (not-a-number, -infinity, nothing at all) is rare: look at the top.
-        if x.device.type == "cpu" and y.numel() and not bool(y.amin() > LOWEST):
+        if x.device.type == "cpu" and y.numel() and not y.amin().item() > LOWEST:
             y, index = self.first_maxima(torch.where(x > LOWEST, x, LOWEST), kernel, count)
             if index is not None:
                 index = torch.where(y > LOWEST, index, -1.0)
@@ -104,23 +110,19 @@ class Pooling(Layer):
 
     def first_maxima(self, x, kernel, count):
         """(largest value of each window, its index in the plane where a second top asks for it)."""
-        with_mask = len(self.param.top) > 1
-        begins = max(self.pad) == 0 and all((count[i] - 1) * self.stride[i] < x.shape[2 + i] for i in (0, 1))
-        if begins and not with_mask and x.device.type == "cpu" and not torch.is_grad_enabled():
+        slices = self.unpadded and not self.with_mask and x.device.type == "cpu" and x.numel() > SMALL
+        if slices and not torch.is_grad_enabled():
             rows = maxima_along(x, 2, kernel[0], self.stride[0], count[0])
             return maxima_along(rows, 3, kernel[1], self.stride[1], count[1]), None
-        exact = all(
-            (count[i] - 1) * self.stride[i] + kernel[i] == x.shape[2 + i] + 2 * self.pad[i] for i in (0, 1)
-        ) and all(2 * a <= k for a, k in zip(self.pad, kernel))
-        if exact and not with_mask:
-            return F.max_pool2d(x, kernel, self.stride, self.pad), None
-        if not exact and not with_mask and max(self.pad) == 0:
-            y = F.max_pool2d(x, kernel, self.stride, 0, ceil_mode=self.round_up)
-            if tuple(y.shape[2:]) == tuple(count):
+        if self.exact and not self.with_mask:
+            return torch.max_pool2d(x, kernel, self.stride, self.pad), None
+        if self.unpadded and not self.with_mask:
+            y = torch.max_pool2d(x, kernel, self.stride, ceil_mode=self.round_up)
+            if y.shape[2:] == count:
                 return y, None
         wide = self.padded(x, kernel, count, LOWEST)
-        if not with_mask:
-            return F.max_pool2d(wide, kernel, self.stride), None
+        if not self.with_mask:
+            return torch.max_pool2d(wide, kernel, self.stride), None
         y, index = F.max_pool2d(wide, kernel, self.stride, return_indices=True)
         row = torch.div(index, wide.shape[3], rounding_mode="floor") - self.pad[0]
         column = index % wide.shape[3] - self.pad[1]

@@ -54,6 +54,7 @@ class Python(base.Layer):
     bottoms = (0, None)
     tops = (0, None)
     works_on_blobs = True
+    shown = None  # the object of the user's class
 
     def __init__(self, param, phase, context):
         super().__init__(param, phase, context)

@@ -57,17 +57,15 @@ def suits(layer, x) -> bool:
 class Winograd:
     """The convolution of one layer; keeps its transformed filters, four times the size of the filters themselves."""
 
-    def __init__(self, layer):
-        self.layer = layer
+    def __init__(self):
         self.filters = Derived(transform_filters)
 
-    def __call__(self, x, bias, relu=False):
+    def __call__(self, layer, x, bias, relu=False):
         """Convolution of x, N×C×H×W in any memory order; the result is channels-last. bias: a tensor or None; relu:
         apply a ReLU to the result.
 
         An image's numbers do not depend on what else is in the batch.
         """
-        layer = self.layer
         height, width = (x.shape[2 + axis] + 2 * layer.pad[axis] - 2 for axis in (0, 1))
         rows, columns = -(-height // 4), -(-width // 4)
         parts = -(-rows * columns // TILES)
@@ -80,7 +78,7 @@ class Winograd:
         for image, result in zip(x, top):
             for row in range(0, rows, step):
                 row = min(row, rows - step)
-                tiles = self._tiles(image, row, step, columns)
+                tiles = _tiles(layer, image, row, step, columns)
                 part = convolve_tiles(tiles, filters, offset.view(-1)).view(step, columns, 4, 4, -1)
                 if relu:
                     part = part.relu_()  # as F.relu: a NaN stays one
@@ -88,15 +86,16 @@ class Winograd:
         top = top.view(len(x), 4 * rows, 4 * columns, layer.outputs)[:, :height, :width]
         return top.contiguous().permute(0, 3, 1, 2)
 
-    def _tiles(self, image, row, rows, columns):
-        """`rows` rows of tiles of an image, C×H×W, from `row` on, with the padding around it: tiles×36×C."""
-        (above, left), (channels, height, width) = self.layer.pad, image.shape
-        first, last = 4 * row - above, 4 * (row + rows) + 2 - above
-        lines = image[:, max(first, 0) : min(last, height)].permute(1, 2, 0)
-        lines = F.pad(lines, (0, 0, left, 4 * columns + 2 - width - left, max(-first, 0), max(last - height, 0)))
-        line, pixel, _ = lines.stride()
-        tiles = lines.as_strided((rows, columns, 6, 6, channels), (4 * line, 4 * pixel, line, pixel, 1))
-        return tiles.reshape(-1, POINTS, channels)
+
+def _tiles(layer, image, row, rows, columns):
+    """`rows` rows of tiles of an image, C×H×W, from `row` on, with the padding around it: tiles×36×C."""
+    (above, left), (channels, height, width) = layer.pad, image.shape
+    first, last = 4 * row - above, 4 * (row + rows) + 2 - above
+    lines = image[:, max(first, 0) : min(last, height)].permute(1, 2, 0)
+    lines = F.pad(lines, (0, 0, left, 4 * columns + 2 - width - left, max(-first, 0), max(last - height, 0)))
+    line, pixel, _ = lines.stride()
+    tiles = lines.as_strided((rows, columns, 6, 6, channels), (4 * line, 4 * pixel, line, pixel, 1))
+    return tiles.reshape(-1, POINTS, channels)
 
 
 def convolve_tiles(tiles, filters, offset):
