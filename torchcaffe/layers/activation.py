@@ -8,7 +8,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 
-from torchcaffe.layers.base import Layer, register
+from torchcaffe.layers.base import Layer, apply, register
 
 
 class Sloped(torch.autograd.Function):
@@ -106,7 +106,7 @@ class BNLL(Layer):
 
     def forward(self, x):
         y = F.softplus(x, threshold=50)
-        return Sloped.apply(x, y.detach(), torch.sigmoid(y.detach())) if in_place(self) else y
+        return apply(Sloped, x, y.detach(), torch.sigmoid(y.detach())) if in_place(self) else y
 
 
 @register
@@ -211,7 +211,7 @@ class Clip(Layer):
 
     def forward(self, x):
         y = x.clamp(self.param.clip_param.min, self.param.clip_param.max)
-        return Sloped.apply(x, y.detach(), torch.ones_like(y)) if in_place(self) else y
+        return apply(Sloped, x, y.detach(), torch.ones_like(y)) if in_place(self) else y
 
 
 @register

@@ -80,8 +80,11 @@ def as_labels(layer, labels, shape, classes, ignore):
     """Labels as int64 of `shape`, truncated as C does; out of range is an error here (Caffe reads foreign memory).
 
     On a GPU, where the check would wait for the result, it is deferred (Layer.flush), and such labels become 0 until then.
+    A traceable layer leaves it to torch.
     """
     labels = labels.reshape(shape).to(torch.int64)
+    if layer.context.traceable:
+        return labels
     wrong = (labels < 0) | (labels >= classes)
     if ignore is not None:
         wrong &= labels != ignore
@@ -224,7 +227,7 @@ class MultinomialLogisticLoss(LossLayer):
 
     def forward(self, probabilities, labels):
         p = probabilities.flatten(1)
-        labels = as_labels(self, labels, (len(p), 1), p.shape[1], None)
+        labels = as_labels(self, labels, (p.shape[0], 1), p.shape[1], None)
         chosen = p.gather(1, labels)
         limited = chosen.detach().clamp(min=SMALLEST)  # Caffe's gradient is that at the limit
-        return -(limited.log() + (chosen - chosen.detach()) / limited).sum() / len(p)
+        return -(limited.log() + (chosen - chosen.detach()) / limited).sum() / p.shape[0]
