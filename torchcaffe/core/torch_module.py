@@ -88,28 +88,26 @@ class TorchNet(torch.nn.Module):
         memories = [id(blob.data_memory) for blob in layer.blobs]
         module = layer_module(layer, original, parameters, specs)
         module.fixed_phase = original.phase != phase
-        path = self._place(module, layer.name or f"{layer.type.lower()}_{node.index}")
+        path = self._place(module, state_name(layer))
         self._steps.append((path, bottoms, numbers))
         for name, memory in zip(module._parameters, memories):
             self._multipliers[f"{path}.{name}"] = specs[memory].lr_mult, specs[memory].decay_mult
 
-    def _place(self, module, name):
-        """Add a layer's module under its name; returns the name. A dot makes a submodule, as add_module takes none."""
-        *parents, name = name.split(".")
-        place, path = self, []
+    def _place(self, module, path):
+        """Add a layer's module under a path; returns the path, with a number where a layer without parameters has it."""
+        *parents, name = path.split(".")
+        place = self
         for parent in parents:
-            parent = parent if parent in place._modules else _free(place, parent)
             if parent not in place._modules:
                 place.add_module(parent, torch.nn.Module())
             place = place._modules[parent]
-            path.append(parent)
-        if name in place._modules and list(module.state_dict()):
-            raise ExportError(
-                f'two layers are named "{module.layer.name}": give each its own name in the prototxt (and in the caffemodel)'
-            )
-        name = _free(place, name)
-        place.add_module(name, module)
-        return ".".join([*path, name])
+        found = name
+        while found in place._modules:
+            if module.state_dict():
+                raise ExportError(two_of_one_name(module.layer))
+            found += "_"
+        place.add_module(found, module)
+        return ".".join([*parents, found])
 
     def _last_uses(self):
         """For each step the values that nobody reads after it, so that their memory is free."""
@@ -302,11 +300,30 @@ def built_anew(net):
         log.Settings.minloglevel = level
 
 
-def _free(module, name):
-    """`name`, with underscores behind it where the module has an attribute of that name (train, type, forward ...)."""
-    while hasattr(module, name):
-        name += "_"
-    return name
+def state_name(layer) -> str:
+    """What stands before the names of a layer's parameters in a state_dict: its name, with an underscore behind each part
+    that a torch.nn.Module has as an attribute (train, type ...)."""
+    name = layer.name or layer.type.lower()
+    return ".".join(f"{part}_" if not part or part in _TAKEN else part for part in name.split("."))
+
+
+_TAKEN = {*dir(TorchNet), *vars(torch.nn.Module()), "inputs", "outputs", "loss_weights"}
+
+
+def two_of_one_name(layer) -> str:
+    return f'two layers are named "{layer.name}": give each its own name in the prototxt and in the caffemodel'
+
+
+def named_tensors(net) -> dict:
+    """All numbers of a net as float32 tensors, by the names of `to_torch`'s state_dict. Raises ExportError."""
+    found = {}
+    for layer in net.built_layers:
+        for name, tensor in layer.named_tensors().items():
+            name = f"{state_name(layer)}.{name}"
+            if name in found:
+                raise ExportError(two_of_one_name(layer))
+            found[name] = tensor
+    return found
 
 
 def settings(layer) -> str:
