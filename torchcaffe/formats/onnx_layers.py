@@ -75,21 +75,25 @@ def pool(graph, layer, x):
     kernel, count = layer.window(x.shape), layer.shapes(x.shape)[0][2:]
     if layer.method == p.MAX:
         return _maximum(graph, layer, x, kernel, count)
+    pads, fits = _padding(layer, x.shape, kernel, count)
+    window = dict(kernel_shape=kernel, strides=layer.stride, pads=pads if fits else [0] * 4)
     if layer.method == p.STOCHASTIC:
-        total, squares = (_sums(graph, layer, part, x.shape, kernel, count) for part in (x, graph.add("Mul", x, x)))
-        positive = graph.add("Greater", total, 0.0)
-        return graph.add("Where", positive, graph.add("Div", squares, graph.add("Where", positive, total, 1.0)), 0.0)
-    means = _sums(graph, layer, x, x.shape, kernel, count)
-    rows, columns = (_extents(layer, x.shape[2 + i], kernel[i], count[i], i) for i in (0, 1))
-    with np.errstate(divide="ignore"):  # a window outside the image: 0 / 0, as in Caffe
-        factors = math.prod(kernel) / (rows[:, None] * columns[None, :])
-    return means if (factors == 1).all() else graph.add("Mul", means, graph.constant(factors, "factors"))
+        parts = [part if fits else _padded(graph, part, pads, 0.0) for part in (x, graph.add("Mul", x, x))]
+        mean, squares = (graph.add("AveragePool", part, **window) for part in parts)
+        positive = graph.add("Greater", mean, 0.0)
+        return graph.add("Where", positive, graph.add("Div", squares, graph.add("Where", positive, mean, 1.0)), 0.0)
+    mean = graph.add("AveragePool", x if fits else _padded(graph, x, pads, 0.0), **window)
+    rows, columns = (_shares(layer, x.shape[2 + i], kernel[i], count[i], i, fits) for i in (0, 1))
+    factors = rows[:, None] * columns[None, :]
+    return mean if (factors == 1).all() else graph.add("Mul", mean, graph.constant(factors[None, None], "factors"))
 
 
-def _extents(layer, size, kernel, count, axis):
-    """Lengths of a mean's windows that its divisor counts, float64."""
+def _shares(layer, size, kernel, count, axis, fits):
+    """What ONNX divides each window's sum by, the numbers in the image or all, over Caffe's divisor: with near padding."""
     start = np.arange(count) * layer.stride[axis] - layer.pad[axis]
-    return (np.minimum(start + kernel, size + layer.pad[axis]) - start).astype(np.float64)
+    inside = np.minimum(start + kernel, size) - np.maximum(start, 0)
+    with np.errstate(divide="ignore"):  # a window outside the image: 0 / 0, as in Caffe
+        return (inside if fits else kernel) / (np.minimum(start + kernel, size + layer.pad[axis]) - start).astype(np.float64)
 
 
 def _padding(layer, shape, kernel, count):
@@ -100,14 +104,6 @@ def _padding(layer, shape, kernel, count):
 
 def _padded(graph, x, pads, value):
     return graph.add("Pad", x, [0, 0, *pads[:2], 0, 0, *pads[2:]], value)
-
-
-def _sums(graph, layer, x, shape, kernel, count):
-    """The windows' sums over the area of a whole window."""
-    pads, fits = _padding(layer, shape, kernel, count)
-    if not fits:
-        x, pads = _padded(graph, x, pads, 0.0), [0] * 4
-    return graph.add("AveragePool", x, kernel_shape=kernel, strides=layer.stride, pads=pads, count_include_pad=1)
 
 
 def _maximum(graph, layer, x, kernel, count):
@@ -182,8 +178,8 @@ def lrn(graph, layer, x):
     p = layer.param.lrn_param
     if p.norm_region == p.ACROSS_CHANNELS:
         return graph.add("LRN", x, size=p.local_size, alpha=p.alpha, beta=p.beta, bias=p.k)
-    window = dict(kernel_shape=[p.local_size] * 2, pads=[(p.local_size - 1) // 2] * 4, count_include_pad=1)
-    mean = graph.add("AveragePool", graph.add("Mul", x, x), **window)
+    squares = _padded(graph, graph.add("Mul", x, x), [(p.local_size - 1) // 2] * 4, 0.0)  # zeros around count
+    mean = graph.add("AveragePool", squares, kernel_shape=[p.local_size] * 2)
     return graph.add("Mul", x, graph.add("Pow", _affine(graph, mean, p.alpha, 1.0), -p.beta))
 
 

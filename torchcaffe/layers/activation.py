@@ -64,7 +64,8 @@ class PReLU(Layer):
 
     def forward(self, x):
         slope = self.weight(0)
-        if x.dim() == 4 and slope.dim() and x.shape[1] < 16 and x.is_contiguous(memory_format=torch.channels_last):
+        plain = self.context.traceable or not slope.dim()
+        if not plain and x.dim() == 4 and x.shape[1] < 16 and x.is_contiguous(memory_format=torch.channels_last):
             # Fewer channels than a vector register holds: whole rows of the image are the faster channels.
             rows = x.permute(0, 2, 3, 1)
             y = F.prelu(rows.reshape(len(x) * x.shape[2], -1), slope.repeat(x.shape[3]))
