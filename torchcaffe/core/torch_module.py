@@ -163,6 +163,7 @@ class LayerModule(torch.nn.Module):
         layer.blobs = [_Held(self, name, blob.dims) for name, blob in zip(parameters, layer.blobs)]
         self.layer = layer
         self.fixed_phase = False  # the prototxt gives the layer a phase of its own
+        self.propagate_down = list(layer.param.propagate_down)  # whether a bottom gets a gradient; empty: each does
 
     def _take_tensors(self, layer):
         """Tensors that a layer has beside its parameters become buffers, so that they follow to another device."""
@@ -174,7 +175,11 @@ class LayerModule(torch.nn.Module):
         for name in self._tensors:
             setattr(self.layer, name, getattr(self, f"{name}_tensor"))
         self.layer.shapes(*(tuple(bottom.shape) for bottom in bottoms))  # checks them, and prepares the layer for them
-        return self.layer.forward(*bottoms)
+        return self.layer.forward(*self._stopped(bottoms))
+
+    def _stopped(self, bottoms):
+        flags = self.propagate_down or [True] * len(bottoms)
+        return [bottom if flag else bottom.detach() for bottom, flag in zip(bottoms, flags)]
 
     def train(self, mode: bool = True):
         if not self.fixed_phase:
@@ -204,6 +209,7 @@ class BatchNormModule(LayerModule):
             self.register_buffer(name, value.clone())
 
     def forward(self, x):
+        (x,) = self._stopped([x])
         self.layer.check_shape(
             x.dim() > 1 and x.shape[1] == len(self.running_mean),
             f"built for {len(self.running_mean)} channels, got shape {tuple(x.shape)}",
@@ -291,6 +297,8 @@ def built_anew(net):
         else:
             layer.CopyFrom(node.layer.param)
             del layer.blobs[:]
+            if net.param.force_backward:
+                del layer.propagate_down[:]
     fill_with_zeros(definition)
     context = Context(torch.device("cpu"), rng.Generator(0), exact_random=False, traceable=True)
     level, log.Settings.minloglevel = log.Settings.minloglevel, log.ERROR

@@ -17,7 +17,7 @@ import numpy as np
 from torchcaffe.core import extras, torch_module
 from torchcaffe.core.errors import CaffeError, ExportError
 from torchcaffe.formats import storage
-from torchcaffe.formats.free_shapes import Shapes
+from torchcaffe.formats.free_shapes import BATCH, Shapes
 from torchcaffe.formats.onnx_graph import Graph, NeedsFixedBatch, Unsupported, Value
 from torchcaffe.layers import TEST
 
@@ -33,17 +33,22 @@ def tensors(net) -> dict:
     Shapes are Caffe's, which are PyTorch's: convolutions (outputs, inputs / group, height, width), InnerProduct
     (outputs, inputs). Raises ExportError for two layers of one name.
     """
-    return {name: np.array(tensor.cpu(), np.float32) for name, tensor in torch_module.named_tensors(net).items()}
+    return {name: np.array(tensor.cpu().numpy(), np.float32) for name, tensor in torch_module.named_tensors(net).items()}
 
 
 def write_safetensors(path, net, metadata=None):
     """Write `tensors(net)` as a safetensors file, atomically. metadata: {text: text}, kept in its header."""
+    save_safetensors(path, tensors(net), metadata)
+
+
+def save_safetensors(path, arrays, metadata=None):
+    """Write {name: array}, see `write_safetensors`."""
     library = extras.load("safetensors.numpy")
     with storage.atomic_write(path) as temporary:
         with open(temporary, "wb") as file:
             mode = os.fstat(file.fileno()).st_mode & 0o777  # that of new files here; safetensors' own are the user's alone
         try:
-            library.save_file(tensors(net), temporary, metadata=metadata)
+            library.save_file(arrays, temporary, metadata=metadata)
         except extras.load("safetensors").SafetensorError as error:
             raise ExportError(f"{path}: cannot be written: {error}") from error
         os.chmod(temporary, mode)
@@ -77,9 +82,13 @@ def to_pt2(net):
 
 def write_pt2(path, net):
     """Write `to_pt2(net)` as torch.export.save does, atomically: torch.export.load(path).module() runs without torchcaffe."""
+    save_pt2(path, to_pt2(net))
+
+
+def save_pt2(path, program):
+    """Write a torch.export.ExportedProgram, see `write_pt2`."""
     import torch
 
-    program = to_pt2(net)
     with storage.atomic_write(path) as temporary, open(temporary, "wb") as file:
         torch.export.save(program, file)
 
@@ -139,6 +148,7 @@ class _Writer:
         self.values = {name: Value(name, self.input_shape(name)) for name in net.inputs}  # blob -> its present value
         self.last = {}  # blob -> the last layer that computes it, whose value bears the blob's name
         self.refused = {}  # reason -> layers
+        self.items = None  # size of the axis BATCH in the net, where outputs may bear its name
         for node in net.nodes:
             if node.layer.type not in COPIES:
                 self.last.update(dict.fromkeys(node.top_names, node.index))
@@ -156,6 +166,9 @@ class _Writer:
             raise ExportError("ONNX cannot say " + "; ".join(
                 f"{', '.join(layers)}: {reason}" for reason, layers in self.refused.items()))
         inputs = [self.described(name, self.values_shape(name)) for name in self.net.inputs]
+        free = list(self.shapes.free)
+        if free and not any(layer.type == "Filter" for layer in self.net.built_layers):
+            self.items = self.net.blobs[free[0]].dims[0]
         outputs = [self.output(name) for name in self.net.outputs if self.values[name] != name or name not in self.net.inputs]
         if not outputs:
             raise ExportError("the net computes nothing: it has inputs only")
@@ -176,7 +189,10 @@ class _Writer:
         if blob not in self.net.inputs and value != blob:
             self.graph.nodes.append(self.onnx.helper.make_node("Identity", [value], [blob], name=blob))
             value = Value(blob, value.shape)
-        return self.described(value, value.shape)
+        shape = list(value.shape)
+        if shape and shape[0] is None and self.net.blobs[blob].dims[0] == self.items:
+            shape[0] = BATCH
+        return self.described(value, shape)
 
     def described(self, name, shape):
         return self.onnx.helper.make_tensor_value_info(name, self.onnx.TensorProto.FLOAT, shape)

@@ -82,7 +82,7 @@ class Graph:
         key = id(layer.blobs[list(tensors).index(name)].data_memory), name, array.shape
         if key not in self._shared:
             self._shared[key] = found = Value(self.unique(f"{layer.name}.{name}"), array.shape)
-            self.initializers[found] = array.astype(np.float32)
+            self.initializers[found] = array.astype(np.float32, copy=False)
         return self._shared[key]
 
     def reshape(self, x: Value, shape) -> Value:
