@@ -2,9 +2,11 @@
 
 import collections
 
+import comparison
 import exporting
 import numpy as np
 import pytest
+from cases import CASES
 from files import prepare
 
 from torchcaffe.core.errors import ExportError
@@ -43,14 +45,14 @@ def some(cases, most):
     return [pair for pairs in by_type.values() for pair in pairs[:: max(1, len(pairs) // most)][:most]]
 
 
-def compare(session, run, what):
+def compare(session, run, what, limit=LIMIT):
     found = dict(zip([output.name for output in session.get_outputs()], session.run(None, run.arrays)))
     assert found, what
     for name, array in found.items():
         ours = run.tops[name.split("/")[0] if name not in run.tops else name]
         assert array.shape == ours.shape, (what, name)
         scale = max(1.0, float(np.abs(ours[np.isfinite(ours)]).max(initial=0)))
-        np.testing.assert_allclose(array, ours, rtol=LIMIT, atol=LIMIT * scale, err_msg=f"{what} {name}")
+        np.testing.assert_allclose(array, ours, rtol=limit, atol=limit * scale, err_msg=f"{what} {name}")
 
 
 def tripled(run, free):
@@ -66,7 +68,7 @@ def tripled(run, free):
 
 @pytest.mark.parametrize("most", [3, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_onnxruntime_agrees(folder, most):
-    written, free, refused = collections.Counter(), collections.Counter(), collections.Counter()
+    written, refused = collections.Counter(), collections.Counter()
     for number, case in some(exporting.layer_cases("TEST"), most):
         what = f"{number}: {case.type} {case.layer} {case.bottoms}"
         run = exporting.Run(folder, case, number)
@@ -84,11 +86,30 @@ def test_onnxruntime_agrees(folder, most):
         written[case.type] += 1
         axes = [blob.name for blob in model.graph.input if blob.type.tensor_type.shape.dim and blob.type.tensor_type.shape.dim[0].dim_param]
         if axes:
-            free[case.type] += 1
             tripled(run, axes)
             compare(session, run, f"{what}, three times as many")
-    print(sum(written.values()), dict(written), sum(free.values()), dict(refused))
     known = {cls.type for cls in WRITERS} - {"Silence", "Filter"}
     assert set(written) == known
     assert set(refused) <= {*MEASURES, *EMPTY, "Filter", "Dropout"}
     assert set(base.layer_types()) - known >= set(MEASURES)
+
+
+@pytest.mark.slow
+def test_onnxruntime_agrees_with_real_caffe(folder):
+    """Without torchcaffe between: the numbers of real Caffe's first forward, where the phase does not matter."""
+    if not comparison.CAFFE_PYTHON.exists():
+        pytest.skip("needs real Caffe: type `make caffe`")
+    theirs, _, _ = comparison.real_caffe(folder)
+    compared = collections.Counter()
+    for number, case in exporting.layer_cases("TEST"):
+        drawn = case.parameters is None or CASES[number].phase == "TRAIN" and case.type in ("Dropout", "BatchNorm")
+        run = exporting.Run(folder, case, number)
+        if drawn or case.type in (*MEASURES, *EMPTY, "Filter", "Dropout"):
+            continue
+        model = export.to_onnx(run.net)
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        run.tops = {name: theirs[f"{number}/0/{name}/data"] for name in run.tops}
+        compare(session, run, f"{number}: {case.type} {case.layer} {case.bottoms}", limit=comparison.LIMIT)
+        compared[case.type] += 1
+    print(sum(compared.values()), dict(compared))
+    assert len(compared) > 35

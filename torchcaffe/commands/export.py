@@ -62,8 +62,11 @@ def describe_onnx(model) -> str:
 
 
 def _values(values):
-    sizes = [(value.name, [dim.dim_param or dim.dim_value or "?" for dim in value.type.tensor_type.shape.dim]) for value in values]
-    return ", ".join(f"{name} ({', '.join(map(str, shape))})" for name, shape in sizes)
+    shown = []
+    for value in values:
+        sizes = [str(dim.dim_param or dim.dim_value or "?") for dim in value.type.tensor_type.shape.dim]
+        shown.append(f"{value.name} ({', '.join(sizes)})")
+    return ", ".join(shown)
 
 
 def describe_tensors(tensors) -> str:

@@ -61,9 +61,9 @@ class Graph:
 
         inputs: Values; numbers and arrays become constants: float (arrays: float32) and int or list of int (int64).
         """
-        inputs = [value if isinstance(value, str) else self.constant(value) for value in inputs]
+        names = [value if isinstance(value, str) else self.constant(value) for value in inputs]
         made = [Value(self.unique(f"{self.prefix}/{operation}")) for _ in range(outputs)]
-        self.nodes.append(self.onnx.helper.make_node(operation, inputs, made, name=made[0], **attributes))
+        self.nodes.append(self.onnx.helper.make_node(operation, names, made, name=made[0], **attributes))
         return made[0] if outputs == 1 else tuple(made)
 
     def constant(self, value, name: str = "constant") -> Value:
