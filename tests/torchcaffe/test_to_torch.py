@@ -169,8 +169,10 @@ def test_copies_pickles_and_functional_calls(make_net):
 
 def test_another_last_layer_is_a_line(make_net):
     module = caffe.to_torch(make_net(DATA + BODY, caffe.TEST))
-    module.fc.last = torch.nn.Linear(5, 11)
+    module.fc.last = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Linear(5, 11))
     assert module(torch.from_numpy(images())).shape == (4, 11)
+    groups = module.parameter_groups(0.1, 0.01)
+    assert [(group["lr"], group["weight_decay"], len(group["params"])) for group in groups] == [(0.1, 0.01, 6), (0.2, 0, 1)]
 
 
 def test_layer_names_that_a_module_has_already(make_net):

@@ -145,7 +145,7 @@ class TorchNet(torch.nn.Module):
         groups = {}
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
-                groups.setdefault(self._multipliers[name], []).append(parameter)
+                groups.setdefault(self._multipliers.get(name, (1.0, 1.0)), []).append(parameter)
         return [
             {"params": parameters, "lr": base_lr * lr_mult, "weight_decay": weight_decay * decay_mult}
             for (lr_mult, decay_mult), parameters in groups.items()
