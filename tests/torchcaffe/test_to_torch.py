@@ -244,6 +244,21 @@ def test_pt2_runs_without_torchcaffe(make_net, tmp_path):
     np.testing.assert_allclose(np.load(tmp_path / "prob.npy"), net.forward(data=data)["prob"], atol=1e-6)
 
 
+def test_its_convolution_is_the_plain_one(make_net):
+    """The engine's own on the CPU, Winograd's, rounds otherwise and is nothing that others can follow."""
+    text = DATA.replace("dim: 3 dim: 9 dim: 9", "dim: 64 dim: 16 dim: 16") + (
+        'layer { name: "conv" type: "Convolution" bottom: "data" top: "y" convolution_param { num_output: 64 kernel_size: 3 pad: 1 '
+        'weight_filler { type: "xavier" } } }'
+    )
+    net = make_net(text, caffe.TEST)
+    module, x = caffe.to_torch(net), torch.randn(4, 64, 16, 16)
+    with torch.no_grad():
+        last = x.contiguous(memory_format=torch.channels_last)
+        expected = torch.nn.functional.conv2d(last, module.conv.weight, module.conv.bias, padding=1)
+        assert torch.allclose(module(x), expected, atol=1e-6) and torch.allclose(export.to_pt2(net).module()(x), expected, atol=1e-6)
+    np.testing.assert_allclose(net.forward(data=x.numpy())["y"], expected, atol=1e-4)
+
+
 def test_only_nets_of_the_test_phase_are_written(make_net):
     net = make_net(DATA + BODY, caffe.TRAIN)
     for make in (export.to_pt2, export.to_onnx):
