@@ -1,6 +1,9 @@
 """The parity cases on their way out of Caffe: each net with its numbers, and what torchcaffe itself computes for it."""
 
+import collections
+
 import numpy as np
+import pytest
 import run_cases
 import torch
 from case import Case, values
@@ -23,6 +26,18 @@ def layer_cases(phase):
         other.__dict__.update(case.__dict__, phase=phase)
         found.append((number, other))
     return found
+
+
+def some(cases, most):
+    """The first, and then every few of each type's cases."""
+    by_type = collections.defaultdict(list)
+    for number, case in cases:
+        by_type[case.type].append((number, case))
+    return [pair for pairs in by_type.values() for pair in pairs[:: max(1, len(pairs) // most)][:most]]
+
+
+# A few cases of each type, and all of them.
+SHARES = pytest.mark.parametrize("most", [3, pytest.param(10_000, marks=pytest.mark.slow)])
 
 
 class Run:

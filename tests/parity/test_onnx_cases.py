@@ -37,14 +37,6 @@ def folder(tmp_path_factory):
     return path
 
 
-def some(cases, most):
-    """The first, and then every few of each type's cases."""
-    by_type = collections.defaultdict(list)
-    for number, case in cases:
-        by_type[case.type].append((number, case))
-    return [pair for pairs in by_type.values() for pair in pairs[:: max(1, len(pairs) // most)][:most]]
-
-
 def compare(session, run, what, limit=LIMIT):
     found = dict(zip([output.name for output in session.get_outputs()], session.run(None, run.arrays)))
     assert found, what
@@ -66,10 +58,10 @@ def tripled(run, free):
     run.tops = {name: np.array(run.net.blobs[name].data) for name in run.net.outputs}
 
 
-@pytest.mark.parametrize("most", [3, pytest.param(10_000, marks=pytest.mark.slow)])
+@exporting.SHARES
 def test_onnxruntime_agrees(folder, most):
     written, refused = collections.Counter(), collections.Counter()
-    for number, case in some(exporting.layer_cases("TEST"), most):
+    for number, case in exporting.some(exporting.layer_cases("TEST"), most):
         what = f"{number}: {case.type} {case.layer} {case.bottoms}"
         run = exporting.Run(folder, case, number)
         try:

@@ -33,6 +33,12 @@ def net(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "deploy.prototxt").write_text(NET)
     (tmp_path / "loss.prototxt").write_text(NET.replace('"prob"', '"probabilities"', 1) + LOSS)
+    (tmp_path / "train.prototxt").write_text(
+        'layer { name: "d" type: "Data" top: "data" top: "label" data_param { source: "gone" batch_size: 2 } include { phase: TRAIN } }\n'
+        'layer { name: "e" type: "Data" top: "data" top: "label" data_param { source: "gone" batch_size: 2 } include { phase: TEST } }\n'
+        + NET.partition("}\n")[2]
+    )
+    (tmp_path / "strange.prototxt").write_text(NET.replace('"Softmax"', '"Softmaxx"').replace('"BatchNorm"', '"BatchNorn"'))
     (tmp_path / "more.prototxt").write_text(NET.replace('"fc" type', '"other" type'))
     net = caffe.Net("deploy.prototxt", caffe.TEST)
     net.params["bn"][1].data[...] = 2
@@ -65,6 +71,9 @@ def test_all_three_files(net, capsys, tmp_path):
     ("deploy.prototxt net.caffemodel --onxx a.onnx", "did you mean onnx"),
     ("more.prototxt net.caffemodel --onnx a.onnx", "net.caffemodel: has no weights for other; export the weights"),
     ("deploy.prototxt net.caffemodel --safetensors a.safetensors --onnx folder/a.onnx", "folder/a.onnx: cannot be written: the folder"),
+    ("train.prototxt net.caffemodel --pt2 a.pt2", 'train.prototxt: "e" .Data.: reads data; export the deploy prototxt'),
+    ("train.prototxt net.caffemodel --safetensors a.safetensors", "gone"),
+    ("strange.prototxt net.caffemodel --onnx a.onnx", 'unknown types: "bn" .BatchNorn., "prob" .Softmaxx.; register them'),
     ("loss.prototxt net.caffemodel --safetensors a.safetensors --onnx a.onnx", '"loss" .SoftmaxWithLoss., "acc" .Accuracy.: '),
 ])  # fmt: skip
 def test_mistakes_are_one_line_and_nothing_is_written(net, capsys, tmp_path, line, words):

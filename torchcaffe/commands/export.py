@@ -21,7 +21,7 @@ def export(flags, model, weights):
 
     for path in wanted.values():
         check_writable(path)
-    net = load(model, weights, flags)
+    net = load(model, weights, flags, runs=list(wanted) != ["safetensors"])
     steps = {
         "onnx": (exporting.to_onnx, exporting.save_onnx, describe_onnx),
         "safetensors": (exporting.tensors, exporting.save_safetensors, describe_tensors),
@@ -34,8 +34,11 @@ def export(flags, model, weights):
         print(f"{path}: {describe(made[kind])}", flush=True)
 
 
-def load(model, weights, flags):
-    """The TEST net of a prototxt with its weights. Raises ExportError where these leave a layer out."""
+def load(model, weights, flags, runs):
+    """The TEST net of a prototxt with its weights.
+
+    Raises ExportError where these leave a layer out, and for data layers where it `runs` elsewhere.
+    """
     from torchcaffe import TEST
     from torchcaffe.core.errors import ExportError
     from torchcaffe.core.fillers import fill_with_zeros
@@ -46,6 +49,7 @@ def load(model, weights, flags):
     param = read_net(model)
     param.state.phase, param.state.level = TEST, flags.level
     param.state.stage.extend(devices.stages(flags.stage))
+    check_types(model, param, runs)
     fill_with_zeros(param)
     net = Net.from_proto(param)
     net.copy_from(weights)
@@ -54,6 +58,29 @@ def load(model, weights, flags):
             f"{weights}: has no weights for {listed(net.copy_report.left)}; export the weights that were trained for {model}"
         )
     return net
+
+
+def check_types(model, param, runs):
+    """Name all layers that stand in the way before any data is looked for. Raises ExportError."""
+    from torchcaffe.core.errors import ExportError, NetError
+    from torchcaffe.core.graph import filter_layers
+    from torchcaffe.layers import layer_class
+
+    unknown, reading = [], []
+    for layer in filter_layers(param).layer:
+        name = f'"{layer.name}" ({layer.type})'
+        try:
+            reads = layer_class(layer.type, layer.name).is_source and layer.type not in ("Input", "Parameter")
+        except NetError:
+            unknown.append(name)
+        else:
+            reading += [name] if reads else []
+    if len(unknown) > 1:  # of one, the error of building the net says more
+        raise ExportError(f"{model}: layers of unknown types: {', '.join(unknown)}; register them, see docs/extending.md")
+    if reading and runs:
+        raise ExportError(
+            f"{model}: {', '.join(reading)}: reads data; export the deploy prototxt, which begins with Input layers"
+        )
 
 
 def describe_onnx(model) -> str:

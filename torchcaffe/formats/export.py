@@ -118,7 +118,7 @@ def to_onnx(net, metadata=None):
 
     The first axis of the inputs is free, "batch", where the net's layers allow it; all other sizes are the net's. Weights
     are initializers with the names of `tensors(net)`. What a layer computes in place of an input has the input's name, a
-    slash and its own. metadata: {text: text} for the model's own metadata.
+    slash and its own; an input that no layer reads is no output. metadata: {text: text} for the model's own metadata.
 
     Raises ExportError for a net in the TRAIN phase, and one that names every layer that ONNX cannot say.
     """
