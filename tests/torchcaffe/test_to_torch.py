@@ -313,8 +313,33 @@ def test_layers_of_ones_own_that_say_how(own, make_net, monkeypatch):
         scaled = graph.add("Mul", x, float(self.table.sum()))
         return graph.add("Add", scaled, graph.parameter(self, "offset", (-1, 1, 1)))
 
+    for wrong, words in (
+        (lambda self, graph, x: None, '"mine" .WeightedForExport.: to_onnx gives 0 values for 1 tops'),
+        (lambda self, graph, x: graph.add("Multiply", x, 2.0), "not valid ONNX: .*Multiply"),
+    ):
+        monkeypatch.setattr(Weighted, "to_onnx", wrong)
+        with pytest.raises(CaffeError, match=words):
+            export.to_onnx(make_net(DATA + OWN, caffe.TEST))
     monkeypatch.setattr(Weighted, "to_onnx", to_onnx)
     net = make_net(DATA + OWN, caffe.TEST)
     session = onnxruntime.InferenceSession(export.to_onnx(net).SerializeToString(), providers=["CPUExecutionProvider"])
     (found,) = session.run(["mine"], {"data": images()})
     np.testing.assert_allclose(found, net.forward(data=images())["mine"], atol=1e-6)
+
+
+def test_a_class_in_place_of_caffes_is_not_written_as_caffes(make_net):
+    from torchcaffe.layers import activation, base
+
+    @caffe.register_layer(replace=True)
+    class Doubling(activation.Sigmoid):
+        def forward(self, x):
+            return 2 * x
+
+    try:
+        net = make_net(DATA + 'layer { name: "s" type: "Sigmoid" bottom: "data" top: "y" }', caffe.TEST)
+        module = caffe.to_torch(net)
+    finally:
+        base._REGISTRY["Sigmoid"] = activation.Sigmoid
+    assert torch.equal(module(torch.ones(4, 3, 9, 9)), torch.full((4, 3, 9, 9), 2.0))
+    with pytest.raises(CaffeError, match='"s" .Sigmoid.: its class has no method to_onnx'):
+        export.to_onnx(net)

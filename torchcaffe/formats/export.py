@@ -130,7 +130,10 @@ def to_onnx(net, metadata=None):
         model = _Writer(net, onnx, Shapes(net, fixed=True)).model()
     onnx.helper.set_model_props(model, metadata or {})
     if model.ByteSize() <= LARGEST:  # the checker serializes it
-        onnx.checker.check_model(model)
+        try:
+            onnx.checker.check_model(model)
+        except onnx.checker.ValidationError as problem:  # of a layer of one's own
+            raise ExportError(f"the nodes are not valid ONNX: {str(problem).strip().splitlines()[0]}") from problem
     return model
 
 
@@ -205,7 +208,9 @@ class _Writer:
         except Unsupported as problem:
             self.refused.setdefault(str(problem), []).append(f'"{layer.name}" ({layer.type})')
             made = [Value(name) for name in node.top_names]
-        for name, value, shape in zip(node.top_names, [made] if isinstance(made, str) else made, tops):
+        made = [made] if isinstance(made, str) else list(made or ())
+        layer.check(len(made) == len(tops), f"to_onnx gives {len(made)} values for {len(tops)} tops")
+        for name, value, shape in zip(node.top_names, made, tops):
             self.values[name] = self.named(node, name, value, shape)
 
     def named(self, node, blob, value, shape):
