@@ -152,6 +152,24 @@ def test_data_layers_become_inputs_and_silenced_blobs_go(make_net):
         np.testing.assert_allclose(found[name].detach(), net.blobs[name].data, rtol=1e-5)
 
 
+def test_inputs_may_come_late_and_losses_may_be_read(make_net):
+    """A blob with a loss weight that a layer reads is an output, too: the first of Caffe's copies; a loss may have no top."""
+    text = (
+        DATA + 'layer { name: "square" type: "Power" bottom: "data" top: "square" power_param { power: 2 } loss_weight: 0.25 }\n'
+        + LABEL + 'layer { name: "fc" type: "InnerProduct" bottom: "square" top: "fc" inner_product_param { num_output: 3 } }\n'
+        + 'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "fc" bottom: "label" }\n'
+    )  # fmt: skip
+    net = make_net(text, caffe.TRAIN)
+    data, label = images(), np.float32([0, 1, 2, 0])
+    net.blobs["data"].data[...], net.blobs["label"].data[...] = data, label
+    net.forward()
+    module = caffe.to_torch(net)
+    assert module.inputs == ["data", "label"] and module.loss_weights == {"square_square_0_split_0": 0.25, "loss": 1.0}
+    found = module(torch.from_numpy(data), torch.from_numpy(label))
+    np.testing.assert_allclose(found["square_square_0_split_0"], data**2, rtol=1e-6)
+    assert abs(float(found["loss"].detach()) - np.log(3)) < 1e-6  # the weights are zeros
+
+
 def test_copies_pickles_and_functional_calls(make_net):
     module, data = caffe.to_torch(make_net(DATA + BODY + SOFTMAX, caffe.TEST)), torch.from_numpy(images())
     expected = module(data)
@@ -325,6 +343,17 @@ def test_layers_of_ones_own_that_say_how(own, make_net, monkeypatch):
     session = onnxruntime.InferenceSession(export.to_onnx(net).SerializeToString(), providers=["CPUExecutionProvider"])
     (found,) = session.run(["mine"], {"data": images()})
     np.testing.assert_allclose(found, net.forward(data=images())["mine"], atol=1e-6)
+
+
+def test_one_value_for_two_tops(own, make_net, monkeypatch):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(Weighted, "tops", (2, 2))
+    monkeypatch.setattr(Weighted, "shapes", lambda self, shape: [shape] * 2)
+    monkeypatch.setattr(Weighted, "to_onnx", lambda self, graph, x: [graph.add("Neg", x)] * 2)
+    net = make_net(DATA + OWN.replace('top: "mine"', 'top: "mine" top: "yours"'), caffe.TEST)
+    session = onnxruntime.InferenceSession(export.to_onnx(net).SerializeToString(), providers=["CPUExecutionProvider"])
+    for found in session.run(["mine", "yours"], {"data": images()}):
+        np.testing.assert_array_equal(found, -images())
 
 
 def test_a_class_in_place_of_caffes_is_not_written_as_caffes(make_net):

@@ -59,7 +59,8 @@ class TorchNet(torch.nn.Module):
     def __init__(self, net):
         super().__init__()
         self.inputs, self.loss_weights = [], {}
-        self._steps = []  # (name of the layer's module, its bottoms, its tops): values by number, as blobs change in place
+        self._given = []  # the values of the inputs: by number, as blobs change in place
+        self._steps = []  # (name of the layer's module, the values of its bottoms, those of its tops)
         self._multipliers = {}  # name of a parameter -> (lr_mult, decay_mult)
         built, originals = built_anew(net)
         present, parameters = {}, {}  # blob -> the number of its present value; memory of a blob -> its Parameter
@@ -67,6 +68,7 @@ class TorchNet(torch.nn.Module):
         for node, original in zip(built.nodes, originals):
             self._add(node, original, net.phase, present, parameters, specs)
         self.outputs = [*net.outputs, *(name for name in self.loss_weights if name not in net.blobs)]
+        self.loss_weights = {name: weight for name, weight in self.loss_weights.items() if name in self.outputs}
         self._results = [present[name] for name in self.outputs]
         self._finished = self._last_uses()
         self.train(net.phase == TRAIN)
@@ -74,17 +76,18 @@ class TorchNet(torch.nn.Module):
     def _add(self, node, original, phase, present, parameters, specs):
         layer = node.layer
         bottoms = [present[name] for name in layer.param.bottom]
-        if layer.type == "Split":  # the values are its bottom's
-            present.update(dict.fromkeys(node.top_names, bottoms[0]))
-            return
         tops = [layer.name if name == AUTOMATIC else name for name in node.top_names]
+        self.loss_weights.update((name, weight) for name, weight in zip(tops, node.loss_weights) if weight)
+        if layer.type == "Split":  # the values are its bottom's
+            present.update(dict.fromkeys(tops, bottoms[0]))
+            return
         first = 1 + max(present.values(), default=-1)
         numbers = list(range(first, first + len(tops)))
         present.update(zip(tops, numbers))
         if layer.type == "Input":
             self.inputs += tops
+            self._given += numbers
             return
-        self.loss_weights.update((name, weight) for name, weight in zip(tops, node.loss_weights) if weight)
         memories = [id(blob.data_memory) for blob in layer.blobs]
         module = layer_module(layer, original, parameters, specs)
         module.fixed_phase = original.phase != phase
@@ -94,7 +97,7 @@ class TorchNet(torch.nn.Module):
             self._multipliers[f"{path}.{name}"] = specs[memory].lr_mult, specs[memory].decay_mult
 
     def _place(self, module, path):
-        """Add a layer's module under a path; returns the path, with a number where a layer without parameters has it."""
+        """Add a layer's module under a path; returns the path. A layer without parameters gets an underscore where another has it."""
         *parents, name = path.split(".")
         place = self
         for parent in parents:
@@ -119,7 +122,7 @@ class TorchNet(torch.nn.Module):
         return finished[::-1]
 
     def forward(self, *inputs, **named):
-        values = dict(enumerate(self._in_order(inputs, named)))
+        values = dict(zip(self._given, self._in_order(inputs, named)))
         for (name, bottoms, tops), finished in zip(self._steps, self._finished):
             results = self.get_submodule(name)(*[values[bottom] for bottom in bottoms])
             values.update(zip(tops, results if isinstance(results, (tuple, list)) else (results,)))

@@ -217,6 +217,9 @@ class _Writer:
         """The value with its shape, under the blob's name where no later layer computes that blob."""
         final = self.last.get(blob) == node.index and blob not in self.net.inputs
         name = blob if final else f"{blob}/{node.layer.name}"
+        present = self.graph.present(value)
+        if present != value:  # the layer gives it for an earlier top, too
+            return Value(present, shape)
         if self.graph.made(value):
             name = name if final else self.graph.unique(name)
             self.graph.rename(value, name)

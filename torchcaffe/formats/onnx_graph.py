@@ -46,7 +46,7 @@ class Graph:
 
     def begin(self, layer, tops):
         """What is written next belongs to `layer`."""
-        self.prefix, self.tops, self._first = layer.name or layer.type, tops, len(self.nodes)
+        self.prefix, self.tops, self._first, self._renamed = layer.name or layer.type, tops, len(self.nodes), {}
 
     def unique(self, name: str) -> str:
         """`name`, numbered where the graph has it already; taken from now on."""
@@ -100,12 +100,17 @@ class Graph:
             raise NeedsFixedBatch
         return length
 
+    def present(self, value: str) -> str:
+        """The name that a value of the present layer has by now."""
+        return self._renamed.get(value, value)
+
     def made(self, value: str) -> bool:
         """Whether a node of the present layer gives this value."""
         return any(value in node.output for node in self.nodes[self._first :])
 
     def rename(self, value: str, name: str):
-        """Give a value of the present layer another name."""
+        """Give a value of the present layer another name; `present` then tells it."""
+        self._renamed[value] = name
         for node in self.nodes[self._first :]:
             for names in (node.output, node.input):
                 for index, found in enumerate(names):
