@@ -97,7 +97,7 @@ class TorchNet(torch.nn.Module):
             self._multipliers[f"{path}.{name}"] = specs[memory].lr_mult, specs[memory].decay_mult
 
     def _place(self, module, path):
-        """Add a layer's module under a path; returns the path. A layer without parameters gets an underscore where another has it."""
+        """Add a layer's module under a path; returns the path: with an underscore where one without parameters is there."""
         *parents, name = path.split(".")
         place = self
         for parent in parents:
