@@ -44,6 +44,7 @@ _HOMES = {
     "Layer": "layers",
     "TorchLayer": "layers",
     "register_layer": "layers",
+    "to_torch": "core.torch_module",
     "layers": "net_spec",
     "params": "net_spec",
     "NetSpec": "net_spec",

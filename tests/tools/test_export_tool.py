@@ -105,17 +105,11 @@ def test_averaged_nets_name_each_other() -> None:
 
 
 def test_file_that_answers_otherwise_is_not_written(project, monkeypatch, capsys) -> None:
-    from torchcaffe.formats.export import _Writer
+    from torchcaffe.formats.onnx_layers import WRITERS
+    from torchcaffe.layers.activation import ReLU
 
-    relu = _Writer.write_ReLU
-
-    def forgetful(self, layer, bottoms, top, shape):
-        if layer.name == "relu5_3":
-            self.add("Identity", layer, bottoms, top)
-        else:
-            relu(self, layer, bottoms, top, shape)
-
-    monkeypatch.setattr(_Writer, "write_ReLU", forgetful)
+    relu = WRITERS[ReLU]
+    monkeypatch.setitem(WRITERS, ReLU, lambda graph, layer, x: x if layer.name == "relu5_3" else relu(graph, layer, x))
     monkeypatch.setattr("gender_smile.inference.classifier.choose_profile", lambda name, variant: "tiny")
     assert command.main(["--net", "gnet", "--output", str(project / "out")]) == 1
     assert "differ from the engine's" in capsys.readouterr().err
@@ -124,20 +118,20 @@ def test_file_that_answers_otherwise_is_not_written(project, monkeypatch, capsys
 
 def test_differences_before_a_softmax_that_hides_them_are_seen(project, monkeypatch) -> None:
     """Probabilities of 0 and 1 are the same on both sides although one's scores are 5 % larger."""
-    from torchcaffe.formats.export import _Writer
+    from torchcaffe.formats.onnx_graph import Graph
 
     path = recipe.absolute(recipe.step_weights("tiny", "gnet", 4))
     net = engine("gnet").net
     net.params["fc8_gender"][0].data[...] *= 1e-3  # so that the bias alone decides
     net.params["fc8_gender"][1].data[...] = 0, 60
     net.save(path)
-    add = _Writer.add
+    add = Graph.add
 
-    def larger(self, operation, layer, *names, **attributes):
-        add(self, operation, layer, *names, **attributes, **({"beta": 1.05} if layer.name == "fc8_gender" else {}))
+    def larger(self, *inputs, **attributes):
+        return add(self, *inputs, **attributes, **({"beta": 1.05} if self.prefix == "fc8_gender" and inputs[0] == "Gemm" else {}))
 
     assert export.export("tiny", "gnet", str(project / "out"))[1] <= export.TOLERANCE
-    monkeypatch.setattr(_Writer, "add", larger)
+    monkeypatch.setattr(Graph, "add", larger)
     with pytest.raises(CaffeError, match="differ"):
         export.export("tiny", "gnet", str(project / "out"))
 

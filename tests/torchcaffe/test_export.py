@@ -145,19 +145,100 @@ def test_an_onnx_file_that_fails_its_check_gets_no_name(tmp_path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["net.onnx", "net.prototxt"]
 
 
-@pytest.mark.parametrize("layers, words", [
-    (layer("LRN", "norm1", "data", "norm1"), 'layer "norm1": type LRN cannot be written as ONNX; supported: '),
-    (layer("InnerProduct", "fc", "data", "fc", "inner_product_param { num_output: 2 axis: 2 }"), '"fc".*axis 2'),
-    (layer("Pooling", "p", "data", "p", "pooling_param { kernel_size: 2 stride: 3 }"), '"p".* outside the image'),
-    (layer("Pooling", "p", "data", "p", "pooling_param { kernel_size: 2 pool: STOCHASTIC }"), '"p" .*STOCHASTIC'),
-    (layer("Pooling", "p", "data", 'p" top: "mask', "pooling_param { kernel_size: 2 }"), '"p" .* 2 tops'),
-    (layer("Convolution", "c", "data", "a", "convolution_param { num_output: 3 kernel_size: 1 }")
-     + layer("Convolution", "c", "a", "b", "convolution_param { num_output: 3 kernel_size: 1 }"), "two layers .*c"),
-])  # fmt: skip
-def test_what_cannot_be_written_is_named(tmp_path, layers: str, words: str) -> None:
-    with pytest.raises(CaffeError, match=words):
+def test_stochastic_pooling_is_a_weighted_mean_in_the_test_phase(tmp_path) -> None:
+    for size in ("kernel_size: 2 stride: 2", "kernel_size: 3 stride: 2", "kernel_size: 1 stride: 3"):
+        check(build(tmp_path, layer("ReLU", "r", "data", "r") + layer("Pooling", "p", "r", "p", f"pooling_param {{ pool: STOCHASTIC {size} }}")),
+              tmp_path)
+
+
+def test_items_that_a_filter_lets_pass(tmp_path) -> None:
+    """How many, only the run says: with the batch free, ONNX can have it so."""
+    net = build(
+        tmp_path,
+        'layer { name: "s" type: "Input" top: "chosen" input_param { shape { dim: 2 } } }\n'
+        + layer("Filter", "f", "data\" bottom: \"chosen", "kept")
+        + layer("InnerProduct", "fc", "kept", "fc", "inner_product_param { num_output: 4 }"),
+    )
+    model = export.to_onnx(net)
+    assert not model.graph.output[0].type.tensor_type.shape.dim[0].dim_param  # it is not the batch
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    for chosen in ([1, 0, 1, 1, 0], [0, 2, 0, 0, 0]):
+        data = np.random.default_rng(3).normal(0, 1, (5, 3, 9, 11)).astype(np.float32)
+        net.blobs["data"].reshape(*data.shape)
+        net.blobs["chosen"].reshape(5)
+        ours = net.forward(data=data, chosen=np.float32(chosen))["fc"].copy()
+        (theirs,) = session.run(None, {"data": data, "chosen": np.float32(chosen)})
+        assert theirs.shape == ours.shape == (np.count_nonzero(chosen), 4)
+        np.testing.assert_allclose(theirs, ours, atol=1e-5, rtol=1e-5)
+
+
+def test_names_of_values(tmp_path) -> None:
+    """Inputs, outputs and what is between have the blobs' names; what changes in place, at its end."""
+    net = build(
+        tmp_path,
+        layer("ReLU", "first", "data", "data")
+        + layer("Convolution", "conv", "data", "conv", "convolution_param { num_output: 4 kernel_size: 3 }")
+        + layer("ReLU", "relu", "conv", "conv")
+        + layer("Sigmoid", "top", "conv", "top")
+        + layer("Dropout", "drop", "top", "dropped"),
+    )
+    graph = export.to_onnx(net).graph
+    assert [value.name for value in graph.input] == ["data"] and [value.name for value in graph.output] == ["dropped"]
+    made = [output for node in graph.node for output in node.output]
+    assert made == ["data/first", "conv/conv", "conv", "top", "dropped"]
+    assert {value.name for value in graph.initializer} == {"conv.weight", "conv.bias"}
+    assert [dim.dim_param or dim.dim_value for dim in graph.output[0].type.tensor_type.shape.dim] == ["batch", 4, 7, 9]
+
+
+def test_a_net_that_wants_its_own_batch_keeps_it(tmp_path) -> None:
+    net = build(tmp_path, layer("Reshape", "r", "data", "r", "reshape_param { shape { dim: 2 dim: 3 dim: 99 } }"))
+    assert export.to_onnx(net).graph.input[0].type.tensor_type.shape.dim[0].dim_value == 2
+    check(net, tmp_path, batches=(2,))
+    program = export.to_pt2(net)
+    assert not program.range_constraints
+
+
+def test_all_layers_that_onnx_cannot_say_are_named(tmp_path) -> None:
+    dummy = 'layer { name: "d" type: "DummyData" top: "t" dummy_data_param { shape { dim: 2 dim: 3 dim: 9 dim: 11 } } }\n'
+    layers = dummy + layer("Dropout", "drop", "data", "x", "phase: TRAIN") + layer("EuclideanLoss", "loss", "x\" bottom: \"t", "loss")
+    with pytest.raises(CaffeError) as raised:
         export.write_onnx(tmp_path / "net.onnx", build(tmp_path, layers))
-    assert not (tmp_path / "net.onnx").exists()
+    message = str(raised.value)
+    assert '"d" (DummyData), "loss" (EuclideanLoss): ' in message and "deploy prototxt" in message
+    assert '"drop" (Dropout): phase: TRAIN' in message and not (tmp_path / "net.onnx").exists()
+
+
+def test_two_layers_of_one_name(tmp_path) -> None:
+    numbers = "convolution_param { num_output: 3 kernel_size: 1 }"
+    net = build(tmp_path, layer("Convolution", "c", "data", "a", numbers) + layer("Convolution", "c", "a", "b", numbers))
+    for make in (export.tensors, caffe.to_torch):
+        with pytest.raises(CaffeError, match='two layers are named "c": give each its own name'):
+            make(net)
+    check(net, tmp_path)
+
+
+def test_shared_weights_are_written_once(tmp_path) -> None:
+    shared = 'param { name: "w" } param { name: "b" } convolution_param { num_output: 3 kernel_size: 1 }'
+    net = build(tmp_path, layer("Convolution", "one", "data", "a", shared) + layer("Convolution", "two", "a", "b", shared))
+    assert [value.name for value in export.to_onnx(net).graph.initializer] == ["one.weight", "one.bias"]
+    check(net, tmp_path)
+    assert set(export.tensors(net)) == {"one.weight", "one.bias", "two.weight", "two.bias"}
+
+
+def test_safetensors_of_a_net_with_batch_norm_fit_pytorch(tmp_path) -> None:
+    import torch
+
+    net = build(tmp_path, layer("BatchNorm", "bn", "data", "bn") + layer("Scale", "scale", "bn", "top", "scale_param { bias_term: true }"))
+    net.params["bn"][1].data[...] = 1, 2, 3
+    net.params["bn"][2].data[...] = 0.5
+    export.write_safetensors(tmp_path / "net.safetensors", net)
+    found = load_file(tmp_path / "net.safetensors")
+    theirs = torch.nn.BatchNorm2d(3).eval()
+    renamed = {"running_mean": "bn.running_mean", "running_var": "bn.running_var", "weight": "scale.weight", "bias": "scale.bias"}
+    theirs.load_state_dict({name: torch.from_numpy(found[key]) for name, key in renamed.items()}, strict=False)
+    data = np.random.default_rng(3).normal(0, 1, (2, 3, 9, 11)).astype(np.float32)
+    np.testing.assert_allclose(theirs(torch.from_numpy(data)).detach(), net.forward(data=data)["top"], atol=1e-5)
+    check(net, tmp_path)
 
 
 def test_missing_package(tmp_path, monkeypatch) -> None:

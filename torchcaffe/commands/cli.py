@@ -3,6 +3,7 @@
     torchcaffe train -solver solver.prototxt -weights start.caffemodel
     torchcaffe test -model net.prototxt -weights net.caffemodel -iterations 100
     torchcaffe summary net.prototxt
+    torchcaffe export deploy.prototxt net.caffemodel --onnx net.onnx
     torchcaffe convert_imageset -resize_width 64 -resize_height 64 photos/ list.txt photos_lmdb
 
 From a checkout, or where only the module is on the path: python -m torchcaffe.
@@ -98,6 +99,19 @@ VERBS = {
             "contrib": _CONTRIB,
         },
         "NET_PROTOTXT",
+    ),
+    "export": Verb(
+        "export",
+        "write a net with its weights as ONNX, safetensors or PyTorch's .pt2",
+        {
+            "onnx": ("", "ONNX file to write"),
+            "safetensors": ("", "safetensors file to write: the weights alone"),
+            "pt2": ("", "file to write for torch.export.load, which runs without torchcaffe"),
+            "level": (0, "level of the net's state"),
+            "stage": ("", "stages of the net's state, stage,stage,..."),
+            "python_layers": _PYTHON_LAYERS,
+        },
+        "DEPLOY_PROTOTXT WEIGHTS",
     ),
     "draw_net": Verb(
         "drawing",

@@ -14,6 +14,7 @@ def summary(flags, model):
     if flags.phase not in ("TRAIN", "TEST"):
         raise UsageError(f"flag '-phase' is TRAIN or TEST, not '{flags.phase}'")
     from torchcaffe import TEST, TRAIN
+    from torchcaffe.core.fillers import fill_with_zeros
     from torchcaffe.core.net import Net
     from torchcaffe.formats.files import read_net
 
@@ -29,18 +30,3 @@ def summary(flags, model):
     print(net, flush=True)
     if flags.weights:
         print(net.copy_report, flush=True)
-
-
-def fill_with_zeros(message):
-    """Turn every filler in a message into a constant one: drawing numbers that nobody reads takes most of the time."""
-    from torchcaffe.core.fillers import FILLERS
-    from torchcaffe.proto.caffe_pb2 import FillerParameter
-
-    for field, value in message.ListFields():
-        if field.message_type is None:
-            continue
-        for inner in [value] if hasattr(value, "ListFields") else value:
-            if field.message_type.full_name != FillerParameter.DESCRIPTOR.full_name:
-                fill_with_zeros(inner)
-            elif inner.type in FILLERS:  # an unknown one is an error, as in training
-                inner.CopyFrom(FillerParameter(type="constant"))

@@ -38,3 +38,7 @@ class DataError(CaffeError):
 
 class SolverError(CaffeError):
     """A solver that cannot be set up or run as written."""
+
+
+class ExportError(CaffeError):
+    """A net that cannot be given to another program; names all layers that stand in the way, and the remedy."""

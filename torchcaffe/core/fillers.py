@@ -9,6 +9,7 @@ import torch
 
 from torchcaffe.core.errors import NetError
 from torchcaffe.core.names import suggestion
+from torchcaffe.proto.caffe_pb2 import FillerParameter
 
 
 def fill(filler, shape, generator) -> np.ndarray:
@@ -79,3 +80,15 @@ def bilinear(filler, shape, generator):
 FILLERS = {
     function.__name__: function for function in (constant, uniform, gaussian, xavier, msra, positive_unitball, bilinear)
 }
+
+
+def fill_with_zeros(message):
+    """Turn every filler in a message into a constant one: drawing numbers that nobody reads takes most of the time."""
+    for field, value in message.ListFields():
+        if field.message_type is None:
+            continue
+        for inner in [value] if hasattr(value, "ListFields") else value:
+            if field.message_type.full_name != FillerParameter.DESCRIPTOR.full_name:
+                fill_with_zeros(inner)
+            elif inner.type in FILLERS:  # an unknown one is an error, as in training
+                inner.CopyFrom(FillerParameter(type="constant"))

@@ -1,74 +1,110 @@
-"""Nets for other programs: ONNX, and the weights alone as safetensors.
+"""Nets for other programs: ONNX, PyTorch's .pt2, and the weights alone as safetensors.
 
     net = torchcaffe.Net("deploy.prototxt", torchcaffe.TEST, weights="net.caffemodel")
     export.write_onnx("net.onnx", net)
     export.write_safetensors("net.safetensors", net)
+    export.write_pt2("net.pt2", net)
 
-ONNX nodes are written from the net that the engine built, so shapes and pooling windows are the engine's own. What
-deploy nets of classifiers use can be written; any other layer type is refused by name. Needs the packages onnx and
-safetensors (torchcaffe's extra `export`).
+Needs the packages onnx and safetensors (torchcaffe's extra `export`); .pt2 needs torch alone.
 """
 
 from __future__ import annotations
 
-import math
 import os
 
 import numpy as np
 
-from torchcaffe.core import extras, names
+from torchcaffe.core import extras, torch_module
+from torchcaffe.core.errors import CaffeError, ExportError
 from torchcaffe.formats import storage
-from torchcaffe.core.errors import CaffeError
+from torchcaffe.formats.free_shapes import BATCH, Shapes
+from torchcaffe.formats.onnx_graph import Graph, NeedsFixedBatch, Unsupported, Value
+from torchcaffe.layers import TEST
 
 OPSET, IR_VERSION = 17, 8  # of 2022: what onnxruntime reads since 1.13
-BATCH = "batch"  # ONNX's name of the first axis, which may have any size
 LARGEST = 2**31 - 1  # bytes of a protobuf file
-COPIES = ("Split", "Dropout")  # what they give in the TEST phase
-PARTS = ("weight", "bias")  # a layer's blobs, as PyTorch names them
+COPIES = ("Split", "Dropout")  # give their bottom on; they have no value of their own
 
 
-class ExportError(CaffeError):
-    """A net that cannot be written in this format; the message names the remedy."""
-
-
+# ---- safetensors
 def tensors(net) -> dict:
-    """The net's weights by name, float32 copies: "<layer>.weight" and "<layer>.bias".
+    """The net's numbers as float32 arrays (copies), by the names of `to_torch`'s state_dict: "<layer>.weight" ...
 
     Shapes are Caffe's, which are PyTorch's: convolutions (outputs, inputs / group, height, width), InnerProduct
-    (outputs, inputs). Raises ExportError for a layer with more than two blobs, or two layers of one name.
+    (outputs, inputs). Raises ExportError for two layers of one name.
     """
-    found = {}
-    for layer in net.built_layers:
-        if len(layer.blobs) > len(PARTS):
-            raise ExportError(f'layer "{layer.name}" ({layer.type}) has {len(layer.blobs)} blobs; 2 can be exported')
-        for part, blob in zip(PARTS, layer.blobs):
-            name = f"{layer.name}.{part}"
-            if name in found:
-                raise ExportError(f'two layers are named "{layer.name}": give each its own name in the prototxt')
-            found[name] = np.array(blob.data, np.float32)
-    return found
+    return {name: np.array(tensor.cpu().numpy(), np.float32) for name, tensor in torch_module.named_tensors(net).items()}
 
 
 def write_safetensors(path, net, metadata=None):
     """Write `tensors(net)` as a safetensors file, atomically. metadata: {text: text}, kept in its header."""
+    save_safetensors(path, tensors(net), metadata)
+
+
+def save_safetensors(path, arrays, metadata=None):
+    """Write {name: array}, see `write_safetensors`."""
     library = extras.load("safetensors.numpy")
     with storage.atomic_write(path) as temporary:
         with open(temporary, "wb") as file:
             mode = os.fstat(file.fileno()).st_mode & 0o777  # that of new files here; safetensors' own are the user's alone
         try:
-            library.save_file(tensors(net), temporary, metadata=metadata)
+            library.save_file(arrays, temporary, metadata=metadata)
         except extras.load("safetensors").SafetensorError as error:
             raise ExportError(f"{path}: cannot be written: {error}") from error
         os.chmod(temporary, mode)
 
 
+# ---- PyTorch
+def to_pt2(net):
+    """torch.export.ExportedProgram of a net in the TEST phase; the first axis of its inputs is free where the net allows it.
+
+    Raises ExportError for what PyTorch cannot run, and where torch.export cannot follow a layer.
+    """
+    import torch
+
+    _need_test_phase(net)
+    module, shapes = torch_module.to_torch(net), Shapes(net)
+    for free in (True, False) if shapes.free else (False,):
+        sizes = shapes.larger_inputs() if free else shapes.inputs
+        axes = {name: torch.export.Dim(axis) for name, axis in shapes.free.items()} if free else {}
+        one = {axis.__name__: axis for axis in axes.values()}  # inputs of one size share it
+        dynamic = tuple({0: one[axes[name].__name__]} if name in axes else None for name in sizes)
+        try:
+            with torch.no_grad():
+                arguments = tuple(torch.zeros(shape, device=net.device) for shape in sizes.values())
+                return torch.export.export(module, arguments, dynamic_shapes=(dynamic,) if axes else None)
+        except CaffeError:
+            raise
+        except Exception as problem:  # torch.export has many kinds
+            if not free:
+                raise ExportError(f"torch.export cannot follow the net: {str(problem).splitlines()[0]}") from problem
+
+
+def write_pt2(path, net):
+    """Write `to_pt2(net)` as torch.export.save does, atomically: torch.export.load(path).module() runs without torchcaffe."""
+    save_pt2(path, to_pt2(net))
+
+
+def save_pt2(path, program):
+    """Write a torch.export.ExportedProgram, see `write_pt2`."""
+    import torch
+
+    with storage.atomic_write(path) as temporary, open(temporary, "wb") as file:
+        torch.export.save(program, file)
+
+
+# ---- ONNX
 def write_onnx(path, net, metadata=None, check=None):
     """Write the net as an ONNX file, atomically; see `to_onnx`. At most 2 GiB, protobuf's limit.
 
     check: called with the path of the complete temporary file; where it raises, nothing is written.
     Returns what it returns.
     """
-    model = to_onnx(net, metadata)
+    return save_onnx(path, to_onnx(net, metadata), check)
+
+
+def save_onnx(path, model, check=None):
+    """Write an onnx.ModelProto, see `write_onnx`."""
     if model.ByteSize() > LARGEST:
         raise ExportError(f"{path}: would have {model.ByteSize():,} bytes, over protobuf's limit: use safetensors")
     with storage.atomic_write(path) as temporary:
@@ -78,142 +114,132 @@ def write_onnx(path, net, metadata=None, check=None):
 
 
 def to_onnx(net, metadata=None):
-    """onnx.ModelProto of a net in the TEST phase: inputs and outputs have the net's blob names, float32.
+    """onnx.ModelProto of a net in the TEST phase, opset OPSET: inputs and outputs have the net's blob names, float32.
 
-    The first axis of every input is free, all others are fixed at the net's sizes. Weights are the initializers
-    `tensors(net)`. metadata: {text: text} for the model's own metadata. Raises ExportError.
+    The first axis of the inputs is free, "batch", where the net's layers allow it; all other sizes are the net's. Weights
+    are initializers with the names of `tensors(net)`. What a layer computes in place of an input has the input's name, a
+    slash and its own; an input that no layer reads is no output. metadata: {text: text} for the model's own metadata.
+
+    Raises ExportError for a net in the TRAIN phase, and one that names every layer that ONNX cannot say.
     """
-    return _Writer(net, extras.load("onnx")).model(metadata or {})
+    onnx = extras.load("onnx")
+    _need_test_phase(net)
+    try:
+        model = _Writer(net, onnx, Shapes(net)).model()
+    except NeedsFixedBatch:
+        model = _Writer(net, onnx, Shapes(net, fixed=True)).model()
+    onnx.helper.set_model_props(model, metadata or {})
+    if model.ByteSize() <= LARGEST:  # the checker serializes it
+        try:
+            onnx.checker.check_model(model)
+        except onnx.checker.ValidationError as problem:  # of a layer of one's own
+            raise ExportError(f"the nodes are not valid ONNX: {str(problem).strip().splitlines()[0]}") from problem
+    return model
+
+
+def _need_test_phase(net):
+    if net.phase != TEST:
+        raise ExportError("only a net in the TEST phase can be exported: Net(file, caffe.TEST)")
 
 
 class _Writer:
     """Converts a net's layers to ONNX nodes, in order."""
 
-    def __init__(self, net, onnx):
-        self.net, self.onnx = net, onnx
-        self.nodes = []
-        self.weights = tensors(net)
-        self.values = {}  # blob -> name of its present value: layers that work in place give a blob several
+    def __init__(self, net, onnx, shapes):
+        self.net, self.onnx, self.shapes = net, onnx, shapes
+        self.graph = Graph(onnx, net.blobs)
+        self.values = {name: Value(name, self.input_shape(name)) for name in net.inputs}  # blob -> its present value
         self.last = {}  # blob -> the last layer that computes it, whose value bears the blob's name
-        for index, layer in enumerate(net.built_layers):
-            if layer.type not in COPIES:
-                self.last.update(dict.fromkeys(layer.param.top, index))
+        self.refused = {}  # reason -> layers
+        self.items = None  # size of the axis BATCH in the net, where outputs may bear its name
+        for node in net.nodes:
+            if node.layer.type not in COPIES:
+                self.last.update(dict.fromkeys(node.top_names, node.index))
 
-    def model(self, metadata):
-        if self.net.phase != 1:
-            raise ExportError("only a net in the TEST phase can be exported: Net(file, caffe.TEST)")
-        helper, numpy_helper = self.onnx.helper, self.onnx.numpy_helper
-        for index, layer in enumerate(self.net.built_layers):
-            self.layer(index, layer)
-        initializers = [numpy_helper.from_array(array, name) for name, array in self.weights.items()]
-        graph = helper.make_graph(
-            self.nodes, self.net.name or "net", [self.described(name) for name in self.net.inputs],
-            [self.described(name) for name in self.net.outputs], initializers,
-        )  # fmt: skip
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION,
-                                  producer_name="torchcaffe")
-        helper.set_model_props(model, metadata)
-        if model.ByteSize() <= LARGEST:  # the checker serializes it
-            self.onnx.checker.check_model(model)
-        return model
+    def input_shape(self, name):
+        own = self.net.blobs[name].dims
+        return (None, *own[1:]) if name in self.shapes.free else own
 
-    def described(self, blob):
-        shape = [BATCH, *self.net.blobs[blob].dims[1:]]
-        return self.onnx.helper.make_tensor_value_info(blob, self.onnx.TensorProto.FLOAT, shape)
+    def model(self):
+        helper, graph = self.onnx.helper, self.graph
+        for node, tops in zip(self.net.nodes, self.shapes.tops):
+            if node.layer.type != "Input":
+                self.layer(node, tops)
+        if self.refused:
+            raise ExportError("ONNX cannot say " + "; ".join(
+                f"{', '.join(layers)}: {reason}" for reason, layers in self.refused.items()))
+        inputs = [self.described(name, self.values_shape(name)) for name in self.net.inputs]
+        free = list(self.shapes.free)
+        if free and not any(layer.type == "Filter" for layer in self.net.built_layers):
+            self.items = self.net.blobs[free[0]].dims[0]
+        outputs = [self.output(name) for name in self.net.outputs if self.values[name] != name or name not in self.net.inputs]
+        if not outputs:
+            raise ExportError("the net computes nothing: it has inputs only")
+        graph.prune(value.name for value in outputs)
+        initializers = [self.onnx.numpy_helper.from_array(array, name) for name, array in graph.initializers.items()]
+        made = helper.make_graph(graph.nodes, self.net.name or "net", inputs, outputs, initializers)
+        return helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION,
+                                 producer_name="torchcaffe")
 
-    def layer(self, index, layer):
-        bottoms = [self.values[name] for name in layer.param.bottom]
-        if layer.type in COPIES:
-            for top in layer.param.top:
-                shown = top in self.net.outputs and self.last.get(top, -1) < index and top != bottoms[0]
-                self.values[top] = top if shown else bottoms[0]
-                if shown:
-                    self.add("Identity", layer, bottoms, top)
-            return
-        if layer.type != "Input":
-            if not hasattr(self, f"write_{layer.type}"):
-                raise ExportError(
-                    f'layer "{layer.name}": type {layer.type} cannot be written as ONNX; supported: '
-                    f"{names.listed(KNOWN)}"
-                )
-            if len(layer.param.top) != 1:
-                raise ExportError(f'layer "{layer.name}" ({layer.type}): {len(layer.param.top)} tops; only 1 can be exported')
-        for top in layer.param.top:
-            self.values[top] = top if self.last[top] == index else f"{top}/{layer.name}"
-        if layer.type != "Input":
-            shape = self.net.blobs[layer.param.bottom[0]].dims
-            getattr(self, f"write_{layer.type}")(layer, bottoms, self.values[layer.param.top[0]], shape)
+    def values_shape(self, name):
+        axis = self.shapes.free.get(name)
+        own = self.net.blobs[name].dims
+        return own if axis is None else (axis, *own[1:])
 
-    def add(self, operation, layer, inputs, output, **attributes):
-        name = layer.name if output in self.values.values() else output
-        self.nodes.append(self.onnx.helper.make_node(operation, inputs, [output], name=name, **attributes))
+    def output(self, blob):
+        """The value of an output, under the blob's name unless that is an input's; of two blobs with one value, a copy."""
+        value = self.values[blob]
+        if blob not in self.net.inputs and value != blob:
+            self.graph.nodes.append(self.onnx.helper.make_node("Identity", [value], [blob], name=blob))
+            value = Value(blob, value.shape)
+        shape = list(value.shape)
+        if shape and shape[0] is None and self.net.blobs[blob].dims[0] == self.items:
+            shape[0] = BATCH
+        return self.described(value, shape)
 
-    def constant(self, name, values):
-        self.weights[name] = np.asarray(values, np.float32)
-        return name
+    def described(self, name, shape):
+        return self.onnx.helper.make_tensor_value_info(name, self.onnx.TensorProto.FLOAT, shape)
 
-    def parameters(self, layer):
-        return [f"{layer.name}.{part}" for part, _ in zip(PARTS, layer.blobs)]
+    def layer(self, node, tops):
+        layer = node.layer
+        self.graph.begin(layer, tops)
+        try:
+            made = self.write(layer, [self.values[name] for name in layer.param.bottom])
+        except Unsupported as problem:
+            self.refused.setdefault(str(problem), []).append(f'"{layer.name}" ({layer.type})')
+            made = [Value(name) for name in node.top_names]
+        made = [made] if isinstance(made, str) else list(made or ())
+        layer.check(len(made) == len(tops), f"to_onnx gives {len(made)} values for {len(tops)} tops")
+        for name, value, shape in zip(node.top_names, made, tops):
+            self.values[name] = self.named(node, name, value, shape)
 
-    def write_Convolution(self, layer, bottoms, top, shape):
-        if layer.channel_axis != 1:
-            raise ExportError(f'layer "{layer.name}" (Convolution): axis {layer.channel_axis}; only 1 can be exported')
-        self.add("Conv", layer, bottoms + self.parameters(layer), top, kernel_shape=list(layer.kernel),
-                 strides=list(layer.stride), pads=[*layer.pad, *layer.pad], dilations=list(layer.dilation),
-                 group=layer.group)
+    def named(self, node, blob, value, shape):
+        """The value with its shape, under the blob's name where no later layer computes that blob."""
+        final = self.last.get(blob) == node.index and blob not in self.net.inputs
+        name = blob if final else f"{blob}/{node.layer.name}"
+        present = self.graph.present(value)
+        if present != value:  # the layer gives it for an earlier top, too
+            return Value(present, shape)
+        if self.graph.made(value):
+            name = name if final else self.graph.unique(name)
+            self.graph.rename(value, name)
+            value = name
+        return Value(value, shape)
 
-    def write_InnerProduct(self, layer, bottoms, top, shape):
-        """A product of rows: ONNX's Gemm, behind a Flatten where an item has several axes."""
-        if layer.first != 1:
-            raise ExportError(f'layer "{layer.name}" (InnerProduct): axis {layer.first}; only 1 can be exported')
-        if len(shape) != 2:
-            flat = f"{top}/flat"
-            self.add("Flatten", layer, bottoms, flat, axis=1)
-            bottoms = [flat]
-        transposed = layer.param.inner_product_param.transpose
-        self.add("Gemm", layer, bottoms + self.parameters(layer), top, transB=0 if transposed else 1)
+    def write(self, layer, bottoms):
+        from torchcaffe.formats.onnx_layers import WRITERS
 
-    def write_Pooling(self, layer, bottoms, top, shape):
-        """Caffe rounds sizes up: the far padding is what its windows need, and never counts in a mean."""
-        if layer.method == layer.param.pooling_param.STOCHASTIC:
-            raise ExportError(f'layer "{layer.name}" (Pooling): STOCHASTIC pooling cannot be written as ONNX')
-        kernel, count = layer.window(shape), layer.shapes(shape)[0][2:]
-        needed = [(count[i] - 1) * layer.stride[i] + kernel[i] - shape[2 + i] - layer.pad[i] for i in (0, 1)]
-        if any(far >= kernel[i] for i, far in enumerate(needed)):
-            raise ExportError(f'layer "{layer.name}" (Pooling): a window lies outside the image, which ONNX does not allow')
-        window = {"kernel_shape": list(kernel), "strides": list(layer.stride),
-                  "pads": [*layer.pad, *(max(0, far) for far in needed)]}
-        if layer.method == layer.param.pooling_param.MAX:
-            self.add("MaxPool", layer, bottoms, top, **window)
-            return
-        lengths = [layer_extents(layer, shape[2 + i], kernel[i], count[i], i) for i in (0, 1)]
-        factors = math.prod(kernel) / (lengths[0][:, None] * lengths[1][None, :])
-        if (factors == 1).all():
-            self.add("AveragePool", layer, bottoms, top, count_include_pad=1, **window)
-            return
-        mean = f"{top}/mean"
-        self.add("AveragePool", layer, bottoms, mean, count_include_pad=1, **window)
-        self.add("Mul", layer, [mean, self.constant(f"{top}/factors", factors)], top)
-
-    def write_ReLU(self, layer, bottoms, top, shape):
-        slope = layer.param.relu_param.negative_slope
-        if slope:
-            self.add("LeakyRelu", layer, bottoms, top, alpha=slope)
-        else:
-            self.add("Relu", layer, bottoms, top)
-
-    def write_Sigmoid(self, layer, bottoms, top, shape):
-        self.add("Sigmoid", layer, bottoms, top)
-
-    def write_Softmax(self, layer, bottoms, top, shape):
-        self.add("Softmax", layer, bottoms, top, axis=layer.along)
+        if layer.to_onnx is not None:
+            return layer.to_onnx(self.graph, *bottoms)
+        function = WRITERS.get(type(layer))
+        if function is None:
+            raise Unsupported(_reason(layer))
+        return function(self.graph, layer, *bottoms)
 
 
-KNOWN = sorted(["Input", *COPIES, *(n[len("write_"):] for n in vars(_Writer) if n.startswith("write_"))])
-
-
-def layer_extents(layer, size, kernel, count, axis):
-    """Lengths of a mean's windows that its divisor counts, float64."""
-    import torch
-
-    return layer.extents(size, kernel, count, axis, torch.zeros(0, dtype=torch.float64)).numpy()
+def _reason(layer):
+    if layer.works_on_blobs:
+        return "Python layers compute on numpy arrays; write it as torchcaffe.TorchLayer with a method to_onnx"
+    if layer.is_loss or layer.is_source or layer.type in ("Accuracy", "HDF5Output"):
+        return "reads data, measures or writes files; export the deploy prototxt, which begins with Input layers"
+    return "its class has no method to_onnx(graph, *inputs), see docs/export.md"

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 
-from torchcaffe.layers.base import Layer, register
+from torchcaffe.layers.base import Layer, apply, register
 
 
 class Sloped(torch.autograd.Function):
@@ -64,7 +64,8 @@ class PReLU(Layer):
 
     def forward(self, x):
         slope = self.weight(0)
-        if x.dim() == 4 and slope.dim() and x.shape[1] < 16 and x.is_contiguous(memory_format=torch.channels_last):
+        plain = self.context.traceable or not slope.dim()
+        if not plain and x.dim() == 4 and x.shape[1] < 16 and x.is_contiguous(memory_format=torch.channels_last):
             # Fewer channels than a vector register holds: whole rows of the image are the faster channels.
             rows = x.permute(0, 2, 3, 1)
             y = F.prelu(rows.reshape(len(x) * x.shape[2], -1), slope.repeat(x.shape[3]))
@@ -106,7 +107,7 @@ class BNLL(Layer):
 
     def forward(self, x):
         y = F.softplus(x, threshold=50)
-        return Sloped.apply(x, y.detach(), torch.sigmoid(y.detach())) if in_place(self) else y
+        return apply(Sloped, x, y.detach(), torch.sigmoid(y.detach())) if in_place(self) else y
 
 
 @register
@@ -211,7 +212,7 @@ class Clip(Layer):
 
     def forward(self, x):
         y = x.clamp(self.param.clip_param.min, self.param.clip_param.max)
-        return Sloped.apply(x, y.detach(), torch.ones_like(y)) if in_place(self) else y
+        return apply(Sloped, x, y.detach(), torch.ones_like(y)) if in_place(self) else y
 
 
 @register

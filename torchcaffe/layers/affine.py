@@ -39,6 +39,7 @@ class Bias(Broadcast):
     """x + b."""
 
     type = "Bias"
+    parameter_names = ("bias",)
     gradient_from_bottoms = True
 
     def parameter(self):
@@ -68,6 +69,8 @@ class Scale(Broadcast):
         if len(bottom) == 1:
             filler = p.filler if p.HasField("filler") else type(p.filler)(type="constant", value=1)
             self.add_parameter(shape, filler)
+        else:
+            self.parameter_names = ("bias",)
         if p.bias_term:
             self.add_parameter(shape, p.bias_filler)
         self.first = self.axis(p.axis, len(bottom[0].dims)) if shape else 0

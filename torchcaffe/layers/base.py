@@ -28,6 +28,7 @@ class Context:
     exact_random: bool = True  # Caffe's CPU draws; False: torch's generator on the GPU
     share: Share = WHOLE  # of each training batch
     precision: str = "float32"
+    traceable: bool = False  # for torch.export: what a layer runs depends on shapes only, and a forward leaves nothing behind
 
 
 class TorchLayer:
@@ -60,6 +61,7 @@ class TorchLayer:
     always_learns = False  # parameters of lr_mult 0 get gradients, too: clip_gradients counts them
     any_precision = False  # computes in the type of its bottoms; the others are given float32 in every precision
     works_on_blobs = False  # runs on Blobs (forward_blobs, backward_blobs) instead of tensors
+    parameter_names = ("weight", "bias")  # in state_dicts and exported files; further ones are parameter2, parameter3 ...
     fuses_relu = False  # has will_fuse(*bottoms), and where that is true a forward(*bottoms, relu=True)
     forward_in_place = None  # as forward, overwriting the bottom
     gradient_from_bottoms = False  # backward needs only bottoms and parameters: in Caffe it runs without a forward before
@@ -67,6 +69,7 @@ class TorchLayer:
     # Instead of autograd: backward(bottoms, tops, gradients of the tops) gives a gradient (or None) for each bottom, then for
     # each parameter; all are tensors.
     backward = None
+    to_onnx = None  # to_onnx(graph, *inputs): its tops as ONNX values, see formats/onnx_graph.py; None: ONNX cannot say it
 
     def __init__(self, param, phase: int, context: Context):
         self.param = param
@@ -151,6 +154,12 @@ class TorchLayer:
             return tensors
         return [tensor if tensor is None else tensor.to(torch.bfloat16) for tensor in tensors]
 
+    def named_tensors(self) -> Dict[str, torch.Tensor]:
+        """The layer's numbers by the names that they have in state_dicts and exported files."""
+        given = list(self.parameter_names)[: len(self.blobs)]
+        names = given + [f"parameter{index}" for index in range(len(given), len(self.blobs))]
+        return {name: blob.tensor().detach() for name, blob in zip(names, self.blobs)}
+
     def add_parameter(self, shape, filler=0.0, lr_mult=None, decay_mult=None):
         """Append a learnable blob of `shape`, taken from the layer definition's own blobs or from `filler`.
 
@@ -176,7 +185,7 @@ class TorchLayer:
         self.blobs.append(parameter(values, self.context.device))
 
     def _forward_with_own_backward(self, *bottoms):
-        tops = _OwnBackward.apply(self, len(bottoms), *bottoms, *(blob.tensor() for blob in self.blobs))
+        tops = apply(_OwnBackward, self, len(bottoms), *bottoms, *(blob.tensor() for blob in self.blobs))
         return tops if len(tops) > 1 else tops[0]
 
     def axis(self, axis: int, axes: int, end: bool = False) -> int:
@@ -230,6 +239,18 @@ def _filler(filler):
     if isinstance(filler, (int, float)):
         return caffe_pb2.FillerParameter(type="constant", value=filler)
     return caffe_pb2.FillerParameter(**filler) if isinstance(filler, Mapping) else filler
+
+
+def apply(function, *arguments):
+    """function.apply(*arguments). While torch.jit.trace records, its forward alone: TorchScript cannot save Python code."""
+    return function.forward(_NoContext(), *arguments) if torch.jit.is_tracing() else function.apply(*arguments)
+
+
+class _NoContext:
+    """Takes what an autograd function keeps for its backward, where there will be none."""
+
+    def save_for_backward(self, *tensors):
+        pass
 
 
 class _OwnBackward(torch.autograd.Function):

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from torchcaffe.distributed import parallel
 from torchcaffe.core.errors import ShapeError
-from torchcaffe.layers.base import Layer, register
+from torchcaffe.layers.base import Layer, apply, register
 
 SMALLEST = 1e-20  # where InfogainLoss and MultinomialLogisticLoss limit probabilities: kLOG_THRESHOLD
 NO_LABEL = torch.iinfo(torch.int64).min
@@ -92,8 +92,11 @@ def as_labels(layer, labels, shape, classes, ignore):
     """Labels as int64 of `shape`, truncated as C does; out of range is an error here (Caffe reads foreign memory).
 
     On a GPU, where the check would wait for the result, it is deferred (Layer.flush), and such labels become 0 until then.
+    A traceable layer leaves it to torch.
     """
     labels = labels.reshape(shape).to(torch.int64)
+    if layer.context.traceable:
+        return labels
     if not waits(labels) and labels.numel():
         smallest, largest = torch.aminmax(labels)
         if 0 <= smallest.item() and largest.item() < classes:
@@ -149,8 +152,8 @@ class SoftmaxWithLoss(LossLayer):
         used = None if self.ignore_label is None else labels != self.ignore_label
         index = labels if used is None else torch.where(used, labels, 0)
         loss = -logarithms.gather(1, index[:, None])[:, 0]
-        if waits(loss) or not loss.numel() or not loss.detach().amax().item() <= LARGEST_LOSS:
-            loss = Limited.apply(loss, None, LARGEST_LOSS)
+        if self.context.traceable or waits(loss) or not loss.numel() or not loss.detach().amax().item() <= LARGEST_LOSS:
+            loss = apply(Limited, loss, None, LARGEST_LOSS)
         if used is not None:
             loss = torch.where(used, loss, 0.0)
         return loss.sum() / self.normalizer(outer, inner, lambda: used.sum().to(scores.dtype))
@@ -218,7 +221,7 @@ class InfogainLoss(LossLayer):
         labels = as_labels(self, labels, (outer, inner), classes, self.ignore_label)
         matrix = (self.matrix if matrix is None else matrix).reshape(classes, classes)
         logarithms = F.log_softmax(scores.reshape(outer, classes, inner), 1)
-        limited = Limited.apply(logarithms, math.log(SMALLEST), None)
+        limited = apply(Limited, logarithms, math.log(SMALLEST), None)
         used = torch.ones_like(labels, dtype=torch.bool) if self.ignore_label is None else labels != self.ignore_label
         weights = matrix[torch.where(used, labels, 0)].movedim(2, 1) * used[:, None]
         normalizer = self.normalizer(outer, inner, lambda: used.sum().to(scores.dtype))
@@ -241,7 +244,7 @@ class MultinomialLogisticLoss(LossLayer):
 
     def forward(self, probabilities, labels):
         p = probabilities.flatten(1)
-        labels = as_labels(self, labels, (len(p), 1), p.shape[1], None)
+        labels = as_labels(self, labels, (p.shape[0], 1), p.shape[1], None)
         chosen = p.gather(1, labels)
         limited = chosen.detach().clamp(min=SMALLEST)  # Caffe's gradient is that at the limit
-        return -(limited.log() + (chosen - chosen.detach()) / limited).sum() / len(p)
+        return -(limited.log() + (chosen - chosen.detach()) / limited).sum() / p.shape[0]

@@ -26,7 +26,7 @@ class EuclideanLoss(LossLayer):
 
     def forward(self, a, b):
         difference = a - b.reshape(a.shape)
-        return (difference * difference).sum() / (2 * len(a))
+        return (difference * difference).sum() / (2 * a.shape[0])
 
 
 @register
@@ -46,10 +46,10 @@ class HingeLoss(LossLayer):
     def forward(self, scores, labels):
         p = self.param.hinge_loss_param
         x = scores.flatten(1)
-        labels = as_labels(self, labels, (len(x), 1), x.shape[1], None)
+        labels = as_labels(self, labels, (x.shape[0], 1), x.shape[1], None)
         sign = torch.ones_like(x).scatter(1, labels, -1.0)
         margin = torch.relu(1 + sign * x)  # relu: no gradient at the corner
-        return ((margin * margin) if p.norm == p.L2 else margin).sum() / len(x)
+        return ((margin * margin) if p.norm == p.L2 else margin).sum() / x.shape[0]
 
 
 @register
@@ -71,7 +71,7 @@ class ContrastiveLoss(LossLayer):
         return super().shapes(*shapes)
 
     def forward(self, a, b, similar):
-        p, count = self.param.contrastive_loss_param, len(a)
+        p, count = self.param.contrastive_loss_param, a.shape[0]
         difference = (a - b.reshape(a.shape)).reshape(count, -1)  # one axis: vectors of one number
         similar = similar.reshape(-1).to(torch.int64) != 0
         square = (difference * difference).sum(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from torchcaffe.layers.base import TEST, Layer, register
+from torchcaffe.layers.base import Layer, apply, register
 from torchcaffe.proto import caffe_pb2
 
 
@@ -56,7 +56,7 @@ class LRN(Layer):
     def forward(self, x):
         p = self.param.lrn_param
         if p.norm_region == p.ACROSS_CHANNELS:
-            return AcrossChannels.apply(x, p.local_size, p.alpha, p.beta, p.k)
+            return apply(AcrossChannels, x, p.local_size, p.alpha, p.beta, p.k)
         mean = F.avg_pool2d(x * x, p.local_size, 1, (p.local_size - 1) // 2)  # zeros around count; k has no part here
         return x * (1 + p.alpha * mean).pow(-p.beta)
 
@@ -71,12 +71,11 @@ class BatchNorm(Layer):
 
     type = "BatchNorm"
     always_propagates = True
+    parameter_names = ("running_mean", "running_var", "scale_factor")
 
     def setup(self, bottom, top):
-        p = self.param.batch_norm_param
         shape = bottom[0].dims
         self.check_shape(len(shape) > 1, f"BatchNorm needs channels in axis 1, got shape {shape}")
-        self.global_statistics = p.use_global_stats if p.HasField("use_global_stats") else self.phase == TEST
         zero = caffe_pb2.FillerParameter()
         for blob_shape in ((shape[1],), (shape[1],), (1,)):
             self.add_parameter(blob_shape, zero)
@@ -93,19 +92,37 @@ class BatchNorm(Layer):
         self.check_shape(len(shape) > 1 and shape[1] == channels, f"built for {channels} channels, got shape {shape}")
         return [shape]
 
+    @property
+    def global_statistics(self) -> bool:
+        p = self.param.batch_norm_param
+        return p.use_global_stats if p.HasField("use_global_stats") else not self.training
+
+    def named_tensors(self):
+        """The statistics as PyTorch has them, divided by the sum of weights, and that sum."""
+        total = self.weight(2).detach()
+        share = torch.where(total == 0, 0.0, 1.0 / total)
+        mean, variance = (self.weight(index).detach() * share for index in (0, 1))
+        return dict(zip(self.parameter_names, (mean, variance, total)))
+
     def forward(self, x):
-        eps = self.param.batch_norm_param.eps
         if self.global_statistics:
-            total = self.weight(2).detach()
-            share = torch.where(total == 0, 0.0, 1.0 / total)
-            mean, variance = (self.weight(index).detach() * share for index in (0, 1))
-            return torch.batch_norm(x, None, None, mean, variance, False, 0.0, eps, False)
+            mean, variance, _ = self.named_tensors().values()
+            return self.by_statistics(x, mean, variance)
+        y, mean, variance = self.by_batch(x)
+        self.gather(mean, variance)
+        return y
+
+    def by_statistics(self, x, mean, variance):
+        return torch.batch_norm(x, None, None, mean, variance, False, 0.0, self.param.batch_norm_param.eps, False)
+
+    def by_batch(self, x):
+        """(x normalized by its own statistics, their mean, their unbiased variance)."""
+        eps = self.param.batch_norm_param.eps
         mean, variance = torch.zeros((2, x.shape[1]), dtype=x.dtype, device=x.device)
         y = torch.batch_norm(x, None, None, mean, variance, True, 1.0, eps, False)  # 1.0: the batch's, unbiased
         if x.numel() == x.shape[1]:  # one value a channel
             y, variance = y * 0, torch.zeros_like(mean)
-        self.gather(mean, variance)
-        return y
+        return y, mean, variance
 
     @torch.no_grad()
     def gather(self, mean, variance):
@@ -121,7 +138,7 @@ class Standardize(torch.autograd.Function):
     @staticmethod
     def forward(context, x, scaled, eps):
         y = x - x.mean(1, keepdim=True)
-        deviation = (y * y).mean(1, keepdim=True).sqrt().add_(eps) if scaled else None
+        deviation = (y * y).mean(1, keepdim=True).sqrt() + eps if scaled else None
         y = y / deviation if scaled else y
         context.save_for_backward(y, deviation)
         return y
@@ -149,4 +166,4 @@ class MVN(Layer):
         p = self.param.mvn_param
         shape = self.shapes(tuple(x.shape))[0]
         rows = shape[0] if p.across_channels else shape[0] * shape[1]
-        return Standardize.apply(x.reshape(rows, -1), p.normalize_variance, p.eps).reshape(shape)
+        return apply(Standardize, x.reshape(rows, -1), p.normalize_variance, p.eps).reshape(shape)

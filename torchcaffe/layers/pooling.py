@@ -102,16 +102,16 @@ class Pooling(Layer):
     def maximum(self, x, kernel, count):
         y, index = self.first_maxima(x, kernel, count)
         # A window without a number above -FLT_MAX (not-a-number, -infinity, nothing at all) is rare: look at the top.
-        if x.device.type == "cpu" and y.numel() and not y.amin().item() > LOWEST:
+        if x.device.type == "cpu" and not self.context.traceable and y.numel() and not y.amin().item() > LOWEST:
             y, index = self.first_maxima(torch.where(x > LOWEST, x, LOWEST), kernel, count)
-            if index is not None:
-                index = torch.where(y > LOWEST, index, -1.0)
+        if index is not None:
+            index = torch.where(y > LOWEST, index, -1.0)
         return y if index is None else (y, index)
 
     def first_maxima(self, x, kernel, count):
         """(largest value of each window, its index in the plane where a second top asks for it)."""
         slices = self.unpadded and not self.with_mask and x.device.type == "cpu" and x.numel() > SMALL
-        if slices and not torch.is_grad_enabled():
+        if slices and not torch.is_grad_enabled() and not self.context.traceable:
             rows = maxima_along(x, 2, kernel[0], self.stride[0], count[0])
             return maxima_along(rows, 3, kernel[1], self.stride[1], count[1]), None
         if self.exact and not self.with_mask:
@@ -211,7 +211,8 @@ class SPP(Layer):
         return layer
 
     def shapes(self, shape):
-        self.levels = [self.level(index, shape) for index in range(self.param.spp_param.pyramid_height)]
+        image = (1, *shape[1:])  # the windows do not depend on how many there are
+        self.levels = [self.level(index, image) for index in range(self.param.spp_param.pyramid_height)]
         tops = [level.shapes(shape)[0] for level in self.levels]
         if len(tops) == 1:
             return tops

@@ -24,6 +24,7 @@ class Recurrent(Layer):
 
     states = 1  # parts that the state has
     gates = 1  # numbers a unit and step that x gives
+    input_names = step_names = ()  # names of the parameters: of those applied to x, and of those that each step uses
     in_place = False
     refuses_gradient = (1,)
     always_propagates = always_learns = True  # whoever asks: Caffe runs a whole net of its own backward
@@ -40,6 +41,9 @@ class Recurrent(Layer):
         p = self.param.recurrent_param
         self.check(p.num_output > 0, "num_output must be positive")
         self.with_static = len(bottom) == 3 + self.exposed
+        self.parameter_names = (
+            *self.input_names, *([f"{self.input_names[0]}_static"] if self.with_static else ()), *self.step_names
+        )
         x = bottom[0].dims
         self.check_shape(len(x) > 2, f"x needs 3 axes or more (time steps, streams, numbers ...), got shape {x}")
         self.steps, self.inputs, self.units = x[0], math.prod(x[2:]), p.num_output
@@ -93,7 +97,8 @@ class Recurrent(Layer):
         y, state = torch.stack(outputs), [part[None].detach() for part in state]
         if self.exposed:
             return (y, *state)
-        self.state = state
+        if not self.context.traceable:
+            self.state = state
         return y
 
     def step(self, from_inputs, going_on, state):
@@ -127,6 +132,7 @@ class RNN(Recurrent):
     """
 
     type = "RNN"
+    input_names, step_names = ("weight_xh", "bias_h"), ("weight_hh", "weight_ho", "bias_o")
 
     def step_parameters(self):
         p, square = self.param.recurrent_param, (self.units, self.units)
@@ -147,6 +153,7 @@ class LSTM(Recurrent):
     """
 
     type = "LSTM"
+    input_names, step_names = ("weight_xc", "bias_c"), ("weight_hc",)
     states = 2
     gates = 4
 

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from torchcaffe.layers.base import Layer, register
+from torchcaffe.layers.base import Layer, apply, register
 
 
 class Product(torch.autograd.Function):
@@ -48,7 +48,7 @@ class Eltwise(Layer):
             coefficients = list(p.coeff) or [1.0] * len(bottoms)
             return sum(x if c == 1 else c * x for c, x in zip(coefficients, bottoms))
         if p.operation == p.PROD and not p.stable_prod_grad:
-            return Product.apply(*bottoms)
+            return apply(Product, *bottoms)
         if p.operation == p.PROD:
             return math.prod(bottoms[1:], start=bottoms[0])
         top = torch.where(bottoms[0] > bottoms[1], bottoms[0], bottoms[1])  # a tie goes to the second, as in Caffe
@@ -110,7 +110,7 @@ class ArgMax(Layer):
         p = self.param.argmax_param
         shape = self.shapes(tuple(x.shape))[0]
         along = 1 if self.along is None else self.along
-        x = x.reshape(len(x), -1) if self.along is None else x  # flatten(1) wants a second axis
+        x = x.reshape(x.shape[0], -1) if self.along is None else x  # flatten(1) wants a second axis
         values, order = torch.sort(x.flip(along), dim=along, descending=True, stable=True)
         values = values.narrow(along, 0, p.top_k)
         index = (x.shape[along] - 1 - order.narrow(along, 0, p.top_k)).to(x.dtype)

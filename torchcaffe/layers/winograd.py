@@ -41,6 +41,7 @@ def suits(layer, x) -> bool:
     """
     return bool(
         not layer.training
+        and not layer.context.traceable
         and not torch.is_grad_enabled()
         and x.dim() == 4
         and x.device.type == "cpu"
