@@ -22,6 +22,7 @@ class NoGPUError(CaffeError):
 
 class _Settings(threading.local):
     gpu = False
+    exact_draws = False
     precision = "float32"
     device_id = 0
     solver_count = 1
@@ -125,6 +126,19 @@ def set_precision(name: str):
     if name not in PRECISIONS:
         raise ValueError(f"unknown precision {name!r}; known: {', '.join(PRECISIONS)}")
     _settings.precision = name
+
+
+def set_exact_draws(exact: bool):
+    """True: Dropout and STOCHASTIC pooling of nets built from now on in this thread draw the CPU's numbers on a GPU, too.
+
+    They are drawn on the CPU and copied, which is slow: it is for comparing a GPU with a CPU. False: the GPU draws its own.
+    """
+    _settings.exact_draws = bool(exact)
+
+
+def exact_draws() -> bool:
+    """True where nets built now in this thread draw Caffe's numbers: always on the CPU."""
+    return _settings.exact_draws or not _settings.gpu
 
 
 def precision() -> str:

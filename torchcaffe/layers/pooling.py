@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from torchcaffe.core.blob import Blob
+from torchcaffe.layers import looking
 from torchcaffe.layers.base import Layer, register
 
 LOWEST = torch.finfo(torch.float32).min  # where Caffe's max pooling starts: -FLT_MAX
@@ -94,19 +95,19 @@ class Pooling(Layer):
         return F.pad(x, amounts, value=value) if any(amounts) else x
 
     def maximum(self, x, kernel, count):
-        y, index = self.first_maxima(x, kernel, count)
-        # A window without a number above -FLT_MAX (not-a-number, -infinity, nothing at all) is rare: look at the top.
-        if x.device.type == "cpu" and y.numel() and not bool(y.amin() > LOWEST):
-            y, index = self.first_maxima(torch.where(x > LOWEST, x, LOWEST), kernel, count)
-            if index is not None:
-                index = torch.where(y > LOWEST, index, -1.0)
-        return y if index is None else (y, index)
+        if looking.possible(x):
+            y, index = self.first_maxima(x, kernel, count)
+            # A window without a number above -FLT_MAX (not-a-number, -infinity, nothing at all) is rare: look at the top.
+            if y.numel() == 0 or y.amin().item() > LOWEST:
+                return y if index is None else (y, index)
+        y, index = self.first_maxima(torch.where(x > LOWEST, x, LOWEST), kernel, count)
+        return y if index is None else (y, torch.where(y > LOWEST, index, -1.0))
 
     def first_maxima(self, x, kernel, count):
         """(largest value of each window, its index in the plane where a second top asks for it)."""
         with_mask = len(self.param.top) > 1
         begins = max(self.pad) == 0 and all((count[i] - 1) * self.stride[i] < x.shape[2 + i] for i in (0, 1))
-        if begins and not with_mask and x.device.type == "cpu" and not torch.is_grad_enabled():
+        if begins and not with_mask and slices_are_faster(x):
             rows = maxima_along(x, 2, kernel[0], self.stride[0], count[0])
             return maxima_along(rows, 3, kernel[1], self.stride[1], count[1]), None
         exact = all(
@@ -145,9 +146,9 @@ class Pooling(Layer):
 
     def shares_drawn(self, totals):
         """A share of each total, drawn evenly from 0 .. 1."""
-        if self.context.exact_random and totals.device.type == "cpu":
+        if self.context.exact_random:
             draw = partial(self.context.generator.uniform, 0.0, 1.0)
-            return totals * torch.from_numpy(self.share.of_batch(draw, tuple(totals.shape)))
+            return totals * torch.from_numpy(self.share.of_batch(draw, tuple(totals.shape))).to(totals.device)
         return totals * self.share.of_batch(partial(torch.rand, device=totals.device), tuple(totals.shape))
 
     def weighted(self, x, kernel, count):
@@ -161,6 +162,11 @@ class Pooling(Layer):
         """Window lengths that count in the divisor: the near padding does, what lies beyond it does not."""
         start = torch.arange(count, device=like.device) * self.stride[axis] - self.pad[axis]
         return (torch.clamp(start + kernel, max=size + self.pad[axis]) - start).to(like.dtype)
+
+
+def slices_are_faster(x) -> bool:
+    """True where maxima_along is faster than max_pool2d, and nothing asks for a gradient."""
+    return x.device.type == "cpu" and not torch.is_grad_enabled()
 
 
 def maxima_along(x, axis, kernel, stride, count):
