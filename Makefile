@@ -64,7 +64,7 @@ on_attributes = $(filter-out 0 no false,$(ATTRIBUTES))
 need = $(if $(call given,$(1)),,$(error $(2)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo small test test-all weights lmdb step1 step2 step3 step4 status evaluate table2 table3
+.PHONY: help setup demo small test test-all test-gpu weights lmdb step1 step2 step3 step4 status evaluate table2 table3
 .PHONY: suspects report figure3 predict web crops export prototxt caffe parity bench fuzz lint cov clean clean-demo distclean again
 
 help: ## list the targets and variables
@@ -96,6 +96,9 @@ test: $(READY) ## run the quick tests (under three minutes on two cores)
 
 test-all: $(READY) ## run all tests: whole nets against real Caffe, kills, broken files, ranks, the documentation's examples
 	$(PY) -m pytest -m ""
+
+test-gpu: $(READY) ## compare a GPU with the CPU: layers, nets, batches, resuming, prediction (GPU=: which, default 0)
+	$(PY) -m pytest -m gpu -rs tests $(call option,--device,GPU)
 
 small: $(READY) ## train the released nets again, from CELEBA= and FOTW= (an hour on two cores), and evaluate them
 	$(call need,CELEBA,make small needs CELEBA=folder and FOTW=folder)
