@@ -40,6 +40,8 @@ def get_parser() -> argparse.ArgumentParser:
     where.add_argument("--processes", type=positive, metavar="N", help="split each batch over N processes on the CPU")
     parser.add_argument("--precision", choices=("float32", "tf32", "bf16"), default="float32",
                         help="how torchcaffe multiplies: float32 as Caffe (default), tf32 on a GPU, bf16")
+    parser.add_argument("--deterministic", action="store_true", help="the same seed gives the same bits on a GPU, too, at some "
+                        "cost in speed (on a CPU it always does)")
     parser.add_argument("--batch", type=positive, metavar="N", help="training batch size instead of the recipe's")
     parser.add_argument("--max-iter", type=positive, metavar="N", help="iterations instead of the recipe's")
     parser.add_argument("--base-lr", type=positive_real, metavar="X", help="learning rate to start from instead of the "
@@ -58,10 +60,10 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def run(rows, interpreter, gpu=None, force=False, header=(), say=print, leader=None, keep=None):
+def run(rows, interpreter, gpu=None, force=False, header=(), say=print, leader=None, keep=None, deterministic=False):
     """Do `rows` (of gender_smile.training.chain) in order. Raises chain.ChainError, runs.Stopped and the engine's CaffeError.
 
-    leader: ranks.Leader where several processes train; keep: see runs.train.
+    leader: ranks.Leader where several processes train; keep, deterministic: see runs.train.
     """
     from gender_smile.training import adopt, runs
 
@@ -70,7 +72,7 @@ def run(rows, interpreter, gpu=None, force=False, header=(), say=print, leader=N
             adopt.adopt(row, force=force, header=header, say=say)
         else:
             runs.train(row, interpreter, gpu=gpu, force=force, header=header, say=say, leader=leader,
-                       keep=keep or runs.KEPT_SNAPSHOTS)
+                       keep=keep or runs.KEPT_SNAPSHOTS, deterministic=deterministic)
 
 
 def plan(rows, interpreter, leader=None, show_notes: bool = True) -> str:
@@ -133,6 +135,8 @@ def main(argv=None) -> int:
     if options.engine == "caffe" and options.precision != "float32":
         parser.error(f"real Caffe computes in float32: leave out --precision {options.precision} (PRECISION=), or take "
                      "ENGINE=torch")
+    if options.engine == "caffe" and options.deterministic:
+        parser.error("real Caffe has no deterministic mode: leave out --deterministic (DETERMINISTIC=), or take ENGINE=torch")
     if options.weights and len(options.step) > 1:
         parser.error("--weights is for one step at a time")
     from common import engine
@@ -159,10 +163,11 @@ def _train(options, arguments) -> int:
         if count > 1:
             leader = ranks.Leader(count, bool(options.gpus))
         gpu = 0 if options.gpus else options.gpu
-        interpreter = engine.interpreter("torch" if name == "auto" and options.precision != "float32" else name)
+        ours = options.precision != "float32" or options.deterministic  # what only torchcaffe has
+        interpreter = engine.interpreter("torch" if name == "auto" and ours else name)
         rows = _rows(options)
         print(plan(rows, interpreter, leader, not options.no_notes), flush=True)
-        run(rows, interpreter, gpu, options.force, header(options), say, leader, options.keep)
+        run(rows, interpreter, gpu, options.force, header(options), say, leader, options.keep, options.deterministic)
         return 0
     except runs.Stopped as stopped:
         print(stopped, file=sys.stderr)

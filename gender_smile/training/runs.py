@@ -41,13 +41,14 @@ class Stopped(Exception):
 
 # ---------------------------------------------------------------------------------------------- training
 def train(row: chain.Row, interpreter, gpu: Optional[int] = None, force: bool = False, header=(), say=print,
-          leader=None, keep: int = KEPT_SNAPSHOTS) -> bool:
+          leader=None, keep: int = KEPT_SNAPSHOTS, deterministic: bool = False) -> bool:
     """Train a row unless its result stands; True when it was trained.
 
     Resumes from the newest whole snapshot of a run from the same inputs. A result of other inputs is never replaced
     unless `force` is given, and then only once the new one is complete. `interpreter`: see common/engine.py; `header`:
     first lines of the log; `leader`: ranks.Leader where several processes train; `keep`: how many of the newest
-    snapshots stay while it runs. Raises chain.ChainError, and Stopped after SIGINT or SIGTERM.
+    snapshots stay while it runs; `deterministic`: torchcaffe's set_deterministic(), which is no input of the result: it
+    only lets a GPU repeat it. Raises chain.ChainError, and Stopped after SIGINT or SIGTERM.
     """
     chain.check_inputs(row)
     with only_one(row) as lock:
@@ -62,10 +63,11 @@ def train(row: chain.Row, interpreter, gpu: Optional[int] = None, force: bool = 
         row, resume = _make_room(row, inputs, force, say)
         try:
             _place_solver(row, solver)
-            write_files(row, interpreter.module, solver, net, inputs, gpu, resume and resume["state"], leader)
+            write_files(row, interpreter.module, solver, net, inputs, gpu, resume and resume["state"], leader,
+                        deterministic)
             run = Run(row, solver, resume["iteration"] if resume else 0, say, keep)
             run.follow(interpreter, header, lock)
-            _finish(row, run, solver, inputs, interpreter, leader, header)
+            _finish(row, run, solver, inputs, interpreter, leader, header, deterministic)
         except OSError as error:  # a full disk, a quota, a folder that has become read-only
             where = error.filename or row.folder
             raise chain.ChainError(f"{row.title}: {where}: {error.strerror}{kept(row)}") from error
@@ -180,7 +182,7 @@ def _even_batch(faces: int, most: int) -> int:
 
 
 def write_files(row: chain.Row, module: str, solver, net, inputs: dict, gpu: Optional[int], resume: Optional[str],
-          leader=None):
+          leader=None, deterministic: bool = False):
     """Put net.prototxt, solver.prototxt, job.json and run.json into the run folder.
 
     module: the engine's; inputs: see fingerprints.fingerprints; resume: .solverstate to resume from, or None; leader: see
@@ -193,6 +195,7 @@ def write_files(row: chain.Row, module: str, solver, net, inputs: dict, gpu: Opt
         stream.write(note.format(row.definition) + text_format.MessageToString(net))
     job = {
         "module": module, "title": row.title, "gpu": gpu, "precision": row.precision,
+        "deterministic": deterministic,
         "solver": os.path.join(row.folder, "solver.prototxt"), "weights": row.weights_in,
         "expected": expected_layers(row, net), "resume": resume, "snapshot_prefix": solver.snapshot_prefix,
         "max_iter": solver.max_iter, "display": solver.display, "snapshot": solver.snapshot,
@@ -210,7 +213,7 @@ def write_files(row: chain.Row, module: str, solver, net, inputs: dict, gpu: Opt
     files.write_json(row.path(os.path.join(row.folder, "job.json")), job)
     files.write_json(row.path(os.path.join(row.folder, "run.json")), {
         "run": _run_id(row, resume), "inputs": inputs, "max_iter": solver.max_iter, "options": row.options,
-        "machine": _machine(gpu, leader), "finished": False})
+        "machine": _machine(gpu, leader, deterministic), "finished": False})
 
 
 def _run_id(row: chain.Row, resume: Optional[str]) -> str:
@@ -219,11 +222,12 @@ def _run_id(row: chain.Row, resume: Optional[str]) -> str:
     return str(old["run"]) if resume and old.get("run") else uuid.uuid4().hex
 
 
-def _machine(gpu: Optional[int], leader) -> list:
+def _machine(gpu: Optional[int], leader, deterministic: bool) -> list:
     """Words of make's command line that say what trains."""
+    words = ["DETERMINISTIC=1"] if deterministic else []
     if leader is not None:
-        return [f"{'GPUS' if leader.gpus else 'PROCESSES'}={leader.count}"]
-    return [] if gpu is None else [f"GPU={gpu}"]
+        return [f"{'GPUS' if leader.gpus else 'PROCESSES'}={leader.count}", *words]
+    return words if gpu is None else [f"GPU={gpu}", *words]
 
 
 def expected_layers(row: chain.Row, net) -> list:
@@ -379,7 +383,7 @@ def kept(row: chain.Row) -> str:
 
 
 # ---------------------------------------------------------------------------------------------- the end
-def _finish(row: chain.Row, run: Run, solver, inputs: dict, interpreter, leader=None, header=()):
+def _finish(row: chain.Row, run: Run, solver, inputs: dict, interpreter, leader=None, header=(), deterministic: bool = False):
     """Put the final weights where the next step looks for them, with their record, and the run in its place.
 
     Killed at any instant, the same command completes it: the run is unfinished until its weights are placed, and tidy()
@@ -393,7 +397,7 @@ def _finish(row: chain.Row, run: Run, solver, inputs: dict, interpreter, leader=
         "train_loss": last(run.metrics.rows, "train_loss"), "seconds": last(run.metrics.rows, "seconds"),
         "engine": run.versions.get("engine", interpreter.module), "versions": run.versions,
         "precision": row.precision, "ranks": leader.count if leader is not None else 1, "seed": solver.random_seed,
-        "inputs": inputs, "best": _best_record(row, run),
+        "deterministic": deterministic, "inputs": inputs, "best": _best_record(row, run),
         "batch": row.batch or row.profile.batch_size, "made_by": list(header), "variant": row.variant,
         "options": row.options, "start": chain.started_from(row), "validation": fingerprints.validation(row),
         "run": run_id["run"], **origin.origin(row),

@@ -12,6 +12,7 @@ snapshot and stop; SIGHUP takes a snapshot. Exit status: 0 done, 1 failed, 130 s
 A job has
     module              "caffe" or "torchcaffe"
     precision           "float32", or torchcaffe's "tf32" or "bf16"
+    deterministic       true: torchcaffe gives the same bits from run to run on a GPU, too
     gpu                 number of a GPU, or null for the CPU; of several ranks each takes its own (LOCAL_RANK)
     turn                only where several ranks train: number of this job among those that they do
     solver              solver prototxt, its own testing turned off
@@ -44,6 +45,8 @@ CALL_SECONDS = 1.0  # of training between two looks at signals and loss
 def run(job, events, stop, join):
     """Do `job`; return the process's exit status. `join()`: the ranks to do it with, once the GPU is chosen."""
     caffe = importlib.import_module(job["module"])
+    if job.get("deterministic"):
+        caffe.set_deterministic()
     if job.get("gpu") is None:
         caffe.set_mode_cpu()
     else:

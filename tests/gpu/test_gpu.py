@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 
 import cv2
+import kill_chain
 import lmdb
 import numpy as np
 import pytest
+import repeating
 import run_cases
 from cases import CASES
 from comparison import LIMIT, difference
@@ -205,6 +209,20 @@ def test_a_snapshot_of_either_device_is_resumed_on_the_other(device, tmp_path):
     with device.use():
         _, found = trained(3, state)
     assert max(map(difference, expected, found)) <= LIMIT
+
+
+# ---- the same bits
+def test_set_deterministic_gives_the_same_bits_from_run_to_run_and_after_a_stop(device, tmp_path):
+    command = [sys.executable, repeating.__file__, str(tmp_path), "cpu" if device.gpu is None else str(device.gpu)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == []
+
+
+def test_a_chain_that_is_killed_ends_with_the_same_bits(device):
+    fallen, expected, found = kill_chain.run(kills=2, seed=4, iterations=12, gpu=device.gpu)
+    assert sum(fallen.values()) == 2
+    assert found == expected and len(found) == 3
 
 
 # ---- prediction

@@ -110,6 +110,19 @@ def test_run_files(project):
     assert record(row)["train_loss"] == pytest.approx(1 / 6, rel=1e-6)
 
 
+def test_deterministic_is_recorded_and_is_no_setting_of_the_result(project, tmp_path, monkeypatch):
+    """It lets a GPU repeat a result, and changes what is learned as little as the GPU's number does."""
+    monkeypatch.setenv("FAKE_SAYS", str(tmp_path / "said"))
+    rows = chain.rows(TINY, ["gnet"], [2], root=project)
+    train.run(rows, FAKE, deterministic=True)
+    assert (tmp_path / "said").read_text().split() == ["set_deterministic", "set_mode_cpu"]
+    assert record(rows[0])["deterministic"] is True
+    said, row = run(project, [2])
+    assert "done" in said[0] and len(said) == 1
+    run(project, [2], force=True)
+    assert record(row)["deterministic"] is False
+
+
 def test_killed_run_resumes_from_a_whole_snapshot_and_ends_the_same(project, monkeypatch):
     _, row = run(project, [2])
     straight = record(row)["sha256"]
@@ -243,6 +256,7 @@ def test_status(project):
     (["--step", "2", "--seed", "-1"], "not a seed"),
     (["--step", "2", "--base-lr", "1e-50"], "not a positive number"),
     (["--step", "2", "--gpu", "-1"], "is below 0"),
+    (["--step", "2", "--engine", "caffe", "--deterministic"], "real Caffe has no deterministic mode"),
     (["--step", "4", "--variant", "../x"], "no part of a file's name"),
 ])
 def test_wrong_use_ends_with_2(arguments, message, capsys):

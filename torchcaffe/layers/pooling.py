@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from functools import partial
 
@@ -137,7 +138,7 @@ class Pooling(Layer):
         wide = self.padded(x, kernel, count, 0.0)
         with torch.no_grad():
             windows = wide.unfold(2, kernel[0], self.stride[0]).unfold(3, kernel[1], self.stride[1]).flatten(4)
-            sums = windows.float().cumsum(-1)
+            sums = running_sums(windows.float())
             chosen = (sums >= self.shares_drawn(sums[..., -1])[..., None]).to(torch.uint8).argmax(-1)
             rows, columns = (torch.arange(count[i], device=x.device) * self.stride[i] for i in (0, 1))
             rows = rows[:, None] + torch.div(chosen, kernel[1], rounding_mode="floor")
@@ -162,6 +163,13 @@ class Pooling(Layer):
         """Window lengths that count in the divisor: the near padding does, what lies beyond it does not."""
         start = torch.arange(count, device=like.device) * self.stride[axis] - self.pad[axis]
         return (torch.clamp(start + kernel, max=size + self.pad[axis]) - start).to(like.dtype)
+
+
+def running_sums(windows):
+    """cumsum along the last axis; on GPUs it has no deterministic kernel, single additions have."""
+    if torch.are_deterministic_algorithms_enabled():
+        return torch.stack(list(itertools.accumulate(windows.unbind(-1))), -1)
+    return windows.cumsum(-1)
 
 
 def slices_are_faster(x) -> bool:
