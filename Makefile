@@ -39,7 +39,7 @@
 #= KEEP      newest snapshots to keep while a step trains, besides the best one (default: 2)
 #= FORCE     1: do again what is done; a step's result stays until the new one is complete
 #= PYTHON    interpreter to make .venv with, 3.10 or newer (default: python3)
-#= TORCH     cpu: PyTorch's CPU build (default: what pip finds, on Linux the CUDA build)
+#= TORCH     for setup, PyTorch's build: cpu, cu126 (older drivers and GPUs), cu128, cu130 ... (default: what pip finds)
 #= FAST      for parity, 1: run one part and write no page
 #= DEBIAN_MIRROR for caffe: Debian mirrors to try in order (default: those of this machine's apt, then Debian's archive)
 

@@ -75,9 +75,10 @@ def run(rows, interpreter, gpu=None, force=False, header=(), say=print, leader=N
                        keep=keep or runs.KEPT_SNAPSHOTS, deterministic=deterministic)
 
 
-def plan(rows, interpreter, leader=None, show_notes: bool = True) -> str:
-    """Table of what will run, one line a row, and what to know about it."""
+def plan(rows, interpreter, leader=None, show_notes: bool = True, gpu=None) -> str:
+    """Table of what will run, one line a row, the engine and device that run it, and what to know about it."""
     from gender_smile.training import chain
+    from common import gpus
     from common.files import align
     from torchcaffe.formats import files
 
@@ -91,8 +92,10 @@ def plan(rows, interpreter, leader=None, show_notes: bool = True) -> str:
             notes.append(poly_note(solver))
         at = f" at {state.iteration:,}" if state.kind == "interrupted" else ""
         lines.append((row.title, _from(row), row.weights_out, *numbers, state.kind + at))
-    where = f" on {leader}" if leader is not None else ""
-    return "\n".join([align(lines), f"engine: {interpreter.title}{where}"] + (
+    where = leader if leader is not None else "the CPU" if gpu is None else f"GPU {gpu}"
+    if gpu is None and (leader is None or not leader.gpus) and any(row.step > 1 for row in rows):
+        notes.append(gpus.idle_note())
+    return "\n".join([align(lines), f"engine: {interpreter.title} on {where}"] + (
         list(dict.fromkeys(filter(None, notes))) if show_notes else []))
 
 
@@ -166,7 +169,7 @@ def _train(options, arguments) -> int:
         ours = options.precision != "float32" or options.deterministic  # what only torchcaffe has
         interpreter = engine.interpreter("torch" if name == "auto" and ours else name)
         rows = _rows(options)
-        print(plan(rows, interpreter, leader, not options.no_notes), flush=True)
+        print(plan(rows, interpreter, leader, not options.no_notes, gpu), flush=True)
         run(rows, interpreter, gpu, options.force, header(options), say, leader, options.keep, options.deterministic)
         return 0
     except runs.Stopped as stopped:

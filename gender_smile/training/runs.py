@@ -285,6 +285,8 @@ class Run:
             _prune(self.row, self.keep, self.best())
         elif kind == "start":
             self.versions = event["versions"]
+            if "device" in self.versions:
+                self.progress.say(f"{self.title}: trains on {self.versions['device']}")
 
     def best(self) -> Optional[int]:
         """Iteration of the snapshot that did best in validation: highest accuracy, then lowest loss, then the newest."""

@@ -47,18 +47,19 @@ def run(job, events, stop, join):
     caffe = importlib.import_module(job["module"])
     if job.get("deterministic"):
         caffe.set_deterministic()
-    if job.get("gpu") is None:
+    gpu = int(os.environ["LOCAL_RANK"]) if job.get("gpu") is not None and "turn" in job else job.get("gpu")
+    if gpu is None:
         caffe.set_mode_cpu()
     else:
         try:
-            caffe.set_device(int(os.environ["LOCAL_RANK"]) if "turn" in job else job["gpu"])
+            caffe.set_device(gpu)
             caffe.set_mode_gpu()
         except RuntimeError as error:
             reason = getattr(error, "reason", None)  # of torchcaffe's NoGPUError
             if reason is None:
                 raise
             raise Failed("%s; leave out GPU= (--gpu) to compute on the CPU" % reason)  # noqa: B904  2.7 has no `from`
-    versions = versions_of(caffe)
+    versions = versions_of(caffe, gpu)
     log(", ".join("%s %s" % item for item in sorted(versions.items())))
     if job.get("precision", "float32") != "float32":
         caffe.set_precision(job["precision"])
@@ -67,7 +68,7 @@ def run(job, events, stop, join):
     return training.run()
 
 
-def versions_of(caffe):
+def versions_of(caffe, gpu=None):
     """Versions of the engine `caffe` (a module) and of what its results depend on, for logs and records."""
     versions = {"engine": "%s %s" % (caffe.__name__, getattr(caffe, "__version__", "")),
                 "numpy": np.__version__, "python": platform.python_version()}
@@ -75,6 +76,8 @@ def versions_of(caffe):
         import torch
 
         versions.update(torch=torch.__version__, threads=torch.get_num_threads())
+        if gpu is not None:
+            versions["device"] = torch.cuda.get_device_name(gpu)
     return versions
 
 
