@@ -20,6 +20,7 @@
 #= SHARE     for table2 and table3: train every step for this share of the recipe's iterations (default: 1)
 #= JOBS      for table2 and table3: trainings at a time (default: 1)
 #= BATCH     training batch size instead of the recipe's
+#= ITER_SIZE for step2 to step4: divide each batch into this many passes, for a GPU with less memory; the same training
 #= MAX_ITER  iterations instead of the recipe's
 #= BASE_LR   learning rate to start from instead of the recipe's
 #= VARIANT   for step2 to step4: the training's name (default: made from the overrides; none: the chain's own); for evaluate, export, predict and web: which training
@@ -127,7 +128,7 @@ step1 step2 step3 step4:
 	@$(PY) -m tools.train --step $(@:step%=%) $(call option,--net,NET) $(profile) $(engine) \
 		$(call option,--gpus,GPUS) $(call option,--processes,PROCESSES) \
 		$(call option,--precision,PRECISION) $(if $(filter-out 0 no false,$(DETERMINISTIC)),--deterministic) \
-		$(call option,--batch,BATCH) $(call option,--max-iter,MAX_ITER) \
+		$(call option,--batch,BATCH) $(call option,--iter-size,ITER_SIZE) $(call option,--max-iter,MAX_ITER) \
 		$(call option,--base-lr,BASE_LR) $(call option,--seed,SEED) $(call option,--keep,KEEP) \
 		$(call quoted,--weights,START) $(call quoted,--variant,VARIANT) $(force)
 

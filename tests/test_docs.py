@@ -153,6 +153,7 @@ table2 SEEDS="1 2 3"
 table3 SHARE=0.5
 table2 JOBS=2
 step2 BATCH=60
+step2 ITER_SIZE=4
 step2 MAX_ITER=100
 step2 BASE_LR=0.0005
 lmdb FOTW=/data/FotW ENCODE=jpg

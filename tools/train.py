@@ -43,6 +43,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--deterministic", action="store_true", help="the same seed gives the same bits on a GPU, too, at some "
                         "cost in speed (on a CPU it always does)")
     parser.add_argument("--batch", type=positive, metavar="N", help="training batch size instead of the recipe's")
+    parser.add_argument("--iter-size", type=positive, metavar="N", help="divide each batch into N passes whose gradients are "
+                        "added up: less memory, the same training")
     parser.add_argument("--max-iter", type=positive, metavar="N", help="iterations instead of the recipe's")
     parser.add_argument("--base-lr", type=positive_real, metavar="X", help="learning rate to start from instead of the "
                         "recipe's")
@@ -60,10 +62,11 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def run(rows, interpreter, gpu=None, force=False, header=(), say=print, leader=None, keep=None, deterministic=False):
+def run(rows, interpreter, gpu=None, force=False, header=(), say=print, leader=None, keep=None, deterministic=False,
+        passes=None):
     """Do `rows` (of gender_smile.training.chain) in order. Raises chain.ChainError, runs.Stopped and the engine's CaffeError.
 
-    leader: ranks.Leader where several processes train; keep, deterministic: see runs.train.
+    leader: ranks.Leader where several processes train; keep, deterministic, passes: see runs.train.
     """
     from gender_smile.training import adopt, runs
 
@@ -72,10 +75,10 @@ def run(rows, interpreter, gpu=None, force=False, header=(), say=print, leader=N
             adopt.adopt(row, force=force, header=header, say=say)
         else:
             runs.train(row, interpreter, gpu=gpu, force=force, header=header, say=say, leader=leader,
-                       keep=keep or runs.KEPT_SNAPSHOTS, deterministic=deterministic)
+                       keep=keep or runs.KEPT_SNAPSHOTS, deterministic=deterministic, passes=passes)
 
 
-def plan(rows, interpreter, leader=None, show_notes: bool = True, gpu=None) -> str:
+def plan(rows, interpreter, leader=None, show_notes: bool = True, gpu=None, passes=None) -> str:
     """Table of what will run, one line a row, the engine and device that run it, and what to know about it."""
     from gender_smile.training import chain
     from common import gpus
@@ -88,7 +91,7 @@ def plan(rows, interpreter, leader=None, show_notes: bool = True, gpu=None) -> s
         if row.step > 1 and os.path.exists(row.path(row.solver)):
             solver = files.read_solver(row.path(row.solver))
             numbers = (f"{row.base_lr or solver.base_lr:g}", f"{row.max_iter or solver.max_iter:,} x "
-                                              f"{row.batch or row.profile.batch_size}")
+                       f"{row.batch or row.profile.batch_size}" + (f" in {passes} passes" if passes else ""))
             notes.append(poly_note(solver))
         at = f" at {state.iteration:,}" if state.kind == "interrupted" else ""
         lines.append((row.title, _from(row), row.weights_out, *numbers, state.kind + at))
@@ -169,8 +172,9 @@ def _train(options, arguments) -> int:
         ours = options.precision != "float32" or options.deterministic  # what only torchcaffe has
         interpreter = engine.interpreter("torch" if name == "auto" and ours else name)
         rows = _rows(options)
-        print(plan(rows, interpreter, leader, not options.no_notes, gpu), flush=True)
-        run(rows, interpreter, gpu, options.force, header(options), say, leader, options.keep, options.deterministic)
+        print(plan(rows, interpreter, leader, not options.no_notes, gpu, options.iter_size), flush=True)
+        run(rows, interpreter, gpu, options.force, header(options), say, leader, options.keep, options.deterministic,
+            options.iter_size)
         return 0
     except runs.Stopped as stopped:
         print(stopped, file=sys.stderr)

@@ -41,18 +41,19 @@ class Stopped(Exception):
 
 # ---------------------------------------------------------------------------------------------- training
 def train(row: chain.Row, interpreter, gpu: Optional[int] = None, force: bool = False, header=(), say=print,
-          leader=None, keep: int = KEPT_SNAPSHOTS, deterministic: bool = False) -> bool:
+          leader=None, keep: int = KEPT_SNAPSHOTS, deterministic: bool = False, passes: Optional[int] = None) -> bool:
     """Train a row unless its result stands; True when it was trained.
 
     Resumes from the newest whole snapshot of a run from the same inputs. A result of other inputs is never replaced
     unless `force` is given, and then only once the new one is complete. `interpreter`: see common/engine.py; `header`:
     first lines of the log; `leader`: ranks.Leader where several processes train; `keep`: how many of the newest
     snapshots stay while it runs; `deterministic`: torchcaffe's set_deterministic(), which is no input of the result: it
-    only lets a GPU repeat it. Raises chain.ChainError, and Stopped after SIGINT or SIGTERM.
+    only lets a GPU repeat it; `passes`: how many each iteration takes, for a batch that memory does not hold at once.
+    Raises chain.ChainError, and Stopped after SIGINT or SIGTERM.
     """
     chain.check_inputs(row)
     with only_one(row) as lock:
-        solver, net = definitions(row)
+        solver, net = definitions(row, passes)
         if leader is not None:
             leader.check(row, net)
         inputs = fingerprints.fingerprints(row, solver, net)
@@ -64,7 +65,7 @@ def train(row: chain.Row, interpreter, gpu: Optional[int] = None, force: bool = 
         try:
             _place_solver(row, solver)
             write_files(row, interpreter.module, solver, net, inputs, gpu, resume and resume["state"], leader,
-                        deterministic)
+                        deterministic, passes)
             run = Run(row, solver, resume["iteration"] if resume else 0, say, keep)
             run.follow(interpreter, header, lock)
             _finish(row, run, solver, inputs, interpreter, leader, header, deterministic)
@@ -133,8 +134,11 @@ def _make_room(row: chain.Row, inputs: dict, force: bool, say) -> Tuple[chain.Ro
 
 
 # ---------------------------------------------------------------------------------------------- the run's files
-def definitions(row: chain.Row):
-    """(SolverParameter, NetParameter) of a row as its run folder gets them, with the row's overrides."""
+def definitions(row: chain.Row, passes: Optional[int] = None):
+    """(SolverParameter, NetParameter) of a row as its run folder gets them, with the row's overrides.
+
+    passes: iter_size instead of the solver's, with the batch divided by it. Raises chain.ChainError where it cannot be.
+    """
     from torchcaffe.formats import files as caffe_files
     from torchcaffe.proto import caffe_pb2
 
@@ -146,10 +150,14 @@ def definitions(row: chain.Row):
         phases = {rule.phase for rule in layer.include if rule.HasField("phase")}
         if layer.type != "Data":
             continue
-        if phases == {caffe_pb2.TRAIN} and row.batch:
-            layer.data_param.batch_size = row.batch
+        if phases == {caffe_pb2.TRAIN}:
+            layer.data_param.batch_size = row.batch or layer.data_param.batch_size
+            if passes is not None:
+                layer.data_param.batch_size = _part(row, layer.data_param.batch_size * max(1, solver.iter_size), passes)
         elif phases == {caffe_pb2.TEST}:
             layer.data_param.batch_size = test_batch = _even_batch(faces, layer.data_param.batch_size)
+    if passes is not None:
+        solver.iter_size = passes
     if row.max_iter:
         solver.max_iter = row.max_iter
     if row.base_lr:
@@ -160,6 +168,15 @@ def definitions(row: chain.Row):
     del solver.test_iter[:]
     solver.test_iter.append(-(-faces // test_batch))
     return solver, net
+
+
+def _part(row: chain.Row, batch: int, passes: int) -> int:
+    """The batch of one pass. Raises chain.ChainError where `batch` is not a multiple of `passes`."""
+    if batch % passes:
+        fitting = [str(number) for number in range(2, batch + 1) if batch % number == 0]
+        raise chain.ChainError(f"{row.title}: a batch of {batch} does not divide into {passes} passes: ITER_SIZE= "
+                               f"(--iter-size) may be {', '.join(fitting)}")
+    return batch // passes
 
 
 def _place_solver(row: chain.Row, solver):
@@ -182,7 +199,7 @@ def _even_batch(faces: int, most: int) -> int:
 
 
 def write_files(row: chain.Row, module: str, solver, net, inputs: dict, gpu: Optional[int], resume: Optional[str],
-          leader=None, deterministic: bool = False):
+          leader=None, deterministic: bool = False, passes: Optional[int] = None):
     """Put net.prototxt, solver.prototxt, job.json and run.json into the run folder.
 
     module: the engine's; inputs: see fingerprints.fingerprints; resume: .solverstate to resume from, or None; leader: see
@@ -213,7 +230,7 @@ def write_files(row: chain.Row, module: str, solver, net, inputs: dict, gpu: Opt
     files.write_json(row.path(os.path.join(row.folder, "job.json")), job)
     files.write_json(row.path(os.path.join(row.folder, "run.json")), {
         "run": _run_id(row, resume), "inputs": inputs, "max_iter": solver.max_iter, "options": row.options,
-        "machine": _machine(gpu, leader, deterministic), "finished": False})
+        "machine": _machine(gpu, leader, deterministic, passes), "finished": False})
 
 
 def _run_id(row: chain.Row, resume: Optional[str]) -> str:
@@ -222,9 +239,10 @@ def _run_id(row: chain.Row, resume: Optional[str]) -> str:
     return str(old["run"]) if resume and old.get("run") else uuid.uuid4().hex
 
 
-def _machine(gpu: Optional[int], leader, deterministic: bool) -> list:
-    """Words of make's command line that say what trains."""
+def _machine(gpu: Optional[int], leader, deterministic: bool, passes: Optional[int]) -> list:
+    """Words of make's command line that say what trains, and how."""
     words = ["DETERMINISTIC=1"] if deterministic else []
+    words += [f"ITER_SIZE={passes}"] if passes is not None else []
     if leader is not None:
         return [f"{'GPUS' if leader.gpus else 'PROCESSES'}={leader.count}", *words]
     return words if gpu is None else [f"GPU={gpu}", *words]
@@ -400,7 +418,8 @@ def _finish(row: chain.Row, run: Run, solver, inputs: dict, interpreter, leader=
         "engine": run.versions.get("engine", interpreter.module), "versions": run.versions,
         "precision": row.precision, "ranks": leader.count if leader is not None else 1, "seed": solver.random_seed,
         "deterministic": deterministic, "inputs": inputs, "best": _best_record(row, run),
-        "batch": row.batch or row.profile.batch_size, "made_by": list(header), "variant": row.variant,
+        "batch": row.batch or row.profile.batch_size, "iter_size": max(1, solver.iter_size),
+        "made_by": list(header), "variant": row.variant,
         "options": row.options, "start": chain.started_from(row), "validation": fingerprints.validation(row),
         "run": run_id["run"], **origin.origin(row),
     }

@@ -110,6 +110,32 @@ def test_run_files(project):
     assert record(row)["train_loss"] == pytest.approx(1 / 6, rel=1e-6)
 
 
+def test_iter_size_divides_the_batch_and_is_no_setting_of_the_result(project):
+    rows = chain.rows(TINY, ["gnet"], [2], root=project)
+    assert " in 4 passes" in train.plan(rows, FAKE, passes=4)
+    train.run(rows, FAKE, passes=4)
+    solver = caffe_files.read_solver(rows[0].path(f"{rows[0].folder}/solver.prototxt"))
+    net = caffe_files.read_net(rows[0].path(solver.net))
+    batches = [layer.data_param.batch_size for layer in net.layer if layer.type == "Data" and not layer.include[0].phase]
+    assert batches == [2, 2] and solver.iter_size == 4 and TINY.batch_size == 8  # crops and labels
+    assert (record(rows[0])["batch"], record(rows[0])["iter_size"]) == (8, 4)
+    said, _ = run(project, [2])
+    assert "done" in said[0] and len(said) == 1
+    for passes in (3, 16):
+        with pytest.raises(chain.ChainError, match=f"batch of 8 does not divide into {passes} passes: ITER_SIZE= .*may be 2, 4, 8"):
+            train.run(rows, FAKE, passes=passes, force=True)
+
+
+def test_iter_size_counts_where_a_layer_sees_the_batch_of_a_pass(project):
+    row, = chain.rows(TINY, ["gnet"], [2], root=project)
+    whole, parts = (runs.definitions(row, passes) for passes in (None, 4))
+    assert fingerprints.fingerprints(row, *whole) == fingerprints.fingerprints(row, *parts)
+    for _, net in (whole, parts):
+        net.layer.add(name="normalized", type="BatchNorm")
+    assert fingerprints.differences(*(fingerprints.fingerprints(row, *each) for each in (whole, parts))) == [
+        "solver's iter_size was not set, is 4"]
+
+
 def test_deterministic_is_recorded_and_is_no_setting_of_the_result(project, tmp_path, monkeypatch):
     """It lets a GPU repeat a result, and changes what is learned as little as the GPU's number does."""
     monkeypatch.setenv("FAKE_SAYS", str(tmp_path / "said"))
