@@ -212,7 +212,7 @@ def write_files(row: chain.Row, module: str, solver, net, inputs: dict, gpu: Opt
         stream.write(note.format(row.definition) + text_format.MessageToString(net))
     job = {
         "module": module, "title": row.title, "gpu": gpu, "precision": row.precision,
-        "deterministic": deterministic,
+        "deterministic": deterministic, "batch": row.batch or row.profile.batch_size,
         "solver": os.path.join(row.folder, "solver.prototxt"), "weights": row.weights_in,
         "expected": expected_layers(row, net), "resume": resume, "snapshot_prefix": solver.snapshot_prefix,
         "max_iter": solver.max_iter, "display": solver.display, "snapshot": solver.snapshot,
@@ -262,9 +262,10 @@ class Run:
         self.row, self.say, self.max_iter = row, say, solver.max_iter
         self.title = f"{row.title} ({row.profile.name})"
         self.metrics = Metrics(row.path(os.path.join(row.folder, "metrics.csv")), resume=first)
-        self.progress = Progress(row.title, solver.max_iter, first, batch=row.batch or row.profile.batch_size)
+        self.batch = row.batch or row.profile.batch_size
+        self.progress = Progress(row.title, solver.max_iter, first)
         self.began = time.monotonic()
-        self.versions, self.test, self.drawn = {}, {}, 0.0
+        self.versions, self.test, self.timing, self.drawn = {}, {}, {}, 0.0
 
     def follow(self, interpreter, header=(), lock: Optional[int] = None):
         """Start the process and read its events to the end; `lock`: see run_process.
@@ -283,10 +284,11 @@ class Run:
         """Take one event of gender_smile/training/solve.py."""
         kind, seconds = event["event"], time.monotonic() - self.began
         if kind == "step":
-            self.progress.step(event["iteration"], event["loss"])
+            speed = self.batch * event["iterations"] / event["seconds"] if event["seconds"] else None
+            self.progress.step(event["iteration"], event["loss"], speed)
             if event["row"]:
                 self.metrics.add(event["iteration"], seconds, train_loss=event["mean_loss"],
-                                 learning_rate=event["rate"])
+                                 learning_rate=event["rate"], images_per_second=speed)
         elif kind == "test":
             self.test = event
             self.progress.test(event["iteration"], event["loss"], event["accuracy"])
@@ -301,6 +303,8 @@ class Run:
             self.progress.say(_filled(self.row, event))
         elif kind == "snapshot":
             _prune(self.row, self.keep, self.best())
+        elif kind == "end":
+            self.timing = event.get("timing", {})
         elif kind == "start":
             self.versions = event["versions"]
             if "device" in self.versions:
@@ -415,6 +419,7 @@ def _finish(row: chain.Row, run: Run, solver, inputs: dict, interpreter, leader=
         "step": row.title, "iteration": solver.max_iter, "max_iter": solver.max_iter, "loss": run.test.get("loss"),
         "accuracy": run.test.get("accuracy"), "accuracies": run.test.get("accuracies"),
         "train_loss": last(run.metrics.rows, "train_loss"), "seconds": last(run.metrics.rows, "seconds"),
+        "timing": run.timing,
         "engine": run.versions.get("engine", interpreter.module), "versions": run.versions,
         "precision": row.precision, "ranks": leader.count if leader is not None else 1, "seed": solver.random_seed,
         "deterministic": deterministic, "inputs": inputs, "best": _best_record(row, run),

@@ -19,6 +19,7 @@ A job has
     weights, expected   caffemodel to start from (or null), and the layers that it has to fill
     resume              solverstate to resume from (or null)
     max_iter, display, snapshot, test_interval, test_iter       as in a solver prototxt
+    batch               images of an iteration, to tell the speed
     snapshot_prefix, title      as the solver has it; the net's name for the log
 All paths are relative to the folder in which this runs.
 """
@@ -32,10 +33,14 @@ import platform
 import sys
 import time
 
-import numpy as np
+BEGAN = time.time()  # before the slow imports
 
-from gender_smile.training.protocol import STOPPED, Events, Failed, GradientWatch, SingleProcess, Stop, log, native, write_record
-from torchcaffe.solvers.snapshots import snapshot_paths
+import numpy as np  # noqa: E402
+
+from gender_smile.training.protocol import (  # noqa: E402
+    STOPPED, Clock, Events, Failed, GradientWatch, SingleProcess, Stop, log, native, write_record,
+)
+from torchcaffe.solvers.snapshots import snapshot_paths  # noqa: E402
 
 STUCK_LOSS = 87.3365  # -log(FLT_MIN): what Caffe's softmax loss shows when a probability has become zero
 STUCK_ITERATIONS = 20
@@ -97,7 +102,8 @@ class Training(object):
         self.first = self.iteration
         self.test_net = self.solver.test_nets[0]
         self.test_net.share_with(self.net)  # Caffe itself does so only in its own test pass
-        self.window = []  # (iterations, sum of their losses) of the calls since the last row of metrics
+        self.window = []  # (iterations, sum of their losses, seconds) of the calls since the last row of metrics
+        self.clock = Clock()
         self.stuck = 0  # iterations
         self.pace = CALL_SECONDS  # seconds an iteration takes, guessed at first
 
@@ -134,6 +140,7 @@ class Training(object):
     def run(self):
         """Train to max_iter; return the exit status."""
         last = self.job["max_iter"]
+        self.clock.seconds["start"] = time.time() - BEGAN
         log("Solving %s" % self.job["title"])  # where Caffe's log parsers start to count seconds
         if not self.job.get("resume") or self.iteration >= last:
             self.ranks.on_rank0(self._test)
@@ -148,12 +155,12 @@ class Training(object):
                 self.ranks.on_rank0(self._snapshot)
             if self._due("test_interval") or self.iteration == last:
                 self.ranks.on_rank0(self._test)
-        if self.iteration >= last:
-            self.events("end", status="done", iteration=self.iteration)
-            return 0
-        self.ranks.on_rank0(self._snapshot)
-        self.events("end", status="stopped", iteration=self.iteration)
-        return STOPPED
+        if self.iteration < last:
+            self.ranks.on_rank0(self._snapshot)
+        log(self.clock.text(self.job.get("batch")))
+        self.events("end", status="done" if self.iteration >= last else "stopped", iteration=self.iteration,
+                    timing=dict(self.clock.seconds, iterations=self.clock.iterations))
+        return 0 if self.iteration >= last else STOPPED
 
     def _count(self):
         """Iterations up to the next row of metrics, test or snapshot, but of at most about a second.
@@ -177,9 +184,20 @@ class Training(object):
                 self.solver.step(1)
                 losses.append(self._loss())
             mean = sum(losses) / count
-        self.pace = max(1e-6, (time.time() - began) / count)
-        self._look_at_loss(count, mean, rate)
+        seconds = time.time() - began
+        self.pace = max(1e-6, seconds / count)
+        self._count_time(count, seconds)
+        self._look_at_loss(count, mean, rate, seconds)
         self._look_at_gradients(rate)
+
+    def _count_time(self, count, seconds):
+        """The first call of step is of one iteration (see _count), and takes longer than those after it."""
+        if not self.clock.seconds["first iteration"]:
+            self.clock.seconds["first iteration"] = seconds
+            log("First iteration done, %.1f s after the start" % (time.time() - BEGAN))
+        else:
+            self.clock.seconds["training"] += seconds
+            self.clock.iterations += count
 
     def _due(self, interval):
         every = self.job[interval]
@@ -189,11 +207,11 @@ class Training(object):
         """Loss of the last iteration."""
         return sum(weight * float(self.net.blobs[name].data.sum()) for name, weight in self.losses.items())
 
-    def _look_at_loss(self, count, mean, rate):
+    def _look_at_loss(self, count, mean, rate, seconds):
         """Report the loss of the last iteration, and the mean since the last row; raise Failed where it has
         diverged.
 
-        mean: of this rank's losses in the `count` iterations since the last look.
+        mean, seconds: of this rank's losses in the `count` iterations since the last look, and what they took.
         """
         loss, mean = self.ranks.means([self._loss(), mean])
         self.stuck = self.stuck + count if abs(loss - STUCK_LOSS) < 0.01 else 0
@@ -204,10 +222,11 @@ class Training(object):
             raise Failed("iteration %d: the loss has been 87.3365 (the logarithm of the smallest number) for %d "
                          "iterations, so the net has saturated; most likely the learning rate %g is too high"
                          % (self.iteration - 1, self.stuck, rate))
-        self.window.append((count, count * mean))
+        self.window.append((count, count * mean, seconds))
         row = self._due("display") or self._due("test_interval") or self.iteration == self.job["max_iter"]
-        self.events("step", iteration=self.iteration, loss=loss, rate=rate, row=row,
-                    mean_loss=sum(total for _, total in self.window) / sum(steps for steps, _ in self.window))
+        steps, total, taken = (sum(numbers) for numbers in zip(*self.window))
+        self.events("step", iteration=self.iteration, loss=loss, rate=rate, row=row, mean_loss=total / steps,
+                    iterations=steps, seconds=taken)
         if row:
             self.window = []
 
@@ -226,6 +245,10 @@ class Training(object):
 
     # ---- testing
     def _test(self):
+        with self.clock.measure("validation"):
+            self._validate()
+
+    def _validate(self):
         """Mean of the test net's outputs over test_iter batches, logged as Caffe logs it."""
         log("Iteration %d, Testing net (#0)" % self.iteration)
         began, sums = time.time(), {}
@@ -253,6 +276,10 @@ class Training(object):
 
     # ---- snapshots
     def _snapshot(self):
+        with self.clock.measure("snapshots"):
+            self._save()
+
+    def _save(self):
         """Snapshot of this iteration, taken by the solver already or now, with its record, which says that it is whole.
 
         torchcaffe writes the record itself (torchcaffe/solvers/resume.py), with more in it; beside real Caffe's we do.

@@ -149,6 +149,31 @@ def test_deterministic_is_recorded_and_is_no_setting_of_the_result(project, tmp_
     assert record(row)["deterministic"] is False
 
 
+def test_times_are_told_apart(project, monkeypatch):
+    """Start, first iteration, the iterations after it, validation and snapshots; the speed leaves the others out."""
+    monkeypatch.setenv("FAKE_SECONDS", "0.02")
+    _, row = run(project, [2])
+    timing = record(row)["timing"]
+    assert timing["iterations"] == 5 and 0.1 <= timing["training"] < 2 and timing["first iteration"] >= 0.02
+    assert timing["start"] > 0 and timing["validation"] > 0 and timing["snapshots"] > 0
+    with open(row.path(f"{row.folder}/train.log")) as stream:
+        log = stream.read()
+    assert re.search(r"\] First iteration done, \d+\.\d s after the start\n", log)
+    speed = re.search(r"\] Time: start .* s, first iteration .* s, training .* s, validation .* s, snapshots .* s, "
+                      r"(\d+\.\d) images/s after the first iteration\n", log)
+    assert float(speed[1]) == pytest.approx(8 * 5 / timing["training"], abs=0.1)
+    rows = metrics.read(row.path(f"{row.folder}/metrics.csv"))
+    assert rows[0]["images_per_second"] is None and all(0 < line["images_per_second"] <= 8 / 0.02 for line in rows[1:])
+
+
+def test_an_older_metrics_file_is_read(tmp_path):
+    """Without images_per_second; a row that is being written is left out in both forms."""
+    (tmp_path / "metrics.csv").write_text(",".join(metrics.COLUMNS[:-1]) + "\n1,0.1,0.5,,,3.5\n2,0.1,0.4\n")
+    assert metrics.read(str(tmp_path / "metrics.csv")) == [
+        {"iteration": 1, "learning_rate": 0.1, "train_loss": 0.5, "val_loss": None, "val_accuracy": None, "seconds": 3.5,
+         "images_per_second": None}]
+
+
 def test_killed_run_resumes_from_a_whole_snapshot_and_ends_the_same(project, monkeypatch):
     _, row = run(project, [2])
     straight = record(row)["sha256"]
@@ -301,7 +326,7 @@ def test_status_of_a_running_step_tells_speed_and_time_left(project):
     row, = chain.rows(TINY, ["gnet"], [2], root=project)
     os.makedirs(row.path(row.folder))
     files.write_json(row.path(f"{row.folder}/run.json"), {"inputs": {"batch size": "8"}, "max_iter": 6000, "finished": False})
-    lines = [f"{iteration},0.1,0.5,,,{2.5 * iteration / 20}" for iteration in range(0, 2001, 20)]
+    lines = [f"{iteration},0.1,0.5,,,{2.5 * iteration / 20}," for iteration in range(0, 2001, 20)]
     files.write_text(row.path(f"{row.folder}/metrics.csv"), "\n".join([",".join(metrics.COLUMNS), *lines]) + "\n")
     with runs.only_one(row):
         entry = status.describe(row)
