@@ -39,7 +39,7 @@
 #= SECONDS   for fuzz: how long each (default: 60)
 #= KEEP      newest snapshots to keep while a step trains, besides the best one (default: 2)
 #= FORCE     1: do again what is done; a step's result stays until the new one is complete
-#= PYTHON    interpreter to make .venv with, 3.10 or newer (default: python3)
+#= PYTHON    interpreter to make .venv with, 3.10 or newer (default: python3); for gpu-check: to run it in, instead of .venv
 #= TORCH     for setup, PyTorch's build: cpu, cu126 (older drivers and GPUs), cu128, cu130 ... (default: what pip finds)
 #= FAST      for parity, 1: run one part and write no page
 #= DEBIAN_MIRROR for caffe: Debian mirrors to try in order (default: those of this machine's apt, then Debian's archive)
@@ -67,7 +67,7 @@ need = $(if $(call given,$(1)),,$(error $(2)))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo small test test-all test-gpu weights lmdb step1 step2 step3 step4 status evaluate table2 table3
-.PHONY: suspects report figure3 predict web crops export prototxt caffe parity bench fuzz lint cov clean clean-demo distclean again
+.PHONY: suspects report figure3 predict web crops export prototxt caffe parity bench gpu-check fuzz lint cov clean clean-demo distclean again
 
 help: ## list the targets and variables
 	@echo 'Targets:'
@@ -190,8 +190,13 @@ caffe: ## unpack real Caffe 1.0 (Debian 11's, CPU) into .caffe/, for ENGINE=caff
 parity: $(READY) ## compare torchcaffe with real Caffe (make caffe): writes docs/parity.md (FAST=1: one part, no page)
 	@$(PY) tests/parity/report.py $(if $(filter-out 0 no false,$(FAST)),--fast)
 
-bench: $(READY) ## measure every claim of docs/benchmarks.md against its baseline and write that page (GPU=0: on a GPU)
-	@$(PY) -m benchmarks.report $(call option,--gpu,GPU)
+bench: $(READY) ## measure every claim of docs/benchmarks.md against its baseline and write that page (a GPU: make gpu-check)
+	@$(PY) -m benchmarks.report
+
+# With PYTHON= in that Python, whatever its packages are called; else in .venv.
+checks_in = $(if $(filter file,$(origin PYTHON)),$(PY),'$(PYTHON)')
+gpu-check: $(if $(filter file,$(origin PYTHON)),$(READY)) ## test a GPU and measure it in at most 8 minutes, and write docs/benchmarks-gpu.md (GPU=: which; PYTHON=: in another Python)
+	@GENDER_SMILE_ENVIRONMENT=1 $(checks_in) -m benchmarks.gpu_check $(call option,--device,GPU)
 
 fuzz: $(READY) ## coverage-guided fuzzing of all readers; findings are kept (needs the extra "fuzz")
 	@$(PY) tests/fuzz/run.py $(call option,,TARGET) $(call option,--seconds,SECONDS)

@@ -82,7 +82,8 @@ def train(folder: Path, weights: str, profile: str, step: int, iterations: int, 
     """Run the command; its record with "wall", "to first" (seconds from the command), "batch" and "folder"."""
     name = "-".join(["measured", *(option.lstrip("-") for option in options if not option.isdigit())])
     command = [sys.executable, "tools/train.py", "--engine", "torch", "--step", str(step), "--net", "gnet",
-               "--profile", profile, "--max-iter", str(iterations), "--weights", weights, "--variant", name, "--base-lr", "0.000001", *options]  # fmt: skip
+               "--profile", profile, "--max-iter", str(iterations), "--weights", weights, "--variant", name,
+               "--base-lr", "0.000001", *options]  # fmt: skip
     began, wall = datetime.datetime.now(), time.monotonic()
     done = subprocess.run(command, cwd=folder, env=environment(folder), capture_output=True, text=True)
     wall = time.monotonic() - wall

@@ -18,7 +18,7 @@ import pytest
 import repeating
 import run_cases
 from cases import CASES
-from comparison import LIMIT, difference
+from comparison import LIMIT, ROOT, difference
 from files import prepare
 from net_jobs import NETS, net_jobs
 
@@ -101,6 +101,8 @@ def test_the_devices_own_draws(device, tmp_path):
 @pytest.mark.parametrize("name", list(NETS))
 def test_whole_nets(device, tmp_path, name):
     """20 iterations of the nets that parity trains, at the tests' size: losses and weights."""
+    if NETS[name].weights and not (ROOT / NETS[name].weights).exists():
+        pytest.skip(f"needs {NETS[name].weights}: python -m detector.convert makes it")
     (job,) = net_jobs(tmp_path, "small", [name])
 
     def train():
@@ -233,7 +235,7 @@ def pipelines(device):
 
     for path in (recipe.step_weights("small", "gnet", 4), "weights/mtcnn/det1.caffemodel"):
         if not os.path.exists(recipe.absolute(path)):
-            pytest.skip(f"needs {path}")
+            pytest.skip(f"needs {path}: make setup, or python -m detector.convert, makes it")
     try:
         return Pipeline.load("small", "torch"), Pipeline.load("small", "torch", device.gpu)
     finally:
