@@ -221,9 +221,11 @@ def write_files(row: chain.Row, module: str, solver, net, inputs: dict, gpu: Opt
     silent = type(solver)()
     silent.CopyFrom(solver)
     silent.test_interval, silent.test_initialization = NEVER, False
+    silent.ClearField("snapshot")
     with open(row.path(job["solver"]), "w", encoding="utf-8") as stream:
-        stream.write(note.format(row.solver) + f"# test_interval, in truth {solver.test_interval}, is out of reach: "
-                     "gender_smile/training/solve.py tests.\n" + text_format.MessageToString(silent))
+        stream.write(note.format(row.solver) + f"# test_interval, in truth {solver.test_interval}, is out of reach, and "
+                     f"snapshot, in truth {solver.snapshot}, is left out:\n# gender_smile/training/solve.py tests and takes "
+                     "snapshots.\n" + text_format.MessageToString(silent))
     if leader is not None:
         job.update(gpu=0 if leader.gpus else None, turn=leader.turn)
         leader.publish(job, str(silent), str(net))

@@ -15,7 +15,7 @@ A job has
     deterministic       true: torchcaffe gives the same bits from run to run on a GPU, too
     gpu                 number of a GPU, or null for the CPU; of several ranks each takes its own (LOCAL_RANK)
     turn                only where several ranks train: number of this job among those that they do
-    solver              solver prototxt, its own testing turned off
+    solver              solver prototxt, its own testing and snapshots turned off
     weights, expected   caffemodel to start from (or null), and the layers that it has to fill
     resume              solverstate to resume from (or null)
     max_iter, display, snapshot, test_interval, test_iter       as in a solver prototxt
@@ -104,6 +104,8 @@ class Training(object):
         self.test_net.share_with(self.net)  # Caffe itself does so only in its own test pass
         self.window = []  # (iterations, sum of their losses, seconds) of the calls since the last row of metrics
         self.clock = Clock()
+        self.behind = None  # snapshot that is being written while training continues
+        self.saved = None  # iteration of the newest snapshot
         self.stuck = 0  # iterations
         self.pace = CALL_SECONDS  # seconds an iteration takes, guessed at first
 
@@ -149,6 +151,7 @@ class Training(object):
             if request == Stop.STOP:
                 break
             self._step(count)
+            self._settle()
             if self._due("snapshot") or self.iteration == last or request == Stop.SNAPSHOT:
                 if request:
                     self.stop.request = Stop.NOTHING if self.stop.request == request else self.stop.request
@@ -280,23 +283,42 @@ class Training(object):
             self._save()
 
     def _save(self):
-        """Snapshot of this iteration, taken by the solver already or now, with its record, which says that it is whole.
-
-        torchcaffe writes the record itself (torchcaffe/solvers/resume.py), with more in it; beside real Caffe's we do.
-        """
-        snapshot = snapshot_paths(self.job["snapshot_prefix"], self.iteration)
+        """Snapshot of this iteration; torchcaffe writes it while training continues, unless the training ends here."""
         if self.iteration == self.first:
             return
         for name, blobs in self.net.params.items():
             if not all(np.isfinite(blob.data).all() for blob in blobs):
                 raise Failed("iteration %d: layer %s holds numbers that are not finite; most likely the learning rate "
                              "is too high" % (self.iteration, name))
-        if not self._due("snapshot"):
+        self._settle(wait=True)
+        if self.saved == self.iteration:
+            return
+        snapshot = snapshot_paths(self.job["snapshot_prefix"], self.iteration)
+        self.saved = self.iteration
+        if hasattr(self.solver, "snapshot_behind") and self.iteration < self.job["max_iter"] and not self.stop.requested:
+            self.solver.snapshot_behind()
+            self.behind = snapshot
+        else:
             self.solver.snapshot()
+            self._tell(snapshot)
+
+    def _settle(self, wait=False):
+        """Tell of the snapshot that was being written, once it is whole; `wait`: return only then."""
+        if self.behind is None or not wait and self.solver.background.busy:
+            return
+        snapshot, self.behind = self.behind, None
+        self.solver.background.wait()
+        self._tell(snapshot)
+
+    def _tell(self, snapshot):
+        """Tell of a snapshot that is written, with its record, which says that it is whole.
+
+        torchcaffe writes the record itself (torchcaffe/solvers/resume.py), with more in it; beside real Caffe's we do.
+        """
         record = snapshot.record
         if not os.path.exists(record) or os.path.getmtime(record) < os.path.getmtime(snapshot.state):
             write_record(snapshot)
-        self.events("snapshot", iteration=self.iteration)
+        self.events("snapshot", iteration=snapshot.iteration)
 
 
 def _samples(blobs):

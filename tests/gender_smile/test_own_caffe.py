@@ -83,7 +83,7 @@ def start(old, folder, **changes):
     job = {"module": "caffe", "title": "a test", "gpu": None, "weights": None, "resume": None, "solver": "solver.prototxt",
            "max_iter": 6, "display": 2, "snapshot": 4, "test_interval": 3, "test_iter": 2,
            "snapshot_prefix": f"{folder}/snapshot", "expected": [], **changes}
-    (folder / "solver.prototxt").write_text(f'snapshot: {job["snapshot"]}\nsnapshot_prefix: "{folder}/snapshot"\n')
+    (folder / "solver.prototxt").write_text(f'snapshot_prefix: "{folder}/snapshot"\n')
     (folder / "job.json").write_text(json.dumps(job))
     return subprocess.Popen([python, "-m", "gender_smile.training.solve", "job.json"], cwd=folder, env=environment,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
