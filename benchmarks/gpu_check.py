@@ -28,6 +28,7 @@ from benchmarks.report import section
 
 BUDGET = 8 * 60.0  # seconds, of all parts
 OLDEST_TORCH = (2, 11)
+LAST = 25  # lines of a part's output that are kept, beside those that name a failed test
 GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 SLOW_TESTS = "not whole_nets and not same_bits and not layers"  # of tests/gpu, which a quick check leaves out
 NAME = "benchmarks-gpu"
@@ -44,7 +45,7 @@ class Part:
     result: str = ""  # "done", or why not
     seconds: float = 0.0
     rows: List[Row] = field(default_factory=list)
-    output: str = ""  # its last lines
+    output: str = ""  # its failures and last lines
 
     @property
     def passed(self) -> bool:
@@ -55,7 +56,7 @@ def parts(device: str, quick: bool) -> List[Part]:
     """What is run, the most telling first: time may run out before the last."""
     gpu = [] if device == "cpu" else ["--gpu", device]
     python = [sys.executable, "-m"]
-    tests = [*python, "pytest", "-m", "gpu", "--device", device, "-rs", "-p", "no:cacheprovider", "tests/gpu"]
+    tests = [*python, "pytest", "-m", "gpu", "--device", device, "-v", "-rs", "-p", "no:cacheprovider", "tests/gpu"]
     tests += ["-k", SLOW_TESTS] if quick else ["tests/torchcaffe/test_parallel.py"] if device != "cpu" else []
     if importlib.util.find_spec("xdist") is not None:
         tests += ["-n", str(max(1, min(8, (os.cpu_count() or 1) // 2)))]
@@ -87,7 +88,8 @@ def run_part(part: Part, until: float, folder: Path, say=print):
         finally:
             end(process)
     part.seconds = time.monotonic() - began
-    part.output = "\n".join(log.read_text(errors="replace").splitlines()[-25:])
+    lines = log.read_text(errors="replace").splitlines()
+    part.output = "\n".join([line for line in lines[:-LAST] if "FAILED" in line or "ERROR" in line] + lines[-LAST:])
     if part.benchmark and rows.exists():
         part.rows = [Row(**row) for row in json.loads(rows.read_text())]
     say(text_table(part.rows) if part.passed and part.benchmark else part.output, flush=True)
