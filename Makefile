@@ -14,11 +14,13 @@
 #= VGG_FACE  VGG_FACE.caffemodel or vgg_face_caffe.tar.gz that you have, or a port as .safetensors or .onnx
 #= CHANNELS  rgb or bgr: what the first layer of a port in VGG_FACE= reads
 #= PRECISION for step2 to step4: float32 (default, as Caffe), tf32 (GPUs) or bf16 (GPUs, and CPUs that have it)
+#= DETERMINISTIC for step2 to step4, 1: the same seed gives the same bits on a GPU, too; slower (a CPU always does)
 #= SEED      random seed instead of the recipe's: of step2 to step4, and for lmdb of the faces' order
 #= SEEDS     for table2 and table3: train all once from each of these random seeds, "2016 2017 2018" for instance
 #= SHARE     for table2 and table3: train every step for this share of the recipe's iterations (default: 1)
 #= JOBS      for table2 and table3: trainings at a time (default: 1)
 #= BATCH     training batch size instead of the recipe's
+#= ITER_SIZE for step2 to step4: divide each batch into this many passes, for a GPU with less memory; the same training
 #= MAX_ITER  iterations instead of the recipe's
 #= BASE_LR   learning rate to start from instead of the recipe's
 #= VARIANT   for step2 to step4: the training's name (default: made from the overrides; none: the chain's own); for evaluate, export, predict and web: which training
@@ -41,8 +43,8 @@
 #= SECONDS   for fuzz: how long each (default: 60)
 #= KEEP      newest snapshots to keep while a step trains, besides the best one (default: 2)
 #= FORCE     1: do again what is done; a step's result stays until the new one is complete
-#= PYTHON    interpreter to make .venv with, 3.10 or newer (default: python3)
-#= TORCH     cpu: PyTorch's CPU build (default: what pip finds, on Linux the CUDA build)
+#= PYTHON    interpreter to make .venv with, 3.10 or newer (default: python3); for gpu-check: to run it in, instead of .venv
+#= TORCH     for setup, PyTorch's build: cpu, cu126 (older drivers and GPUs), cu128, cu130 ... (default: what pip finds)
 #= FAST      for parity, 1: run one part and write no page
 #= DEBIAN_MIRROR for caffe: Debian mirrors to try in order (default: those of this machine's apt, then Debian's archive)
 
@@ -68,8 +70,8 @@ on_attributes = $(filter-out 0 no false,$(ATTRIBUTES))
 need = $(if $(call given,$(1)),,$(error $(2)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo small test test-all weights lmdb step1 step2 step3 step4 status evaluate table2 table3
-.PHONY: suspects report figure3 predict web crops export prototxt caffe parity bench fuzz lint cov clean clean-demo distclean again
+.PHONY: help setup demo small test test-all test-gpu weights lmdb step1 step2 step3 step4 status evaluate table2 table3
+.PHONY: suspects report figure3 predict web crops export prototxt caffe parity bench gpu-check fuzz lint cov clean clean-demo distclean again
 
 help: ## list the targets and variables
 	@echo 'Targets:'
@@ -101,6 +103,9 @@ test: $(READY) ## run the quick tests (under three minutes on two cores)
 test-all: $(READY) ## run all tests: whole nets against real Caffe, kills, broken files, ranks, the documentation's examples
 	$(PY) -m pytest -m ""
 
+test-gpu: $(READY) ## compare a GPU with the CPU: layers, nets, batches, resuming, prediction (GPU=: which, default 0)
+	$(PY) -m pytest -m gpu -rs tests $(call option,--device,GPU)
+
 small: $(READY) ## train the released nets again, from CELEBA= and FOTW= (an hour on two cores), and evaluate them
 	$(call need,CELEBA,make small needs CELEBA=folder and FOTW=folder)
 	$(call need,FOTW,make small needs CELEBA=folder and FOTW=folder)
@@ -127,7 +132,8 @@ step4: $(READY) ## train each net on its own attribute of FotW
 step1 step2 step3 step4:
 	@$(PY) -m tools.train --step $(@:step%=%) $(call option,--net,NET) $(profile) $(engine) \
 		$(call option,--gpus,GPUS) $(call option,--processes,PROCESSES) \
-		$(call option,--precision,PRECISION) $(call option,--batch,BATCH) $(call option,--max-iter,MAX_ITER) \
+		$(call option,--precision,PRECISION) $(if $(filter-out 0 no false,$(DETERMINISTIC)),--deterministic) \
+		$(call option,--batch,BATCH) $(call option,--iter-size,ITER_SIZE) $(call option,--max-iter,MAX_ITER) \
 		$(call option,--base-lr,BASE_LR) $(call option,--seed,SEED) $(call option,--keep,KEEP) \
 		$(call quoted,--weights,START) $(call quoted,--variant,VARIANT) $(force)
 
@@ -189,8 +195,13 @@ caffe: ## unpack real Caffe 1.0 (Debian 11's, CPU) into .caffe/, for ENGINE=caff
 parity: $(READY) ## compare torchcaffe with real Caffe (make caffe): writes docs/parity.md (FAST=1: one part, no page)
 	@$(PY) tests/parity/report.py $(if $(filter-out 0 no false,$(FAST)),--fast)
 
-bench: $(READY) ## measure every claim of docs/benchmarks.md against its baseline and write that page (GPU=0: on a GPU)
-	@$(PY) -m benchmarks.report $(call option,--gpu,GPU)
+bench: $(READY) ## measure every claim of docs/benchmarks.md against its baseline and write that page (a GPU: make gpu-check)
+	@$(PY) -m benchmarks.report
+
+# With PYTHON= in that Python, whatever its packages are called; else in .venv.
+checks_in = $(if $(filter file,$(origin PYTHON)),$(PY),'$(PYTHON)')
+gpu-check: $(if $(filter file,$(origin PYTHON)),$(READY)) ## test a GPU and measure it in at most 8 minutes, and write docs/benchmarks-gpu.md (GPU=: which; PYTHON=: in another Python)
+	@GENDER_SMILE_ENVIRONMENT=1 $(checks_in) -m benchmarks.gpu_check $(call option,--device,GPU)
 
 fuzz: $(READY) ## coverage-guided fuzzing of all readers; findings are kept (needs the extra "fuzz")
 	@$(PY) tests/fuzz/run.py $(call option,,TARGET) $(call option,--seconds,SECONDS)

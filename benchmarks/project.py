@@ -1,4 +1,4 @@
-"""A copy of the project, by links, in which weights of one's own lie: tools/predict.py then runs as a user runs it."""
+"""A copy of the project, by links, in which weights of one's own lie: its commands then run as a user runs them."""
 
 from __future__ import annotations
 
@@ -7,16 +7,23 @@ from typing import Callable
 
 from benchmarks.measuring import ROOT
 
-LINKED = ("recipe.py", "tools", "torchcaffe", "lmdb_builders", "detector", "prototxt", ".venv")
+LINKED = ("recipe.py", "tools", "torchcaffe", "common", "lmdb_builders", "detector", "gender_smile", "prototxt", "solvers",
+          ".venv")  # fmt: skip
+
+
+def link(folder: Path) -> Path:
+    """The project without data, weights and runs, in `folder`."""
+    for name in LINKED:
+        if (ROOT / name).exists():
+            (folder / name).symlink_to(ROOT / name)
+    return folder
 
 
 def linked_project(folder: Path, profile: str, write: Callable[[str, Path], None]) -> Path:
     """Make it in `folder`; write(definition, path) puts the weights of a net of the pipeline there. Returns `folder`."""
     import recipe
 
-    for name in LINKED:
-        if (ROOT / name).exists():
-            (folder / name).symlink_to(ROOT / name)
+    link(folder)
     for net in recipe.PIPELINE_NETS:
         target = folder / recipe.step_weights(profile, net, 4)
         target.parent.mkdir(parents=True, exist_ok=True)

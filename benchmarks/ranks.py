@@ -95,7 +95,7 @@ def write_small_job(folder, batch):
     net = net_spec.NetSpec()
     fill = dict(weight_filler=dict(type="xavier"), bias_filler=dict(type="constant", value=0.1))
     transform = dict(mirror=True, crop_size=64, mean_value=[127.5], scale=1 / 128)
-    data = dict(source=write_images(folder, 72), batch_size=batch, backend=1)
+    data = dict(source=write_images(folder, 72)[0], batch_size=batch, backend=1)
     net.data, net.label = layers.Data(ntop=2, transform_param=transform, data_param=data)
     bottom = net.data
     for index, width in enumerate((32, 64)):

@@ -1,14 +1,18 @@
-"""Run every benchmark, each in a process of its own, and write docs/benchmarks.md: `make bench [GPU=0]`."""
+"""Run every benchmark on the CPU, each in a process of its own, and write docs/benchmarks.md: `make bench`.
+
+A GPU is measured by gpu_check.py.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.measuring import ROOT, Row, get_parser, machine
+from benchmarks.measuring import ROOT, Row, machine
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 COSTS = "\n## Costs of the paper's run\n"  # where the part of the page begins that is written by hand
@@ -19,11 +23,10 @@ def benchmarks() -> list[str]:
     return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if "\ndef rows(" in path.read_text())
 
 
-def measure(name, options) -> list[Row]:
+def measure(name) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows.json"
         command = [sys.executable, "-m", f"benchmarks.{name}", "--json", str(path)]
-        command += [] if options.gpu is None else ["--gpu", str(options.gpu)]
         print(f"== {name}", flush=True)
         status = subprocess.run(command, cwd=ROOT).returncode
         if status:
@@ -56,22 +59,20 @@ def title(name) -> str:
 
 
 def main() -> int:
-    parser = get_parser(__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=benchmarks(), metavar="NAME", help="only these; no page is written")
     options = parser.parse_args()
-    sections = {name: measure(name, options) for name in options.only or benchmarks()}
+    sections = {name: measure(name) for name in options.only or benchmarks()}
     if options.only:
         return 0
-    where = "gpu" if options.gpu is not None else "cpu"
-    page = PAGE if where == "cpu" else PAGE.with_name("benchmarks-gpu.md")
     head = (
         "# Benchmarks\n\nOurs and baseline were measured alternately in one run. `make bench` wrote the tables.\n"
         f"\nMachine: {machine()}.\n"
     )
     tables = "".join(section(name, rows) for name, rows in sections.items() if rows)
-    page.write_text(head + tables + written_by_hand(page))
+    PAGE.write_text(head + tables + written_by_hand(PAGE))
     missed = [row.what for rows in sections.values() for row in rows if not row.reached]
-    print(f"wrote {page.relative_to(ROOT)}; " + (f"missed: {'; '.join(missed)}" if missed else "every target was reached"))
+    print(f"wrote {PAGE.relative_to(ROOT)}; " + (f"missed: {'; '.join(missed)}" if missed else "every target was reached"))
     return 0
 
 

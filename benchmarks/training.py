@@ -24,24 +24,30 @@ display: 0 random_seed: 1 snapshot_after_train: false
 
 
 def write_images(folder, size=224):
-    """LMDB of random images; returns its path."""
+    """LMDBs of random images and of labels that lie apart; returns their paths."""
     import numpy as np
 
-    from lmdb_builders.lmdb_writer import LmdbWriter, image_datum, record_key
+    import recipe
+    from lmdb_builders.lmdb_writer import LmdbWriter, image_datum, labels_datum, record_key
 
-    random, writer = np.random.RandomState(0), LmdbWriter(f"{folder}/lmdb")
+    random, count = np.random.RandomState(0), len(recipe.target().labels)
+    images, labels = LmdbWriter(f"{folder}/lmdb"), LmdbWriter(f"{folder}/lmdb_labels")
     for index in range(IMAGES):
         image = random.randint(0, 256, (3, size, size), np.uint8).tobytes()
-        writer.put(record_key(index, "noise.png"), image_datum(image, size, "raw", index % 2))
-    writer.close()
-    return f"{folder}/lmdb"
+        images.put(record_key(index, "noise.png"), image_datum(image, size, "raw", index % 2))
+        labels.put(record_key(index, "noise.png"), labels_datum(bytes([index % 2] * count)))
+    images.close()
+    labels.close()
+    return f"{folder}/lmdb", f"{folder}/lmdb_labels"
 
 
 def write_job(folder, batch):
     """The paper's step 4 on random images; returns the solver's path."""
     net = (ROOT / "prototxt" / "paper" / "step4_gnet.prototxt").read_text()
     net = re.sub(r"batch_size: \d+", f"batch_size: {batch}", net)
-    net = re.sub(r'source: "[^"]*"', f'source: "{write_images(folder)}"', net)
+    images, labels = write_images(folder)
+    net = re.sub(r'source: "[^"]*_labels"', f'source: "{labels}"', net)
+    net = re.sub(r'source: "(?!/)[^"]*"', f'source: "{images}"', net)
     Path(folder, "net.prototxt").write_text(net)
     solver = Path(folder, "solver.prototxt")
     solver.write_text(SOLVER.format(net=Path(folder, "net.prototxt")))

@@ -13,13 +13,13 @@ QUIET_SECONDS = 600.0  # between two lines where stderr is not a terminal; the f
 class Progress:
     """Progress of one step: `step` after each iteration, `test` after each test pass, `say` for anything else.
 
-    total: iterations; first: where the run starts; batch: images of an iteration, None where that is not known.
+    total: iterations; first: where the run starts.
     """
 
-    def __init__(self, title: str, total: int, first: int = 0, stream=None, batch: Optional[int] = None):
-        self.title, self.total, self.first, self.batch = title, total, first, batch
+    def __init__(self, title: str, total: int, first: int = 0, stream=None):
+        self.title, self.total, self.first = title, total, first
         self.stream = stream or sys.stderr
-        self.loss, self.accuracy = None, None
+        self.loss, self.accuracy, self.speed = None, None, None
         self.began = time.monotonic()
         self.next_line = self.began + QUIET_SECONDS / 10
         self.bar = None
@@ -30,8 +30,9 @@ class Progress:
             self.bar = tqdm(total=total, initial=first, desc=title, bar_format=form, file=self.stream,
                             **bar_size(self.stream))
 
-    def step(self, iteration: int, loss: float):
-        """One iteration done, with its loss."""
+    def step(self, iteration: int, loss: float, speed: Optional[float] = None):
+        """An iteration done, with its loss and the images a second of late."""
+        self.speed = speed
         self.loss = loss if self.loss is None else 0.9 * self.loss + 0.1 * loss  # the bar shows a calm number
         if self.bar is not None:
             self.bar.set_postfix_str(self._numbers(), refresh=False)
@@ -62,12 +63,12 @@ class Progress:
 
     def _numbers(self) -> str:
         text = "" if self.loss is None else f"loss {self.loss:.4f}"
-        return text if self.accuracy is None else f"{text}, accuracy {100 * self.accuracy:.2f} %"
+        text = text if self.accuracy is None else f"{text}, accuracy {100 * self.accuracy:.2f} %"
+        return text if self.speed is None else f"{text}, {self.speed:.1f} images/s"
 
     def _pace(self, iteration: int) -> str:
         done, seconds = max(1, iteration - self.first), time.monotonic() - self.began
-        speed = f"{self.batch * done / seconds:.1f} images/s, " if self.batch and seconds else ""
-        return f"{speed}{duration(seconds / done * (self.total - iteration))} left"
+        return f"{duration(seconds / done * (self.total - iteration))} left"
 
 
 def bar_size(stream) -> dict:

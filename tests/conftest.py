@@ -16,6 +16,10 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 
 
+def pytest_addoption(parser):
+    parser.addoption("--device", default="0", metavar="GPU", help="for the tests of a GPU, `-m gpu`: its number, or cpu")
+
+
 def _existing(folder: Path) -> Path:
     if not folder.exists():
         pytest.skip(f"needs {folder.relative_to(ROOT.parent)} beside the repository")

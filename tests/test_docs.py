@@ -132,7 +132,8 @@ def test_commands_exist(page: Path) -> None:
                 assert re.search(rf"{flag}\b", options), command
 
 
-SWITCHES = {"FORCE": "--force", "TEST_SPLIT": "--test", "ATTRIBUTES": "--attributes", "FAST": "--fast"}  # whose value is 1
+SWITCHES = {"FORCE": "--force", "TEST_SPLIT": "--test", "ATTRIBUTES": "--attributes", "FAST": "--fast",
+            "DETERMINISTIC": "--deterministic"}  # whose value is 1
 EXAMPLES = """
 step4 NET=gnet
 step2 PROFILE=demo
@@ -147,10 +148,12 @@ weights VGG_FACE=vgg_face_caffe.tar.gz
 weights VGG_FACE=port.onnx CHANNELS=rgb
 step2 PRECISION=bf16
 step2 SEED=7
+step2 GPU=0 DETERMINISTIC=1
 table2 SEEDS="1 2 3"
 table3 SHARE=0.5
 table2 JOBS=2
 step2 BATCH=60
+step2 ITER_SIZE=4
 step2 MAX_ITER=100
 step2 BASE_LR=0.0005
 lmdb FOTW=/data/FotW ENCODE=jpg

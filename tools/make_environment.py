@@ -2,6 +2,7 @@
 
     make setup                                # or: python3 tools/make_environment.py
     make setup TORCH=cpu                      # PyTorch's CPU build, a tenth of the download
+    make setup TORCH=cu126                    # its build for CUDA 12.6, for older drivers and GPUs
 
 Standard library only, and no syntax newer than Python 3.8, so that an old Python gets a sentence.
 """
@@ -9,6 +10,7 @@ Standard library only, and no syntax newer than Python 3.8, so that an old Pytho
 import argparse
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,16 +20,25 @@ ENVIRONMENT = os.path.join(ROOT, ".venv")
 PYTHON = os.path.join(ENVIRONMENT, "bin", "python")
 READY = os.path.join(ENVIRONMENT, "ready")  # the Makefile's sign of a finished set-up
 OLDEST_PYTHON = (3, 10)
-TORCH_INDEXES = {"cpu": "https://download.pytorch.org/whl/cpu"}  # PyTorch's own, see its installation page
+TORCH_BUILDS = "https://download.pytorch.org/whl/"  # PyTorch's own, an index for each build: see its installation page
 
 
 class SetupError(Exception):
     """The environment cannot be made; the message says what to type."""
 
 
+def torch_build(text):
+    """A build of PyTorch as its indexes are called, as an argument's type."""
+    if not re.match(r"(cpu|xpu|cu\d+|rocm\d+(\.\d+)*)$", text):
+        raise argparse.ArgumentTypeError("%r is no build of PyTorch: cpu, cu126, cu128, cu130 or another of %s"
+                                         % (text, "https://pytorch.org/get-started"))
+    return text
+
+
 def get_parser():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--torch", choices=sorted(TORCH_INDEXES), help="build of PyTorch (default: what pip finds)")
+    parser.add_argument("--torch", type=torch_build, metavar="BUILD",
+                        help="build of PyTorch: cpu, cu126, cu128, cu130 ... (default: what pip finds)")
     return parser
 
 
@@ -72,7 +83,9 @@ def install(torch=None):
     # The project is built with the environment's own setuptools: no second one is fetched for it.
     run(pip + ["--quiet", "setuptools"])
     if torch:
-        run(pip + ["--upgrade", "--extra-index-url", TORCH_INDEXES[torch], "torch"])
+        # Another build of the same version counts as newer or older by its name: without the old one pip takes the new one.
+        run([PYTHON, "-m", "pip", "uninstall", "--quiet", "--yes", "--disable-pip-version-check", "torch"])
+        run(pip + ["--extra-index-url", TORCH_BUILDS + torch, "torch"])
     run(pip + ["--no-build-isolation", "--editable", ".[test]"])
 
 

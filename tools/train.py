@@ -40,7 +40,11 @@ def get_parser() -> argparse.ArgumentParser:
     where.add_argument("--processes", type=positive, metavar="N", help="split each batch over N processes on the CPU")
     parser.add_argument("--precision", choices=("float32", "tf32", "bf16"), default="float32",
                         help="how torchcaffe multiplies: float32 as Caffe (default), tf32 on a GPU, bf16")
+    parser.add_argument("--deterministic", action="store_true", help="the same seed gives the same bits on a GPU, too, at some "
+                        "cost in speed (on a CPU it always does)")
     parser.add_argument("--batch", type=positive, metavar="N", help="training batch size instead of the recipe's")
+    parser.add_argument("--iter-size", type=positive, metavar="N", help="divide each batch into N passes whose gradients are "
+                        "added up: less memory, the same training")
     parser.add_argument("--max-iter", type=positive, metavar="N", help="iterations instead of the recipe's")
     parser.add_argument("--base-lr", type=positive_real, metavar="X", help="learning rate to start from instead of the "
                         "recipe's")
@@ -58,10 +62,11 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def run(rows, interpreter, gpu=None, force=False, header=(), say=print, leader=None, keep=None):
+def run(rows, interpreter, gpu=None, force=False, header=(), say=print, leader=None, keep=None, deterministic=False,
+        passes=None):
     """Do `rows` (of gender_smile.training.chain) in order. Raises chain.ChainError, runs.Stopped and the engine's CaffeError.
 
-    leader: ranks.Leader where several processes train; keep: see runs.train.
+    leader: ranks.Leader where several processes train; keep, deterministic, passes: see runs.train.
     """
     from gender_smile.training import adopt, runs
 
@@ -70,12 +75,13 @@ def run(rows, interpreter, gpu=None, force=False, header=(), say=print, leader=N
             adopt.adopt(row, force=force, header=header, say=say)
         else:
             runs.train(row, interpreter, gpu=gpu, force=force, header=header, say=say, leader=leader,
-                       keep=keep or runs.KEPT_SNAPSHOTS)
+                       keep=keep or runs.KEPT_SNAPSHOTS, deterministic=deterministic, passes=passes)
 
 
-def plan(rows, interpreter, leader=None, show_notes: bool = True) -> str:
-    """Table of what will run, one line a row, and what to know about it."""
+def plan(rows, interpreter, leader=None, show_notes: bool = True, gpu=None, passes=None) -> str:
+    """Table of what will run, one line a row, the engine and device that run it, and what to know about it."""
     from gender_smile.training import chain
+    from common import gpus
     from common.files import align
     from torchcaffe.formats import files
 
@@ -85,12 +91,14 @@ def plan(rows, interpreter, leader=None, show_notes: bool = True) -> str:
         if row.step > 1 and os.path.exists(row.path(row.solver)):
             solver = files.read_solver(row.path(row.solver))
             numbers = (f"{row.base_lr or solver.base_lr:g}", f"{row.max_iter or solver.max_iter:,} x "
-                                              f"{row.batch or row.profile.batch_size}")
+                       f"{row.batch or row.profile.batch_size}" + (f" in {passes} passes" if passes else ""))
             notes.append(poly_note(solver))
         at = f" at {state.iteration:,}" if state.kind == "interrupted" else ""
         lines.append((row.title, _from(row), row.weights_out, *numbers, state.kind + at))
-    where = f" on {leader}" if leader is not None else ""
-    return "\n".join([align(lines), f"engine: {interpreter.title}{where}"] + (
+    where = leader if leader is not None else "the CPU" if gpu is None else f"GPU {gpu}"
+    if gpu is None and (leader is None or not leader.gpus) and any(row.step > 1 for row in rows):
+        notes.append(gpus.idle_note())
+    return "\n".join([align(lines), f"engine: {interpreter.title} on {where}"] + (
         list(dict.fromkeys(filter(None, notes))) if show_notes else []))
 
 
@@ -133,6 +141,8 @@ def main(argv=None) -> int:
     if options.engine == "caffe" and options.precision != "float32":
         parser.error(f"real Caffe computes in float32: leave out --precision {options.precision} (PRECISION=), or take "
                      "ENGINE=torch")
+    if options.engine == "caffe" and options.deterministic:
+        parser.error("real Caffe has no deterministic mode: leave out --deterministic (DETERMINISTIC=), or take ENGINE=torch")
     if options.weights and len(options.step) > 1:
         parser.error("--weights is for one step at a time")
     from common import engine
@@ -159,10 +169,12 @@ def _train(options, arguments) -> int:
         if count > 1:
             leader = ranks.Leader(count, bool(options.gpus))
         gpu = 0 if options.gpus else options.gpu
-        interpreter = engine.interpreter("torch" if name == "auto" and options.precision != "float32" else name)
+        ours = options.precision != "float32" or options.deterministic  # what only torchcaffe has
+        interpreter = engine.interpreter("torch" if name == "auto" and ours else name)
         rows = _rows(options)
-        print(plan(rows, interpreter, leader, not options.no_notes), flush=True)
-        run(rows, interpreter, gpu, options.force, header(options), say, leader, options.keep)
+        print(plan(rows, interpreter, leader, not options.no_notes, gpu, options.iter_size), flush=True)
+        run(rows, interpreter, gpu, options.force, header(options), say, leader, options.keep, options.deterministic,
+            options.iter_size)
         return 0
     except runs.Stopped as stopped:
         print(stopped, file=sys.stderr)

@@ -33,6 +33,8 @@ _HOMES = {
     "set_mode_cpu": "core.mode",
     "set_mode_gpu": "core.mode",
     "set_precision": "core.mode",
+    "set_exact_draws": "core.mode",
+    "set_deterministic": "core.determinism",
     "set_device": "core.mode",
     "solver_count": "core.mode",
     "set_solver_count": "core.mode",

@@ -20,14 +20,17 @@ FORM, CURRENT_FORM = "form", "2"  # names the way in which fingerprints are made
 # Solver fields that change what is shown and kept, not what is learned.
 INDIFFERENT = {"net", "snapshot_prefix", "snapshot", "display", "test_iter", "test_interval", "test_initialization",
                "snapshot_after_train", "snapshot_diff", "snapshot_format", "solver_mode", "device_id", "debug_info",
-               "average_loss", "test_compute_loss", "test_net", "test_net_param", "test_state"}
+               "average_loss", "test_compute_loss", "test_net", "test_net_param", "test_state",
+               "iter_size"}  # counts in the batch size, see `fingerprints`
+PER_PASS = ("BatchNorm",)  # types of layers whose numbers depend on how an iteration's batch is divided into passes
 
 
 def fingerprints(row, solver=None, net=None) -> Dict[str, str]:
     """What determines a row's result, by name: the solver's fields, the net in training, each file's contents.
 
     row: a chain.Row. solver, net: SolverParameter and NetParameter with the row's overrides (none in step 1). What only
-    tests read is not in it: see `validation`.
+    tests read is not in it: see `validation`. The batch is that of an iteration, in however many passes (iter_size): the
+    gradient is the same but for rounding, and dropout's masks are others, as likely. Only with PER_PASS is it something else.
     """
     inputs = {FORM: CURRENT_FORM}
     if solver is not None:
@@ -38,7 +41,10 @@ def fingerprints(row, solver=None, net=None) -> Dict[str, str]:
         inputs["solver's precision"] = row.precision
     if net is not None:
         inputs["net"], batch = training_net(net)
-        inputs["batch size"] = str(batch)
+        passes = max(1, solver.iter_size) if solver is not None else 1
+        inputs["batch size"] = str(batch * passes)
+        if passes > 1 and any(layer.type in PER_PASS for layer in net.layer):
+            inputs["solver's iter_size"] = str(passes)
     if row.weights_in:
         inputs[row.weights_in] = sha256_of(row.path(row.weights_in))
     for part, path in row.databases.items():

@@ -16,7 +16,7 @@ from typing import Dict, List, Optional, Tuple
 from common import palette
 from common.files import whole_file
 
-COLUMNS = ("iteration", "learning_rate", "train_loss", "val_loss", "val_accuracy", "seconds")
+COLUMNS = ("iteration", "learning_rate", "train_loss", "val_loss", "val_accuracy", "seconds", "images_per_second")
 Row = Dict[str, Optional[float]]
 
 
@@ -24,8 +24,9 @@ class Metrics:
     """metrics.csv of a run, one row an iteration that was displayed or tested, written as it happens.
 
     train_loss is the mean over the iterations since the row before; val_loss and val_accuracy are means over the
-    validation faces; seconds count from the start, over all parts of a run that was stopped and resumed. With `resume`,
-    rows up to that iteration stay and later ones go, as the training goes back to its snapshot.
+    validation faces; seconds count from the start, over all parts of a run that was stopped and resumed;
+    images_per_second is of the training since the row before, without tests and snapshots. With `resume`, rows up to that
+    iteration stay and later ones go, as the training goes back to its snapshot.
     """
 
     def __init__(self, path: str, resume: int = 0):
@@ -72,12 +73,14 @@ def read(path: str) -> List[Row]:
         return []
     rows = []
     with open(path, newline="") as stream:
-        for cells in csv.reader(stream):
+        lines = csv.reader(stream)
+        columns = next(lines, [])  # an older file has no images_per_second
+        for cells in lines:
             try:
                 numbers = [float(cell) if cell else None for cell in cells]
-                row = dict(zip(COLUMNS, numbers, strict=True))
-                rows.append(dict(row, iteration=int(row["iteration"])))
-            except (TypeError, ValueError):  # the head, or a torn row
+                row = dict(zip(columns, numbers, strict=True))
+                rows.append({**dict.fromkeys(COLUMNS), **row, "iteration": int(row["iteration"])})
+            except (KeyError, TypeError, ValueError):  # a torn row, or no metrics.csv
                 continue
     return rows
 

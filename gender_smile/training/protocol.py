@@ -7,6 +7,7 @@ either: a Caffe of one's own may be built for an old Python (CAFFE_PYTHON=).
 from __future__ import division, print_function
 
 import collections
+import contextlib
 import json
 import math
 import os
@@ -90,6 +91,35 @@ class Events(object):
             self.stream.flush()
         except (IOError, ValueError):  # the pipe is broken, or closed
             self.stop.add(Stop.STOP)
+
+
+class Clock(object):
+    """Where the time of a training goes: seconds of each of PARTS, and the iterations after the first one."""
+
+    PARTS = ("start", "first iteration", "training", "validation", "snapshots")
+
+    def __init__(self):
+        self.seconds = dict.fromkeys(self.PARTS, 0.0)
+        self.iterations = 0  # in "training"
+
+    @contextlib.contextmanager
+    def measure(self, part):
+        began = time.time()
+        try:
+            yield
+        finally:
+            self.seconds[part] += time.time() - began
+
+    def rate(self, batch):
+        """Images a second once it runs; None where there was but one iteration."""
+        seconds = self.seconds["training"]
+        return batch * self.iterations / seconds if batch and self.iterations and seconds else None
+
+    def text(self, batch):
+        """One line for the log."""
+        parts = ["%s %.1f s" % (part, self.seconds[part]) for part in self.PARTS]
+        rate = self.rate(batch)
+        return "Time: " + ", ".join(parts) + (", %.1f images/s after the first iteration" % rate if rate else "")
 
 
 class GradientWatch(object):

@@ -41,17 +41,19 @@ class Stopped(Exception):
 
 # ---------------------------------------------------------------------------------------------- training
 def train(row: chain.Row, interpreter, gpu: Optional[int] = None, force: bool = False, header=(), say=print,
-          leader=None, keep: int = KEPT_SNAPSHOTS) -> bool:
+          leader=None, keep: int = KEPT_SNAPSHOTS, deterministic: bool = False, passes: Optional[int] = None) -> bool:
     """Train a row unless its result stands; True when it was trained.
 
     Resumes from the newest whole snapshot of a run from the same inputs. A result of other inputs is never replaced
     unless `force` is given, and then only once the new one is complete. `interpreter`: see common/engine.py; `header`:
     first lines of the log; `leader`: ranks.Leader where several processes train; `keep`: how many of the newest
-    snapshots stay while it runs. Raises chain.ChainError, and Stopped after SIGINT or SIGTERM.
+    snapshots stay while it runs; `deterministic`: torchcaffe's set_deterministic(), which is no input of the result: it
+    only lets a GPU repeat it; `passes`: how many each iteration takes, for a batch that memory does not hold at once.
+    Raises chain.ChainError, and Stopped after SIGINT or SIGTERM.
     """
     chain.check_inputs(row)
     with only_one(row) as lock:
-        solver, net = definitions(row)
+        solver, net = definitions(row, passes)
         if leader is not None:
             leader.check(row, net)
         inputs = fingerprints.fingerprints(row, solver, net)
@@ -62,10 +64,11 @@ def train(row: chain.Row, interpreter, gpu: Optional[int] = None, force: bool = 
         row, resume = _make_room(row, inputs, force, say)
         try:
             _place_solver(row, solver)
-            write_files(row, interpreter.module, solver, net, inputs, gpu, resume and resume["state"], leader)
+            write_files(row, interpreter.module, solver, net, inputs, gpu, resume and resume["state"], leader,
+                        deterministic, passes)
             run = Run(row, solver, resume["iteration"] if resume else 0, say, keep)
             run.follow(interpreter, header, lock)
-            _finish(row, run, solver, inputs, interpreter, leader, header)
+            _finish(row, run, solver, inputs, interpreter, leader, header, deterministic)
         except OSError as error:  # a full disk, a quota, a folder that has become read-only
             where = error.filename or row.folder
             raise chain.ChainError(f"{row.title}: {where}: {error.strerror}{kept(row)}") from error
@@ -131,8 +134,11 @@ def _make_room(row: chain.Row, inputs: dict, force: bool, say) -> Tuple[chain.Ro
 
 
 # ---------------------------------------------------------------------------------------------- the run's files
-def definitions(row: chain.Row):
-    """(SolverParameter, NetParameter) of a row as its run folder gets them, with the row's overrides."""
+def definitions(row: chain.Row, passes: Optional[int] = None):
+    """(SolverParameter, NetParameter) of a row as its run folder gets them, with the row's overrides.
+
+    passes: iter_size instead of the solver's, with the batch divided by it. Raises chain.ChainError where it cannot be.
+    """
     from torchcaffe.formats import files as caffe_files
     from torchcaffe.proto import caffe_pb2
 
@@ -144,10 +150,14 @@ def definitions(row: chain.Row):
         phases = {rule.phase for rule in layer.include if rule.HasField("phase")}
         if layer.type != "Data":
             continue
-        if phases == {caffe_pb2.TRAIN} and row.batch:
-            layer.data_param.batch_size = row.batch
+        if phases == {caffe_pb2.TRAIN}:
+            layer.data_param.batch_size = row.batch or layer.data_param.batch_size
+            if passes is not None:
+                layer.data_param.batch_size = _part(row, layer.data_param.batch_size * max(1, solver.iter_size), passes)
         elif phases == {caffe_pb2.TEST}:
             layer.data_param.batch_size = test_batch = _even_batch(faces, layer.data_param.batch_size)
+    if passes is not None:
+        solver.iter_size = passes
     if row.max_iter:
         solver.max_iter = row.max_iter
     if row.base_lr:
@@ -158,6 +168,15 @@ def definitions(row: chain.Row):
     del solver.test_iter[:]
     solver.test_iter.append(-(-faces // test_batch))
     return solver, net
+
+
+def _part(row: chain.Row, batch: int, passes: int) -> int:
+    """The batch of one pass. Raises chain.ChainError where `batch` is not a multiple of `passes`."""
+    if batch % passes:
+        fitting = [str(number) for number in range(2, batch + 1) if batch % number == 0]
+        raise chain.ChainError(f"{row.title}: a batch of {batch} does not divide into {passes} passes: ITER_SIZE= "
+                               f"(--iter-size) may be {', '.join(fitting)}")
+    return batch // passes
 
 
 def _place_solver(row: chain.Row, solver):
@@ -180,7 +199,7 @@ def _even_batch(faces: int, most: int) -> int:
 
 
 def write_files(row: chain.Row, module: str, solver, net, inputs: dict, gpu: Optional[int], resume: Optional[str],
-          leader=None):
+          leader=None, deterministic: bool = False, passes: Optional[int] = None):
     """Put net.prototxt, solver.prototxt, job.json and run.json into the run folder.
 
     module: the engine's; inputs: see fingerprints.fingerprints; resume: .solverstate to resume from, or None; leader: see
@@ -193,6 +212,7 @@ def write_files(row: chain.Row, module: str, solver, net, inputs: dict, gpu: Opt
         stream.write(note.format(row.definition) + text_format.MessageToString(net))
     job = {
         "module": module, "title": row.title, "gpu": gpu, "precision": row.precision,
+        "deterministic": deterministic, "batch": row.batch or row.profile.batch_size,
         "solver": os.path.join(row.folder, "solver.prototxt"), "weights": row.weights_in,
         "expected": expected_layers(row, net), "resume": resume, "snapshot_prefix": solver.snapshot_prefix,
         "max_iter": solver.max_iter, "display": solver.display, "snapshot": solver.snapshot,
@@ -201,16 +221,18 @@ def write_files(row: chain.Row, module: str, solver, net, inputs: dict, gpu: Opt
     silent = type(solver)()
     silent.CopyFrom(solver)
     silent.test_interval, silent.test_initialization = NEVER, False
+    silent.ClearField("snapshot")
     with open(row.path(job["solver"]), "w", encoding="utf-8") as stream:
-        stream.write(note.format(row.solver) + f"# test_interval, in truth {solver.test_interval}, is out of reach: "
-                     "gender_smile/training/solve.py tests.\n" + text_format.MessageToString(silent))
+        stream.write(note.format(row.solver) + f"# test_interval, in truth {solver.test_interval}, is out of reach, and "
+                     f"snapshot, in truth {solver.snapshot}, is left out:\n# gender_smile/training/solve.py tests and takes "
+                     "snapshots.\n" + text_format.MessageToString(silent))
     if leader is not None:
         job.update(gpu=0 if leader.gpus else None, turn=leader.turn)
         leader.publish(job, str(silent), str(net))
     files.write_json(row.path(os.path.join(row.folder, "job.json")), job)
     files.write_json(row.path(os.path.join(row.folder, "run.json")), {
         "run": _run_id(row, resume), "inputs": inputs, "max_iter": solver.max_iter, "options": row.options,
-        "machine": _machine(gpu, leader), "finished": False})
+        "machine": _machine(gpu, leader, deterministic, passes), "finished": False})
 
 
 def _run_id(row: chain.Row, resume: Optional[str]) -> str:
@@ -219,11 +241,13 @@ def _run_id(row: chain.Row, resume: Optional[str]) -> str:
     return str(old["run"]) if resume and old.get("run") else uuid.uuid4().hex
 
 
-def _machine(gpu: Optional[int], leader) -> list:
-    """Words of make's command line that say what trains."""
+def _machine(gpu: Optional[int], leader, deterministic: bool, passes: Optional[int]) -> list:
+    """Words of make's command line that say what trains, and how."""
+    words = ["DETERMINISTIC=1"] if deterministic else []
+    words += [f"ITER_SIZE={passes}"] if passes is not None else []
     if leader is not None:
-        return [f"{'GPUS' if leader.gpus else 'PROCESSES'}={leader.count}"]
-    return [] if gpu is None else [f"GPU={gpu}"]
+        return [f"{'GPUS' if leader.gpus else 'PROCESSES'}={leader.count}", *words]
+    return words if gpu is None else [f"GPU={gpu}", *words]
 
 
 def expected_layers(row: chain.Row, net) -> list:
@@ -240,9 +264,10 @@ class Run:
         self.row, self.say, self.max_iter = row, say, solver.max_iter
         self.title = f"{row.title} ({row.profile.name})"
         self.metrics = Metrics(row.path(os.path.join(row.folder, "metrics.csv")), resume=first)
-        self.progress = Progress(row.title, solver.max_iter, first, batch=row.batch or row.profile.batch_size)
+        self.batch = row.batch or row.profile.batch_size
+        self.progress = Progress(row.title, solver.max_iter, first)
         self.began = time.monotonic()
-        self.versions, self.test, self.drawn = {}, {}, 0.0
+        self.versions, self.test, self.timing, self.drawn = {}, {}, {}, 0.0
 
     def follow(self, interpreter, header=(), lock: Optional[int] = None):
         """Start the process and read its events to the end; `lock`: see run_process.
@@ -261,10 +286,11 @@ class Run:
         """Take one event of gender_smile/training/solve.py."""
         kind, seconds = event["event"], time.monotonic() - self.began
         if kind == "step":
-            self.progress.step(event["iteration"], event["loss"])
+            speed = self.batch * event["iterations"] / event["seconds"] if event["seconds"] else None
+            self.progress.step(event["iteration"], event["loss"], speed)
             if event["row"]:
                 self.metrics.add(event["iteration"], seconds, train_loss=event["mean_loss"],
-                                 learning_rate=event["rate"])
+                                 learning_rate=event["rate"], images_per_second=speed)
         elif kind == "test":
             self.test = event
             self.progress.test(event["iteration"], event["loss"], event["accuracy"])
@@ -279,8 +305,12 @@ class Run:
             self.progress.say(_filled(self.row, event))
         elif kind == "snapshot":
             _prune(self.row, self.keep, self.best())
+        elif kind == "end":
+            self.timing = event.get("timing", {})
         elif kind == "start":
             self.versions = event["versions"]
+            if "device" in self.versions:
+                self.progress.say(f"{self.title}: trains on {self.versions['device']}")
 
     def best(self) -> Optional[int]:
         """Iteration of the snapshot that did best in validation: highest accuracy, then lowest loss, then the newest."""
@@ -379,7 +409,7 @@ def kept(row: chain.Row) -> str:
 
 
 # ---------------------------------------------------------------------------------------------- the end
-def _finish(row: chain.Row, run: Run, solver, inputs: dict, interpreter, leader=None, header=()):
+def _finish(row: chain.Row, run: Run, solver, inputs: dict, interpreter, leader=None, header=(), deterministic: bool = False):
     """Put the final weights where the next step looks for them, with their record, and the run in its place.
 
     Killed at any instant, the same command completes it: the run is unfinished until its weights are placed, and tidy()
@@ -391,10 +421,12 @@ def _finish(row: chain.Row, run: Run, solver, inputs: dict, interpreter, leader=
         "step": row.title, "iteration": solver.max_iter, "max_iter": solver.max_iter, "loss": run.test.get("loss"),
         "accuracy": run.test.get("accuracy"), "accuracies": run.test.get("accuracies"),
         "train_loss": last(run.metrics.rows, "train_loss"), "seconds": last(run.metrics.rows, "seconds"),
+        "timing": run.timing,
         "engine": run.versions.get("engine", interpreter.module), "versions": run.versions,
         "precision": row.precision, "ranks": leader.count if leader is not None else 1, "seed": solver.random_seed,
-        "inputs": inputs, "best": _best_record(row, run),
-        "batch": row.batch or row.profile.batch_size, "made_by": list(header), "variant": row.variant,
+        "deterministic": deterministic, "inputs": inputs, "best": _best_record(row, run),
+        "batch": row.batch or row.profile.batch_size, "iter_size": max(1, solver.iter_size),
+        "made_by": list(header), "variant": row.variant,
         "options": row.options, "start": chain.started_from(row), "validation": fingerprints.validation(row),
         "run": run_id["run"], **origin.origin(row),
     }

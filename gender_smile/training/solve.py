@@ -12,12 +12,14 @@ snapshot and stop; SIGHUP takes a snapshot. Exit status: 0 done, 1 failed, 130 s
 A job has
     module              "caffe" or "torchcaffe"
     precision           "float32", or torchcaffe's "tf32" or "bf16"
+    deterministic       true: torchcaffe gives the same bits from run to run on a GPU, too
     gpu                 number of a GPU, or null for the CPU; of several ranks each takes its own (LOCAL_RANK)
     turn                only where several ranks train: number of this job among those that they do
-    solver              solver prototxt, its own testing turned off
+    solver              solver prototxt, its own testing and snapshots turned off
     weights, expected   caffemodel to start from (or null), and the layers that it has to fill
     resume              solverstate to resume from (or null)
     max_iter, display, snapshot, test_interval, test_iter       as in a solver prototxt
+    batch               images of an iteration, to tell the speed
     snapshot_prefix, title      as the solver has it; the net's name for the log
 All paths are relative to the folder in which this runs.
 """
@@ -31,10 +33,14 @@ import platform
 import sys
 import time
 
-import numpy as np
+BEGAN = time.time()  # before the slow imports
 
-from gender_smile.training.protocol import STOPPED, Events, Failed, GradientWatch, SingleProcess, Stop, log, native, write_record
-from torchcaffe.solvers.snapshots import snapshot_paths
+import numpy as np  # noqa: E402
+
+from gender_smile.training.protocol import (  # noqa: E402
+    STOPPED, Clock, Events, Failed, GradientWatch, SingleProcess, Stop, log, native, write_record,
+)
+from torchcaffe.solvers.snapshots import snapshot_paths  # noqa: E402
 
 STUCK_LOSS = 87.3365  # -log(FLT_MIN): what Caffe's softmax loss shows when a probability has become zero
 STUCK_ITERATIONS = 20
@@ -44,18 +50,21 @@ CALL_SECONDS = 1.0  # of training between two looks at signals and loss
 def run(job, events, stop, join):
     """Do `job`; return the process's exit status. `join()`: the ranks to do it with, once the GPU is chosen."""
     caffe = importlib.import_module(job["module"])
-    if job.get("gpu") is None:
+    if job.get("deterministic"):
+        caffe.set_deterministic()
+    gpu = int(os.environ["LOCAL_RANK"]) if job.get("gpu") is not None and "turn" in job else job.get("gpu")
+    if gpu is None:
         caffe.set_mode_cpu()
     else:
         try:
-            caffe.set_device(int(os.environ["LOCAL_RANK"]) if "turn" in job else job["gpu"])
+            caffe.set_device(gpu)
             caffe.set_mode_gpu()
         except RuntimeError as error:
             reason = getattr(error, "reason", None)  # of torchcaffe's NoGPUError
             if reason is None:
                 raise
             raise Failed("%s; leave out GPU= (--gpu) to compute on the CPU" % reason)  # noqa: B904  2.7 has no `from`
-    versions = versions_of(caffe)
+    versions = versions_of(caffe, gpu)
     log(", ".join("%s %s" % item for item in sorted(versions.items())))
     if job.get("precision", "float32") != "float32":
         caffe.set_precision(job["precision"])
@@ -64,7 +73,7 @@ def run(job, events, stop, join):
     return training.run()
 
 
-def versions_of(caffe):
+def versions_of(caffe, gpu=None):
     """Versions of the engine `caffe` (a module) and of what its results depend on, for logs and records."""
     versions = {"engine": "%s %s" % (caffe.__name__, getattr(caffe, "__version__", "")),
                 "numpy": np.__version__, "python": platform.python_version()}
@@ -72,6 +81,8 @@ def versions_of(caffe):
         import torch
 
         versions.update(torch=torch.__version__, threads=torch.get_num_threads())
+        if gpu is not None:
+            versions["device"] = torch.cuda.get_device_name(gpu)
     return versions
 
 
@@ -91,7 +102,10 @@ class Training(object):
         self.first = self.iteration
         self.test_net = self.solver.test_nets[0]
         self.test_net.share_with(self.net)  # Caffe itself does so only in its own test pass
-        self.window = []  # (iterations, sum of their losses) of the calls since the last row of metrics
+        self.window = []  # (iterations, sum of their losses, seconds) of the calls since the last row of metrics
+        self.clock = Clock()
+        self.behind = None  # snapshot that is being written while training continues
+        self.saved = None  # iteration of the newest snapshot
         self.stuck = 0  # iterations
         self.pace = CALL_SECONDS  # seconds an iteration takes, guessed at first
 
@@ -128,6 +142,7 @@ class Training(object):
     def run(self):
         """Train to max_iter; return the exit status."""
         last = self.job["max_iter"]
+        self.clock.seconds["start"] = time.time() - BEGAN
         log("Solving %s" % self.job["title"])  # where Caffe's log parsers start to count seconds
         if not self.job.get("resume") or self.iteration >= last:
             self.ranks.on_rank0(self._test)
@@ -136,18 +151,19 @@ class Training(object):
             if request == Stop.STOP:
                 break
             self._step(count)
+            self._settle()
             if self._due("snapshot") or self.iteration == last or request == Stop.SNAPSHOT:
                 if request:
                     self.stop.request = Stop.NOTHING if self.stop.request == request else self.stop.request
                 self.ranks.on_rank0(self._snapshot)
             if self._due("test_interval") or self.iteration == last:
                 self.ranks.on_rank0(self._test)
-        if self.iteration >= last:
-            self.events("end", status="done", iteration=self.iteration)
-            return 0
-        self.ranks.on_rank0(self._snapshot)
-        self.events("end", status="stopped", iteration=self.iteration)
-        return STOPPED
+        if self.iteration < last:
+            self.ranks.on_rank0(self._snapshot)
+        log(self.clock.text(self.job.get("batch")))
+        self.events("end", status="done" if self.iteration >= last else "stopped", iteration=self.iteration,
+                    timing=dict(self.clock.seconds, iterations=self.clock.iterations))
+        return 0 if self.iteration >= last else STOPPED
 
     def _count(self):
         """Iterations up to the next row of metrics, test or snapshot, but of at most about a second.
@@ -171,9 +187,20 @@ class Training(object):
                 self.solver.step(1)
                 losses.append(self._loss())
             mean = sum(losses) / count
-        self.pace = max(1e-6, (time.time() - began) / count)
-        self._look_at_loss(count, mean, rate)
+        seconds = time.time() - began
+        self.pace = max(1e-6, seconds / count)
+        self._count_time(count, seconds)
+        self._look_at_loss(count, mean, rate, seconds)
         self._look_at_gradients(rate)
+
+    def _count_time(self, count, seconds):
+        """The first call of step is of one iteration (see _count), and takes longer than those after it."""
+        if not self.clock.seconds["first iteration"]:
+            self.clock.seconds["first iteration"] = seconds
+            log("First iteration done, %.1f s after the start" % (time.time() - BEGAN))
+        else:
+            self.clock.seconds["training"] += seconds
+            self.clock.iterations += count
 
     def _due(self, interval):
         every = self.job[interval]
@@ -183,11 +210,11 @@ class Training(object):
         """Loss of the last iteration."""
         return sum(weight * float(self.net.blobs[name].data.sum()) for name, weight in self.losses.items())
 
-    def _look_at_loss(self, count, mean, rate):
+    def _look_at_loss(self, count, mean, rate, seconds):
         """Report the loss of the last iteration, and the mean since the last row; raise Failed where it has
         diverged.
 
-        mean: of this rank's losses in the `count` iterations since the last look.
+        mean, seconds: of this rank's losses in the `count` iterations since the last look, and what they took.
         """
         loss, mean = self.ranks.means([self._loss(), mean])
         self.stuck = self.stuck + count if abs(loss - STUCK_LOSS) < 0.01 else 0
@@ -198,10 +225,11 @@ class Training(object):
             raise Failed("iteration %d: the loss has been 87.3365 (the logarithm of the smallest number) for %d "
                          "iterations, so the net has saturated; most likely the learning rate %g is too high"
                          % (self.iteration - 1, self.stuck, rate))
-        self.window.append((count, count * mean))
+        self.window.append((count, count * mean, seconds))
         row = self._due("display") or self._due("test_interval") or self.iteration == self.job["max_iter"]
-        self.events("step", iteration=self.iteration, loss=loss, rate=rate, row=row,
-                    mean_loss=sum(total for _, total in self.window) / sum(steps for steps, _ in self.window))
+        steps, total, taken = (sum(numbers) for numbers in zip(*self.window))
+        self.events("step", iteration=self.iteration, loss=loss, rate=rate, row=row, mean_loss=total / steps,
+                    iterations=steps, seconds=taken)
         if row:
             self.window = []
 
@@ -220,6 +248,10 @@ class Training(object):
 
     # ---- testing
     def _test(self):
+        with self.clock.measure("validation"):
+            self._validate()
+
+    def _validate(self):
         """Mean of the test net's outputs over test_iter batches, logged as Caffe logs it."""
         log("Iteration %d, Testing net (#0)" % self.iteration)
         began, sums = time.time(), {}
@@ -247,23 +279,46 @@ class Training(object):
 
     # ---- snapshots
     def _snapshot(self):
-        """Snapshot of this iteration, taken by the solver already or now, with its record, which says that it is whole.
+        with self.clock.measure("snapshots"):
+            self._save()
 
-        torchcaffe writes the record itself (torchcaffe/solvers/resume.py), with more in it; beside real Caffe's we do.
-        """
-        snapshot = snapshot_paths(self.job["snapshot_prefix"], self.iteration)
+    def _save(self):
+        """Snapshot of this iteration; torchcaffe writes it while training continues, unless the training ends here."""
         if self.iteration == self.first:
             return
         for name, blobs in self.net.params.items():
             if not all(np.isfinite(blob.data).all() for blob in blobs):
                 raise Failed("iteration %d: layer %s holds numbers that are not finite; most likely the learning rate "
                              "is too high" % (self.iteration, name))
-        if not self._due("snapshot"):
+        self._settle(wait=True)
+        if self.saved == self.iteration:
+            return
+        snapshot = snapshot_paths(self.job["snapshot_prefix"], self.iteration)
+        self.saved = self.iteration
+        if hasattr(self.solver, "snapshot_behind") and self.iteration < self.job["max_iter"] and not self.stop.requested:
+            self.solver.snapshot_behind()
+            self.behind = snapshot
+        else:
             self.solver.snapshot()
+            self._tell(snapshot)
+
+    def _settle(self, wait=False):
+        """Tell of the snapshot that was being written, once it is whole; `wait`: return only then."""
+        if self.behind is None or not wait and self.solver.background.busy:
+            return
+        snapshot, self.behind = self.behind, None
+        self.solver.background.wait()
+        self._tell(snapshot)
+
+    def _tell(self, snapshot):
+        """Tell of a snapshot that is written, with its record, which says that it is whole.
+
+        torchcaffe writes the record itself (torchcaffe/solvers/resume.py), with more in it; beside real Caffe's we do.
+        """
         record = snapshot.record
         if not os.path.exists(record) or os.path.getmtime(record) < os.path.getmtime(snapshot.state):
             write_record(snapshot)
-        self.events("snapshot", iteration=self.iteration)
+        self.events("snapshot", iteration=snapshot.iteration)
 
 
 def _samples(blobs):

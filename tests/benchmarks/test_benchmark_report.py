@@ -14,7 +14,7 @@ def test_costs_stay_when_the_tables_are_written_anew(tmp_path: Path, monkeypatch
     monkeypatch.setattr(report, "PAGE", page)
     monkeypatch.setattr(report, "ROOT", tmp_path)
     row = Row("one image", 2.0, 1.0, "real Caffe 1.0", "images/s", ("at least", 3.0))
-    monkeypatch.setattr(report, "measure", lambda name, options: [row] if name == "inference" else [])
+    monkeypatch.setattr(report, "measure", lambda name: [row] if name == "inference" else [])
     monkeypatch.setattr("sys.argv", ["report.py"])
     for _ in range(2):
         assert report.main() == 0

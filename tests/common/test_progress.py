@@ -58,10 +58,10 @@ def test_a_line_at_times_tells_speed_and_time_left(monkeypatch):
     now = [1000.0]
     monkeypatch.setattr(progress_module.time, "monotonic", lambda: now[0])
     stream = io.StringIO()
-    progress = Progress("step 2", 1000, first=200, stream=stream, batch=120)
+    progress = Progress("step 2", 1000, first=200, stream=stream)
     for iteration in range(210, 1001, 10):
         now[0] += 40
-        progress.step(iteration, 0.7)
+        progress.step(iteration, 0.7, speed=30)
     lines = stream.getvalue().splitlines()
     assert lines[0] == "step 2: 220 of 1000, loss 0.7000, 30.0 images/s, 52 min 00 s left"
     assert lines[1].startswith("step 2: 370 of 1000") and len(lines) == 1 + 52 * 60 // 600

@@ -21,7 +21,8 @@ from tiny_project import LONG, TINY, make_project
 
 import recipe
 from common import engine, files
-from gender_smile.training import chain, metrics, origin, status
+import torchcaffe
+from gender_smile.training import chain, metrics, origin, runs, status
 from tools import train
 from torchcaffe.formats import files as caffe_files
 
@@ -73,6 +74,42 @@ def told(row) -> tuple:
     """What the record of a row's weights says of the faces."""
     record = files.read_json(row.path(row.weights_out) + ".json")
     return record["trained_on"], record["drawn"]
+
+
+def test_a_batch_in_passes_gives_the_same_weights(project, tmp_path, monkeypatch):
+    """Crops, mirroring and a snapshot in between; without Dropout, whose masks are drawn pass by pass."""
+    run(project, [1])
+    row, = chain.rows(TINY, ["gnet"], [2], root=project)
+
+    def trained(*parts):
+        """Weights after all of `parts`, (passes, iterations), each resuming from the snapshot of the one before."""
+        for passes, stop in parts:
+            solver_proto, net = runs.definitions(row, passes)
+            for layer in net.layer:
+                if layer.type == "Dropout":
+                    layer.dropout_param.dropout_ratio = 0
+            solver_proto.net, solver_proto.snapshot_prefix = str(tmp_path / "net"), str(tmp_path / "snapshot")
+            solver_proto.ClearField("snapshot")
+            solver_proto.test_interval = 1000
+            solver_proto.test_initialization = False
+            (tmp_path / "net").write_text(str(net))
+            (tmp_path / "solver").write_text(str(solver_proto))
+            solver = torchcaffe.get_solver(str(tmp_path / "solver"))
+            if stop == parts[0][1]:
+                solver.net.copy_from(row.weights_in)
+            else:
+                solver.restore(str(tmp_path / f"snapshot_iter_{parts[0][1]}.solverstate"))
+            solver.step(stop - solver.iter)
+            solver.snapshot()
+        return {name: [np.array(blob.data) for blob in blobs] for name, blobs in solver.net.params.items()}
+
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("GLOG_minloglevel", "2")
+    start, expected = trained((None, 0)), trained((None, 8))
+    for found in (trained((4, 8)), trained((2, 3), (8, 8)), trained((4, 3), (None, 8))):
+        for name, arrays in expected.items():
+            for ours, theirs, before in zip(arrays, found[name], start[name]):  # to how far the weights have gone
+                assert np.linalg.norm(ours - theirs) <= 1e-2 * np.linalg.norm(ours - before), name
 
 
 @pytest.mark.parametrize("celeba, fotw, expected", [

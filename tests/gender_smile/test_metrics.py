@@ -13,12 +13,12 @@ from common.progress import duration
 def test_rows_are_completed_and_survive_a_resume(tmp_path):
     path = str(tmp_path / "metrics.csv")
     table = metrics.Metrics(path)
-    table.add(10, 1.5, train_loss=0.7, learning_rate=0.01)
+    table.add(10, 1.5, train_loss=0.7, learning_rate=0.01, images_per_second=80)
     table.add(10, 2.0, val_loss=0.6, val_accuracy=0.75)
     table.add(20, 4.0, train_loss=0.5)
     table.close()
     assert [tuple(row[name] for name in metrics.COLUMNS) for row in metrics.read(path)] == [
-        (10, 0.01, 0.7, 0.6, 0.75, 2.0), (20, None, 0.5, None, None, 4.0)]
+        (10, 0.01, 0.7, 0.6, 0.75, 2.0, 80), (20, None, 0.5, None, None, 4.0, None)]
     again = metrics.Metrics(path, resume=10)
     again.add(20, 1.0, train_loss=0.4)
     again.close()

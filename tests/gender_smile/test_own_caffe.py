@@ -83,7 +83,7 @@ def start(old, folder, **changes):
     job = {"module": "caffe", "title": "a test", "gpu": None, "weights": None, "resume": None, "solver": "solver.prototxt",
            "max_iter": 6, "display": 2, "snapshot": 4, "test_interval": 3, "test_iter": 2,
            "snapshot_prefix": f"{folder}/snapshot", "expected": [], **changes}
-    (folder / "solver.prototxt").write_text(f'snapshot: {job["snapshot"]}\nsnapshot_prefix: "{folder}/snapshot"\n')
+    (folder / "solver.prototxt").write_text(f'snapshot_prefix: "{folder}/snapshot"\n')
     (folder / "job.json").write_text(json.dumps(job))
     return subprocess.Popen([python, "-m", "gender_smile.training.solve", "job.json"], cwd=folder, env=environment,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -101,7 +101,8 @@ def test_the_loop_in_an_old_python(old, tmp_path):
     rows = {event["iteration"]: event["mean_loss"] for event in events if event["event"] == "step" and event["row"]}
     assert rows == pytest.approx({2: (1 + 1 / 2) / 2, 3: 1 / 3, 4: 1 / 4, 6: (1 / 5 + 1 / 6) / 2})
     assert [event["iteration"] for event in events if event["event"] == "snapshot"] == [4, 6]
-    assert events[-1] == {"event": "end", "status": "done", "iteration": 6}
+    timing = events[-1].pop("timing")
+    assert events[-1] == {"event": "end", "status": "done", "iteration": 6} and timing["iterations"] == 5
     last = find_snapshots(str(tmp_path / "snapshot"))[-1]
     record = json.loads(open(last.record).read())
     assert record["iteration"] == 6 and set(record["files"]) == {"snapshot_iter_6.caffemodel", "snapshot_iter_6.solverstate"}

@@ -434,12 +434,12 @@ def test_a_run_that_ends_meanwhile_is_not_trained_again(project, made, tmp_path,
 
 
 def test_the_command_that_resumes_names_the_gpu(project, monkeypatch):
-    """The fake engine has none: what a run with GPU=1 notes is put into another run's record."""
+    """The fake engine has none: what a run with more settings notes is put into another run's record."""
     interrupt(project, monkeypatch, [2])
     row, = chain.rows(TINY, ["gnet"], [2], root=project)
     path = row.path(f"{row.folder}/run.json")
-    files.write_json(path, {**files.read_json(path), "machine": runs._machine(1, None)})
-    assert chain.interrupted_run(row).command == "make step2 NET=gnet PROFILE=tiny GPU=1"
+    files.write_json(path, {**files.read_json(path), "machine": runs._machine(1, None, True, 4)})
+    assert chain.interrupted_run(row).command == "make step2 NET=gnet PROFILE=tiny GPU=1 DETERMINISTIC=1 ITER_SIZE=4"
 
 
 def test_status_shows_variants(project, monkeypatch):

@@ -2,7 +2,7 @@
 
     python tests/reliability/kill_chain.py --kills 50
 
-A tiny chain (steps 1 to 4, torchcaffe on the CPU) is trained twice: once undisturbed, once with SIGKILL to the driver,
+A tiny chain (steps 1 to 4, torchcaffe on the CPU, or on a GPU with --gpu) is trained twice: once undisturbed, once with SIGKILL to the driver,
 to the process that trains, or to both, after random times and right inside the writing of snapshots; after each kill
 the same command is started again. Prints how many kills fell where; exits with 1 unless all weights are the same bits.
 """
@@ -37,15 +37,16 @@ from common import engine; from gender_smile.training import chain, runs; from t
 iterations = {step: int(sys.argv[2]) for step in (2, 3, 4)}
 profile = replace(TINY, max_iter=iterations, test_interval={step: 7 for step in iterations}, snapshot=3)
 try:
-    train.run(chain.rows(profile, ["gnet"], [1, 2, 3, 4], root=sys.argv[1]), engine.interpreter("torch"))
+    train.run(chain.rows(profile, ["gnet"], [1, 2, 3, 4], root=sys.argv[1]), engine.interpreter("torch"),
+              gpu=int(sys.argv[3]) if sys.argv[3] else None, deterministic=bool(sys.argv[3]))
 except (chain.ChainError, runs.Stopped) as error:
     raise SystemExit(f"{error}")
 """
 
 
-def start(root, iterations):
+def start(root, iterations, gpu=None):
     """The training's command, in a session of its own."""
-    command = [sys.executable, "-c", COMMAND, str(root), str(iterations)]
+    command = [sys.executable, "-c", COMMAND, str(root), str(iterations), "" if gpu is None else str(gpu)]
     with open(Path(root) / "output.txt", "a") as output:
         return subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True,
                                 env={**os.environ, "PYTHONPATH": os.pathsep.join(PATHS)})
@@ -89,18 +90,18 @@ def weights(root):
             if "step1" not in path}  # fmt: skip
 
 
-def run(kills, seed, iterations, say=print):
+def run(kills, seed, iterations, gpu=None):
     """(Counter of where kills fell, weights of the undisturbed training, weights of the other)."""
     draw, fallen = random.Random(seed), collections.Counter()
     with tempfile.TemporaryDirectory() as quiet, tempfile.TemporaryDirectory() as killed:
         for root in (quiet, killed):
             make(root, iterations)
-        status = start(quiet, iterations).wait()
+        status = start(quiet, iterations, gpu).wait()
         if status:
             raise RuntimeError(Path(quiet, "output.txt").read_text())
         ended = False
         while not ended:
-            process = start(killed, iterations)
+            process = start(killed, iterations, gpu)
             place = kill_once(process, killed, draw) if sum(fallen.values()) < kills else None
             if place:
                 fallen[place] += 1
@@ -122,9 +123,10 @@ def main():
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--iterations", type=int, default=40, help="of each step (default: %(default)s)")
+    parser.add_argument("--gpu", type=int, help="train there, with --deterministic")
     options = parser.parse_args()
     began = time.monotonic()
-    fallen, wanted, found = run(options.kills, options.seed, options.iterations)
+    fallen, wanted, found = run(options.kills, options.seed, options.iterations, options.gpu)
     for place, count in sorted(fallen.items()):
         print(f"{count:4} kills of {place}")
     print(f"{sum(fallen.values())} kills in {time.monotonic() - began:.0f} s; weights of {', '.join(sorted(found))}: "

@@ -2,7 +2,8 @@
 
 Each parameter is a small array that every iteration moves towards 1. The environment steers it: FAKE_SECONDS an
 iteration takes; FAKE_LOSS="nan@5" or "stuck" spoils the loss; FAKE_EXPLODES=15 makes the
-gradients of iteration 15 huge; FAKE_ABORT=3 dies in iteration 3 as Caffe's checks do.
+gradients of iteration 15 huge; FAKE_ABORT=3 dies in iteration 3 as Caffe's checks do; FAKE_SAYS names a file for the
+switches that are set.
 """
 
 import os
@@ -18,8 +19,18 @@ __version__ = "fake"
 LEARNING = ("Convolution", "InnerProduct")
 
 
+def _say(what):
+    if "FAKE_SAYS" in os.environ:
+        with open(os.environ["FAKE_SAYS"], "a") as file:
+            file.write(what + "\n")
+
+
 def set_mode_cpu():
-    pass
+    _say("set_mode_cpu")
+
+
+def set_deterministic():
+    _say("set_deterministic")
 
 
 def set_mode_gpu():

@@ -40,10 +40,21 @@ def test_installs_locked_versions_without_a_second_setuptools(commands: list) ->
     assert Path(make_environment.READY).read_text() == "\n"
 
 
-def test_cpu_build(commands: list) -> None:
-    assert make_environment.main(["--torch", "cpu"]) == 0
-    assert [command for command in commands if command.endswith("/whl/cpu torch")]
-    assert Path(make_environment.READY).read_text() == "cpu\n"
+@pytest.mark.parametrize("build", ["cpu", "cu126", "cu130", "rocm6.4"])
+def test_builds_of_pytorch(commands: list, build: str) -> None:
+    """The build that is there is removed first: of one version, pip keeps what it takes for the newest."""
+    assert make_environment.main(["--torch", build]) == 0
+    removed, installed = [command for command in commands if command.endswith(" torch")]
+    assert " uninstall " in removed and installed.endswith(f"/whl/{build} torch")
+    assert commands.index(removed) < commands.index(installed) < len(commands) - 2
+    assert Path(make_environment.READY).read_text() == f"{build}\n"
+
+
+@pytest.mark.parametrize("build", ["cuda", "12.6", "cu126/../x", "gpu"])
+def test_no_build_of_pytorch(commands: list, capsys: pytest.CaptureFixture, build: str) -> None:
+    with pytest.raises(SystemExit):
+        make_environment.main(["--torch", build])
+    assert "is no build of PyTorch: cpu, cu126" in capsys.readouterr().err and commands == []
 
 
 def test_old_python(commands: list, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:

@@ -156,7 +156,7 @@ def test_mistakes_are_the_most_confident_first_and_escaped(project):
 def test_losses_that_are_no_numbers_leave_a_page(project, saved_figures):
     add_training(project, "step4_gnet")
     path = project / "runs/demo/step4_gnet/metrics.csv"
-    path.write_text(path.read_text().replace("0.3", "inf") + "60,0.01,nan,nan,0.5,61\n")
+    path.write_text(path.read_text().replace("0.3", "inf") + "60,0.01,nan,nan,0.5,61,\n")
     assert np.isinf([row["train_loss"] for row in metrics.read(str(path))]).any()
     assert report.main(["--profile", "demo"]) == 0
     assert 'class="curves"' in page(project)

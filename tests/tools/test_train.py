@@ -110,6 +110,70 @@ def test_run_files(project):
     assert record(row)["train_loss"] == pytest.approx(1 / 6, rel=1e-6)
 
 
+def test_iter_size_divides_the_batch_and_is_no_setting_of_the_result(project):
+    rows = chain.rows(TINY, ["gnet"], [2], root=project)
+    assert " in 4 passes" in train.plan(rows, FAKE, passes=4)
+    train.run(rows, FAKE, passes=4)
+    solver = caffe_files.read_solver(rows[0].path(f"{rows[0].folder}/solver.prototxt"))
+    net = caffe_files.read_net(rows[0].path(solver.net))
+    batches = [layer.data_param.batch_size for layer in net.layer if layer.type == "Data" and not layer.include[0].phase]
+    assert batches == [2, 2] and solver.iter_size == 4 and TINY.batch_size == 8  # crops and labels
+    assert (record(rows[0])["batch"], record(rows[0])["iter_size"]) == (8, 4)
+    said, _ = run(project, [2])
+    assert "done" in said[0] and len(said) == 1
+    for passes in (3, 16):
+        with pytest.raises(chain.ChainError, match=f"batch of 8 does not divide into {passes} passes: ITER_SIZE= .*may be 2, 4, 8"):
+            train.run(rows, FAKE, passes=passes, force=True)
+
+
+def test_iter_size_counts_where_a_layer_sees_the_batch_of_a_pass(project):
+    row, = chain.rows(TINY, ["gnet"], [2], root=project)
+    whole, parts = (runs.definitions(row, passes) for passes in (None, 4))
+    assert fingerprints.fingerprints(row, *whole) == fingerprints.fingerprints(row, *parts)
+    for _, net in (whole, parts):
+        net.layer.add(name="normalized", type="BatchNorm")
+    assert fingerprints.differences(*(fingerprints.fingerprints(row, *each) for each in (whole, parts))) == [
+        "solver's iter_size was not set, is 4"]
+
+
+def test_deterministic_is_recorded_and_is_no_setting_of_the_result(project, tmp_path, monkeypatch):
+    """It lets a GPU repeat a result, and changes what is learned as little as the GPU's number does."""
+    monkeypatch.setenv("FAKE_SAYS", str(tmp_path / "said"))
+    rows = chain.rows(TINY, ["gnet"], [2], root=project)
+    train.run(rows, FAKE, deterministic=True)
+    assert (tmp_path / "said").read_text().split() == ["set_deterministic", "set_mode_cpu"]
+    assert record(rows[0])["deterministic"] is True
+    said, row = run(project, [2])
+    assert "done" in said[0] and len(said) == 1
+    run(project, [2], force=True)
+    assert record(row)["deterministic"] is False
+
+
+def test_times_are_told_apart(project, monkeypatch):
+    """Start, first iteration, the iterations after it, validation and snapshots; the speed leaves the others out."""
+    monkeypatch.setenv("FAKE_SECONDS", "0.02")
+    _, row = run(project, [2])
+    timing = record(row)["timing"]
+    assert timing["iterations"] == 5 and 0.1 <= timing["training"] < 2 and timing["first iteration"] >= 0.02
+    assert timing["start"] > 0 and timing["validation"] > 0 and timing["snapshots"] > 0
+    with open(row.path(f"{row.folder}/train.log")) as stream:
+        log = stream.read()
+    assert re.search(r"\] First iteration done, \d+\.\d s after the start\n", log)
+    speed = re.search(r"\] Time: start .* s, first iteration .* s, training .* s, validation .* s, snapshots .* s, "
+                      r"(\d+\.\d) images/s after the first iteration\n", log)
+    assert float(speed[1]) == pytest.approx(8 * 5 / timing["training"], abs=0.1)
+    rows = metrics.read(row.path(f"{row.folder}/metrics.csv"))
+    assert rows[0]["images_per_second"] is None and all(0 < line["images_per_second"] <= 8 / 0.02 for line in rows[1:])
+
+
+def test_an_older_metrics_file_is_read(tmp_path):
+    """Without images_per_second; a row that is being written is left out in both forms."""
+    (tmp_path / "metrics.csv").write_text(",".join(metrics.COLUMNS[:-1]) + "\n1,0.1,0.5,,,3.5\n2,0.1,0.4\n")
+    assert metrics.read(str(tmp_path / "metrics.csv")) == [
+        {"iteration": 1, "learning_rate": 0.1, "train_loss": 0.5, "val_loss": None, "val_accuracy": None, "seconds": 3.5,
+         "images_per_second": None}]
+
+
 def test_killed_run_resumes_from_a_whole_snapshot_and_ends_the_same(project, monkeypatch):
     _, row = run(project, [2])
     straight = record(row)["sha256"]
@@ -243,6 +307,7 @@ def test_status(project):
     (["--step", "2", "--seed", "-1"], "not a seed"),
     (["--step", "2", "--base-lr", "1e-50"], "not a positive number"),
     (["--step", "2", "--gpu", "-1"], "is below 0"),
+    (["--step", "2", "--engine", "caffe", "--deterministic"], "real Caffe has no deterministic mode"),
     (["--step", "4", "--variant", "../x"], "no part of a file's name"),
 ])
 def test_wrong_use_ends_with_2(arguments, message, capsys):
@@ -261,7 +326,7 @@ def test_status_of_a_running_step_tells_speed_and_time_left(project):
     row, = chain.rows(TINY, ["gnet"], [2], root=project)
     os.makedirs(row.path(row.folder))
     files.write_json(row.path(f"{row.folder}/run.json"), {"inputs": {"batch size": "8"}, "max_iter": 6000, "finished": False})
-    lines = [f"{iteration},0.1,0.5,,,{2.5 * iteration / 20}" for iteration in range(0, 2001, 20)]
+    lines = [f"{iteration},0.1,0.5,,,{2.5 * iteration / 20}," for iteration in range(0, 2001, 20)]
     files.write_text(row.path(f"{row.folder}/metrics.csv"), "\n".join([",".join(metrics.COLUMNS), *lines]) + "\n")
     with runs.only_one(row):
         entry = status.describe(row)

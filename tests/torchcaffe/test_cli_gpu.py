@@ -1,5 +1,6 @@
 """Which GPU the command line takes, with GPUs that are only pretended."""
 
+import re
 import signal
 from types import SimpleNamespace
 
@@ -109,15 +110,25 @@ def why(monkeypatch, cuda="13.0", problem=None, **pretended):
 
 def test_a_cpu_build_is_told_from_a_driver_and_from_no_gpu(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert "is a CPU build; install one for your GPU" in why(monkeypatch, cuda=None)
+    assert "is a CPU build; install one for your GPU: make setup TORCH=cu130" in why(monkeypatch, cuda=None)
     # The beginnings of what PyTorch 2.13 raises in these cases.
-    assert "driver is too old for this PyTorch" in why(
-        monkeypatch, problem="The NVIDIA driver on your system is too old (found version 11040). Please update your GPU driver")
+    for version, remedy in ((11040, r"\); update it: https://www.nvidia.com/drivers$"),
+                            (12020, r"\); update it, or install a build for its CUDA 12.2: make setup TORCH=cu126$")):
+        problem = f"The NVIDIA driver on your system is too old (found version {version}). Please update your GPU driver"
+        assert re.search("driver is too old for this PyTorch .*" + remedy, why(monkeypatch, problem=problem))
     assert "there is no NVIDIA driver on this machine" in why(
         monkeypatch, problem="Found no NVIDIA driver on your system. Please check that you have an NVIDIA GPU and installed a driver")
     assert "finds no usable GPU (No CUDA GPUs are available)" in why(monkeypatch, problem="No CUDA GPUs are available")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert "CUDA_VISIBLE_DEVICES= hides all GPUs" in why(monkeypatch, problem="No CUDA GPUs are available")
+
+
+@pytest.mark.parametrize("capability, remedy", [((5, 2), "cu126"), ((7, 0), "cu126"), ((12, 0), "cu130")])
+def test_the_build_that_a_gpu_needs(monkeypatch, capability, remedy):
+    """Builds for CUDA 13 have no Maxwell, Pascal and Volta any more; a newer GPU needs a newer build."""
+    reason = why(monkeypatch, is_available=True, device_count=1, get_arch_list=["sm_75", "sm_90"],
+                 get_device_capability=capability, get_device_name="Some GPU")
+    assert "is not supported by this PyTorch" in reason and reason.endswith(f"make setup TORCH={remedy}")
 
 
 @pytest.mark.parametrize("capability, built_for, works", [

@@ -37,7 +37,7 @@ def launched(count, *arguments, stderr=None, **variables):
     return subprocess.Popen(command, env=environment, text=True, stderr=stderr)
 
 
-@pytest.fixture(scope="module", params=[pytest.param(device, marks=pytest.mark.slow) for device in ("cpu", "gpu")])
+@pytest.fixture(scope="module", params=[pytest.param("cpu", marks=pytest.mark.slow), pytest.param("gpu", marks=pytest.mark.gpu)])
 def results(request, tmp_path_factory):
     """{"alone", "rank0", "rank1"}: what ranks_job found."""
     if request.param == "gpu" and torch.cuda.device_count() < 2:

@@ -10,7 +10,7 @@ import contextlib
 import os
 import signal
 
-from torchcaffe.core import log, mode
+from torchcaffe.core import determinism, log, mode
 from torchcaffe.commands import devices
 from torchcaffe.commands.flags import UsageError
 
@@ -41,6 +41,8 @@ def train(flags):
         gpus, flag = [param.device_id if param.HasField("device_id") else 0], devices.IN_SOLVER
     from torchcaffe.distributed import parallel
 
+    if flags.deterministic:
+        determinism.set_deterministic()
     found = parallel.Environment.read()
     if found is None and len(gpus) > 1:
         return _one_process_each(flags, gpus, [number for number in effects if number is not None])

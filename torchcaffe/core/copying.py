@@ -116,6 +116,16 @@ def share_weights(net, other):
 
 def save_weights(net, path, with_diffs: bool):
     """Write a caffemodel (V2, as Caffe 1.0 writes it): every layer with its effective parameters, and its blobs."""
+    writer(net, with_diffs)(path)
+
+
+def save_weights_hdf5(net, path, with_diffs: bool):
+    """Write weights in Caffe's HDF5 layout. Raises WeightsError where two layers have one name."""
+    writer_hdf5(net, with_diffs)(path)
+
+
+def writer(net, with_diffs: bool, copied: bool = False):
+    """A function that writes a caffemodel to the path it is given; `copied`: of the weights as they are now."""
     from torchcaffe.formats.files import write_weights
 
     definition = caffe_pb2.NetParameter(name=net.param.name)
@@ -123,12 +133,13 @@ def save_weights(net, path, with_diffs: bool):
         copy = definition.layer.add()
         copy.CopyFrom(layer.param)
         del copy.blobs[:]
-    diffs = [[blob.diff for blob in layer.blobs] for layer in net.built_layers] if with_diffs else None
-    write_weights(path, definition, [[_array(blob) for blob in layer.blobs] for layer in net.built_layers], diffs)
+    diffs = [[_diff(blob, copied) for blob in layer.blobs] for layer in net.built_layers] if with_diffs else None
+    arrays = [[_array(blob, copied) for blob in layer.blobs] for layer in net.built_layers]
+    return lambda path: write_weights(path, definition, arrays, diffs)
 
 
-def save_weights_hdf5(net, path, with_diffs: bool):
-    """Write weights in Caffe's HDF5 layout. Raises WeightsError where two layers have one name."""
+def writer_hdf5(net, with_diffs: bool, copied: bool = False):
+    """As `writer`, for Caffe's HDF5 layout. Raises WeightsError where two layers have one name."""
     from torchcaffe.formats.files import write_weights_hdf5
 
     layer_names = [layer.name for layer in net.built_layers]
@@ -137,19 +148,30 @@ def save_weights_hdf5(net, path, with_diffs: bool):
         raise WeightsError(f"HDF5 weights need unique layer names; repeated: {names.listed(sorted(repeated))}")
     owned = {id(blob) for blob in net.learnable}
     layers = [
-        (layer.name, {i: _array(blob) for i, blob in enumerate(layer.blobs) if id(blob) in owned})
+        (layer.name, {i: _array(blob, copied) for i, blob in enumerate(layer.blobs) if id(blob) in owned})
         for layer in net.built_layers
     ]
     diffs = None
     if with_diffs:
-        diffs = [(layer.name, {i: blob.diff for i, blob in enumerate(layer.blobs)}) for layer in net.built_layers]
-    write_weights_hdf5(path, layers, diffs)
+        diffs = [
+            (layer.name, {i: _diff(blob, copied) for i, blob in enumerate(layer.blobs)}) for layer in net.built_layers
+        ]
+    return lambda path: write_weights_hdf5(path, layers, diffs)
 
 
-def _array(blob):
-    """Host copy of a parameter for writing, without marking it as written."""
-    tensor = blob.tensor().detach()
-    return tensor.cpu().numpy()
+def _array(blob, copied: bool):
+    """Host array of a parameter for writing, without marking it as written; on a CPU its own memory unless `copied`."""
+    return host_array(blob.tensor(), copied)
+
+
+def host_array(tensor, copied: bool):
+    """The tensor's numbers on the host; on a CPU its own memory unless `copied`."""
+    array = tensor.detach().cpu().numpy()
+    return array.copy() if copied and tensor.device.type == "cpu" else array
+
+
+def _diff(blob, copied: bool):
+    return blob.diff.copy() if copied else blob.diff
 
 
 def _copy(array, blob):

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import torch
 
-from torchcaffe.core import precision
+from torchcaffe.core import determinism, precision
 from torchcaffe.core.errors import CaffeError, NetError
 
 
@@ -104,6 +104,8 @@ def run(layer, function, *inputs, **options):
     except CaffeError:
         raise
     except (RuntimeError, MemoryError, IndexError) as problem:  # IndexError: torch's, for an axis that is not there
+        if determinism.LACKING in str(problem):
+            raise determinism.lacking(layer, problem) from problem
         raise NetError(f'layer "{layer.name}" ({layer.type}): {str(problem).splitlines()[0]}') from problem
     return tops if isinstance(tops, (tuple, list)) else (tops,)
 
@@ -213,6 +215,7 @@ class AutogradPass:
         self.keep_diffs = keep_diffs
         self.first_tensor = {}  # blob -> the tensor whose gradient is the blob's diff (before in-place layers)
         self.roots = []
+        self.progress = determinism.Backward()
 
     def forward(self):
         """Run all layers; returns the weighted loss as a tensor without graph."""
@@ -240,6 +243,7 @@ class AutogradPass:
     def store(self, node, inputs, tops):
         node.recorded = None  # of an earlier forward, whose blobs are gone
         put(node, tops)
+        self.progress.watch(node, tops)
         if not self.keep_diffs and not any(node.loss_weights):
             return
         for blob, tensor, weight in zip(node.tops, tops, node.loss_weights):
@@ -268,7 +272,8 @@ class AutogradPass:
             memory = blob.diff_memory
             fresh = memory.newer == memory.ZERO or blob in overwritten
             leaf.grad = None if fresh else blob.diff_tensor()
-        torch.autograd.backward(tensors, gradients)
+        with self.progress.named():
+            torch.autograd.backward(tensors, gradients)
         for blob, leaf in zip(net.learnable, leaves):
             if leaf.grad is not None:
                 blob.put_diff(leaf.grad)
@@ -342,7 +347,7 @@ def propagate(node, inputs, tops):
     leaves = [blob.data_memory.tensor for blob in parameters]
     results = [None] * (len(sources) + len(leaves))
     if outputs and results:
-        results = torch.autograd.grad(outputs, sources + leaves, gradients, retain_graph=True, allow_unused=True)
+        results = run(layer, torch.autograd.grad, outputs, sources + leaves, gradients, retain_graph=True, allow_unused=True)
     # A layer that only moves numbers hands its gradient on as it is; two blobs must not share one.
     given = {gradient.untyped_storage().data_ptr() for gradient in gradients}
     results = [g.clone() if g is not None and g.untyped_storage().data_ptr() in given else g for g in results]

@@ -22,6 +22,7 @@ class NoGPUError(CaffeError):
 
 class _Settings(threading.local):
     gpu = False
+    exact_draws = False
     precision = "float32"
     device_id = 0
     solver_count = 1
@@ -64,7 +65,8 @@ def why_no_gpu(device_id: int = 0) -> str:
     import torch
 
     if torch.version.cuda is None and torch.version.hip is None:
-        return f"this PyTorch ({torch.__version__}) is a CPU build; install one for your GPU: https://pytorch.org/get-started"
+        return (f"this PyTorch ({torch.__version__}) is a CPU build; install one for your GPU: make setup TORCH=cu130, or "
+                "https://pytorch.org/get-started")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch warns of what is returned here
         if not torch.cuda.is_available():
@@ -75,8 +77,29 @@ def why_no_gpu(device_id: int = 0) -> str:
         built_for = torch.cuda.get_arch_list()
         if torch.version.hip is None and not _supported(torch.cuda.get_device_capability(device_id), built_for):
             return (f"GPU {device_id} ({torch.cuda.get_device_name(device_id)}) is not supported by this PyTorch "
-                    f"({torch.__version__}), which is built for {', '.join(built_for)}; install a build for this GPU")
+                    f"({torch.__version__}), which is built for {', '.join(built_for)}; "
+                    + _build_for(torch.cuda.get_device_capability(device_id)))
     return ""
+
+
+OLDEST_CUDA_13 = (7, 5)  # compute capability: PyTorch's builds for CUDA 13 begin with Turing, those for 12.6 with Maxwell
+OLDEST_DRIVER_12 = 12000  # CUDA version of the oldest driver that runs a build for CUDA 12
+
+
+def _build_for(capability) -> str:
+    """The remedy for a GPU of this compute capability that the installed build has no code for."""
+    if capability < OLDEST_CUDA_13:
+        return "install a build that still has this GPU: make setup TORCH=cu126"
+    return "install a newer build: make setup TORCH=cu130"
+
+
+def _driver_remedy(message: str) -> str:
+    """What to do about a driver that is too old; `message` is PyTorch's, with the CUDA version that the driver has."""
+    found = re.search(r"found version (\d+)", message)
+    version = int(found.group(1)) if found else 0
+    if version < OLDEST_DRIVER_12:
+        return "update it: https://www.nvidia.com/drivers"
+    return f"update it, or install a build for its CUDA {version // 1000}.{version % 1000 // 10}: make setup TORCH=cu126"
 
 
 def _why_no_cuda(torch) -> str:
@@ -87,7 +110,7 @@ def _why_no_cuda(torch) -> str:
     except (RuntimeError, AssertionError) as problem:
         message = str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__
     if "too old" in message:
-        return f"the NVIDIA driver is too old for this PyTorch ({torch.__version__}); update it, or install an older build"
+        return f"the NVIDIA driver is too old for this PyTorch ({torch.__version__}); {_driver_remedy(message)}"
     if "no NVIDIA driver" in message:
         return "there is no NVIDIA driver on this machine; install one: https://www.nvidia.com/drivers"
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -125,6 +148,19 @@ def set_precision(name: str):
     if name not in PRECISIONS:
         raise ValueError(f"unknown precision {name!r}; known: {', '.join(PRECISIONS)}")
     _settings.precision = name
+
+
+def set_exact_draws(exact: bool):
+    """True: Dropout and STOCHASTIC pooling of nets built from now on in this thread draw the CPU's numbers on a GPU, too.
+
+    They are drawn on the CPU and copied, which is slow: it is for comparing a GPU with a CPU. False: the GPU draws its own.
+    """
+    _settings.exact_draws = bool(exact)
+
+
+def exact_draws() -> bool:
+    """True where nets built now in this thread draw Caffe's numbers: always on the CPU."""
+    return _settings.exact_draws or not _settings.gpu
 
 
 def precision() -> str:

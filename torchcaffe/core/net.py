@@ -76,7 +76,7 @@ class Net(PublicNames, SetOnce):
         self.name = self.param.name
         self.phase = self.param.state.phase
         context = Context(
-            self.device, rng.generator(), self.device.type == "cpu", mode.share(),
+            self.device, rng.generator(), mode.exact_draws(), mode.share(),
             precision.checked(mode.precision(), self.device),
         )
         built = build_net(self.param, context)

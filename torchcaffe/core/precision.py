@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from torchcaffe.core import log
+from torchcaffe.core import determinism, log
 from torchcaffe.core.errors import CaffeError
 
 
@@ -25,7 +25,7 @@ def apply(net, training=False):
     torch.backends.cuda.matmul.fp32_precision = torch.backends.cudnn.conv.fp32_precision = fp32_precision
     # Benchmarking cuDNN's algorithms pays where batches keep their shape, but its choice varies from run to run: only in
     # training, since a prediction must not depend on what ran before.
-    torch.backends.cudnn.benchmark = training
+    torch.backends.cudnn.benchmark = training and not determinism.enabled()
 
 
 def cast(layer, tensors):

@@ -149,9 +149,9 @@ class Dropout(Layer):
         if not self.training:
             return x.view_as(x)
         keep = 1.0 - self.ratio
-        if self.context.exact_random and x.device.type == "cpu":
+        if self.context.exact_random:
             draw = partial(self.context.generator.bernoulli, keep)
-            mask = torch.from_numpy(self.share.of_batch(draw, tuple(x.shape)))
+            mask = torch.from_numpy(self.share.of_batch(draw, tuple(x.shape))).to(x.device)
         else:
             mask = self.share.of_batch(partial(torch.rand, device=x.device), tuple(x.shape)) < keep
         return x * (mask * (1.0 / keep if keep else float("inf"))).to(x.dtype)

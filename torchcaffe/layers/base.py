@@ -25,7 +25,7 @@ class Context:
 
     device: torch.device
     generator: object
-    exact_random: bool = True  # Caffe's CPU draws; False: torch's generator on the GPU
+    exact_random: bool = True  # Caffe's CPU draws on every device; False: torch's generator on the device
     share: Share = WHOLE  # of each training batch
     precision: str = "float32"
     traceable: bool = False  # for torch.export: what a layer runs depends on shapes only, and a forward leaves nothing behind

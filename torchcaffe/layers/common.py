@@ -7,6 +7,7 @@ import math
 import torch
 import torch.nn.functional as F
 
+from torchcaffe.layers import looking
 from torchcaffe.layers.base import Layer, register
 
 
@@ -66,11 +67,7 @@ class Embed(Layer):
         return [shape + (self.param.embed_param.num_output,)]
 
     def forward(self, x):
-        index, rows = x.to(torch.int64), self.param.embed_param.input_dim
-        look = index.device.type == "cpu" and not self.context.traceable
-        if look and index.numel() and not 0 <= int(index.min()) <= int(index.max()) < rows:
-            self.check(
-                False, f"indices {int(index.min())} to {int(index.max())} are outside 0 to {rows - 1} (input_dim)"
-            )
+        rows = self.param.embed_param.input_dim
+        index = looking.in_range(self, x.to(torch.int64), rows, f"index {{}} is outside 0 to {rows - 1} (input_dim)")
         y = F.embedding(index, self.weight(0))
         return y + self.weight(1) if len(self.blobs) > 1 else y

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 
 from torchcaffe.distributed import parallel
 from torchcaffe.core.errors import ShapeError
+from torchcaffe.layers import looking
 from torchcaffe.layers.base import Layer, apply, register
 
 SMALLEST = 1e-20  # where InfogainLoss and MultinomialLogisticLoss limit probabilities: kLOG_THRESHOLD
-NO_LABEL = torch.iinfo(torch.int64).min
 LARGEST_LOSS = -math.log(torch.finfo(torch.float32).tiny)  # 87.33655: -log(FLT_MIN), Caffe's limit for one item
 
 
@@ -91,48 +91,10 @@ def class_axis(layer, parameter, shapes):
 def as_labels(layer, labels, shape, classes, ignore):
     """Labels as int64 of `shape`, truncated as C does; out of range is an error here (Caffe reads foreign memory).
 
-    On a GPU, where the check would wait for the result, it is deferred (Layer.flush), and such labels become 0 until then.
-    A traceable layer leaves it to torch.
+    On a GPU the check is deferred, see looking.in_range.
     """
-    labels = labels.reshape(shape).to(torch.int64)
-    if layer.context.traceable:
-        return labels
-    if not waits(labels) and labels.numel():
-        smallest, largest = torch.aminmax(labels)
-        if 0 <= smallest.item() and largest.item() < classes:
-            return labels
-    wrong = (labels < 0) | (labels >= classes)
-    if ignore is not None:
-        wrong &= labels != ignore
-    layer.deferred_check = layer.deferred_check or LabelCheck(layer, classes)
-    layer.deferred_check.look(labels, wrong)
-    if waits(labels):
-        return labels.masked_fill(wrong, 0)
-    layer.flush()
-    return labels
-
-
-class LabelCheck:
-    """The check of a layer's labels, of one batch or of many: the largest one that is out of range is named."""
-
-    def __init__(self, layer, classes):
-        self.layer, self.classes, self.largest = layer, classes, None
-
-    def look(self, labels, wrong):
-        if labels.numel():
-            largest = torch.where(wrong, labels, NO_LABEL).amax()
-            self.largest = largest if self.largest is None else torch.maximum(largest, self.largest)
-
-    def __call__(self):
-        label = NO_LABEL if self.largest is None else int(self.largest)
-        self.layer.check(
-            label == NO_LABEL, f"label {label} is outside 0 to {self.classes - 1}; correct the labels or num_output"
-        )
-
-
-def waits(tensor) -> bool:
-    """True where to look at numbers of `tensor` is to wait for a GPU."""
-    return tensor.device.type != "cpu"
+    what = f"label {{}} is outside 0 to {classes - 1}; correct the labels or num_output"
+    return looking.in_range(layer, labels.reshape(shape).to(torch.int64), classes, what, ignore)
 
 
 @register
@@ -152,7 +114,7 @@ class SoftmaxWithLoss(LossLayer):
         used = None if self.ignore_label is None else labels != self.ignore_label
         index = labels if used is None else torch.where(used, labels, 0)
         loss = -logarithms.gather(1, index[:, None])[:, 0]
-        if self.context.traceable or waits(loss) or not loss.numel() or not loss.detach().amax().item() <= LARGEST_LOSS:
+        if self.context.traceable or looking.waits(loss) or not loss.numel() or not loss.detach().amax().item() <= LARGEST_LOSS:
             loss = apply(Limited, loss, None, LARGEST_LOSS)
         if used is not None:
             loss = torch.where(used, loss, 0.0)

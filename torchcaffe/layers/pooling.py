@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from functools import partial
 
@@ -9,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from torchcaffe.core.blob import Blob
+from torchcaffe.layers import looking
 from torchcaffe.layers.base import Layer, register
 
 SMALL = 8192  # numbers: up to here one call of torch is faster than the slices of maxima_along
@@ -100,18 +102,19 @@ class Pooling(Layer):
         return F.pad(x, amounts, value=value) if any(amounts) else x
 
     def maximum(self, x, kernel, count):
-        y, index = self.first_maxima(x, kernel, count)
-        # A window without a number above -FLT_MAX (not-a-number, -infinity, nothing at all) is rare: look at the top.
-        if x.device.type == "cpu" and not self.context.traceable and y.numel() and not y.amin().item() > LOWEST:
-            y, index = self.first_maxima(torch.where(x > LOWEST, x, LOWEST), kernel, count)
-        if index is not None:
-            index = torch.where(y > LOWEST, index, -1.0)
-        return y if index is None else (y, index)
+        traced = self.context.traceable
+        if traced or looking.possible(x):
+            y, index = self.first_maxima(x, kernel, count)
+            # A window without a number above -FLT_MAX (not-a-number, -infinity, nothing at all) is rare: look at the top.
+            if traced or y.numel() == 0 or y.amin().item() > LOWEST:
+                return y if index is None else (y, index)
+        y, index = self.first_maxima(torch.where(x > LOWEST, x, LOWEST), kernel, count)
+        return y if index is None else (y, torch.where(y > LOWEST, index, -1.0))
 
     def first_maxima(self, x, kernel, count):
         """(largest value of each window, its index in the plane where a second top asks for it)."""
-        slices = self.unpadded and not self.with_mask and x.device.type == "cpu" and x.numel() > SMALL
-        if slices and not torch.is_grad_enabled() and not self.context.traceable:
+        slices = self.unpadded and not self.with_mask and not self.context.traceable
+        if slices and slices_are_faster(x):
             rows = maxima_along(x, 2, kernel[0], self.stride[0], count[0])
             return maxima_along(rows, 3, kernel[1], self.stride[1], count[1]), None
         if self.exact and not self.with_mask:
@@ -138,7 +141,7 @@ class Pooling(Layer):
         wide = self.padded(x, kernel, count, 0.0)
         with torch.no_grad():
             windows = wide.unfold(2, kernel[0], self.stride[0]).unfold(3, kernel[1], self.stride[1]).flatten(4)
-            sums = windows.float().cumsum(-1)
+            sums = running_sums(windows.float())
             chosen = (sums >= self.shares_drawn(sums[..., -1])[..., None]).to(torch.uint8).argmax(-1)
             rows, columns = (torch.arange(count[i], device=x.device) * self.stride[i] for i in (0, 1))
             rows = rows[:, None] + torch.div(chosen, kernel[1], rounding_mode="floor")
@@ -147,9 +150,9 @@ class Pooling(Layer):
 
     def shares_drawn(self, totals):
         """A share of each total, drawn evenly from 0 .. 1."""
-        if self.context.exact_random and totals.device.type == "cpu":
+        if self.context.exact_random:
             draw = partial(self.context.generator.uniform, 0.0, 1.0)
-            return totals * torch.from_numpy(self.share.of_batch(draw, tuple(totals.shape)))
+            return totals * torch.from_numpy(self.share.of_batch(draw, tuple(totals.shape))).to(totals.device)
         return totals * self.share.of_batch(partial(torch.rand, device=totals.device), tuple(totals.shape))
 
     def weighted(self, x, kernel, count):
@@ -163,6 +166,18 @@ class Pooling(Layer):
         """Window lengths that count in the divisor: the near padding does, what lies beyond it does not."""
         start = torch.arange(count, device=like.device) * self.stride[axis] - self.pad[axis]
         return (torch.clamp(start + kernel, max=size + self.pad[axis]) - start).to(like.dtype)
+
+
+def running_sums(windows):
+    """cumsum along the last axis; on GPUs it has no deterministic kernel, single additions have."""
+    if torch.are_deterministic_algorithms_enabled():
+        return torch.stack(list(itertools.accumulate(windows.unbind(-1))), -1)
+    return windows.cumsum(-1)
+
+
+def slices_are_faster(x) -> bool:
+    """True where maxima_along is faster than max_pool2d, and nothing asks for a gradient."""
+    return x.device.type == "cpu" and x.numel() > SMALL and not torch.is_grad_enabled()
 
 
 def maxima_along(x, axis, kernel, stride, count):

@@ -6,6 +6,7 @@ import math
 
 import torch
 
+from torchcaffe.layers import looking
 from torchcaffe.layers.base import Layer, register
 
 
@@ -237,10 +238,7 @@ class BatchReindex(Layer):
         return [index + shape[1:]]
 
     def forward(self, x, index):
-        index = index.to(torch.int64)
-        look = index.device.type == "cpu" and not self.context.traceable
-        if look and index.numel() and not 0 <= int(index.min()) <= int(index.max()) < len(x):
-            self.check(False, f"indices {int(index.min())} to {int(index.max())} are outside 0 to {len(x) - 1}")
+        index = looking.in_range(self, index.to(torch.int64), len(x), f"index {{}} is outside 0 to {len(x) - 1}")
         return x.index_select(0, index)
 
 

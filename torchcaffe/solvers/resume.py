@@ -11,11 +11,12 @@ from __future__ import annotations
 import base64
 import json
 import os
+import threading
 
 import numpy as np
 import torch
 
-from torchcaffe.core import execution, log, mode, rng
+from torchcaffe.core import copying, execution, log, mode, rng
 from torchcaffe.core.errors import CaffeError, SolverError, WeightsError
 from torchcaffe.formats import storage
 from torchcaffe.proto import caffe_pb2
@@ -38,21 +39,64 @@ def write_snapshot(solver):
 
     Each file is written atomically. Raises CaffeError as storage.atomic_write.
     """
+    taken(solver)()
+
+
+def taken(solver, copied: bool = False):
+    """A function that writes the snapshot; `copied`: of the solver as it is now, whatever it does until then."""
     from torchcaffe.formats.files import SolverState, write_solver_state
 
     execution.flush(solver.net)
-    kind = "HDF5" if _hdf5(solver) else "binary proto"
-    paths = _paths(solver, solver.iter)
-    log.info(f"Snapshotting to {kind} file {paths.model}")
-    save = solver.net.save_hdf5 if _hdf5(solver) else solver.net.save
-    save(paths.model, solver.proto.snapshot_diff)
-    log.info(f"Snapshotting solver state to {kind} file {paths.state}")
-    history = [tensor.cpu().numpy() for tensor in solver.history]
-    write_solver_state(paths.state, SolverState(solver.iter, paths.model, solver.current_step, history))
-    record = {**new_record(solver.iter, paths.model, paths.state), **_positions(solver.net)}
-    with storage.atomic_write(paths.record) as temporary:
-        with open(temporary, "w", encoding="utf-8") as file:
-            json.dump(record, file)
+    hdf5, paths = _hdf5(solver), _paths(solver, solver.iter)
+    kind = "HDF5" if hdf5 else "binary proto"
+    save = (copying.writer_hdf5 if hdf5 else copying.writer)(solver.net, solver.proto.snapshot_diff, copied)
+    history = [copying.host_array(tensor, copied) for tensor in solver.history]
+    state = SolverState(solver.iter, paths.model, solver.current_step, history)
+    positions = _positions(solver.net)
+
+    def write():
+        log.info(f"Snapshotting to {kind} file {paths.model}")
+        save(paths.model)
+        log.info(f"Snapshotting solver state to {kind} file {paths.state}")
+        write_solver_state(paths.state, state)
+        record = {**new_record(state.iter, paths.model, paths.state), **positions}
+        with storage.atomic_write(paths.record) as temporary:
+            with open(temporary, "w", encoding="utf-8") as file:
+                json.dump(record, file)
+
+    return write
+
+
+class Background:
+    """Snapshots that are written while training continues, one at a time, in a thread that the process waits for."""
+
+    def __init__(self):
+        self._thread, self._problem = None, None
+
+    def start(self, write):
+        """Call `write` behind the training, once the snapshot before is written."""
+        self.wait()
+        self._thread = threading.Thread(target=self._run, args=(write,), name="snapshot")
+        self._thread.start()
+
+    def _run(self, write):
+        try:
+            write()
+        except BaseException as problem:  # of another thread: raised by wait()
+            self._problem = problem
+
+    @property
+    def busy(self) -> bool:
+        """True while a snapshot is being written."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def wait(self):
+        """Return when nothing is being written. Raises what went wrong, once."""
+        if self._thread is not None:
+            self._thread.join()
+        problem, self._thread, self._problem = self._problem, None, None
+        if problem is not None:
+            raise problem
 
 
 def _hdf5(solver) -> bool:

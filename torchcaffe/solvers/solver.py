@@ -48,8 +48,8 @@ class SGDSolver(PublicNames, SetOnce):
     type = "SGD"
     _set_once = frozenset(("net", "test_nets", "param"))
     _internal = frozenset((
-        "callbacks", "continue_at", "current_step", "equal", "forward_backward", "ranks", "reducer", "requested",
-        "resume_from", "resumed", "train_with",
+        "background", "callbacks", "continue_at", "current_step", "equal", "forward_backward", "ranks", "reducer", "requested",
+        "resume_from", "resumed", "snapshot_behind", "train_with",
     ))  # fmt: skip
 
     def __init__(self, solver_file, parsed=None):
@@ -67,6 +67,7 @@ class SGDSolver(PublicNames, SetOnce):
         self.keep_diffs = True  # after step(), blobs hold their gradients as in Caffe; False saves time and memory
         self.watch_gradients = False  # True: `gradient_norms` are taken in the last iteration of each step()
         self._norms = None  # of the parameters' gradients
+        self.background = resume.Background()
         self.resumed = None  # record of the snapshot that training resumes from (see resume)
         self.requested = None  # "stop" or "snapshot", asked for by a signal
         self.stopped = False  # the last step() ended early
@@ -320,7 +321,22 @@ class SGDSolver(PublicNames, SetOnce):
     # ------------------------------------------------------------------------------------ snapshots
     def snapshot(self):
         """Write the weights and the solver state of this iteration under snapshot_prefix, and their record (see resume)."""
+        self.background.wait()
         resume.write_snapshot(self)
+
+    def snapshot_behind(self):
+        """As snapshot(), but written while training continues, from a copy in the host's memory. Not in pycaffe.
+
+        `background.busy` tells whether it is still being written, `background.wait()` returns when it is whole, and raises
+        what went wrong, as the next snapshot does. Where the host has no room for the copy, it is written at once.
+        """
+        self.background.wait()
+        copies = 1 + updates.RULES[self.type][1] + bool(self.proto.snapshot_diff)
+        there = memory.available()
+        if there is not None and 4 * copies * sum(blob.count for blob in self.net.learnable) > there:
+            self.snapshot()
+        else:
+            self.background.start(resume.taken(self, copied=True))
 
     def restore(self, path):
         """Resume from a .solverstate (or .solverstate.h5). Raises WeightsError, SolverError where it does not fit."""

@@ -46,7 +46,6 @@ class Solver(object):
         with open(path) as stream:
             text = stream.read()
         self.prefix = re.search('snapshot_prefix: "(.*)"', text).group(1)
-        self.every = int(re.search("snapshot: ([0-9]+)", text).group(1))
         self.iter, self.net, self.test_nets = 0, Net(), [Net()]
 
     def step(self, count):
@@ -54,8 +53,6 @@ class Solver(object):
             self.iter += 1
             self.net.params["conv"][0].data += 1
             self.net.blobs["loss"].data[...] = 1.0 / self.iter
-            if self.every and self.iter % self.every == 0:
-                self.snapshot()
 
     def snapshot(self):
         for suffix in ("caffemodel", "solverstate"):
