@@ -215,7 +215,9 @@ def test_mypy_knows_the_types_of_a_script(tmp_path):
         if "  # R: " in line:
             expected[number] = [f'note: Revealed type is "{line.partition("  # R: ")[2]}"']
     assert len(expected) > 15
-    assert {number: [re.sub(r"[\w.]+\.(\w+)", r"\1", text) for text in texts] for number, texts in said.items()} == expected
+    plain = {number: [re.sub(r"[\w.]+\.(\w+)", r"\1", text) for text in texts] for number, texts in said.items()}
+    # numpy 2.2, which Python 3.10 has, says of the shape what later ones leave open.
+    assert {number: [text.replace("tuple[int, ...]", "tuple[Any, ...]") for text in texts] for number, texts in plain.items()} == expected
 
 
 @pytest.mark.slow

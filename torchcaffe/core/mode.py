@@ -93,7 +93,7 @@ def _why_no_cuda(torch) -> str:
     if "too old" in message:
         return f"the NVIDIA driver is too old for this PyTorch ({torch.__version__}); update it, or install an older build"
     if "no NVIDIA driver" in message:
-        return "there is no NVIDIA driver on this machine; install one: https://www.nvidia.com/drivers"
+        return "no GPU can be used: there is no NVIDIA driver on this machine; install one: https://www.nvidia.com/drivers"
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     if hidden is not None and hidden.strip() in ("", "-1", "NoDevFiles"):
         return f"CUDA_VISIBLE_DEVICES={hidden} hides all GPUs; unset it"
