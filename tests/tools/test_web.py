@@ -101,6 +101,17 @@ def test_what_is_no_photo(pipeline, content, reason):
     assert status == 400 and reason in answer["error"] and set(answer) == {"error"}
 
 
+def test_a_phones_heic_is_answered_or_refused_with_what_to_do(pipeline, monkeypatch):
+    pillow_heif, content = pytest.importorskip("pillow_heif", reason="needs pillow-heif"), io.BytesIO()
+    pillow_heif.from_pillow(Image.fromarray(photo(255))).save(content)
+    with running(pipeline) as address:
+        status, answer = predict(address, content.getvalue())
+        assert status == 200 and len(answer["answers"]) == 2
+        monkeypatch.setitem(sys.modules, "pillow_heif", None)
+        status, answer = predict(address, content.getvalue())
+        assert status == 400 and "pip install pillow-heif" in answer["error"] and "save the photo as JPEG" in answer["error"]
+
+
 def test_nets_that_cannot_run(pipeline, monkeypatch):
     def refuse(*arguments, **options):
         raise PipelineError("weights are gone: make step4")
