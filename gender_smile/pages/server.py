@@ -33,6 +33,7 @@ class PageProtocol(H11Protocol):
         clients = [getattr(other, "client", None) for other in self.connections]
         of_address = [client for client in clients if client and self.client and client[0] == self.client[0]]
         if self.per_address is not None and len(of_address) > self.per_address:
+            self.connections.discard(self)  # else it counts until the event loop's next round, and others get 503
             transport.close()
         else:
             self._expect_headers(True)
