@@ -18,20 +18,25 @@ DOCS = ROOT / "docs"
 FIRST = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "weights/README.md")]
 PAGES = sorted([*DOCS.glob("*.md"), *FIRST])
 CHECKED = [  # pages whose every command is checked
-    *(DOCS / f"{name}.md" for name in ("predict", "data-sets", "training", "engines", "evaluation", "faq", "export")),
-    DOCS / "contrib.md", DOCS / "extending.md", ROOT / "CONTRIBUTING.md", ROOT / "README.md",
+    *(DOCS / f"{name}.md" for name in ("predict", "data-sets", "training", "engines", "evaluation", "faq", "export", "fine-tuning",
+                                       "contrib", "extending")),
+    ROOT / "CONTRIBUTING.md", ROOT / "README.md",
 ]  # fmt: skip
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 TARGETS = set(re.findall(r"^([a-z][a-z0-9-]*)(?: [a-z0-9 ]*)?:", MAKEFILE, re.M))
 VARIABLES = dict(re.findall(r"^#= ([A-Z_]+) +(.+)$", MAKEFILE, re.M))
 
 
+def blocks(page: Path) -> list:
+    """The fenced blocks of a page in order: what stands after the first fence, and the text."""
+    fence = "`" * 3
+    return [(found, body) for _, found, body in
+            re.findall(rf"^( *){fence}([^\n]*)\n(.*?)^ *{fence}$", page.read_text(encoding="utf-8"), re.M | re.S)]
+
+
 def code(page: Path, language: str) -> list:
     """The fenced blocks of a page; language "" for plain ones, which are commands."""
-    fence = "`" * 3
-    pattern = rf"^( *){fence}(\w*)\n(.*?)^ *{fence}$"
-    return [body for _, found, body in re.findall(pattern, page.read_text(encoding="utf-8"), re.M | re.S)
-            if found == language]
+    return [body for found, body in blocks(page) if found == language]
 
 
 def commands(page: Path) -> list:
@@ -242,6 +247,28 @@ export.export("demo", "gnet", "weights/demo/export")
 """
     run_blocks(DOCS / "export.md", tmp_path, setup)
     assert (tmp_path / "gnet.onnx").is_file() and (tmp_path / "port.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_fine_tuning_runs_from_start_to_end(tmp_path: Path) -> None:
+    """The page's blocks in order: files are written, commands and Python are run, its figures are the output's."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "GLOG_minloglevel": "0"}
+    page, program, output = DOCS / "fine-tuning.md", "", ""
+    for kind, body in blocks(page):
+        if kind.startswith("prototxt "):
+            (tmp_path / kind.split()[1]).write_text(body, encoding="utf-8")
+            continue
+        program = program + body if kind == "python" else program
+        for words in [["-c", program]] if kind == "python" else [shlex.split(line)[1:] for line in body.splitlines()]:
+            done = subprocess.run([sys.executable, *words], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+            assert done.returncode == 0, done.stderr[-2000:]
+            output += done.stdout + done.stderr
+    told = " ".join(page.read_text(encoding="utf-8").split())
+    (report,) = {line for line in output.splitlines() if line.startswith("quarters_iter_200.caffemodel: copied")}
+    assert f"`{report}`" in told
+    accuracies = [float(number) for number in re.findall(r"\] accuracy = (\S+)", output)]
+    assert len(accuracies) == 1 and accuracies[0] > 0.9
+    assert int(re.search(r"^(\d+) of 100 validation images are right", output, re.M)[1]) == round(100 * accuracies[0])
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ if __name__ == "__main__":
     from common import environment; environment.ensure()
 
 import argparse
+import os
 import sys
 from typing import Optional, Sequence
 
@@ -27,7 +28,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="web.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s); "
+                        "0.0.0.0: every address of this computer, so that phones in your network can open the page")
     parser.add_argument("--port", type=int, default=8000, metavar="NUMBER", help="default: %(default)s; 0: any free one")
     parser.add_argument("--proxy-headers", action="store_true", help="behind a reverse proxy on this computer: take clients' "
                         "addresses from X-Forwarded-For (default: they are ignored, as any client can send them)")
@@ -58,12 +60,23 @@ def load_and_serve(arguments: argparse.Namespace) -> int:
 
 def serve(pipeline: Pipeline, host: str, port: int, proxy_headers: bool = False) -> None:
     """Run the page until Ctrl-C. Raises OSError where the port is not available, ImportError without the extra "web"."""
-    from gender_smile.pages.server import make_server
+    from gender_smile.pages.server import address, is_local, make_server
 
     server, listener = make_server(pipeline, host, port, proxy_headers=proxy_headers)
-    shown = f"[{host}]" if ":" in host else host
-    print(f"http://{shown}:{listener.getsockname()[1]}/ ({pipeline.profile} profile; Ctrl-C ends it)", flush=True)
+    url = address(host, listener.getsockname()[1])
+    print(f"{url} ({pipeline.profile} profile; Ctrl-C ends it)", flush=True)
+    if not is_local(host):
+        print_invitation(url)
     server.run(sockets=[listener])
+
+
+def print_invitation(url: str) -> None:
+    """Say that other devices may come, and show a terminal's user the address as a QR code."""
+    from gender_smile.pages.server import qr_code
+
+    print("Phones and computers in your network can open this address; it asks for no password.", flush=True)
+    if sys.stdout.isatty() and (sys.stdout.encoding or "").lower().replace("-", "") == "utf8":
+        print(qr_code(url, colored="NO_COLOR" not in os.environ), flush=True)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import sys
+from types import ModuleType
 
 ALIAS = "caffe"
 # Paths that scripts and the documentation import -> the module's own place in this package.
@@ -21,7 +22,7 @@ ALIASES = {
 }
 
 
-def install(python_layers=None):
+def install(python_layers: bool | None = None) -> ModuleType:
     """Make `import caffe` give torchcaffe, submodules included; returns torchcaffe.
 
     Args:
@@ -66,7 +67,7 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         module.__spec__ = module.__spec__.loader_state
 
 
-def watch():
+def watch() -> None:
     """Put the finder in place, once; torchcaffe does it when it is imported."""
     if not any(isinstance(finder, Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, Finder())

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
+from typing import TYPE_CHECKING, Any, Iterable, Sequence, Union
+
 import numpy as np
 
 from torchcaffe import TEST, io
 from torchcaffe.core.net import Net
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
-def transformer_of(net, mean=None, input_scale=None, raw_scale=None, channel_swap=None):
+Path = Union[str, os.PathLike]
+
+
+def transformer_of(net: Net, mean=None, input_scale=None, raw_scale=None, channel_swap=None) -> io.Transformer:
     """Transformer of a net's first input for images H x W x K; settings that are None are left out."""
     name = net.inputs[0]
     transformer = io.Transformer({name: net.blobs[name].data.shape})
@@ -35,20 +43,20 @@ class Classifier(Net):
 
     def __init__(
         self,
-        model_file,
-        pretrained_file,
-        image_dims=None,
-        mean=None,
-        input_scale=None,
-        raw_scale=None,
-        channel_swap=None,
-    ):
+        model_file: Path,
+        pretrained_file: Path,
+        image_dims: Sequence[int] | None = None,
+        mean: NDArray[Any] | None = None,
+        input_scale: float | None = None,
+        raw_scale: float | None = None,
+        channel_swap: Sequence[int] | None = None,
+    ) -> None:
         super().__init__(model_file, TEST, weights=pretrained_file)
         self.transformer = transformer_of(self, mean, input_scale, raw_scale, channel_swap)
         self.crop_dims = np.array(self.blobs[self.inputs[0]].data.shape[2:])
         self.image_dims = image_dims if image_dims else self.crop_dims
 
-    def predict(self, inputs, oversample=True):
+    def predict(self, inputs: Iterable[NDArray[Any]], oversample: bool = True) -> NDArray[np.float32]:
         """Predictions (N, C) of the net's first output for N images H x W x K, RGB float32 in [0, 1].
 
         Args:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import os
+from typing import TYPE_CHECKING, Any, Iterable, Sequence, Union
+
 import numpy as np
 
 from torchcaffe import TEST, io
 from torchcaffe.classifier import transformer_of
 from torchcaffe.core.errors import CaffeError
 from torchcaffe.core.net import Net
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Path = Union[str, os.PathLike]
 
 
 class Detector(Net):
@@ -21,19 +29,21 @@ class Detector(Net):
 
     def __init__(
         self,
-        model_file,
-        pretrained_file,
-        mean=None,
-        input_scale=None,
-        raw_scale=None,
-        channel_swap=None,
-        context_pad=None,
-    ):
+        model_file: Path,
+        pretrained_file: Path,
+        mean: NDArray[Any] | None = None,
+        input_scale: float | None = None,
+        raw_scale: float | None = None,
+        channel_swap: Sequence[int] | None = None,
+        context_pad: int | None = None,
+    ) -> None:
         super().__init__(model_file, TEST, weights=pretrained_file)
         self.transformer = transformer_of(self, mean, input_scale, raw_scale, channel_swap)
         self.configure_crop(context_pad)
 
-    def detect_windows(self, images_windows):
+    def detect_windows(
+        self, images_windows: Iterable[tuple[str, Iterable[Sequence[float]]]]
+    ) -> list[dict[str, Any]]:
         """Run the net on windows.
 
         Args:
@@ -54,14 +64,14 @@ class Detector(Net):
             entry["prediction"] = prediction
         return found
 
-    def detect_selective_search(self, image_fnames):
+    def detect_selective_search(self, image_fnames: Iterable[str]) -> list[dict[str, Any]]:
         """Windows from selective search, which Caffe gets from a MATLAB package. Raises CaffeError."""
         raise CaffeError(
             "detect_selective_search needs MATLAB and the package selective_search_ijcv_with_python, which are not "
             "part of Caffe; find windows with another tool and pass them to detect_windows"
         )
 
-    def crop(self, im, window):
+    def crop(self, im: NDArray[Any], window: Sequence[float]) -> NDArray[Any]:
         """The window of an image H x W x K: as it is, or with its context, at the net's size, the mean where the
         context leaves the image."""
         top, left, bottom, right = (int(edge) for edge in window)
@@ -84,7 +94,7 @@ class Detector(Net):
         result[pad[0] : pad[0] + wanted[0], pad[1] : pad[1] + wanted[1]] = inside
         return result
 
-    def configure_crop(self, context_pad):
+    def configure_crop(self, context_pad: int | None) -> None:
         """Set the context; `crop_mean` (H x W x K, as images are) fills what lies outside the image."""
         self.context_pad = context_pad
         if not context_pad:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torchcaffe.core import extras
 from torchcaffe.proto import caffe_pb2
 
@@ -9,22 +11,22 @@ _COLORS = {"Convolution": "#FF5050", "Deconvolution": "#FF5050", "Pooling": "#FF
 _OTHER, _IN_PLACE, _BLOB = "#6495ED", "#90EE90", "#E0E0E0"
 
 
-def choose_color_by_layertype(layertype):
+def choose_color_by_layertype(layertype: str) -> str:
     """Fill color of a layer's node."""
     return _COLORS.get(layertype, _OTHER)
 
 
-def get_pooling_types_dict():
+def get_pooling_types_dict() -> dict[int, str]:
     """{number: name} of the pooling methods."""
     return {number: name for name, number in caffe_pb2.PoolingParameter.PoolMethod.items()}
 
 
-def get_layer_lr_mult(layer):
+def get_layer_lr_mult(layer: caffe_pb2.LayerParameter) -> str:
     """Learning-rate multipliers of a layer's parameters, as its label shows them."""
     return ", ".join(f"{spec.lr_mult:g}" for spec in layer.param) or "1"
 
 
-def get_layer_label(layer, rankdir, display_lrm=False):
+def get_layer_label(layer: caffe_pb2.LayerParameter, rankdir: str, display_lrm: bool = False) -> str:
     """Label of a layer's node: name, type and, for convolution and pooling, the window."""
     separator = " " if rankdir in ("TB", "BT") else r"\n"  # nodes as wide, or as high, as there is room
     lines = [layer.name, f"({layer.type})"]
@@ -37,9 +39,9 @@ def get_layer_label(layer, rankdir, display_lrm=False):
         ]
         lines += [f"dilation: {p.dilation[0]}"] if p.dilation and p.dilation[0] != 1 else []
     elif layer.type == "Pooling":
-        p = layer.pooling_param
-        lines[1] = f"({get_pooling_types_dict()[p.pool]} {layer.type})"
-        lines += [f"kernel size: {p.kernel_size}", f"stride: {p.stride}", f"pad: {p.pad}"]
+        pooling = layer.pooling_param
+        lines[1] = f"({get_pooling_types_dict()[pooling.pool]} {layer.type})"
+        lines += [f"kernel size: {pooling.kernel_size}", f"stride: {pooling.stride}", f"pad: {pooling.pad}"]
     if display_lrm and layer.type in ("Convolution", "Deconvolution", "InnerProduct"):
         lines.append(f"lr mult: {get_layer_lr_mult(layer)}")
     return f'"{separator.join(lines)}"'
@@ -51,7 +53,7 @@ def _window(values, height, width, default):
     return "x".join(str(value) for value in values) or str(default)
 
 
-def get_edge_label(layer):
+def get_edge_label(layer: caffe_pb2.LayerParameter) -> str:
     """Label of the edge from a layer to its top: its number of outputs, or the batch size."""
     if layer.type == "Data":
         label = f"Batch {layer.data_param.batch_size}"
@@ -74,7 +76,8 @@ def _in_phase(layer, phase):
     return not any(rule.HasField("phase") and rule.phase == phase for rule in layer.exclude)
 
 
-def get_pydot_graph(caffe_net, rankdir, label_edges=True, phase=None, display_lrm=False):
+def get_pydot_graph(caffe_net: caffe_pb2.NetParameter, rankdir: str, label_edges: bool = True, phase: int | None = None,
+                    display_lrm: bool = False) -> Any:  # fmt: skip
     """pydot.Dot of a NetParameter (V2, `layer`): a record for each layer, an octagon for each blob.
 
     Args:
@@ -106,13 +109,15 @@ def get_pydot_graph(caffe_net, rankdir, label_edges=True, phase=None, display_lr
     return graph
 
 
-def draw_net(caffe_net, rankdir, ext="png", phase=None, display_lrm=False):
+def draw_net(caffe_net: caffe_pb2.NetParameter, rankdir: str, ext: str = "png", phase: int | None = None,
+             display_lrm: bool = False) -> bytes:  # fmt: skip
     """The diagram as bytes in the format `ext` (png, svg, pdf, dot, raw ...)."""
     graph = get_pydot_graph(caffe_net, rankdir, phase=phase, display_lrm=display_lrm)
     return graph.to_string().encode() if ext == "raw" else graph.create(format=ext)
 
 
-def draw_net_to_file(caffe_net, filename, rankdir="LR", phase=None, display_lrm=False):
+def draw_net_to_file(caffe_net: caffe_pb2.NetParameter, filename: str, rankdir: str = "LR", phase: int | None = None,
+                     display_lrm: bool = False) -> None:  # fmt: skip
     """Write the diagram; the file name's suffix says the format, `.raw` being Graphviz's text as it is."""
     ext = filename[filename.rfind(".") + 1 :]
     content = draw_net(caffe_net, rankdir, ext, phase, display_lrm)

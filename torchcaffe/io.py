@@ -7,6 +7,7 @@ takes: channels first, BGR by a channel swap, 0..255 by a raw scale, mean subtra
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING, Any, Iterable, Mapping, Sequence, Union
 
 import numpy as np
 
@@ -15,13 +16,18 @@ from torchcaffe.data import image_file
 from torchcaffe.core.errors import DataError
 from torchcaffe.proto import caffe_pb2
 
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    Image = NDArray[np.float32]
+
 _LUMINANCE = np.array([0.2125, 0.7154, 0.0721])  # of R, G, B
 
 
 # ---- arrays and protobuf messages ----
 
 
-def blobproto_to_array(blob, return_diff=False):
+def blobproto_to_array(blob: caffe_pb2.BlobProto, return_diff: bool = False) -> NDArray[np.float64]:
     """Array (float64) of a BlobProto's `data`, or of its `diff`; a legacy blob has four axes."""
     data = np.array(blob.diff if return_diff else blob.data, float)
     if any(blob.HasField(name) for name in ("num", "channels", "height", "width")):
@@ -29,7 +35,7 @@ def blobproto_to_array(blob, return_diff=False):
     return data.reshape(tuple(blob.shape.dim))
 
 
-def array_to_blobproto(arr, diff=None):
+def array_to_blobproto(arr: NDArray[Any], diff: NDArray[Any] | None = None) -> caffe_pb2.BlobProto:
     """BlobProto (`shape` and `data`, and `diff` where given) of an array of any shape."""
     blob = caffe_pb2.BlobProto()
     blob.shape.dim.extend(arr.shape)
@@ -39,17 +45,17 @@ def array_to_blobproto(arr, diff=None):
     return blob
 
 
-def arraylist_to_blobprotovector_str(arraylist):
+def arraylist_to_blobprotovector_str(arraylist: Iterable[NDArray[Any]]) -> bytes:
     """Bytes of a BlobProtoVector that holds the arrays."""
     return caffe_pb2.BlobProtoVector(blobs=[array_to_blobproto(arr) for arr in arraylist]).SerializeToString()
 
 
-def blobprotovector_str_to_arraylist(str):
+def blobprotovector_str_to_arraylist(str: bytes) -> list[NDArray[np.float64]]:
     """List of arrays of a BlobProtoVector's bytes."""
     return [blobproto_to_array(blob) for blob in caffe_pb2.BlobProtoVector.FromString(str).blobs]
 
 
-def array_to_datum(arr, label=None):
+def array_to_datum(arr: NDArray[Any], label: int | None = None) -> caffe_pb2.Datum:
     """Datum of an array C x H x W: `data` for uint8, `float_data` for anything else; `label` unset where None.
 
     Raises:
@@ -67,7 +73,7 @@ def array_to_datum(arr, label=None):
     return datum
 
 
-def datum_to_array(datum):
+def datum_to_array(datum: caffe_pb2.Datum) -> NDArray[Any]:
     """Array C x H x W of a Datum: uint8 where it has `data`, else float64.
 
     Raises:
@@ -82,7 +88,7 @@ def datum_to_array(datum):
 # ---- images ----
 
 
-def load_image(filename, color=True):
+def load_image(filename: Union[str, os.PathLike], color: bool = True) -> Image:
     """Read an image: H x W x 3 float32 RGB in [0, 1], or H x W x 1 luminance with color=False.
 
     A gray image is repeated in three channels, an alpha channel is dropped.
@@ -108,7 +114,7 @@ def load_image(filename, color=True):
     return image.astype(np.float32)
 
 
-def resize_image(im, new_dims, interp_order=1):
+def resize_image(im: NDArray[Any], new_dims: Sequence[int], interp_order: int = 1) -> Image:
     """Resize an image H x W x K to `new_dims` (height, width): float32, K unchanged.
 
     Args:
@@ -126,7 +132,7 @@ def resize_image(im, new_dims, interp_order=1):
     return (unit * (high - low) + low).astype(np.float32)
 
 
-def oversample(images, crop_dims):
+def oversample(images: Sequence[NDArray[Any]] | NDArray[Any], crop_dims: Sequence[int] | NDArray[Any]) -> Image:
     """Ten crops an image: top left, top right, bottom left, bottom right, center, then these five mirrored.
 
     Args:
@@ -158,19 +164,19 @@ class Transformer:
         inputs: {input name: shape of its blob (N, C, H, W)}.
     """
 
-    def __init__(self, inputs):
+    def __init__(self, inputs: Mapping[str, Sequence[int]]) -> None:
         self.inputs = inputs
-        self.transpose = {}
-        self.channel_swap = {}
-        self.raw_scale = {}
-        self.mean = {}
-        self.input_scale = {}
+        self.transpose: dict[str, Sequence[int]] = {}
+        self.channel_swap: dict[str, Sequence[int]] = {}
+        self.raw_scale: dict[str, float] = {}
+        self.mean: dict[str, NDArray[Any]] = {}
+        self.input_scale: dict[str, float] = {}
 
-    def __check_input(self, in_):
+    def __check_input(self, in_: str) -> None:
         if in_ not in self.inputs:
             raise Exception(f"{in_} is not one of the net inputs: {names.listed(self.inputs)}")
 
-    def preprocess(self, in_, data):
+    def preprocess(self, in_: str, data: ArrayLike) -> NDArray[np.float32]:
         """Net input (C, H, W) float32 from an image H' x W' x K; the image itself is left as it is."""
         self.__check_input(in_)
         result = np.array(data, np.float32)  # a copy: pycaffe at times works in the caller's array
@@ -189,7 +195,7 @@ class Transformer:
             result *= self.input_scale[in_]
         return result
 
-    def deprocess(self, in_, data):
+    def deprocess(self, in_: str, data: NDArray[Any]) -> NDArray[Any]:
         """Image H x W x K from a net input (C, H, W), or (1, C, H, W)."""
         self.__check_input(in_)
         result = data.copy().squeeze()
@@ -205,26 +211,26 @@ class Transformer:
             result = result.transpose(np.argsort(self.transpose[in_]))
         return result
 
-    def set_transpose(self, in_, order):
+    def set_transpose(self, in_: str, order: Sequence[int]) -> None:
         """Order of the image's axes in the net, as for numpy's transpose: (2, 0, 1) puts channels first."""
         self.__check_input(in_)
         if len(order) != len(self.inputs[in_]) - 1:
             raise Exception(f"transpose order {order} needs one entry for each axis of {self.inputs[in_][1:]}")
         self.transpose[in_] = order
 
-    def set_channel_swap(self, in_, order):
+    def set_channel_swap(self, in_: str, order: Sequence[int]) -> None:
         """Order of the channels: (2, 1, 0) makes RGB images BGR. Done after the transpose: channels are then first."""
         self.__check_input(in_)
         if len(order) != self.inputs[in_][1]:
             raise Exception(f"channel swap {order} needs one entry for each of {self.inputs[in_][1]} channels")
         self.channel_swap[in_] = order
 
-    def set_raw_scale(self, in_, scale):
+    def set_raw_scale(self, in_: str, scale: float) -> None:
         """Factor before the mean is subtracted: 255 for images in [0, 1] and a mean in 0..255."""
         self.__check_input(in_)
         self.raw_scale[in_] = scale
 
-    def set_mean(self, in_, mean):
+    def set_mean(self, in_: str, mean: NDArray[Any]) -> None:
         """Mean to subtract, in the net's channel order and after the raw scale.
 
         Args:
@@ -244,7 +250,7 @@ class Transformer:
             mean = resize_image(mean.transpose((1, 2, 0)), shape[1:]).transpose((2, 0, 1))
         self.mean[in_] = mean
 
-    def set_input_scale(self, in_, scale):
+    def set_input_scale(self, in_: str, scale: float) -> None:
         """Factor after the mean is subtracted."""
         self.__check_input(in_)
         self.input_scale[in_] = scale

@@ -16,6 +16,7 @@ of LayerParameter (`name`, `loss_weight`, `include`, ...); arguments ending in "
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
+from typing import Any
 
 from google.protobuf import message_factory
 
@@ -36,7 +37,7 @@ def _own_settings():
 OWN_SETTINGS = _own_settings()
 
 
-def to_proto(*tops):
+def to_proto(*tops: Top) -> caffe_pb2.NetParameter:
     """NetParameter (without a name) that computes `tops`; each is named after its type: Data1, Pooling1, ..."""
     layers, names, counts = OrderedDict(), {}, Counter()
     for top in tops:
@@ -54,7 +55,7 @@ def _net(layers):
     return net
 
 
-def assign_proto(message, name, value):
+def assign_proto(message: Any, name: str, value: Any) -> None:
     """Set the field `name` of a message from plain Python.
 
     Lists (tuples, arrays) fill repeated fields, dicts fill messages, a single value for a repeated field becomes its
@@ -106,11 +107,11 @@ def _plain(field, value):
 class Top:
     """One output of a layer: number `n` of the Function `fn`. What layer calls return and take."""
 
-    def __init__(self, fn, n):
+    def __init__(self, fn: Function, n: int) -> None:
         self.fn = fn
         self.n = n
 
-    def to_proto(self):
+    def to_proto(self) -> caffe_pb2.NetParameter:
         """NetParameter that computes this top alone."""
         return to_proto(self)
 
@@ -200,48 +201,50 @@ class Function:
 class NetSpec:
     """A net under construction: each attribute (or item) is a top, or a layer without tops, and gives it its name."""
 
-    def __init__(self):
+    tops: OrderedDict[str, Any]
+
+    def __init__(self) -> None:
         super().__setattr__("tops", OrderedDict())
 
-    def __setattr__(self, name, value):
+    def __setattr__(self, name: str, value: Any) -> None:
         self.tops[name] = value
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         try:
             return super().__getattribute__("tops")[name]
         except KeyError:
             raise AttributeError(f"the net has no blob '{name}'; {names.suggestion(name, self.tops)}") from None
 
-    def __setitem__(self, key, value):
+    def __setitem__(self, key: str, value: Any) -> None:
         self.tops[key] = value
 
-    def __getitem__(self, item):
+    def __getitem__(self, item: str) -> Any:
         return self.tops[item]
 
-    def __delitem__(self, name):
+    def __delitem__(self, name: str) -> None:
         del self.tops[name]
 
-    def __delattr__(self, name):
+    def __delattr__(self, name: str) -> None:
         del self.tops[name]
 
-    def __contains__(self, name):
+    def __contains__(self, name: object) -> bool:
         return name in self.tops
 
-    def to_proto(self):
+    def to_proto(self) -> caffe_pb2.NetParameter:
         """NetParameter (without a name) of all that was assigned and what it is computed from, in that order."""
-        names = {top: name for name, top in self.tops.items()}
+        named = {top: name for name, top in self.tops.items()}
         layers, counts = OrderedDict(), Counter()
         for name, top in self.tops.items():
             if not isinstance(top, (Top, Function)):
                 raise TypeError(f"'{name}' is a {type(top).__name__}, not a top or a layer; one name per top, please")
-            top._to_proto(layers, names, counts)
+            top._to_proto(layers, named, counts)
         return _net(layers)
 
 
 class Layers:
     """`L.Type(*bottoms, ntop=1, in_place=False, **params)`: a Top, a tuple of them, or with ntop=0 the Function."""
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
 
@@ -260,7 +263,7 @@ class Parameters:
     Of a registered layer type: those of its first settings, `P.MultiBoxLoss.SOFTMAX` for multibox_loss_param.
     """
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         message = None if name.startswith("__") else getattr(caffe_pb2, f"{name}Parameter", None)
         if message is None and name in extensions.OWNERS:
             message = message_factory.GetMessageClass(extensions.DECLARED[extensions.OWNERS[name]].message_type)

@@ -27,7 +27,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-def layer_type_list():
+def layer_type_list() -> list[str]:
     """Names of the known layer types, sorted."""
     from torchcaffe.layers import layer_types
 

@@ -19,7 +19,7 @@ MARK, MARK_WITHIN = "picture of a prediction, written by predict.py", 4096  # a 
 STANDARD_INPUT = "-"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm",
                   ".pbm", ".pnm", ".jp2")
-UNREAD_SUFFIXES = (".heic", ".heif", ".avif")  # phones' photos: listed as not readable, not skipped
+PHONE_SUFFIXES = (".heic", ".heif", ".avif")  # read, or listed with what to do: not skipped
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".ogv", ".3gp", ".ts")
 # FFmpeg's names of containers that hold their frames; not of playlists (hls, concat, dash), which name other files.
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,mpeg,mpegts,mpegvideo,m4v,h264,hevc,asf,ogg,flv,gif,ivf,mxf"
@@ -102,7 +102,7 @@ def _matches(pattern: str) -> List[Source]:
 
 
 def _folder(folder: str) -> List[Source]:
-    suffixes = IMAGE_SUFFIXES + UNREAD_SUFFIXES + VIDEO_SUFFIXES
+    suffixes = IMAGE_SUFFIXES + PHONE_SUFFIXES + VIDEO_SUFFIXES
     paths: List[str] = []
     unreadable: List[Source] = []  # folders
     for parent, folders, files in os.walk(folder, onerror=lambda error: unreadable.append(_unreadable(error))):

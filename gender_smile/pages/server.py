@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import io
 import ipaddress
 import socket
 from typing import TYPE_CHECKING, Optional, Tuple
@@ -31,6 +33,7 @@ class PageProtocol(H11Protocol):
         clients = [getattr(other, "client", None) for other in self.connections]
         of_address = [client for client in clients if client and self.client and client[0] == self.client[0]]
         if self.per_address is not None and len(of_address) > self.per_address:
+            self.connections.discard(self)  # else it counts until the event loop's next round, and others get 503
             transport.close()
         else:
             self._expect_headers(True)
@@ -78,6 +81,32 @@ def is_local(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def address(host: str, port: int) -> str:
+    """What to type into a browser. Of a server that listens at every address: the one that other devices reach."""
+    with contextlib.suppress(ValueError):
+        if ipaddress.ip_address(host).is_unspecified:
+            host = own_address() or socket.gethostname()
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+
+def own_address() -> str:
+    """This computer's address in the network that its default route leads to; "" without one. Nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
+        probe.connect(("203.0.113.1", 9))  # of a network that documentation uses; UDP connects without a packet
+        return str(probe.getsockname()[0])
+    return ""
+
+
+def qr_code(url: str, colored: bool) -> str:
+    """A QR code for a terminal, white on black where `colored`, else in the terminal's own. Raises ImportError."""
+    import segno
+
+    text = io.StringIO()
+    segno.make(url, micro=False).terminal(out=text, border=2, compact=True)
+    start, end = ("\033[97;40m", "\033[0m") if colored else ("", "")
+    return "\n".join(f"{start}{line}{end}" for line in text.getvalue().splitlines())
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -54,13 +54,15 @@ def test_folders_are_searched_in_order_and_hold_only_photos_and_videos():
     assert paths("b", "a.png") == ["b/10.JPG", "b/2.png", "b/clip.avi", "b/deep/er/1.jpeg", "a.png"]
 
 
-def test_a_phones_photos_in_a_format_that_is_not_read_are_named():
+def test_a_phones_photos_that_are_not_read_are_named():
     save("x/1.png")
-    with open("x/2.HEIC", "wb") as file:
-        file.write(b"\0\0\0\x18ftypheic" + bytes(100))
+    for name, brand in (("x/2.HEIC", b"heic"), ("x/3.avif", b"avif")):
+        with open(name, "wb") as file:
+            file.write(b"\0\0\0\x18ftyp" + brand + bytes(100))
     found = list(read_all(expand(["x"])))
-    assert [photo.name for photo in found] == ["x/1.png", "x/2.HEIC"]
-    assert found[0].error is None and "not an image of a known format (JPEG" in found[1].error
+    assert [photo.name for photo in found] == ["x/1.png", "x/2.HEIC", "x/3.avif"]
+    assert found[0].error is None and found[1].error
+    assert found[2].error == "an AVIF image, which is not supported: save it as JPEG or PNG"
 
 
 def test_patterns_are_for_shells_that_leave_them():

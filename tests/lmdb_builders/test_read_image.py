@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import sys
 
 import bombs
 import cv2
@@ -269,3 +270,47 @@ def test_what_cannot_be_decoded_smaller_is_refused(colors):
         with pytest.raises(ImageError, match="60 x 40 pixels is more than the limit of .* megapixels"):
             decode_image(content, most_pixels / 1e6)
     assert decode_image(cv2.imencode(".png", colors)[1].tobytes(), 2400 / 1e6).shape == (40, 60, 3)
+
+
+def heic(image, **options) -> bytes:
+    """A HEIC file of an RGB array; skips where pillow-heif is not installed."""
+    pillow_heif = pytest.importorskip("pillow_heif", reason="needs pillow-heif")
+    content = io.BytesIO()
+    pillow_heif.from_pillow(Image.fromarray(image)).save(content, quality=-1, **options)  # -1: lossless, but for the colors
+    return content.getvalue()
+
+
+def quarters_of_colors():
+    """120 x 160 RGB: four quarters, no two alike, so that a turned picture is another one."""
+    image = np.zeros((120, 160, 3), np.uint8)
+    image[:60, :80], image[:60, 80:], image[60:, :80], image[60:, 80:] = (200, 30, 40), (20, 180, 60), (30, 50, 220), (240, 240, 20)
+    return image
+
+
+@pytest.mark.parametrize("tag", [None, 6])
+def test_a_phones_heic_is_read_and_turned_once(tag):
+    """The picture's own turn is libheif's to apply; the EXIF tag, which repeats it, is not applied once more."""
+    exif = Image.Exif()
+    if tag:
+        exif[274] = tag
+    image = quarters_of_colors()
+    read = decode_image(heic(image, exif=exif.tobytes()))
+    assert read.dtype == np.uint8
+    upright = [image, np.rot90(image, -1)] if tag else [image]
+    fitting = [turned for turned in upright if turned.shape == read.shape and np.abs(read[:, :, ::-1].astype(int) - turned).mean() < 4]
+    assert len(fitting) == 1
+
+
+def test_heic_photos_have_limits_and_may_be_broken():
+    content = heic(quarters_of_colors())
+    with pytest.raises(ImageError, match="160 x 120 pixels is more than the limit of 0.01 megapixels here"):
+        decode_image(content, most_megapixels=0.01)
+    for size in (20, 100, len(content) // 2, len(content) - 10):
+        with pytest.raises(ImageError):
+            decode_image(content[:size])
+
+
+def test_a_heic_without_its_package_is_told_what_to_do(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(ImageError, match=r"type: pip install pillow-heif \(torchcaffe's extra 'heic'\); or save the photo as JPEG$"):
+        decode_image(b"\0\0\0\x18ftypheic" + bytes(100))

@@ -101,6 +101,17 @@ def test_what_is_no_photo(pipeline, content, reason):
     assert status == 400 and reason in answer["error"] and set(answer) == {"error"}
 
 
+def test_a_phones_heic_is_answered_or_refused_with_what_to_do(pipeline, monkeypatch):
+    pillow_heif, content = pytest.importorskip("pillow_heif", reason="needs pillow-heif"), io.BytesIO()
+    pillow_heif.from_pillow(Image.fromarray(photo(255))).save(content)
+    with running(pipeline) as address:
+        status, answer = predict(address, content.getvalue())
+        assert status == 200 and len(answer["answers"]) == 2
+        monkeypatch.setitem(sys.modules, "pillow_heif", None)
+        status, answer = predict(address, content.getvalue())
+        assert status == 400 and "pip install pillow-heif" in answer["error"] and "save the photo as JPEG" in answer["error"]
+
+
 def test_nets_that_cannot_run(pipeline, monkeypatch):
     def refuse(*arguments, **options):
         raise PipelineError("weights are gone: make step4")
@@ -354,6 +365,51 @@ def test_command(pipeline, capsys, monkeypatch):
     monkeypatch.setattr(uvicorn.Server, "run", run)
     assert web.main(["--port", "0", "--profile", "demo"]) == 0
     assert capsys.readouterr().out == f"http://127.0.0.1:{asked[0]}/ (demo profile; Ctrl-C ends it)\n"
+
+
+@pytest.mark.parametrize("terminal, no_color", [(False, False), (True, False), (True, True)])
+def test_other_devices_are_told_an_address_and_shown_a_code(pipeline, capsys, monkeypatch, terminal, no_color):
+    """The code is read back by OpenCV."""
+    import cv2
+    import uvicorn
+
+    from gender_smile.pages import server
+
+    monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: sockets[0].close())
+    monkeypatch.setattr(server, "own_address", lambda: "192.168.1.20")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    monkeypatch.setenv("NO_COLOR", "1") if no_color else monkeypatch.delenv("NO_COLOR", raising=False)
+    web.serve(pipeline, "0.0.0.0", 0)
+    first, second, *code = capsys.readouterr().out.splitlines()
+    port = re.fullmatch(r"http://192\.168\.1\.20:(\d+)/ \(demo profile; Ctrl-C ends it\)", first)[1]
+    assert "no password" in second and bool(code) == terminal
+    if terminal:
+        assert all(line.startswith("\033[97;40m") and line.endswith("\033[0m") for line in code) != no_color
+        halves = {"█": (255, 255), "▀": (255, 0), "▄": (0, 255), " ": (0, 0)}
+        rows = [row for line in code for row in zip(*(halves[cell] for cell in re.sub(r"\033\[[\d;]*m", "", line)))]
+        image = np.kron(np.array(rows, np.uint8), np.ones((8, 8), np.uint8))
+        assert cv2.QRCodeDetector().detectAndDecode(image)[0] == f"http://192.168.1.20:{port}/"
+
+
+@pytest.mark.parametrize("host, url", [
+    ("127.0.0.1", "http://127.0.0.1:80/"), ("::1", "http://[::1]:80/"), ("photos.example", "http://photos.example:80/"),
+    ("0.0.0.0", "http://10.0.0.7:80/"), ("::", "http://10.0.0.7:80/"),
+])
+def test_the_address_that_is_printed_can_be_typed(monkeypatch, host, url):
+    from gender_smile.pages import server
+
+    monkeypatch.setattr(server, "own_address", lambda: "10.0.0.7")
+    assert server.address(host, 80) == url
+    monkeypatch.setattr(server, "own_address", lambda: "")
+    assert server.address("0.0.0.0", 80) == f"http://{socket.gethostname()}:80/"
+
+
+def test_own_address_is_one_of_this_computers():
+    from gender_smile.pages.server import own_address
+
+    found = own_address()
+    if found:
+        socket.create_server((found, 0)).close()  # only an own address can be listened at
 
 
 def test_threshold_and_warning_reach_the_page(pipeline, fake_project, capsys, monkeypatch):

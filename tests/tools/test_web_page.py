@@ -8,6 +8,7 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import recipe
 from detector.mtcnn import NETS, weights_path
@@ -81,8 +82,13 @@ def photos(tmp_path_factory):
     return {path.stem: str(path) for path in folder.iterdir()}
 
 
-def upload(page, path: str) -> None:
-    page.set_input_files("#file", path)
+def upload(page, *paths: str) -> None:
+    page.set_input_files("#file", list(paths))
+
+
+def counted(page, selector: str, count: int) -> None:
+    """Wait until the page has so many of these."""
+    playwright.expect(page.locator(selector)).to_have_count(count)
 
 
 def test_upload_and_result(page, photos, pipeline):
@@ -137,6 +143,133 @@ def test_several_faces(page, photos):
     assert page.inner_text("#status") == "2 faces."
     page.get_by_role("button", name="Face 2:").click()
     assert page.locator("#faces li").nth(1).get_attribute("class") == "chosen"
+
+
+def test_several_photos(page, photos):
+    """Each is answered and can be looked at; what is wrong with one is said with that one."""
+    asked = []
+    page.on("request", lambda request: asked.append(request.url) if request.method == "POST" else None)
+    upload(page, photos["two"], photos["letter"], photos["one"])
+    strip = page.locator("#strip button")
+    counted(page, "#strip img", 2)
+    assert [button.get_attribute("aria-label") for button in strip.all()] == [
+        "Photo 1 of 3, two.jpg: 2 faces", "Photo 2 of 3, letter.pdf: cannot be answered", "Photo 3 of 3, one.png: one face"]
+    assert page.locator("#faces li").count() == 2 and page.locator("#strip [aria-current='true']").count() == 1
+    strip.nth(2).focus()
+    page.keyboard.press("Enter")
+    counted(page, "#faces li", 1)
+    assert strip.nth(2).get_attribute("aria-current") == "true" and page.evaluate("document.activeElement.ariaLabel").startswith("Photo 3")
+    strip.nth(1).click()
+    page.wait_for_selector("#error:not([hidden])")
+    assert "not an image of a known format" in page.inner_text("#error") and page.is_hidden("#result")
+    strip.nth(0).click()
+    counted(page, "#faces li", 2)
+    assert page.is_hidden("#error") and len(asked) == 3  # what was answered is not asked again
+    page.get_by_label("Show where the nets look").check(force=True)
+    page.wait_for_selector("img[alt^='Where GNet looks']")
+    strip.nth(2).click()
+    counted(page, "#faces li", 1)
+    assert page.locator("img[alt^='Where']").count() == 3 and len(asked) == 5
+    upload(page, photos["one"])
+    page.wait_for_selector("#strip", state="hidden")
+    assert page.wrong == []
+
+
+def test_more_photos_than_may_come_at_once_wait_for_their_turn(browser, pipeline, photos):
+    with running(pipeline, at_once=2) as (host, port):
+        context = browser.new_context()
+        page = opened(context, f"http://{host}:{port}/")
+        refused = []
+        page.on("response", lambda response: refused.append(response.status) if response.status == 429 else None)
+        upload(page, *[photos["none"]] * 4)
+        counted(page, "#strip img", 4)
+        assert refused
+        context.close()
+
+
+def test_new_photos_replace_those_that_wait(page, photos):
+    upload(page, photos["two"], photos["none"], photos["none"])
+    upload(page, photos["one"])
+    page.wait_for_selector("#faces li")
+    counted(page, "body.busy", 0)
+    page.wait_for_timeout(500)
+    assert page.locator("#faces li").count() == 1 and page.is_hidden("#strip")
+
+
+@pytest.mark.parametrize("name, size", [("one", 640), ("two", 1024)])
+def test_the_picture_is_saved(page, photos, pipeline, name, size, tmp_path):
+    """The photo at its size (640 pixels wide at least), its boxes in yellow, the answers and the nets written below."""
+    upload(page, photos[name])
+    page.wait_for_selector("#faces li")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save picture").click()
+    assert download.value.suggested_filename == f"{name}-faces.jpg"
+    download.value.save_as(tmp_path / "saved.jpg")
+    saved = np.asarray(Image.open(tmp_path / "saved.jpg")).astype(int)
+    height = size if name == "one" else 512
+    assert saved.shape[1] == size and height + 40 < saved.shape[0] < height + 200
+    for prediction in pipeline.predict_faces(photos[name], most=12):
+        x, y, width, height_ = (value * size / (512 if name == "one" else 1024) for value in prediction.face.box)
+        edge = saved[round(y + 0.3 * height_) : round(y + 0.7 * height_), round(x) - 2 : round(x) + 3]
+        assert (np.abs(edge - (255, 211, 77)).max(axis=2).min(axis=1) < 60).mean() > 0.8
+    below = saved[height:]
+    assert (below.min(axis=2) > 240).mean() > 0.6 and (below.max(axis=2) < 90).sum() > 300  # dark words on white
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_serious_for_screen_readers_and_keyboards(browser, pipeline, photos, scheme):
+    """axe-core's rules on the page as it begins, with answers, with errors, with its camera open, at a desk and on a phone."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python: make lint").Axe()
+
+    def check(what):
+        found = [f"{what}: {one['id']} ({one['impact']}): {one['help']}: {one['nodes'][0]['html'][:200]}"
+                 for one in axe.run(page).response["violations"] if one["impact"] in ("serious", "critical")]
+        assert not found, "\n".join(found)
+
+    with running(pipeline, at_once=100) as (host, port):
+        for width in (1280, 390):
+            context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme, has_touch=width < 500)
+            page = opened(context, f"http://{host}:{port}/")
+            check("start")
+            upload(page, photos["one"])
+            page.wait_for_selector("#faces li")
+            check("one face")
+            upload(page, photos["two"], photos["letter"])
+            counted(page, "#strip img", 1)
+            page.get_by_role("button", name="Face 2:").click()
+            check("several photos, several faces")
+            page.locator("#strip button").nth(1).click()
+            page.wait_for_selector("#error:not([hidden])")
+            check("error")
+            page.click("#open-camera")
+            page.wait_for_selector("#camera[open]")
+            check("camera")
+            context.close()
+
+
+def test_without_javascript(browser, pipeline):
+    with running(pipeline) as (host, port):
+        context = browser.new_context(java_script_enabled=False)
+        page = opened(context, f"http://{host}:{port}/")
+        assert "needs JavaScript" in page.inner_text("noscript") and page.is_hidden("#open-camera")
+        context.close()
+
+
+@pytest.mark.parametrize("touch", [True, False])
+def test_where_the_page_may_not_use_the_camera(browser, pipeline, photos, touch):
+    """Over HTTP from another device there is no getUserMedia: a phone's camera app takes the photo."""
+    with running(pipeline) as (host, port):
+        context = browser.new_context(viewport={"width": 390, "height": 800}, has_touch=touch, is_mobile=touch)
+        context.add_init_script("Object.defineProperty(navigator, 'mediaDevices', { value: undefined })")
+        page = opened(context, f"http://{host}:{port}/")
+        assert page.is_hidden("#open-camera") and page.is_visible("#take") == touch
+        if touch:
+            assert page.get_attribute("#capture", "capture") == "user" and "rop" not in page.inner_text("#drop")
+            with page.expect_file_chooser() as chooser:
+                page.tap("#take")
+            chooser.value.set_files(photos["one"])
+            page.wait_for_selector("#faces li")
+        context.close()
 
 
 def test_errors_are_said_and_the_next_photo_is_answered(page, photos):
@@ -240,6 +373,34 @@ def test_a_phone(browser, pipeline, photos):
         assert page.evaluate("document.documentElement.scrollWidth") <= 360  # nothing to scroll sideways
         heights = page.eval_on_selector_all(".button", "all => all.filter(one => one.offsetParent).map(one => one.offsetHeight)")
         assert min(heights) >= 44  # of a thumb
+        context.close()
+
+
+def test_on_a_phone_the_photo_stays_in_view_beside_its_faces(browser, pipeline, tmp_path):
+    """Eight faces: scrolled to any of them, the photo is above, with that face marked; a box leads to its card."""
+    import cv2
+    from skimage import data
+
+    face = data.astronaut()[:220, 120:340, ::-1]
+    cv2.imwrite(str(tmp_path / "eight.jpg"), np.vstack([np.hstack([face] * 4)] * 2))
+    with running(pipeline) as (host, port):
+        context = browser.new_context(viewport={"width": 390, "height": 800}, has_touch=True, is_mobile=True)
+        page = opened(context, f"http://{host}:{port}/")
+        upload(page, str(tmp_path / "eight.jpg"))
+        page.wait_for_selector("#faces li:nth-child(8)")
+        page.wait_for_timeout(300)
+        assert page.evaluate("document.querySelector('#faces').offsetHeight") < 8 * 340
+        for number in (2, 5, 8):
+            page.locator(".box").nth(number - 1).click()
+            page.wait_for_timeout(900)  # it scrolls smoothly
+            photo, card = page.locator("#photo").bounding_box(), page.locator("#faces li").nth(number - 1).bounding_box()
+            assert 0 <= photo["y"] and photo["y"] + photo["height"] <= card["y"] and card["y"] + 100 < 800
+            assert page.locator(".box.chosen").count() == 1
+        page.mouse.move(195, 700)
+        page.mouse.wheel(0, -600)
+        page.wait_for_timeout(500)
+        chosen = page.eval_on_selector_all("#faces li", "all => all.findIndex((one) => one.classList.contains('chosen'))")
+        assert 0 <= chosen < 7 and page.locator("#photo").bounding_box()["y"] >= 0
         context.close()
 
 

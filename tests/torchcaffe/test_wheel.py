@@ -108,7 +108,7 @@ def test_the_wheel_holds_torchcaffe_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     assert {name.split("/")[0] for name in names} == {"torchcaffe", "torchcaffe-0.1.0.dist-info"}
-    sources = {path for end in ("*.py", "*.proto", "py.typed") for path in (ROOT / "torchcaffe").rglob(end)}
+    sources = {path for end in ("*.py", "*.pyi", "*.proto", "py.typed") for path in (ROOT / "torchcaffe").rglob(end)}
     assert {str(path.relative_to(ROOT)) for path in sources} == {name for name in names if name.startswith("torchcaffe/")}
     assert sorted(requirements(wheel_metadata(wheel))) == ["lmdb", "numpy", "protobuf", "torch"]
 

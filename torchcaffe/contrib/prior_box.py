@@ -122,4 +122,4 @@ class PriorBox(TorchLayer):
 
 
 for code in CodeType:  # nets of SSD's scripts are written with P.PriorBox.CENTER_SIZE
-    setattr(caffe_pb2.PriorBoxParameter, code.name, int(code))
+    setattr(caffe_pb2.PriorBoxParameter, code.name, int(code))  # type: ignore[attr-defined]  # declared above

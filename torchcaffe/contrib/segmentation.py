@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from torchcaffe.layers.base import TorchLayer, register_layer
-from torchcaffe.layers.loss import waits
+from torchcaffe.layers.looking import waits
 
 
 @register_layer

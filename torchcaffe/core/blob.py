@@ -10,12 +10,18 @@ from __future__ import annotations
 import math
 import operator
 import sys
+from typing import TYPE_CHECKING, Union
 
 import numpy as np
 import torch
 
 from torchcaffe.core import shapes
 from torchcaffe.core.errors import ShapeError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Device = Union[str, torch.device]
 
 
 class Memory:
@@ -156,7 +162,7 @@ class Persistent(Memory):
 class Blob:
     """Caffe's blob. `.data` and `.diff` are live float32 numpy arrays of `.shape` (a 0-d array for shape ())."""
 
-    def __init__(self, *shape, device="cpu"):
+    def __init__(self, *shape: int, device: Device = "cpu") -> None:
         self._shape = _checked(shape)
         self._device = torch.device(device)
         self.data_memory = Memory()
@@ -166,37 +172,48 @@ class Blob:
         return f"<Blob {self._shape} float32 on {self._device}>"
 
     @property
-    def data(self):
+    def data(self) -> NDArray[np.float32]:
         return self.data_memory.look(self._shape)
 
     @property
-    def diff(self):
+    def diff(self) -> NDArray[np.float32]:
         return self.diff_memory.look(self._shape)
 
     @property
-    def shape(self):
+    def shape(self) -> IntVec:
         return IntVec(self._shape)
 
     @property
-    def dims(self):
+    def dims(self) -> tuple[int, ...]:
         """Shape as a plain tuple, for the engine."""
         return self._shape
 
     @property
-    def count(self):
+    def count(self) -> int:
         return math.prod(self._shape)
 
-    num = property(lambda self: self._legacy(0))
-    channels = property(lambda self: self._legacy(1))
-    height = property(lambda self: self._legacy(2))
-    width = property(lambda self: self._legacy(3))
+    @property
+    def num(self) -> int:
+        return self._legacy(0)
 
-    def _legacy(self, axis):
+    @property
+    def channels(self) -> int:
+        return self._legacy(1)
+
+    @property
+    def height(self) -> int:
+        return self._legacy(2)
+
+    @property
+    def width(self) -> int:
+        return self._legacy(3)
+
+    def _legacy(self, axis: int) -> int:
         if len(self._shape) > 4:
             raise ShapeError(f"num, channels, height and width need at most 4 axes; this blob has {self._shape}")
         return self._shape[axis] if axis < len(self._shape) else 1
 
-    def reshape(self, *shape, **keywords):
+    def reshape(self, *shape: int, **keywords) -> None:
         """Change the shape; contents stay where the count does not grow. Not propagated until Net.reshape/forward.
 
         Raises RuntimeError for keyword arguments, TypeError for dimensions that are no integers, ShapeError for others.
@@ -242,20 +259,20 @@ class Blob:
         self.diff_memory = other.diff_memory
 
 
-class IntVec(tuple):
+class IntVec(tuple[int, ...]):
     """Shape as pycaffe shows it: indexable, list()-able, equal to a tuple."""
 
     __slots__ = ()
 
 
-class BlobVec(list):
+class BlobVec(list[Blob]):
     """A layer's learnable blobs: a list to which a Python layer adds with add_blob(*shape), zero-filled."""
 
-    def __init__(self, device="cpu"):
+    def __init__(self, device: Device = "cpu") -> None:
         super().__init__()
         self.device = device
 
-    def add_blob(self, *shape):
+    def add_blob(self, *shape: int) -> None:
         self.append(parameter(np.zeros(_checked(shape), np.float32), self.device))
 
     def __setitem__(self, index, value):
@@ -264,7 +281,7 @@ class BlobVec(list):
         super().__setitem__(index, value)
 
 
-def _checked(shape):
+def _checked(shape) -> tuple[int, ...]:
     shape = tuple(operator.index(dim) for dim in shape)
     problem = shapes.problem(shape)
     if problem:
@@ -272,7 +289,7 @@ def _checked(shape):
     return shape
 
 
-def parameter(array, device="cpu"):
+def parameter(array, device: Device = "cpu") -> Blob:
     """Blob of a learnable parameter filled with `array` (float32)."""
     blob = Blob(*array.shape, device=device)
     tensor = torch.from_numpy(np.ascontiguousarray(array, np.float32)).reshape(array.shape)

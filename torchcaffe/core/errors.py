@@ -7,7 +7,7 @@ class CaffeError(RuntimeError):
     Text quoted from a file that a UTF-8 terminal cannot print (invalid bytes, control characters) is escaped.
     """
 
-    def __init__(self, *arguments):
+    def __init__(self, *arguments: object) -> None:
         super().__init__(*(printable(value) if isinstance(value, str) else value for value in arguments))
 
 

@@ -11,6 +11,7 @@ from torchcaffe.core.errors import CaffeError
 PACKAGES = {
     "cv2": ("opencv-python-headless", "images", "reading and resizing images"),
     "PIL": ("pillow", "images", "reading images"),
+    "pillow_heif": ("pillow-heif", "heic", "reading HEIC photos"),
     "h5py": ("h5py", "hdf5", "reading and writing HDF5"),
     "skimage": ("scikit-image", "io", "loading and resizing images with caffe.io"),
     "scipy": ("scipy", "io", "resizing arrays of more than 3 channels"),

@@ -1,7 +1,8 @@
 """Caffe's log lines: glog's prefix on stderr, so that parsers of Caffe's logs read ours.
 
 The environment's GLOG_minloglevel, GLOG_stderrthreshold and GLOG_log_dir, or the flags of the same names, set what is
-written where. Calling the module itself is pycaffe's `caffe.log("text")`.
+written where. Where they set no level, a notebook gets one line a net. Calling the module itself is pycaffe's
+`caffe.log("text")`.
 """
 
 from __future__ import annotations
@@ -35,7 +36,41 @@ def _level(name) -> int:
     return int(os.environ.get(f"GLOG_{name}") or 0) if given is None else given
 
 
-def write(message: str, level: int = INFO, depth: int = 1):
+def quiet(quiet: bool = True) -> None:
+    """Log warnings and errors only from now on; `quiet(False)`: every line again, as Caffe, in notebooks too."""
+    Settings.minloglevel = WARNING if quiet else INFO
+
+
+def in_notebook() -> bool:
+    """True in a Jupyter kernel (also Colab's, Kaggle's, VS Code's), False in a terminal's IPython and elsewhere."""
+    ipython = sys.modules.get("IPython")  # a kernel has imported it
+    shell = ipython.get_ipython() if ipython is not None and hasattr(ipython, "get_ipython") else None
+    return any(cls.__name__ == "ZMQInteractiveShell" for cls in type(shell).__mro__)
+
+
+def is_short() -> bool:
+    """True where `details` are left out: in a notebook, unless the log's level was set."""
+    return Settings.minloglevel is None and not os.environ.get("GLOG_minloglevel") and in_notebook()
+
+
+class _Details(threading.local):
+    hidden = False
+
+
+_details = _Details()
+
+
+@contextlib.contextmanager
+def details():
+    """The INFO lines of this block go to log files only where the log is short."""
+    before, _details.hidden = _details.hidden, _details.hidden or is_short()
+    try:
+        yield
+    finally:
+        _details.hidden = before
+
+
+def write(message: str, level: int = INFO, depth: int = 1) -> None:
     """One glog line, such as `I1123 19:07:00.008105 16676 solver.py:239] Iteration 0, lr = 0.01`.
 
     GLOG_minloglevel=1 (2) in the environment silences INFO (and WARNING), as for Caffe.
@@ -48,7 +83,7 @@ def write(message: str, level: int = INFO, depth: int = 1):
     source = f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}"
     prefix = f"{_LETTERS[level]}{stamp}.{int(now % 1 * 1e6):06d} {threading.get_native_id()} {source}]"
     line = f"{prefix} {message}\n"
-    if level >= _level("stderrthreshold"):
+    if level >= _level("stderrthreshold") and not (level == INFO and _details.hidden):
         with contextlib.suppress(OSError):  # a closed terminal or pipe must not end a training; glog ignores it too
             sys.stderr.write(line)
             sys.stderr.flush()
@@ -85,17 +120,17 @@ def _open(folder, level):
     return file
 
 
-def info(message: str):
+def info(message: str) -> None:
     """An INFO line of the engine; of several solvers, only the first logs."""
     if mode.solver_rank() == 0:
         write(message, INFO, 2)
 
 
-def warning(message: str):
+def warning(message: str) -> None:
     write(_named(message), WARNING, 2)
 
 
-def error(message: str):
+def error(message: str) -> None:
     write(_named(message), ERROR, 2)
 
 
@@ -104,12 +139,12 @@ def _named(message):
     return f"rank {rank}: {message}" if rank else message
 
 
-def log(message: str):
+def log(message: str) -> None:
     """pycaffe's `caffe.log`: one INFO line."""
     write(message, INFO, 2)
 
 
-def init_log(level: int = None, stderr: bool = False):
+def init_log(level: int | None = None, stderr: bool = False) -> None:
     """pycaffe's `caffe.init_log`: lines below `level` are dropped; without `stderr`, only errors reach stderr.
 
     Everything else goes to files where GLOG_log_dir names a folder (Caffe: /tmp by default).

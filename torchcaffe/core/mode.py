@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import re
 import threading
+from typing import TYPE_CHECKING
 
 from torchcaffe.core.errors import CaffeError
 from torchcaffe.distributed.shares import Share
+
+if TYPE_CHECKING:
+    import torch
 
 PRECISIONS = ("float32", "tf32", "bf16")
 
@@ -34,24 +38,24 @@ class _Settings(threading.local):
 _settings = _Settings()
 
 
-def set_mode_cpu():
+def set_mode_cpu() -> None:
     """Nets built from now on in this thread compute on the CPU."""
     _settings.gpu = False
 
 
-def set_mode_gpu():
+def set_mode_gpu() -> None:
     """Nets built from now on in this thread compute on the GPU chosen by set_device (0 unless called)."""
     check_gpu(_settings.device_id)
     _settings.gpu = True
 
 
-def set_device(device_id: int):
+def set_device(device_id: int) -> None:
     """Choose the GPU. Raises CaffeError where there is none of that number."""
     check_gpu(device_id)
     _settings.device_id = int(device_id)
 
 
-def check_gpu(device_id: int):
+def check_gpu(device_id: int) -> None:
     """Raise CaffeError where PyTorch cannot compute on the GPU of that number; says why, and what to call."""
     reason = why_no_gpu(device_id)
     if reason:
@@ -112,7 +116,7 @@ def _why_no_cuda(torch) -> str:
     if "too old" in message:
         return f"the NVIDIA driver is too old for this PyTorch ({torch.__version__}); {_driver_remedy(message)}"
     if "no NVIDIA driver" in message:
-        return "there is no NVIDIA driver on this machine; install one: https://www.nvidia.com/drivers"
+        return "no GPU can be used: there is no NVIDIA driver on this machine; install one: https://www.nvidia.com/drivers"
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     if hidden is not None and hidden.strip() in ("", "-1", "NoDevFiles"):
         return f"CUDA_VISIBLE_DEVICES={hidden} hides all GPUs; unset it"
@@ -138,7 +142,7 @@ def _supported(capability, built_for) -> bool:
     return False
 
 
-def set_precision(name: str):
+def set_precision(name: str) -> None:
     """How nets built from now on in this thread multiply; weights, their updates and losses are float32 in each.
 
     "float32", Caffe's; "tf32": a GPU's tensor cores, with 10 bits of mantissa; "bf16": convolutions and inner products,
@@ -168,7 +172,7 @@ def precision() -> str:
     return _settings.precision
 
 
-def device():
+def device() -> torch.device:
     """torch.device of this thread."""
     import torch
 
@@ -179,7 +183,7 @@ def solver_count() -> int:
     return _settings.solver_count
 
 
-def set_solver_count(count: int):
+def set_solver_count(count: int) -> None:
     _settings.solver_count = int(count)
 
 
@@ -187,7 +191,7 @@ def solver_rank() -> int:
     return _settings.solver_rank
 
 
-def set_solver_rank(rank: int):
+def set_solver_rank(rank: int) -> None:
     _settings.solver_rank = int(rank)
 
 
@@ -196,12 +200,12 @@ def share() -> Share:
     return Share(_settings.solver_rank, _settings.solver_count, _settings.split_batch)
 
 
-def set_split_batch(split: bool):
+def set_split_batch(split: bool) -> None:
     """True: batch_size in a net's file counts the items of all solvers. False (Caffe): those of each solver."""
     _settings.split_batch = bool(split)
 
 
-def set_multiprocess(multiprocess: bool):
+def set_multiprocess(multiprocess: bool) -> None:
     _settings.multiprocess = bool(multiprocess)
 
 

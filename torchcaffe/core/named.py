@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import TypeVar
 
+from torchcaffe.core.blob import Blob, BlobVec
 from torchcaffe.core.names import counted, listed, one_line, suggestion
+
+Value = TypeVar("Value")
 
 
 class UnknownName(KeyError):
@@ -19,33 +23,33 @@ class UnknownName(KeyError):
         return f"the net has no {self.what.format(name)}; {suggestion(name, map(one_line, map(str, self.known)))}"
 
 
-class Named(OrderedDict):
+class Named(OrderedDict[str, Value]):
     """Layer name -> anything."""
 
     what = 'layer "{}"'
 
-    def __missing__(self, name):
+    def __missing__(self, name: str) -> Value:
         raise UnknownName(name, self.what, tuple(self))
 
-    def _ipython_key_completions_(self):
+    def _ipython_key_completions_(self) -> list[str]:
         return list(self)
 
 
-class NamedByBlob(Named):
+class NamedByBlob(Named[Value]):
     """Blob name -> anything."""
 
     what = 'blob "{}"'
 
 
-class Blobs(NamedByBlob):
+class Blobs(NamedByBlob[Blob]):
     """Blob name -> Blob."""
 
     def __repr__(self):
         return f"<{counted(len(self), 'blob')}: {one_line(listed(self))}>"
 
 
-class Params(Named):
-    """Layer name -> list of its learnable blobs."""
+class Params(Named[BlobVec]):
+    """Layer name -> its learnable blobs."""
 
     what = 'layer "{}" with parameters'
 

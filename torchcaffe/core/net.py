@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from itertools import zip_longest
 from numbers import Integral
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Sequence, Union, overload
 
 import numpy as np
 
@@ -12,11 +13,21 @@ from torchcaffe.core import copying, execution, log, mode, precision, rng, summa
 from torchcaffe.core.build import build_net
 from torchcaffe.core.errors import CaffeError, NetError
 from torchcaffe.core.graph import filter_layers, insert_splits
-from torchcaffe.core.named import Named, NamedByBlob, Params
+from torchcaffe.core.named import Blobs, Named, NamedByBlob, Params
 from torchcaffe.core.names import suggestion
 from torchcaffe.core.vectors import DtypeVec, LayerVec, PublicNames, SetOnce, StringVec
 from torchcaffe.distributed.nccl import NCCL
 from torchcaffe.layers import Context
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+
+
+    Arrays = dict[str, NDArray[np.float32]]
+    Items = Union[NDArray[Any], Sequence[NDArray[Any]]]
+
+Path = Union[str, os.PathLike]
 
 
 class Net(PublicNames, SetOnce):
@@ -31,6 +42,22 @@ class Net(PublicNames, SetOnce):
         "all_blobs", "assume_written", "built_layers", "callbacks", "intermediate", "learnable", "learnable_specs",
         "loss_blobs", "nodes", "works_layerwise",
     ))  # fmt: skip
+
+    name: str
+    phase: int
+    device: torch.device
+    precision: str
+    blobs: Blobs
+    inputs: list[str]
+    outputs: list[str]
+    param: Any  # NetParameter, filtered and with its splits
+
+    @overload
+    def __init__(self, network_file: Path, phase: int, level: int = 0, stages: Sequence[str] | None = None,
+                 weights: Path | None = None) -> None: ...  # fmt: skip
+
+    @overload
+    def __init__(self, network_file: Path, weights: Path, phase: int) -> None: ...
 
     def __init__(self, network_file, *arguments, phase=None, level=0, stages=None, weights=None):
         if len(arguments) == 2 and isinstance(arguments[0], (str, os.PathLike)):
@@ -56,7 +83,7 @@ class Net(PublicNames, SetOnce):
             self.copy_from(weights)
 
     @classmethod
-    def from_proto(cls, param, shared_from=None) -> "Net":
+    def from_proto(cls, param: Any, shared_from: Net | None = None) -> Net:
         """Net of a NetParameter whose `state` is set; `shared_from`: a net whose weights it shares."""
         net = cls.__new__(cls)
         net._initialize(param)
@@ -65,6 +92,12 @@ class Net(PublicNames, SetOnce):
         return net
 
     def _initialize(self, param):
+        with log.details():
+            self._build(param)
+        if log.is_short():
+            log.info(summary.title(self))
+
+    def _build(self, param):
         self.device = mode.device()
         self.precision = mode.precision()
         self.callbacks = {
@@ -93,14 +126,14 @@ class Net(PublicNames, SetOnce):
         log.info("Network initialization done.")
 
     # ------------------------------------------------------------------------------------ what it is
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<{summary.title(self)}>"
 
-    def __str__(self):
+    def __str__(self) -> str:
         """A table: layer, type, output shapes, parameters; at most 120 characters wide."""
         return summary.text(self)
 
-    def _repr_html_(self):
+    def _repr_html_(self) -> str:
         return summary.as_html(self)
 
     # ------------------------------------------------------------------------------------ names, as pycaffe
@@ -109,36 +142,36 @@ class Net(PublicNames, SetOnce):
         return StringVec(layer.name for layer in self.built_layers)
 
     @property
-    def layers(self):
+    def layers(self) -> LayerVec:
         """The layers as users see them: for a Python layer the object of the user's class."""
         return LayerVec(layer.shown for layer in self.built_layers)
 
     @property
-    def layer_dict(self):
+    def layer_dict(self) -> Named[Any]:
         return Named(zip(self._layer_names, self.layers))
 
     @property
-    def params(self):
+    def params(self) -> Params:
         """Layer name -> list of its learnable blobs; only layers that have any."""
         if "_params" not in self.__dict__:
             self._params = Params((layer.name, layer.blobs) for layer in self.built_layers if layer.blobs)
         return self._params
 
     @property
-    def bottom_names(self):
+    def bottom_names(self) -> Named[list[str]]:
         return Named((layer.name, list(layer.param.bottom)) for layer in self.built_layers)
 
     @property
-    def top_names(self):
+    def top_names(self) -> Named[list[str]]:
         return Named((node.layer.name, list(node.top_names)) for node in self.nodes)
 
     @property
-    def blob_loss_weights(self):
+    def blob_loss_weights(self) -> NamedByBlob[float]:
         """Blob name -> its weight in the loss. A weight written into `_blob_loss_weights` is shown, as in Caffe."""
         return NamedByBlob(zip(self.blobs, self._blob_loss_weights))
 
     # ------------------------------------------------------------------------------------ weights
-    def copy_from(self, path):
+    def copy_from(self, path: Path) -> None:
         """Copy parameters of layers that have the file's names (caffemodel or HDF5); the rest is left and reported.
 
         `self.copy_report` then tells what was copied, ignored and left. Raises WeightsError, before anything is
@@ -148,15 +181,15 @@ class Net(PublicNames, SetOnce):
 
     load_hdf5 = copy_from
 
-    def share_with(self, other):
+    def share_with(self, other: Net) -> None:
         """Use the memory of `other`'s parameters, by layer name; both nets then see every change. Raises WeightsError."""
         copying.share_weights(self, other)
 
-    def save(self, path, with_diffs=False):
+    def save(self, path: Path, with_diffs: bool = False) -> None:
         """Write a caffemodel (V2, as Caffe 1.0 writes it), atomically."""
         copying.save_weights(self, path, with_diffs)
 
-    def save_hdf5(self, path, with_diffs=False):
+    def save_hdf5(self, path: Path, with_diffs: bool = False) -> None:
         """Write weights in Caffe's HDF5 layout, atomically; shared parameters are stored with their owner only."""
         copying.save_weights_hdf5(self, path, with_diffs)
 
@@ -168,7 +201,7 @@ class Net(PublicNames, SetOnce):
         execution.flush(self)
         return float(loss)
 
-    def _backward(self, start: int, end: int):
+    def _backward(self, start: int, end: int) -> None:
         """Backward from layer `start` down to layer `end`, both included."""
         self._check_range(end, start)
         execution.backward(self, end, start)
@@ -183,7 +216,8 @@ class Net(PublicNames, SetOnce):
             raise ValueError(f'the net has no layer "{name}"; {suggestion(str(name), layers)}')
         return layers.index(name)
 
-    def forward(self, blobs=None, start=None, end=None, **kwargs):
+    def forward(self, blobs: Iterable[str] | None = None, start: str | None = None, end: str | None = None,
+                **kwargs: NDArray[Any]) -> Arrays:  # fmt: skip
         """Run the net (or layers `start`..`end`, by name); keyword arguments fill the inputs, all of them.
 
         Returns {name: array} of the outputs (or of `end`'s tops) and of `blobs`; the arrays are live views.
@@ -200,7 +234,8 @@ class Net(PublicNames, SetOnce):
         self._forward(first, last)
         return {name: self.blobs[name].data for name in names}
 
-    def backward(self, diffs=None, start=None, end=None, **kwargs):
+    def backward(self, diffs: Iterable[str] | None = None, start: str | None = None, end: str | None = None,
+                 **kwargs: NDArray[Any]) -> Arrays:  # fmt: skip
         """Backward from layer `start` (default the last) to `end`; keyword arguments fill output diffs, all of them."""
         first = self._layer_index(start) if start is not None else len(self.built_layers) - 1
         last = self._layer_index(end) if end is not None else 0
@@ -220,7 +255,7 @@ class Net(PublicNames, SetOnce):
             if array.shape[0] != size:
                 raise Exception(f"{what} is not batch sized: {name} takes {size} items, not {array.shape[0]}")
 
-    def forward_all(self, blobs=None, **kwargs):
+    def forward_all(self, blobs: Iterable[str] | None = None, **kwargs: Items) -> Arrays:
         """Run any number of items in batches; returns {name: array} copies without the padding of the last batch."""
         self._need_arrays(kwargs)
         collected = {name: [] for name in set(self.outputs) | set(blobs or [])}
@@ -230,7 +265,8 @@ class Net(PublicNames, SetOnce):
                 collected[name].extend(array.copy())
         return {name: np.asarray(items)[:count] for name, items in collected.items()}
 
-    def forward_backward_all(self, blobs=None, diffs=None, **kwargs):
+    def forward_backward_all(self, blobs: Iterable[str] | None = None, diffs: Iterable[str] | None = None,
+                             **kwargs: Items) -> tuple[Arrays, Arrays]:  # fmt: skip
         """Forward and backward in batches; returns ({blob: array}, {diff: array}), padding removed."""
         forward_names = {name: [] for name in set(self.outputs) | set(blobs or [])}
         backward_names = {name: [] for name in set(self.inputs) | set(diffs or [])}
@@ -242,10 +278,11 @@ class Net(PublicNames, SetOnce):
                 forward_names[name].extend(array.copy())
             for name, array in self.backward(diffs=diffs, **top_diffs).items():
                 backward_names[name].extend(array.copy())
-        return tuple(
+        blobs_of, diffs_of = (
             {name: np.asarray(items)[:count] for name, items in collected.items()}
             for collected in (forward_names, backward_names)
         )
+        return blobs_of, diffs_of
 
     def _need_arrays(self, arrays):
         if not arrays:
@@ -265,7 +302,7 @@ class Net(PublicNames, SetOnce):
                     batch[name] = np.concatenate([array, padding])
             yield batch
 
-    def reshape(self):
+    def reshape(self) -> None:
         """Propagate shapes from the inputs through all layers."""
         for node in self.nodes:
             node.reshape()
@@ -274,7 +311,7 @@ class Net(PublicNames, SetOnce):
         """True when somebody looks between layers, so that they have to run one at a time."""
         return any(self.callbacks.values()) or any(layer.works_on_blobs for layer in self.built_layers)
 
-    def clear_param_diffs(self):
+    def clear_param_diffs(self) -> None:
         for blob in self.learnable:
             blob.diff_memory.clear()
 
@@ -285,23 +322,23 @@ class Net(PublicNames, SetOnce):
                 if memory.host is not None:
                     memory.assume_written()
 
-    def set_input_arrays(self, data, labels):
+    def set_input_arrays(self, data: NDArray[np.float32], labels: NDArray[np.float32]) -> None:
         """Feed a MemoryData net: float32 arrays N×C×H×W and N labels; N a multiple of the batch size."""
         layer = self.built_layers[0]
         if not hasattr(layer, "set_arrays"):
             raise RuntimeError("set_input_arrays may only be called if the first layer is a MemoryDataLayer")
         layer.set_arrays(data, labels)
 
-    def before_forward(self, function):
+    def before_forward(self, function: Callable[[int], object]) -> None:
         self.callbacks["before_forward"].append(function)
 
-    def after_forward(self, function):
+    def after_forward(self, function: Callable[[int], object]) -> None:
         self.callbacks["after_forward"].append(function)
 
-    def before_backward(self, function):
+    def before_backward(self, function: Callable[[int], object]) -> None:
         self.callbacks["before_backward"].append(function)
 
-    def after_backward(self, function):
+    def after_backward(self, function: Callable[[int], object] | NCCL) -> None:
         """function(layer index), or an NCCL, which needs no call: it averages each layer while backward runs anyway."""
         if isinstance(function, NCCL):
             return

@@ -12,7 +12,7 @@ REMEDY = (
 _said = None  # by the program; None: the environment decides
 
 
-def allow_python_layers(allow: bool = True):
+def allow_python_layers(allow: bool = True) -> None:
     """Let nets that are built from now on in this process import the modules that their Python layers name.
 
     Off unless this is called or the environment has TORCHCAFFE_PYTHON_LAYERS=1. `allow=False` switches it off whatever

@@ -78,7 +78,7 @@ def generator() -> Generator:
     return _thread.generator
 
 
-def set_random_seed(seed: int):
+def set_random_seed(seed: int) -> None:
     """Seed this thread's generator, also for nets that exist already, and torch's for what runs on a GPU."""
     import torch
 

@@ -8,14 +8,14 @@ import time
 class Timer:
     """Wall-clock time between start() and stop(), the GPU's work of this thread included; `ms` in milliseconds."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._started = self._stopped = 0.0
         self._running = False
 
-    def start(self):
+    def start(self) -> None:
         self._started, self._running = _now(), True
 
-    def stop(self):
+    def stop(self) -> None:
         if self._running:
             self._stopped, self._running = _now(), False
 

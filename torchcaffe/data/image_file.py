@@ -24,6 +24,9 @@ FILE_BYTES_A_PIXEL = 8  # 16 bits a channel, alpha, not compressed
 # Decoders that read pixels and nothing else: Pillow's EPS reader, for one, starts another program.
 FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000")
 
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # bytes 8 to 12 of phones' photos
+AVIF_BRANDS = (b"avif", b"avis")
+
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # not what a scan's data hold
 _ALONE = (0x01, 0xD8)  # markers without a length
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # the markers that state a size
@@ -95,7 +98,7 @@ def open_image(data: bytes):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata, and its own size warning
             let_pillow_open()
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            with Image.open(io.BytesIO(data), formats=_formats(data)) as image:
                 check_size(*image.size)
                 yield image
     except ImageFileError:
@@ -108,6 +111,20 @@ def open_image(data: bytes):
         raise ImageFileError("not enough memory to decode it") from None
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error ... on broken bytes
         raise ImageFileError(f"cannot be decoded: {' '.join(str(error).split()) or type(error).__name__}") from None
+
+
+def _formats(data: bytes) -> tuple:
+    """FORMATS, or HEIF alone for a phone's HEIC photo. Raises ImageFileError without pillow-heif, and for AVIF."""
+    brand = data[8:12] if data[4:8] == b"ftyp" else b""
+    if brand in AVIF_BRANDS:
+        raise ImageFileError("an AVIF image, which is not supported: save it as JPEG or PNG")
+    if brand not in HEIF_BRANDS:
+        return FORMATS
+    try:
+        extras.load("pillow_heif").register_heif_opener()
+    except extras.MissingPackageError as missing:
+        raise ImageFileError(f"{missing}; or save the photo as JPEG") from None
+    return ("HEIF",)
 
 
 def check_jpeg(data) -> None:

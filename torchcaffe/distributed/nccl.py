@@ -7,6 +7,8 @@ gradients are averaged, over NCCL on GPUs and over gloo on the CPU.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch.distributed as dist
 
 from torchcaffe.core import mode
@@ -20,7 +22,7 @@ ENVIRONMENT = "env://"  # the uid where torchrun has started the processes
 class NCCL:
     """NCCL(solver, uid): averages gradients over solver_count() processes; no effect with one process."""
 
-    def __init__(self, solver, uid):
+    def __init__(self, solver: Any, uid: str) -> None:
         self.solver, self.uid, self.ranks = solver, uid, parallel.SingleProcess()
         if mode.solver_count() > 1:
             self.ranks = parallel.start(mode.solver_rank(), mode.solver_count(), _store(uid), split=False)
@@ -36,14 +38,14 @@ class NCCL:
         _stores.append(dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False))
         return f"127.0.0.1:{_stores[-1].port}/{len(_stores)}"
 
-    def bcast(self):
+    def bcast(self) -> None:
         """Copy the first process's weights to all processes."""
         self.ranks.broadcast(self.solver)
 
-    def on_start(self):
+    def on_start(self) -> None:
         """Called by Caffe's solver before each iteration; nothing is left to do here."""
 
-    def on_gradients_ready(self):
+    def on_gradients_ready(self) -> None:
         """Called by Caffe's solver between backward and update; ours has the averages then."""
 
 

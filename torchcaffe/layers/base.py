@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Dict, List, Type
+from typing import Any, Callable, Dict, List, Type, TypeVar, overload
 
 import numpy as np
 import torch
@@ -71,7 +71,7 @@ class TorchLayer:
     backward = None
     to_onnx = None  # to_onnx(graph, *inputs): its tops as ONNX values, see formats/onnx_graph.py; None: ONNX cannot say it
 
-    def __init__(self, param, phase: int, context: Context):
+    def __init__(self, param: Any, phase: int, context: Context) -> None:
         self.param = param
         self.phase = phase
         self.context = context
@@ -80,18 +80,20 @@ class TorchLayer:
             self.forward = self._forward_with_own_backward
 
     # ---- what subclasses write
-    def setup(self, bottom: List[Blob], top: List[Blob]):
+    def setup(self, bottom: List[Blob], top: List[Blob]) -> None:
         """Read and check parameters, create self.blobs. Called once, before the first `shapes`."""
 
     def shapes(self, *bottom_shapes):
         """List of top shapes for the given bottom shapes. Default: the bottom's."""
         return [bottom_shapes[0]]
 
-    def forward(self, *bottoms: torch.Tensor):
+    def _unwritten(self, *bottoms: torch.Tensor):
         """Tops (a tensor, or a tuple of them) from bottoms, in torch operations that autograd can follow."""
         raise NotImplementedError
 
-    def reshape(self, bottom: List[Blob], top: List[Blob]):
+    forward: Callable[..., Any] = _unwritten  # so typed, a subclass's may name its bottoms
+
+    def reshape(self, bottom: List[Blob], top: List[Blob]) -> None:
         """Give the tops their shapes; called at setup and whenever a bottom has changed its shape."""
         if not self.is_source:
             for blob, shape in zip(top, self.shapes(*(blob.dims for blob in bottom))):
@@ -121,7 +123,7 @@ class TorchLayer:
         return f'<{self.type} layer "{names.one_line(self.name)}": {numbers}>'
 
     @property
-    def shown(self):
+    def shown(self) -> Any:
         """What Net.layers shows."""
         return self
 
@@ -195,12 +197,12 @@ class TorchLayer:
             raise ShapeError(f'layer "{self.name}": axis {axis} is out of range for a blob of {axes} axes')
         return axis + limit if axis < 0 else axis
 
-    def check(self, condition, message: str):
+    def check(self, condition: object, message: str) -> None:
         """Caffe's CHECK: raise NetError with the layer's name and type unless `condition`."""
         if not condition:
             raise NetError(f'layer "{self.name}" ({self.type}): {message}')
 
-    def check_shape(self, condition, message: str):
+    def check_shape(self, condition: object, message: str) -> None:
         """As `check`, for blobs whose shapes do not fit: ShapeError."""
         if not condition:
             raise ShapeError(f'layer "{self.name}" ({self.type}): {message}')
@@ -291,7 +293,18 @@ def register(cls: Type[TorchLayer]) -> Type[TorchLayer]:
     return cls
 
 
-def register_layer(cls=None, *, replace: bool = False):
+LayerClass = TypeVar("LayerClass", bound=Type[TorchLayer])
+
+
+@overload
+def register_layer(cls: LayerClass, *, replace: bool = False) -> LayerClass: ...
+
+
+@overload
+def register_layer(cls: None = None, *, replace: bool = False) -> Callable[[LayerClass], LayerClass]: ...
+
+
+def register_layer(cls=None, *, replace=False):
     """Class decorator for a layer of your own: nets may then name its `type`, and prototxts may hold its `settings`.
 
     Args:

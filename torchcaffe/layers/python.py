@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+from typing import Any
 
 from torchcaffe.aliases import ALIAS, install
 from torchcaffe.core import names, plugins
@@ -28,13 +29,16 @@ class Layer:
     param_str = ""
     phase = base.TRAIN
 
-    def __init__(self, param=None):
+    blobs: BlobVec
+    layer_param: Any
+
+    def __init__(self, param: Any = None) -> None:
         """`param`: LayerParameter, or None."""
         self.layer_param = param
         if "blobs" not in self.__dict__:
             self.blobs = BlobVec()
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         numbers = ", ".join(str(tuple(blob.shape)) for blob in getattr(self, "blobs", ())) or "no parameters"
         name = getattr(getattr(self, "layer_param", None), "name", "")
         return f'<{type(self).__name__}, a Python layer, "{names.one_line(name)}": {numbers}>'

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import os
+from typing import Any, Callable, Union
 
 import numpy as np
 import torch
@@ -19,6 +20,8 @@ from torchcaffe.distributed.nccl import NCCL
 from torchcaffe.solvers import policies, reports, resume, updates
 from torchcaffe.solvers.nets import build_nets
 
+Path = Union[str, os.PathLike]
+
 
 class SolverParam:
     """What pycaffe shows as `solver.param`."""
@@ -26,16 +29,24 @@ class SolverParam:
     def __init__(self, proto):
         self._proto = proto
 
-    max_iter = property(lambda self: self._proto.max_iter)
-    display = property(lambda self: self._proto.display)
-    layer_wise_reduce = property(lambda self: self._proto.layer_wise_reduce)
+    @property
+    def max_iter(self) -> int:
+        return self._proto.max_iter
 
     @property
-    def base_lr(self):
+    def display(self) -> int:
+        return self._proto.display
+
+    @property
+    def layer_wise_reduce(self) -> bool:
+        return self._proto.layer_wise_reduce
+
+    @property
+    def base_lr(self) -> float:
         return self._proto.base_lr
 
     @base_lr.setter
-    def base_lr(self, value):
+    def base_lr(self, value: float) -> None:
         self._proto.base_lr = value
 
 
@@ -52,7 +63,11 @@ class SGDSolver(PublicNames, SetOnce):
         "resume_from", "resumed", "snapshot_behind", "train_with",
     ))  # fmt: skip
 
-    def __init__(self, solver_file, parsed=None):
+    net: Net
+    test_nets: list[Net]
+    param: SolverParam
+
+    def __init__(self, solver_file: Path, parsed: Any = None) -> None:
         from torchcaffe.formats.files import read_solver
 
         if parsed is None:
@@ -75,7 +90,8 @@ class SGDSolver(PublicNames, SetOnce):
         self._smoothed = reports.SmoothedLoss(parsed.average_loss)
         self._speed = reports.Speed()
         self._check_settings(solver_file)
-        log.info(f"Initializing solver from parameters: \n{str(parsed).rstrip()}")
+        with log.details():
+            log.info(f"Initializing solver from parameters: \n{str(parsed).rstrip()}")
         if parsed.random_seed >= 0:
             rng.set_random_seed(parsed.random_seed + (0 if mode.share().split else mode.solver_rank()))
         if mode.solver_rank() == 0 and parsed.snapshot:
@@ -88,7 +104,7 @@ class SGDSolver(PublicNames, SetOnce):
         self.train_with(parallel.current())
         log.info("Solver scaffolding done.")
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         tests = f", {names.counted(len(self.test_nets), 'test net')}" if self.test_nets else ""
         done = f"iteration {self.iter:,} of {self.proto.max_iter:,}"
         return f'<{type(self).__name__} on {self.net.device}: {done}, net "{names.one_line(self.net.name)}"{tests}>'
@@ -111,14 +127,14 @@ class SGDSolver(PublicNames, SetOnce):
         """Average gradients over `ranks` (of parallel), and share with them what only one of them does."""
         self.ranks, self.reducer, self.equal = ranks, ranks.reducer(self.net), False
 
-    def load_weights(self, path):
+    def load_weights(self, path: str) -> None:
         """Copy a caffemodel into the training net and the test nets."""
         self.equal = False
         log.info(f"Finetuning from {path}")
         for net in [self.net] + self.test_nets:
             net.copy_from(path)
 
-    def share_weights(self, net):
+    def share_weights(self, net: Net) -> None:
         """Let `net` use the memory of the training net's parameters."""
         net.share_with(self.net)
 
@@ -144,7 +160,7 @@ class SGDSolver(PublicNames, SetOnce):
         return float(self._loss_sum) / done if done else float("nan")
 
     @property
-    def gradient_norms(self) -> dict:
+    def gradient_norms(self) -> dict[str, float]:
         """{layer: L2 norm of its parameters' gradients} of the last iteration that step() did; {} without watch_gradients.
 
         As backward left them: before clipping, division by iter_size, and weight decay. Not in pycaffe.
@@ -156,7 +172,7 @@ class SGDSolver(PublicNames, SetOnce):
             name: math.sqrt(sum(squares.get(blob, 0.0) for blob in blobs)) for name, blobs in self.net.params.items()
         }
 
-    def add_callback(self, on_start, on_gradients_ready=None):
+    def add_callback(self, on_start: Any, on_gradients_ready: Callable[[], object] | None = None) -> None:
         """Call on_start() before each iteration and on_gradients_ready() between backward and update.
 
         One argument: an NCCL, or another object with these two methods. Raises TypeError for anything else.
@@ -171,7 +187,7 @@ class SGDSolver(PublicNames, SetOnce):
         self.callbacks.append((on_start, on_gradients_ready))
 
     # ------------------------------------------------------------------------------------ training
-    def step(self, iterations: int):
+    def step(self, iterations: int) -> None:
         """Train `iterations` iterations, whatever max_iter says; no snapshot at the end."""
         self._smoothed, self._loss_sum, self.stopped = reports.SmoothedLoss(self.proto.average_loss), 0.0, False
         if not self.equal:  # whatever was loaded before, each rank starts from rank 0's numbers
@@ -241,7 +257,7 @@ class SGDSolver(PublicNames, SetOnce):
                 self.reducer.finish()
         return total / passes
 
-    def apply_update(self, display: bool = False, keep_diffs: bool = True):
+    def apply_update(self, display: bool = False, keep_diffs: bool = True) -> None:
         """Clip, normalize, regularize, update: Caffe's ApplyUpdate, iter += 1 included.
 
         The diffs are the updates afterwards; without keep_diffs they are undefined, which saves a pass over memory.
@@ -258,7 +274,7 @@ class SGDSolver(PublicNames, SetOnce):
                 updates.update_parameter(self, blob, spec, history, rate, keep_diffs)
         self._iter += 1
 
-    def solve(self, resume_file=None):
+    def solve(self, resume_file: Path | None = None) -> None:
         """Train to max_iter, testing, logging and saving as the solver says.
 
         Raises SolverError before the first iteration where the snapshot at the end (snapshot_after_train) has no place.
@@ -287,14 +303,14 @@ class SGDSolver(PublicNames, SetOnce):
         log.info("Optimization Done.")
 
     # ------------------------------------------------------------------------------------ testing
-    def test_all(self):
+    def test_all(self) -> None:
         """Test every test net; a requested stop ends it between batches."""
         for index in range(len(self.test_nets)):
             if self.requested == "stop":
                 return
             self.test(index)
 
-    def test(self, index: int):
+    def test(self, index: int) -> None:
         """Average the outputs of test net `index` over test_iter batches and log them."""
         p, net = self.proto, self.test_nets[index]
         log.info(f"Iteration {self.iter}, Testing net (#{index})")
@@ -319,12 +335,12 @@ class SGDSolver(PublicNames, SetOnce):
         reports.log_outputs(net, values, "Test")
 
     # ------------------------------------------------------------------------------------ snapshots
-    def snapshot(self):
+    def snapshot(self) -> None:
         """Write the weights and the solver state of this iteration under snapshot_prefix, and their record (see resume)."""
         self.background.wait()
         resume.write_snapshot(self)
 
-    def snapshot_behind(self):
+    def snapshot_behind(self) -> None:
         """As snapshot(), but written while training continues, from a copy in the host's memory. Not in pycaffe.
 
         `background.busy` tells whether it is still being written, `background.wait()` returns when it is whole, and raises
@@ -338,9 +354,9 @@ class SGDSolver(PublicNames, SetOnce):
         else:
             self.background.start(resume.taken(self, copied=True))
 
-    def restore(self, path):
+    def restore(self, path: Path) -> None:
         """Resume from a .solverstate (or .solverstate.h5). Raises WeightsError, SolverError where it does not fit."""
-        resume.restore(self, path)
+        resume.restore(self, os.fspath(path))
 
     def resume_from(self, state, record):
         """Take iteration, weights and history of a SolverState that is known to fit, and its record or None."""
@@ -380,7 +396,7 @@ _CLASSES = (SGDSolver, NesterovSolver, AdaGradSolver, RMSPropSolver, AdaDeltaSol
 SOLVERS = {cls.type: cls for cls in _CLASSES}
 
 
-def get_solver(solver_file):
+def get_solver(solver_file: Path) -> SGDSolver:
     """Solver of the class that the file's `type` names. Raises SolverError for an unknown type."""
     from torchcaffe.formats.files import read_solver
 
@@ -389,7 +405,7 @@ def get_solver(solver_file):
     return create_solver(read_solver(solver_file), solver_file)
 
 
-def create_solver(param, solver_file):
+def create_solver(param: Any, solver_file: Path) -> SGDSolver:
     """Solver of a SolverParameter that was read from `solver_file`. Raises SolverError for an unknown type."""
     if param.type not in SOLVERS:
         raise SolverError(f'{solver_file}: unknown solver type "{param.type}"; {names.suggestion(param.type, SOLVERS, "known:")}')

@@ -1,0 +1,1 @@
+from torchcaffe.core.errors import *

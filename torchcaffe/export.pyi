@@ -1,0 +1,1 @@
+from torchcaffe.formats.export import *

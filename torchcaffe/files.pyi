@@ -1,0 +1,1 @@
+from torchcaffe.formats.files import *

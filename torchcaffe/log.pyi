@@ -1,0 +1,1 @@
+from torchcaffe.core.log import *

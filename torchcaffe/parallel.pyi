@@ -1,0 +1,1 @@
+from torchcaffe.distributed.parallel import *
