@@ -43,7 +43,6 @@ def prepare(folder: Path, step: int, profile_name: str) -> str:
     row = chain.Row(recipe.PROFILES[profile_name], "gnet", step, root=str(folder))
     random, size = np.random.default_rng(0), row.profile.stored_size
     labels = recipe.DATASETS[recipe.STEPS[step].dataset].labels
-    labels = recipe.LABELS if isinstance(labels, str) else labels
     for part, path in row.databases.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         writer = LmdbWriter(row.path(path))

@@ -69,7 +69,7 @@ if sys.version_info >= (3, 10):  # a Caffe of one's own may run in an older Pyth
     watch()  # for `sys.modules["caffe"] = torchcaffe` and torchcaffe.install()
 
 
-def layer_type_list() -> list[str]:
+def layer_type_list():
     """Names of the known layer types, sorted."""
     from torchcaffe.layers import layer_types
 

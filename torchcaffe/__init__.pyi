@@ -24,6 +24,7 @@ from torchcaffe.core.determinism import set_deterministic as set_deterministic
 from torchcaffe.core.log import init_log as init_log
 from torchcaffe.core.mode import has_nccl as has_nccl
 from torchcaffe.core.mode import set_device as set_device
+from torchcaffe.core.mode import set_exact_draws as set_exact_draws
 from torchcaffe.core.mode import set_mode_cpu as set_mode_cpu
 from torchcaffe.core.mode import set_mode_gpu as set_mode_gpu
 from torchcaffe.core.mode import set_multiprocess as set_multiprocess

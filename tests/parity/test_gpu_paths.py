@@ -71,6 +71,7 @@ def test_pooling_does_not_ask_for_the_device(folder, monkeypatch):
     for possible in (True, False):
         monkeypatch.setattr(looking, "possible", lambda x, possible=possible: possible)
         pool = two_by_two("y", "mask")
+        pool.shapes(torch.tensor(MISSED).shape)
         y, mask = pool.forward(torch.tensor(MISSED))
         assert y.flatten().tolist() == [2.0, pooling.LOWEST] and mask.flatten().tolist() == [2.0, -1.0]
 

@@ -65,7 +65,7 @@ def test_bf16_activations_are_bfloat16_and_what_decides_is_float32(solver):
 
         def spied(*bottoms, forward=forward, name=layer.name):
             tops = forward(*bottoms)
-            types[name] = (bottoms[0].dtype if bottoms else None, (tops[0] if isinstance(tops, tuple) else tops).dtype)
+            types[name] = (bottoms[0].dtype if bottoms else None, (tops[0] if isinstance(tops, (tuple, list)) else tops).dtype)
             return tops
 
         layer.forward = spied

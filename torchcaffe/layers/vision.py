@@ -131,6 +131,7 @@ class Convolution(ConvolutionBase):
         products = math.prod(tops[0][self.channel_axis + 1 :]) * self.blobs[0].count
         self.small = (
             products <= SMALL and min(self.kernel) > 3 and len(self.kernel) == 2 and not any(missing) and self.group == 1
+            and not self.context.traceable
             and self.dilation == [1, 1] and self.context.device.type == "cpu" and self.context.precision == "float32"
         )  # fmt: skip
         return tops
