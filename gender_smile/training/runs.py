@@ -194,7 +194,8 @@ def _rename_in_files(path: str, old: str, new: str):
 
 
 def _even_batch(faces: int, most: int) -> int:
-    """Test batch of at most `most`, and more than half, that covers all faces with the fewest taken twice."""
+    """Test batch of at most `most`, and more than half where there are so many, that takes the fewest faces twice."""
+    most = min(most, faces)
     return min(range(most, most // 2, -1), key=lambda size: -faces % size)
 
 

@@ -241,3 +241,10 @@ def test_a_disk_that_fills_stops_the_run_with_one_line_and_leaves_no_half_snapsh
     assert "train.log" in left and not [name for name in left if "snapshot" in name]
     run(project, [2], **options)  # the same command, once there is room
     assert chain.state(row).kind == "done"
+
+
+@pytest.mark.parametrize("faces, most", [(1, 50), (24, 50), (50, 50), (51, 50), (3086, 50), (19867, 50), (300, 8)])
+def test_a_test_takes_as_few_faces_twice_as_a_batch_can(faces, most):
+    batch = runs._even_batch(faces, most)
+    twice = {size: -(-faces // size) * size - faces for size in range(1, most + 1) if size > min(faces, most) // 2}
+    assert twice[batch] == min(twice.values()) and (batch == faces if faces <= most else batch > most // 2)
