@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from detector import Face
 
 SIDE = 64  # pixels of the gray face whose sharpness is measured
-SMALL, BLURRED, TURNED, CUT = 20.0, 0.02, 0.5, 0.2  # limits of Look's height, sharpness, turn and below
+SMALL, BLURRED, TURNED, CUT = 20.0, 0.03, 0.5, 0.2  # limits of Look's height, sharpness, turn and below
 
 
 class Look(NamedTuple):
