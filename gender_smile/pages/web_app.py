@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -282,8 +282,13 @@ def application(pipeline: "Pipeline", limits: Optional[Limits] = None, hosts: Se
     async def index(request: Request) -> Response:
         return HTMLResponse(page)
 
+    async def model_card(request: Request) -> Response:
+        with open(recipe.absolute("docs/model-card.md"), encoding="utf-8") as file:
+            return PlainTextResponse(file.read())
+
     routes = [
         Route("/", index),
+        Route("/model-card", model_card),
         Route("/predict", Predictions(pipeline, limits).respond, methods=["POST"]),
         Route("/examples/{name}", Examples().respond),
         Mount("/page", StaticFiles(directory=STATIC)),

@@ -452,3 +452,12 @@ def test_rates_are_forgotten_when_there_are_too_many(monkeypatch):
     for number in range(10):
         rate.take(str(number))
     assert list(rate.full) == ["7", "8", "9"]
+
+
+def test_the_page_links_to_the_model_card(pipeline, fake_project, root):
+    (fake_project / "docs").mkdir()
+    (fake_project / "docs" / "model-card.md").write_text((root / "docs" / "model-card.md").read_text())
+    with running(pipeline) as address:
+        assert 'href="/model-card"' in ask(address)[2].decode()
+        status, headers, content = ask(address, path="/model-card")
+    assert status == 200 and headers["content-type"].startswith("text/plain") and b"### Less reliable" in content

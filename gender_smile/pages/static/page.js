@@ -196,6 +196,9 @@ function card(one, index, count) {
     const details = own.map((entry) => `${entry.title} ${percent(one.p_positive[entry.net])}`.replaceAll(" ", "\u00a0")).join(", ");
     fill(made.querySelector("." + task), one[task], `${own[0].answer}: ${details}`);
   }
+  const doubts = made.querySelector(".doubts");
+  doubts.textContent = `Less reliable: ${one.doubts.join(", ")}.`;
+  doubts.hidden = one.doubts.length === 0;
   for (const { net, title, task, view } of NETS) {
     const figure = document.createElement("figure"), image = new Image(), caption = document.createElement("figcaption");
     const heat = one.heat[net];
