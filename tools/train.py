@@ -22,10 +22,13 @@ import argparse
 import os
 import subprocess
 import sys
+import textwrap
 
 import recipe
 from common import command
 from common.options import add_engine, add_profile, positive, positive_real, random_seed, variant
+
+WIDTH = 100  # columns of what is printed
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -85,7 +88,7 @@ def plan(rows, interpreter, leader=None, show_notes: bool = True, gpu=None, pass
     from common.files import align
     from torchcaffe.formats import files
 
-    lines, notes = [("step", "from", "to", "learning rate", "iterations x batch", "state")], []
+    lines, notes = [("step", "from (iterations)", "to", "rate", "iterations x batch", "state")], []
     for row in rows:
         state, numbers = chain.state(row), ("-", "-")
         if row.step > 1 and os.path.exists(row.path(row.solver)):
@@ -94,12 +97,19 @@ def plan(rows, interpreter, leader=None, show_notes: bool = True, gpu=None, pass
                        f"{row.batch or row.profile.batch_size}" + (f" in {passes} passes" if passes else ""))
             notes.append(poly_note(solver))
         at = f" at {state.iteration:,}" if state.kind == "interrupted" else ""
-        lines.append((row.title, _from(row), row.weights_out, *numbers, state.kind + at))
+        lines.append((row.title, _from(row), _short(row, row.weights_out), *numbers, state.kind + at))
     where = leader if leader is not None else "the CPU" if gpu is None else f"GPU {gpu}"
     if gpu is None and (leader is None or not leader.gpus) and any(row.step > 1 for row in rows):
         notes.append(gpus.idle_note())
-    return "\n".join([align(lines), f"engine: {interpreter.title} on {where}"] + (
-        list(dict.fromkeys(filter(None, notes))) if show_notes else []))
+    where = f"engine: {interpreter.title} on {where}; weights: weights/{rows[0].profile.name}/NAME.caffemodel"
+    told = list(dict.fromkeys(filter(None, notes))) if show_notes else []
+    return "\n".join([align(lines), where, *(textwrap.fill(note, WIDTH, subsequent_indent="      ") for note in told)])
+
+
+def _short(row, path: str) -> str:
+    """A weights file's name where it lies with the profile's others, else its path."""
+    folder, name = os.path.split(path)
+    return name.removesuffix(".caffemodel") if folder == f"weights/{row.profile.name}" else path
 
 
 def _from(row) -> str:
@@ -109,7 +119,7 @@ def _from(row) -> str:
     start = chain.started_from(row)
     if start is None:
         return "random numbers"
-    return start["file"] + (f" ({start['iteration']:,} iterations)" if start["iteration"] else "")
+    return _short(row, start["file"]) + (f" ({start['iteration']:,})" if start["iteration"] else "")
 
 
 def poly_note(solver) -> str:

@@ -236,10 +236,14 @@ def _wrapped(text: str, width: float, size: float) -> List[str]:
 
 
 def _doubts(predictions: Sequence["Prediction"], total: int, unit: float) -> List[str]:
-    """Lines that tell which faces' answers are less reliable."""
+    """Lines that tell which faces' answers are less reliable, and what a question mark is."""
     found = [", ".join(prediction.doubts) + (f" (face {prediction.number})" if len(predictions) > 1 else "")
              for prediction in predictions if prediction.doubts]
-    return _wrapped(f"Less reliable: {'; '.join(found)}.", total - 72 * unit, CAPTION * unit) if found else []
+    text = f"Less reliable: {'; '.join(found)}. " if found else ""
+    if len(predictions) > 1 and predictions[0].crops and any(answer.uncertain for prediction in predictions
+                                                              for answer in (prediction.gender, prediction.smile) if answer):
+        text += "?: uncertain."
+    return _wrapped(text, total - 72 * unit, CAPTION * unit)
 
 
 def _source(prediction: "Prediction", total: int, unit: float) -> List[str]:

@@ -104,7 +104,7 @@ def draw(rows: List[Row], path: str, title: str):
     above.plot(*points(rows, "val_loss"), color=palette.VALIDATION, linewidth=1.8, marker="o", markersize=3.5, label="validation")
     above.set_ylabel("loss")
     above.set_ylim(bottom=0, top=roof(rows))
-    above.legend(frameon=False, loc="upper right")
+    figure.legend(*above.get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=3)
     x, y = points(rows, "val_accuracy")
     y = [100.0 * value for value in y]
     below.plot(x, y, color=palette.ACCURACY, linewidth=1.8, marker="o", markersize=3.5)

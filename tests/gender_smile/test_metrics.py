@@ -49,7 +49,7 @@ def test_curve_shows_the_rows(tmp_path, saved_figures):
     metrics.draw(rows, str(tmp_path / "curve.png"), "step 4, GNet")
     above, below = saved_figures[0].axes
     assert lines(above) == [*[([10, 20], [0.8, 0.5])] * 2, ([0, 20], [0.9, 0.6])]  # each of two points is its own mean
-    assert [text.get_text() for text in above.get_legend().get_texts()] == ["training", "training, running mean", "validation"]
+    assert [text.get_text() for text in saved_figures[0].legends[0].get_texts()] == ["training", "training, running mean", "validation"]
     assert lines(below) == [([0, 20], [25.0, 62.5])]
     assert [text.get_text() for text in below.texts] == ["62.5 %"] and above.get_title(loc="left") == "step 4, GNet"
     assert above.get_ylim() == (0, pytest.approx(1.08 * 0.9)) and 0 < below.get_ylim()[0] < 25

@@ -14,7 +14,7 @@ from fake_chain import FAKE, made, no_curves, project, record, run  # noqa: F401
 from tiny_project import TINY
 
 import recipe
-from common import files
+from common import engine, files
 from gender_smile.training import chain, fingerprints, metrics, runs, status
 from tools import train
 from torchcaffe.formats import files as caffe_files
@@ -333,3 +333,13 @@ def test_status_of_a_running_step_tells_speed_and_time_left(project):
         assert (entry["state"], entry["iteration"]) == ("running", 2000)
         assert (entry["images_per_second"], entry["seconds_left"]) == (64.0, 500)
         assert status.table([entry]).splitlines()[-1].endswith("64 images/s, 8 min 20 s left")
+
+
+@pytest.mark.parametrize("start", [None, "weights/elsewhere/a_long_folder/my_start.caffemodel"])
+def test_the_plan_fits_a_terminal(project, start):
+    """At the paper's numbers, with its longest names; what begins elsewhere is named whole."""
+    rows = chain.rows(replace(recipe.PAPER, name="tiny"), recipe.PIPELINE_NETS, [2, 3, 4], root=project)
+    rows = [replace(row, start=start) for row in rows]
+    text = train.plan(rows, engine.interpreter("torch"))
+    assert max(map(len, text.splitlines())) <= (100 if start is None else 130)
+    assert "weights: weights/tiny/NAME.caffemodel" in text and (start or "step2_scheme3") in text
