@@ -31,7 +31,7 @@ ALLOWED = {  # (file, call): why
     ("lmdb_builders/readers.py", "import_module"): "a reader that recipe.DATASETS names",
     ("detector/mtcnn.py", "import_module"): "the engine's name, from common/engine.py",
     ("common/engine.py", "import_module"): "caffe or torchcaffe",
-    ("gender_smile/training/solve.py", "import_module"): "the engine's name, from gender_smile/training/runs.py and gender_smile/training/ranks.py",
+    ("gender_smile/training/solve.py", "import_module"): "the engine's name, from gender_smile/training/run_files.py and gender_smile/training/ranks.py",
     ("gender_smile/nets/vgg_face_ports.py", "load"): "onnx's, a protobuf message and numbers",
     ("detector/convert.py", "load"): "onnx's, the same, without external data",
     ("torchcaffe/core/plugins.py", "load"): "entry points of installed packages; a file can only make all of them load",

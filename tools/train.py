@@ -67,7 +67,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 def run(rows, interpreter, gpu=None, force=False, header=(), say=print, leader=None, keep=None, deterministic=False,
         passes=None):
-    """Do `rows` (of gender_smile.training.chain) in order. Raises chain.ChainError, runs.Stopped and the engine's CaffeError.
+    """Do `rows` (of gender_smile.training.chain) in order. Raises chain.ChainError, process.Stopped and the engine's CaffeError.
 
     leader: ranks.Leader where several processes train; keep, deterministic, passes: see runs.train.
     """
@@ -166,7 +166,7 @@ def main(argv=None) -> int:
 def _train(options, arguments) -> int:
     """main's work: as one of several ranks, as their leader, or alone."""
     from common import engine
-    from gender_smile.training import ranks, runs
+    from gender_smile.training import process, ranks
 
     leader, reason = None, None
     try:
@@ -186,7 +186,7 @@ def _train(options, arguments) -> int:
         run(rows, interpreter, gpu, options.force, header(options), say, leader, options.keep, options.deterministic,
             options.iter_size)
         return 0
-    except runs.Stopped as stopped:
+    except process.Stopped as stopped:
         print(stopped, file=sys.stderr)
         return command.INTERRUPTED
     except Exception as error:

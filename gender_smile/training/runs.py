@@ -12,18 +12,14 @@ are relative to the project's folder, where the training runs, so a moved projec
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
-import signal
-import subprocess
 import time
-import uuid
 from dataclasses import replace
-from typing import Callable, Iterator, List, Optional, Sequence, Tuple
+from typing import Callable, Iterator, Optional, Tuple
 
-from common import command, files
-from gender_smile.training import chain, fingerprints, origin
+from common import files
+from gender_smile.training import chain, fingerprints, origin, process, run_files
 from gender_smile.training.metrics import Metrics, draw, last
 from common.progress import Progress, duration
 from torchcaffe.solvers.snapshots import find_files, snapshot_paths
@@ -31,12 +27,6 @@ from torchcaffe.solvers.snapshots import find_files, snapshot_paths
 KEPT_SNAPSHOTS = 2  # of a running step unless told otherwise; when it is done, the newest and the best one stay
 DRAW_SECONDS = 20.0  # between two drawings of the curve
 LOCK_SECONDS = 1.0  # to wait for one who only looks whether a run is going on
-NEVER = 2**31 - 1  # as a test_interval: gender_smile/training/solve.py tests instead of the solver, and so sees the numbers
-LEARNING = ("Convolution", "InnerProduct")  # types of the paper's layers with weights
-
-
-class Stopped(Exception):
-    """The user stopped the training; the message says how to resume it."""
 
 
 # ---------------------------------------------------------------------------------------------- training
@@ -49,11 +39,11 @@ def train(row: chain.Row, interpreter, gpu: Optional[int] = None, force: bool = 
     first lines of the log; `leader`: ranks.Leader where several processes train; `keep`: how many of the newest
     snapshots stay while it runs; `deterministic`: torchcaffe's set_deterministic(), which is no input of the result: it
     only lets a GPU repeat it; `passes`: how many each iteration takes, for a batch that memory does not hold at once.
-    Raises chain.ChainError, and Stopped after SIGINT or SIGTERM.
+    Raises chain.ChainError, and process.Stopped after SIGINT or SIGTERM.
     """
     chain.check_inputs(row)
     with only_one(row) as lock:
-        solver, net = definitions(row, passes)
+        solver, net = run_files.definitions(row, passes)
         if leader is not None:
             leader.check(row, net)
         inputs = fingerprints.fingerprints(row, solver, net)
@@ -63,15 +53,15 @@ def train(row: chain.Row, interpreter, gpu: Optional[int] = None, force: bool = 
         chain.check_start(row)
         row, resume = _make_room(row, inputs, force, say)
         try:
-            _place_solver(row, solver)
-            write_files(row, interpreter.module, solver, net, inputs, gpu, resume and resume["state"], leader,
+            run_files.place_solver(row, solver)
+            run_files.write_files(row, interpreter.module, solver, net, inputs, gpu, resume and resume["state"], leader,
                         deterministic, passes)
             run = Run(row, solver, resume["iteration"] if resume else 0, say, keep)
             run.follow(interpreter, header, lock)
             _finish(row, run, solver, inputs, interpreter, leader, header, deterministic)
         except OSError as error:  # a full disk, a quota, a folder that has become read-only
             where = error.filename or row.folder
-            raise chain.ChainError(f"{row.title}: {where}: {error.strerror}{kept(row)}") from error
+            raise chain.ChainError(f"{row.title}: {where}: {error.strerror}{process.kept(row)}") from error
     return True
 
 
@@ -133,130 +123,7 @@ def _make_room(row: chain.Row, inputs: dict, force: bool, say) -> Tuple[chain.Ro
     return row, None
 
 
-# ---------------------------------------------------------------------------------------------- the run's files
-def definitions(row: chain.Row, passes: Optional[int] = None):
-    """(SolverParameter, NetParameter) of a row as its run folder gets them, with the row's overrides.
-
-    passes: iter_size instead of the solver's, with the batch divided by it. Raises chain.ChainError where it cannot be.
-    """
-    from torchcaffe.formats import files as caffe_files
-    from torchcaffe.proto import caffe_pb2
-
-    solver, net = caffe_files.read_solver(row.path(row.solver)), caffe_files.read_net(row.path(row.definition))
-    faces = fingerprints.count_records(row.path(row.databases["val"]))
-    if faces == 0:
-        raise chain.ChainError(f"{row.title}: {row.databases['val']} holds no face; build it again")
-    for layer in net.layer:
-        phases = {rule.phase for rule in layer.include if rule.HasField("phase")}
-        if layer.type != "Data":
-            continue
-        if phases == {caffe_pb2.TRAIN}:
-            layer.data_param.batch_size = row.batch or layer.data_param.batch_size
-            if passes is not None:
-                layer.data_param.batch_size = _part(row, layer.data_param.batch_size * max(1, solver.iter_size), passes)
-        elif phases == {caffe_pb2.TEST}:
-            layer.data_param.batch_size = test_batch = _even_batch(faces, layer.data_param.batch_size)
-    if passes is not None:
-        solver.iter_size = passes
-    if row.max_iter:
-        solver.max_iter = row.max_iter
-    if row.base_lr:
-        solver.base_lr = row.base_lr
-    if row.seed is not None:
-        solver.random_seed = row.seed
-    _place_solver(row, solver)
-    del solver.test_iter[:]
-    solver.test_iter.append(-(-faces // test_batch))
-    return solver, net
-
-
-def _part(row: chain.Row, batch: int, passes: int) -> int:
-    """The batch of one pass. Raises chain.ChainError where `batch` is not a multiple of `passes`."""
-    if batch % passes:
-        fitting = [str(number) for number in range(2, batch + 1) if batch % number == 0]
-        raise chain.ChainError(f"{row.title}: a batch of {batch} does not divide into {passes} passes: ITER_SIZE= "
-                               f"(--iter-size) may be {', '.join(fitting)}")
-    return batch // passes
-
-
-def _place_solver(row: chain.Row, solver):
-    """Let `solver` work in the row's folder."""
-    solver.net = os.path.join(row.folder, "net.prototxt")
-    solver.snapshot_prefix = chain.snapshot_prefix(row.folder)
-
-
-def _rename_in_files(path: str, old: str, new: str):
-    """Let the solver and the job in the run folder at `path` name the folder `new` instead of `old`."""
-    for name in ("solver.prototxt", "job.json"):
-        with open(os.path.join(path, name), encoding="utf-8") as stream:
-            text = stream.read()
-        files.write_text(os.path.join(path, name), text.replace(old + "/", new + "/"))
-
-
-def _even_batch(faces: int, most: int) -> int:
-    """Test batch of at most `most`, and more than half where there are so many, that takes the fewest faces twice."""
-    most = min(most, faces)
-    return min(range(most, most // 2, -1), key=lambda size: -faces % size)
-
-
-def write_files(row: chain.Row, module: str, solver, net, inputs: dict, gpu: Optional[int], resume: Optional[str],
-          leader=None, deterministic: bool = False, passes: Optional[int] = None):
-    """Put net.prototxt, solver.prototxt, job.json and run.json into the run folder.
-
-    module: the engine's; inputs: see fingerprints.fingerprints; resume: .solverstate to resume from, or None; leader: see
-    gender_smile/training/ranks.py, None where one process trains.
-    """
-    from google.protobuf import text_format
-
-    note = "# {} with this run's batch size, iterations, base_lr and test_iter. Written by tools/train.py.\n"
-    with open(row.path(solver.net), "w", encoding="utf-8") as stream:
-        stream.write(note.format(row.definition) + text_format.MessageToString(net))
-    job = {
-        "module": module, "title": row.title, "gpu": gpu, "precision": row.precision,
-        "deterministic": deterministic, "batch": row.batch or row.profile.batch_size,
-        "solver": os.path.join(row.folder, "solver.prototxt"), "weights": row.weights_in,
-        "expected": expected_layers(row, net), "resume": resume, "snapshot_prefix": solver.snapshot_prefix,
-        "max_iter": solver.max_iter, "display": solver.display, "snapshot": solver.snapshot,
-        "test_interval": solver.test_interval, "test_iter": solver.test_iter[0],
-    }
-    silent = type(solver)()
-    silent.CopyFrom(solver)
-    silent.test_interval, silent.test_initialization = NEVER, False
-    silent.ClearField("snapshot")
-    with open(row.path(job["solver"]), "w", encoding="utf-8") as stream:
-        stream.write(note.format(row.solver) + f"# test_interval, in truth {solver.test_interval}, is out of reach, and "
-                     f"snapshot, in truth {solver.snapshot}, is left out:\n# gender_smile/training/solve.py tests and takes "
-                     "snapshots.\n" + text_format.MessageToString(silent))
-    if leader is not None:
-        job.update(gpu=0 if leader.gpus else None, turn=leader.turn)
-        leader.publish(job, str(silent), str(net))
-    files.write_json(row.path(os.path.join(row.folder, "job.json")), job)
-    files.write_json(row.path(os.path.join(row.folder, "run.json")), {
-        "run": _run_id(row, resume), "inputs": inputs, "max_iter": solver.max_iter, "options": row.options,
-        "machine": _machine(gpu, leader, deterministic, passes), "finished": False})
-
-
-def _run_id(row: chain.Row, resume: Optional[str]) -> str:
-    """What ties a run's folder to the record of its weights; a resumed run keeps its own."""
-    old = files.read_json(row.path(os.path.join(row.folder, "run.json"))) or {}
-    return str(old["run"]) if resume and old.get("run") else uuid.uuid4().hex
-
-
-def _machine(gpu: Optional[int], leader, deterministic: bool, passes: Optional[int]) -> list:
-    """Words of make's command line that say what trains, and how."""
-    words = ["DETERMINISTIC=1"] if deterministic else []
-    words += [f"ITER_SIZE={passes}"] if passes is not None else []
-    if leader is not None:
-        return [f"{'GPUS' if leader.gpus else 'PROCESSES'}={leader.count}", *words]
-    return words if gpu is None else [f"GPU={gpu}", *words]
-
-
-def expected_layers(row: chain.Row, net) -> list:
-    """Layers that the weights have to fill: all that learn but a new last layer."""
-    return [layer.name for layer in net.layer if layer.type in LEARNING and layer.name != row.head]
-
-
-# ---------------------------------------------------------------------------------------------- the process that trains
+# ---------------------------------------------------------------------------------------------- following it
 class Run:
     """The process that trains, followed: its events become metrics, curve, progress bar and messages."""
 
@@ -271,13 +138,13 @@ class Run:
         self.versions, self.test, self.timing, self.drawn = {}, {}, {}, 0.0
 
     def follow(self, interpreter, header=(), lock: Optional[int] = None):
-        """Start the process and read its events to the end; `lock`: see run_process.
+        """Start the process and read its events to the end; `lock`: see process.run.
 
-        Raises chain.ChainError or Stopped.
+        Raises chain.ChainError or process.Stopped.
         """
         job = os.path.join(self.row.folder, "job.json")
         try:
-            run_process(self.row, job, interpreter, header, self.event, self.say, lock)
+            process.run(self.row, job, interpreter, header, self.event, self.say, lock)
         finally:
             self.progress.close()
             self.metrics.close()
@@ -326,89 +193,6 @@ class Run:
         draw(self.metrics.rows, self.row.path(os.path.join(self.row.folder, "curve.png")), self.title)
 
 
-def run_process(row: chain.Row, job: str, interpreter, header: Sequence[str], on_event: Callable, say: Callable,
-        lock: Optional[int] = None):
-    """Run solve.py on the file `job` and give each of its events (a dict) to `on_event`.
-
-    The log goes to train.log in the row's run folder, after the lines of `header`. SIGINT, SIGTERM and SIGUSR1 are
-    forwarded: the first stops the process with a snapshot, a second one ends it at once. SIGHUP makes it take a
-    snapshot. The process inherits the file descriptor `lock`, and so holds the lock too. Raises chain.ChainError with
-    the reason when it fails, and Stopped when it was stopped.
-    """
-    log = row.path(os.path.join(row.folder, "train.log"))
-    try:
-        files.check_writable(row.path(row.weights_out))  # where the result goes when hours have passed
-    except OSError as error:
-        raise chain.ChainError(f"{row.title}: {row.weights_out}: {error.strerror}") from error
-    end = None
-    told = "stopping after this iteration, with a snapshot (once more: at once, without one)"
-    with command.forward_signals(lambda: _start(row, job, interpreter, header, log, lock), lambda: say(told)) as (process, stops):
-        try:
-            for line in process.stdout:
-                event = json.loads(line)
-                end = event if event["event"] == "end" else end
-                on_event(event)
-        except BaseException:
-            process.terminate()
-            raise
-        finally:
-            process.stdout.close()
-            status = process.wait()
-    if status == 0:
-        return
-    if end is not None and end["status"] == "stopped" or stops and end is None:  # perhaps another rank was told to stop
-        snapshot = chain.newest_snapshot(row, None)
-        place = f"from iteration {snapshot['iteration']} (without FORCE)" if snapshot else "from the start"
-        raise Stopped(f"{row.title}: stopped; the same command resumes {place}")
-    raise chain.ChainError(f"{row.title}: {reason(row, end, status)}")
-
-
-def _start(row: chain.Row, job: str, interpreter, header: Sequence[str], path: str, lock: Optional[int]):
-    with open(path, "a", encoding="utf-8") as log:
-        log.writelines(f"# {line}\n" for line in header)
-        log.flush()
-        # In a new session: a Ctrl-C at the terminal reaches it through us only, once.
-        environment = {**interpreter.environ(), "GLOG_minloglevel": "0"}  # the log is whole, whatever the caller wants
-        return subprocess.Popen([*interpreter.command, "-m", "gender_smile.training.solve", job], cwd=row.root, text=True,
-                                env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log,
-                                pass_fds=() if lock is None else (lock,), start_new_session=True)
-
-
-def reason(row: chain.Row, end: Optional[dict], status: int) -> str:
-    """One line on why the process failed: its own message, or the last fatal line of its log (Caffe aborts)."""
-    from torchcaffe.distributed.launch import signal_in_words
-
-    log = os.path.join(row.folder, "train.log")
-    if end and end.get("message"):
-        message = end["message"].strip().splitlines()[0]
-    else:
-        lines = _last_lines(row.path(log))
-        fatal = [line.split("] ", 1)[1] for line in lines if line.startswith("F") and "] " in line]
-        if status < 0 and not (fatal and status == -signal.SIGABRT):
-            who = f"rank {os.environ['RANK']}" if "RANK" in os.environ else "the process that trains"
-            message = f"{who} was killed ({signal_in_words(-status)})"
-        else:
-            message = (fatal or lines or ["no message"])[-1] + f" (exit status {status})"
-            if "CPU-only Caffe" in message:
-                message = ("this Caffe was built without CUDA: leave out GPU= (--gpu) to compute on the CPU, or name the Python "
-                           f"of one that was built with it (CAFFE_PYTHON=path); Caffe says: {message}")
-    return f"{message}{kept(row)} (log: {log})"
-
-
-def _last_lines(log: str) -> List[str]:
-    """The last lines of a run's log that this start of it has written."""
-    with open(log, encoding="utf-8", errors="replace") as stream:
-        lines = [line.strip() for line in stream.readlines()[-200:] if line.strip()]
-    heads = [number for number, line in enumerate(lines) if line.startswith("# ")]
-    return lines[heads[-1] + 1:] if heads else lines
-
-
-def kept(row: chain.Row) -> str:
-    """What to add to the message of a failure: the newest whole snapshot, from which the same command resumes."""
-    snapshot = chain.newest_snapshot(row, None)
-    return f"; the snapshot of iteration {snapshot['iteration']} is kept ({snapshot['state']})" if snapshot else ""
-
-
 # ---------------------------------------------------------------------------------------------- the end
 def _finish(row: chain.Row, run: Run, solver, inputs: dict, interpreter, leader=None, header=(), deterministic: bool = False):
     """Put the final weights where the next step looks for them, with their record, and the run in its place.
@@ -445,7 +229,7 @@ def tidy(row: chain.Row):
     run = files.read_json(os.path.join(new, "run.json")) or {}
     record = files.read_json(row.path(row.weights_out + ".json")) or {}
     if run.get("finished") and run.get("run") and run["run"] == record.get("run"):
-        _rename_in_files(new, fresh.folder, home.folder)
+        run_files.rename_in_files(new, fresh.folder, home.folder)
         if os.path.exists(folder):
             shutil.rmtree(folder + ".old", ignore_errors=True)
             os.rename(folder, folder + ".old")

@@ -22,7 +22,7 @@ from tiny_project import LONG, TINY, make_project
 import recipe
 from common import engine, files
 import torchcaffe
-from gender_smile.training import chain, metrics, origin, runs, status
+from gender_smile.training import chain, metrics, origin, run_files, status
 from tools import train
 from torchcaffe.formats import files as caffe_files
 
@@ -84,7 +84,7 @@ def test_a_batch_in_passes_gives_the_same_weights(project, tmp_path, monkeypatch
     def trained(*parts):
         """Weights after all of `parts`, (passes, iterations), each resuming from the snapshot of the one before."""
         for passes, stop in parts:
-            solver_proto, net = runs.definitions(row, passes)
+            solver_proto, net = run_files.definitions(row, passes)
             for layer in net.layer:
                 if layer.type == "Dropout":
                     layer.dropout_param.dropout_ratio = 0
@@ -161,12 +161,12 @@ def wait_for(child, condition):
 DRIVER = textwrap.dedent("""
     import sys
     from tiny_project import LONG
-    from common import command, engine; from gender_smile.training import chain, runs; from tools import train
+    from common import command, engine; from gender_smile.training import chain, process; from tools import train
     rows = chain.rows(LONG, ["gnet"], [int(step) for step in sys.argv[2:]], root=sys.argv[1])
     def work():
         try:
             train.run(rows, engine.interpreter("torch"), say=train.say)
-        except runs.Stopped as stopped:
+        except process.Stopped as stopped:
             print(stopped)
             return 130
         return 0
@@ -245,6 +245,6 @@ def test_a_disk_that_fills_stops_the_run_with_one_line_and_leaves_no_half_snapsh
 
 @pytest.mark.parametrize("faces, most", [(1, 50), (24, 50), (50, 50), (51, 50), (3086, 50), (19867, 50), (300, 8)])
 def test_a_test_takes_as_few_faces_twice_as_a_batch_can(faces, most):
-    batch = runs._even_batch(faces, most)
+    batch = run_files.even_batch(faces, most)
     twice = {size: -(-faces // size) * size - faces for size in range(1, most + 1) if size > min(faces, most) // 2}
     assert twice[batch] == min(twice.values()) and (batch == faces if faces <= most else batch > most // 2)

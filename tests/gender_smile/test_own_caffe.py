@@ -159,13 +159,13 @@ def test_a_python_that_cannot_is_told_before_anything_runs(own, monkeypatch, pyt
 
 
 def test_a_gpu_that_caffe_was_not_built_for_is_one_sentence(tmp_path):
-    from gender_smile.training import chain, runs
+    from gender_smile.training import chain, process
 
     row = chain.Row(recipe.DEMO, "gnet", 2, root=str(tmp_path))
     os.makedirs(row.path(row.folder))
     with open(row.path(f"{row.folder}/train.log"), "w") as log:
         log.write("# start\nF0101 11:00:00.000001 9 common.cpp:66] Cannot use GPU in CPU-only Caffe: check mode.\n")
-    found = runs.reason(row, None, -signal.SIGABRT)
+    found = process.reason(row, None, -signal.SIGABRT)
     assert found.startswith("this Caffe was built without CUDA: leave out GPU= (--gpu)") and "CAFFE_PYTHON=" in found
 
 

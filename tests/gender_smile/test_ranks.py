@@ -16,7 +16,7 @@ from tiny_project import TINY, make_project
 
 import recipe
 from common import engine, files
-from gender_smile.training import chain, metrics, ranks, runs
+from gender_smile.training import chain, metrics, ranks, run_files
 from tools import train
 
 DRIVER = recipe.absolute("tests/support/ranks_driver.py")
@@ -114,7 +114,7 @@ def test_uneven_split_is_refused_before_anything_starts(project):
     row = row_of(project, 2, 4)
     words = "step 2, scheme3: batch_size 8 cannot be split evenly over 3 ranks: give batch_size 6 or 9, .*BATCH="
     with pytest.raises(chain.ChainError, match=words):
-        ranks.Leader.check(leader, row, runs.definitions(row)[1])
+        ranks.Leader.check(leader, row, run_files.definitions(row)[1])
 
 
 @pytest.mark.parametrize("environment, gpus, processes, expected", [

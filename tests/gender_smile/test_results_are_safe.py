@@ -19,7 +19,7 @@ from tiny_project import TINY
 import recipe
 from common import engine, files
 from gender_smile.pages import report as report_page
-from gender_smile.training import chain, fingerprints, runs, status
+from gender_smile.training import chain, fingerprints, run_files, runs, status
 from tools import train
 from torchcaffe.formats import files as caffe_files
 
@@ -122,7 +122,7 @@ def test_overrides_go_under_a_name_of_their_own_and_leave_the_finished_step_as_i
                        for path in new)
     capsys.readouterr()
     assert command(3, "--batch", "4", "--max-iter", "2") == 0  # typed again: from the same variant
-    assert "weights/tiny/step2_scheme3-batch4-iter2.caffemodel (2 iterations)" in capsys.readouterr().out
+    assert "step2_scheme3-batch4-iter2 (2)" in capsys.readouterr().out
     found = files.read_json(os.path.join(project, "weights/tiny/step3_gnet-batch4-iter2.caffemodel.json"))
     assert found["start"] == {"file": "weights/tiny/step2_scheme3-batch4-iter2.caffemodel", "iteration": 2,
                               "variant": "batch4-iter2"}
@@ -222,7 +222,7 @@ def test_a_forced_run_that_cannot_start_loses_nothing(project, monkeypatch):
     assert tree(project, "weights", row.folder) == before
 
 
-@pytest.mark.parametrize("module, name", [(runs, "place"), (files, "write_json"), (runs, "_rename_in_files"), (os, "rename"),
+@pytest.mark.parametrize("module, name", [(runs, "place"), (files, "write_json"), (run_files, "rename_in_files"), (os, "rename"),
                                           (shutil, "rmtree")])
 @pytest.mark.parametrize("number", range(4))
 def test_a_forced_run_that_is_killed_at_its_end_is_completed(project, monkeypatch, module, name, number):
@@ -321,7 +321,7 @@ def test_the_report_has_no_curve_of_another_run_than_the_weights(project, monkey
 # ------------------------------------------------------------------------------------------ fingerprints of meaning
 def inputs_of(project, step=2):
     row, = chain.rows(TINY, ["gnet"], [step], root=project)
-    return fingerprints.fingerprints(row, *runs.definitions(row))
+    return fingerprints.fingerprints(row, *run_files.definitions(row))
 
 
 def test_the_test_phase_and_validation_faces_do_not_count(project):
@@ -438,7 +438,7 @@ def test_the_command_that_resumes_names_the_gpu(project, monkeypatch):
     interrupt(project, monkeypatch, [2])
     row, = chain.rows(TINY, ["gnet"], [2], root=project)
     path = row.path(f"{row.folder}/run.json")
-    files.write_json(path, {**files.read_json(path), "machine": runs._machine(1, None, True, 4)})
+    files.write_json(path, {**files.read_json(path), "machine": run_files.machine(1, None, True, 4)})
     assert chain.interrupted_run(row).command == "make step2 NET=gnet PROFILE=tiny GPU=1 DETERMINISTIC=1 ITER_SIZE=4"
 
 

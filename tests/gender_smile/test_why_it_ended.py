@@ -8,7 +8,7 @@ import pytest
 
 import recipe
 from common import command
-from gender_smile.training import chain, protocol, runs
+from gender_smile.training import chain, process, protocol
 
 LOG = "# an earlier start\nF0101 10:00:00.000001 7 old.cpp:1] Check failed: old\n# this start\nIteration 5, loss = 1\n"
 
@@ -23,7 +23,7 @@ def row(tmp_path):
 def why(row, log: str, status: int, end=None) -> str:
     with open(row.path(f"{row.folder}/train.log"), "w") as stream:
         stream.write(log)
-    return runs.reason(row, end, status)
+    return process.reason(row, end, status)
 
 
 @pytest.mark.parametrize("number, cause", [
@@ -47,7 +47,7 @@ def test_a_check_of_caffes_is_told_in_its_own_words(row):
 def test_weights_that_would_have_no_place_are_told_before_training(row, tmp_path):
     (tmp_path / "weights").write_text("in the way")
     with pytest.raises(chain.ChainError, match=r"step 2, .*: weights/demo/step2_.*: cannot be written: Not a directory"):
-        runs.run_process(row, "job.json", None, (), None, None)
+        process.run(row, "job.json", None, (), None, None)
 
 
 def test_both_pythons_mean_the_same_by_a_stop():

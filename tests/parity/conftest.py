@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from common.engine import debian_tool
+from files import prepare
 
 ROOT = Path(__file__).resolve().parents[2]
 DEBIAN = ROOT / ".caffe"
@@ -49,3 +50,19 @@ def our_tool():
     return lambda *arguments, **options: _run(
         [sys.executable, "-m", "torchcaffe", *arguments], **{"env": environment, **options}
     )
+
+
+@pytest.fixture(scope="module")
+def quiet():
+    """No log of nets: there are hundreds of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GLOG_minloglevel", "3")
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where the files lie that the cases' layers read."""
+    path = tmp_path_factory.mktemp("cases")
+    prepare(path)
+    return path

@@ -6,7 +6,6 @@ import pytest
 import run_cases
 import torch
 from cases import CASES
-from files import prepare
 
 import torchcaffe
 from torchcaffe.core.blob import Blob
@@ -22,13 +21,6 @@ MISSED = [[[[1.0, np.nan], [2.0, -np.inf]], [[np.nan, -np.inf], [-np.inf, np.nan
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch):
     monkeypatch.setenv("GLOG_minloglevel", "3")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("cases")
-    prepare(path)
-    return path
 
 
 def two_by_two(*tops):

@@ -8,26 +8,13 @@ import numpy as np  # noqa: E402
 import pytest
 import run_cases
 from cases import ABORTS, CASES  # noqa: E402
-from files import prepare
 
 import torchcaffe
 from torchcaffe.core import execution
 from torchcaffe.core.errors import CaffeError, PrototxtError
 from torchcaffe.layers import layer_types
 
-
-@pytest.fixture(scope="module", autouse=True)
-def quiet():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GLOG_minloglevel", "3")
-        yield
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("cases")
-    prepare(path)
-    return path
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import exporting
 import numpy as np
 import pytest
 from cases import CASES
-from files import prepare
 
 from torchcaffe.core.errors import ExportError
 from torchcaffe.formats import export
@@ -23,18 +22,8 @@ EMPTY = ("Silence", "Input")  # nets of these alone compute nothing
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quiet():
+def quiet_runtime(quiet):
     onnxruntime.set_default_logger_severity(3)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GLOG_minloglevel", "3")
-        yield
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("cases")
-    prepare(path)
-    return path
 
 
 def compare(session, run, what, limit=LIMIT):

@@ -7,25 +7,12 @@ import numpy as np
 import pytest
 import run_cases
 import torch
-from files import prepare
 
 import torchcaffe as caffe
 
+pytestmark = pytest.mark.usefixtures("quiet")
+
 LIMIT = 1e-6
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quiet():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GLOG_minloglevel", "3")
-        yield
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("cases")
-    prepare(path)
-    return path
 
 
 def as_dict(module, result):

@@ -33,13 +33,13 @@ COMMAND = """
 import sys
 from dataclasses import replace
 from tiny_project import TINY
-from common import engine; from gender_smile.training import chain, runs; from tools import train
+from common import engine; from gender_smile.training import chain, process; from tools import train
 iterations = {step: int(sys.argv[2]) for step in (2, 3, 4)}
 profile = replace(TINY, max_iter=iterations, test_interval={step: 7 for step in iterations}, snapshot=3)
 try:
     train.run(chain.rows(profile, ["gnet"], [1, 2, 3, 4], root=sys.argv[1]), engine.interpreter("torch"),
               gpu=int(sys.argv[3]) if sys.argv[3] else None, deterministic=bool(sys.argv[3]))
-except (chain.ChainError, runs.Stopped) as error:
+except (chain.ChainError, process.Stopped) as error:
     raise SystemExit(f"{error}")
 """
 

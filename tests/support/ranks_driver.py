@@ -8,7 +8,7 @@ import sys
 from tiny_project import TINY
 
 from common import engine
-from gender_smile.training import chain, ranks, runs
+from gender_smile.training import chain, process, ranks
 from tools import train
 
 
@@ -20,7 +20,7 @@ def main(root: str, steps: str, max_iter: str) -> int:
     try:
         print(train.plan(rows, engine.interpreter("torch"), leader))
         train.run(rows, engine.interpreter("torch"), say=lambda line: print(line, flush=True), leader=leader)
-    except runs.Stopped as stopped:
+    except process.Stopped as stopped:
         print(stopped)
         return ranks.STOPPED
     except chain.ChainError as error:

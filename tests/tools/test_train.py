@@ -15,7 +15,7 @@ from tiny_project import TINY
 
 import recipe
 from common import engine, files
-from gender_smile.training import chain, fingerprints, metrics, runs, status
+from gender_smile.training import chain, fingerprints, metrics, run_files, runs, status
 from tools import train
 from torchcaffe.formats import files as caffe_files
 
@@ -44,7 +44,7 @@ def test_steps_that_nets_share_come_once():
 def test_records_that_hold_something_else_are_no_records(project, text):
     run(project, [2])
     row = chain.rows(TINY, ["gnet"], [2], root=project)[0]
-    inputs = fingerprints.fingerprints(row, *runs.definitions(row))
+    inputs = fingerprints.fingerprints(row, *run_files.definitions(row))
     for path in (row.weights_out + ".json", f"{row.folder}/run.json"):
         kept = open(row.path(path)).read()
         with open(row.path(path), "w") as stream:
@@ -128,7 +128,7 @@ def test_iter_size_divides_the_batch_and_is_no_setting_of_the_result(project):
 
 def test_iter_size_counts_where_a_layer_sees_the_batch_of_a_pass(project):
     row, = chain.rows(TINY, ["gnet"], [2], root=project)
-    whole, parts = (runs.definitions(row, passes) for passes in (None, 4))
+    whole, parts = (run_files.definitions(row, passes) for passes in (None, 4))
     assert fingerprints.fingerprints(row, *whole) == fingerprints.fingerprints(row, *parts)
     for _, net in (whole, parts):
         net.layer.add(name="normalized", type="BatchNorm")
