@@ -51,8 +51,7 @@ class Loop:
         self.groups = [(*key, weights, [torch.zeros_like(w) for w in weights]) for key, weights in groups.items()]
         self.forward = torch.compile(self.model) if compiled else self.model
         if self.device.type == "cuda":
-            wanted = "ieee" if precision == "float32" else "tf32"
-            torch.backends.cuda.matmul.fp32_precision = torch.backends.cudnn.conv.fp32_precision = wanted
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision != "float32"
             torch.backends.cudnn.benchmark = True
 
     def step(self, images, labels):

@@ -177,10 +177,10 @@ class Function:
 
     def _holder(self, layer, key):
         """The message that has the field `key`: the layer's own settings, or the layer; None where neither has it."""
-        own = self._own()
-        if own and not key.endswith("param") and key in getattr(layer, own).DESCRIPTOR.fields_by_name:
+        own, common = self._own(), extensions.field_of(layer.DESCRIPTOR, key)
+        if own and not (key.endswith("param") and common) and key in getattr(layer, own).DESCRIPTOR.fields_by_name:
             return getattr(layer, own)
-        return layer if extensions.field_of(layer.DESCRIPTOR, key) else None
+        return layer if common else None
 
     def _unknown(self, layer, key):
         own = self._own()

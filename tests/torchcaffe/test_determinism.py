@@ -18,7 +18,9 @@ from torchcaffe.layers import base, pooling
 def as_before(monkeypatch):
     """The switch is for the whole process."""
     monkeypatch.delenv(determinism.WORKSPACE, raising=False)
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     yield
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
     caffe.set_deterministic(False)
     os.environ.pop(determinism.WORKSPACE, None)
 
@@ -43,6 +45,8 @@ def test_cudnn_chooses_by_measuring_only_where_it_may(monkeypatch, deterministic
 
     precision.apply(Net, training=True)
     assert torch.backends.cudnn.benchmark is (not deterministic)
+    assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
+    torch.export.export(torch.nn.Linear(2, 2), (torch.zeros(1, 2),))  # reads these flags, and fails where they disagree
 
 
 def test_too_late(monkeypatch):

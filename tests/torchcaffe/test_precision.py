@@ -113,7 +113,7 @@ def test_what_is_refused(solver):
 
 def test_cudnn_tries_its_algorithms_in_training_only(monkeypatch):
     """What it picks depends on the moment, and an answer must not depend on what ran before it in the process."""
-    cudnn = SimpleNamespace(conv=SimpleNamespace(), benchmark=None)
+    cudnn = SimpleNamespace(benchmark=None)
     monkeypatch.setattr(torch, "backends", SimpleNamespace(cuda=SimpleNamespace(matmul=SimpleNamespace()), cudnn=cudnn))
     net = SimpleNamespace(device=torch.device("cuda"), precision="float32")
     for training in (False, True, False):

@@ -21,8 +21,8 @@ def apply(net, training=False):
     """Set PyTorch's process-wide flags for this net. By default PyTorch lets cuDNN round float32 to tf32."""
     if net.device.type != "cuda":
         return
-    fp32_precision = "ieee" if net.precision == "float32" else "tf32"
-    torch.backends.cuda.matmul.fp32_precision = torch.backends.cudnn.conv.fp32_precision = fp32_precision
+    # Not by fp32_precision, PyTorch's newer names: once they are set, torch.export fails, which asks by these.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = net.precision != "float32"
     # Benchmarking cuDNN's algorithms pays where batches keep their shape, but its choice varies from run to run: only in
     # training, since a prediction must not depend on what ran before.
     torch.backends.cudnn.benchmark = training and not determinism.enabled()

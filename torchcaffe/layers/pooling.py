@@ -102,13 +102,14 @@ class Pooling(Layer):
         return F.pad(x, amounts, value=value) if any(amounts) else x
 
     def maximum(self, x, kernel, count):
-        traced = self.context.traceable
-        if traced or looking.possible(x):
-            y, index = self.first_maxima(x, kernel, count)
-            # A window without a number above -FLT_MAX (not-a-number, -infinity, nothing at all) is rare: look at the top.
-            if traced or y.numel() == 0 or y.amin().item() > LOWEST:
-                return y if index is None else (y, index)
-        y, index = self.first_maxima(torch.where(x > LOWEST, x, LOWEST), kernel, count)
+        if not self.context.traceable:  # there, numbers above -FLT_MAX are taken for granted
+            if looking.possible(x):
+                y, index = self.first_maxima(x, kernel, count)
+                # A window without one (not-a-number, -infinity, nothing at all) is rare: look at the top.
+                if y.numel() == 0 or y.amin().item() > LOWEST:
+                    return y if index is None else (y, index)
+            x = torch.where(x > LOWEST, x, LOWEST)
+        y, index = self.first_maxima(x, kernel, count)
         return y if index is None else (y, torch.where(y > LOWEST, index, -1.0))
 
     def first_maxima(self, x, kernel, count):
