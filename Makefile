@@ -101,7 +101,7 @@ test: $(READY) ## run the quick tests (under three minutes on two cores)
 	$(PY) -m pytest -n 3 --dist loadfile
 
 test-all: $(READY) ## run all tests: whole nets against real Caffe, kills, broken files, ranks, the documentation's examples
-	$(PY) -m pytest -m ""
+	$(PY) -m pytest -m "" -n 2 --dist loadfile
 
 test-gpu: $(READY) ## compare a GPU with the CPU: layers, nets, batches, resuming, prediction (GPU=: which, default 0)
 	$(PY) -m pytest -m gpu -rs tests $(call option,--device,GPU)
