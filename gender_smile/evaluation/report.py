@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import recipe
@@ -82,7 +83,7 @@ def as_text(evaluation: Evaluation, metrics: Metrics) -> str:
         lines += [f"  {image}: {reason}" for image, reason in sorted(evaluation.missed.items())]
     lines += ["", challenge.describe_error(challenge_error(evaluation))]
     if evaluation.profile != recipe.PAPER.name:
-        lines.append(f"The paper's nets see 224 pixels; these are for {recipe.PROFILES[evaluation.profile].why}.")
+        lines += textwrap.wrap(f"The paper's nets see 224 pixels; these are for {recipe.PROFILES[evaluation.profile].why}.", 100)
     return "\n".join(lines)
 
 

@@ -11,7 +11,7 @@ CALIBRATION_BINS = 15  # as Guo et al.
 DRAWS = 10_000  # bootstrap samples: with another seed of ours, the interval's ends move by about 0.02 points
 BOOTSTRAP_SEED = 2016
 LEVEL = 0.95
-MAJORITY_NOTE = "majority: accuracy of always giving the more common answer; balanced: mean of the two classes' accuracies"
+MAJORITY_NOTE = "majority: accuracy of always the more common answer; balanced: mean of the two classes' accuracies"
 
 
 # ---------------------------------------------------------------------------------------------- one net

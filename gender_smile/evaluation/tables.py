@@ -7,6 +7,7 @@ with a paired test on the same faces.
 from __future__ import annotations
 
 import os
+import textwrap
 from dataclasses import replace
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
@@ -180,21 +181,23 @@ def compare_all(table: int, rights: Dict[tuple, Dict[str, List[bool]]], papers: 
 # ---------------------------------------------------------------------------------------------- text
 def as_text(table: int, rows: Sequence[dict], orderings: Sequence[dict], facts: dict) -> str:
     """The table and the orderings, aligned, with what was trained at the head."""
-    seeds = len(facts["seeds"]) > 1
-    lines = [("task", "row", "paper", "ours", "difference", "95 % interval", "majority", "balanced", *["each seed"] * seeds)]
+    lines = [("task", "row", "paper", "ours", "difference", "95 % interval", "majority", "balanced")]
     for row in rows:
         low, high = row["interval"]
-        lines.append((row["task"], row["name"], *paper_and_ours(row), f"{low:.2f} .. {high:.2f}", *baseline(row),
-                      *[" ".join(f"{value:.2f}" for value in row["accuracies"])] * seeds))
-    tests = [("task", "the paper says", "paper", "ours", "95 % interval", "seeds", "McNemar's p of each seed", "holds?")]
+        lines.append((row["task"], row["name"], *paper_and_ours(row), f"{low:.2f} .. {high:.2f}", *baseline(row)))
+    by_seed = [("task", "row", "each seed, %")]
+    by_seed += [(row["task"], row["name"], " ".join(f"{value:.2f}" for value in row["accuracies"])) for row in rows]
+    tests = []
     for item in orderings:
         low, high = item["interval"]
-        tests.append((item["task"], f"{item['better']} > {item['worse']}", f"+{item['paper']:.2f}",
-                      f"{item['difference']:+.2f}", f"{low:+.2f} .. {high:+.2f}", f"{item['wins']} of {len(item['tests'])}",
-                      " ".join(f"{test['p']:.2g}" for test in item["tests"]), item["verdict"]))
+        p = " ".join(f"{test['p']:.2g}" for test in item["tests"])
+        tests += [f"{item['task']}: {item['better']} > {item['worse']}: {item['verdict']}",
+                  f"    paper +{item['paper']:.2f}, ours {item['difference']:+.2f} ({low:+.2f} .. {high:+.2f}), "
+                  f"{item['wins']} of {len(item['tests'])} seeds; p {p}"]
     warnings = [f"Warning: {row['task']}, {row['name']}: {row['warning']}" for row in rows if row["warning"]]
-    return "\n".join([TITLES[table], head(rows, facts), "", files.align(lines), "", scores.MAJORITY_NOTE, *warnings, "",
-                      "The paper's orderings in ours, on the same faces (points of accuracy)", files.align(tests)])
+    seeds = ["", files.align(by_seed)] if len(facts["seeds"]) > 1 else []
+    return "\n".join([TITLES[table], head(rows, facts), "", files.align(lines), *seeds, "", scores.MAJORITY_NOTE, *warnings, "",
+                      "Do the paper's orderings hold? On the same faces; points of accuracy, McNemar's p of each seed", *tests])
 
 
 def paper_and_ours(row: dict) -> Tuple[str, str, str]:
@@ -215,9 +218,9 @@ def head(rows: Sequence[dict], facts: dict) -> str:
     seeds = ", ".join(map(str, facts["seeds"]))
     lines = [f"profile {profile.name}, {PERCENT * facts['share']:g} % of the recipe's iterations, {facts['precision']}, "
              f"seed{'s' if len(facts['seeds']) > 1 else ''} {seeds}",
-             f"{count_faces(rows)}; interval: bootstrap over faces" + (" and seeds" if len(facts["seeds"]) > 1 else "")]
+             count_faces(rows), "interval: bootstrap over faces" + (" and seeds" if len(facts["seeds"]) > 1 else "")]
     if profile.name != recipe.PAPER.name:
-        lines.append(f"The paper's nets see 224 pixels and start from VGG-Face; these are for {profile.why}.")
+        lines += textwrap.wrap(f"The paper's nets see 224 pixels and start from VGG-Face; these are for {profile.why}.", 100)
     return "\n".join(lines)
 
 

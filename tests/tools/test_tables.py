@@ -454,3 +454,11 @@ def test_wrong_use(words):
     with pytest.raises(SystemExit) as stop:
         tables.main(words)
     assert stop.value.code == 2
+
+
+def test_the_text_fits_100_columns(project, capsys):
+    assert tables.main(["--table", "2", "3", "--profile", "demo", "--seeds", "7", "8", "--jobs", "4"]) == 0
+    text = capsys.readouterr().out
+    told = text[text.index("Table 2: training schemes"):]
+    assert [line for line in told.splitlines() if len(line) > 100 and "written: " not in line] == []
+    assert "gender: with all steps > without step 3: " in told and "2 seeds; p " in told
