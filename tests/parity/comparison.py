@@ -69,9 +69,11 @@ def real_caffe(folder):
 
 
 def our_own(folder, run=None):
-    """(arrays, structures) from torchcaffe in this process."""
+    """(arrays, structures) from torchcaffe in this process, whose HDF5 shuffles begin anew, as in real Caffe's."""
     import torchcaffe
+    from torchcaffe.data import shuffles
 
+    shuffles.library.set_state(shuffles.LibraryRandom().state())
     before = os.environ.get("GLOG_minloglevel")
     os.environ["GLOG_minloglevel"] = "3"
     try:
