@@ -130,7 +130,7 @@ def test_make_alone_lists_targets_and_variables() -> None:
 
 @pytest.mark.parametrize("arguments, command", [
     (["test"], ".venv/bin/python -m pytest -n 3 --dist loadfile"),
-    (["test-all"], '.venv/bin/python -m pytest -m ""'),
+    (["test-all"], '.venv/bin/python -m pytest -m "" -n 2 --dist loadfile'),
     (["step2"], ".venv/bin/python -m tools.train --step 2"),
     (["step4", "NET=gnet", "PROFILE=demo", "ENGINE=caffe", "GPU=0", "BATCH=8", "MAX_ITER=2", "FORCE=1"],
      ".venv/bin/python -m tools.train --step 4 --net gnet --profile demo --engine caffe --gpu 0 --batch 8 --max-iter 2 "
