@@ -1,7 +1,6 @@
 """Colors of all plots: those of Okabe and Ito (2008), which people with any color vision can tell apart."""
 
-BLUE, ORANGE, GREEN, SKY_BLUE, PURPLE, VERMILION = "#0072B2", "#E69F00", "#009E73", "#56B4E9", "#CC79A7", "#D55E00"
+BLUE, ORANGE, GREEN, SKY_BLUE = "#0072B2", "#E69F00", "#009E73", "#56B4E9"
 GRAY, GRID = "#8A8A8A", "#E6E6E6"
-SERIES = (BLUE, ORANGE, GREEN, PURPLE, SKY_BLUE, VERMILION)  # of lines beside each other, in this order
 OURS, PAPER = BLUE, ORANGE  # our accuracies and the paper's
 TRAINING, VALIDATION, ACCURACY = SKY_BLUE, ORANGE, GREEN  # of a training's curve
