@@ -70,7 +70,7 @@ on_attributes = $(filter-out 0 no false,$(ATTRIBUTES))
 need = $(if $(call given,$(1)),,$(error $(2)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo small test test-all test-gpu weights lmdb step1 step2 step3 step4 status evaluate table2 table3
+.PHONY: help setup demo small test test-all test-gpu weights lmdb embeddings step1 step2 step3 step4 status evaluate table2 table3
 .PHONY: suspects report figure3 predict web crops export prototxt caffe parity bench gpu-check fuzz lint cov clean clean-demo distclean again
 
 help: ## list the targets and variables
@@ -110,6 +110,7 @@ small: $(READY) ## train the released nets again, from CELEBA= and FOTW= (an hou
 	$(call need,CELEBA,make small needs CELEBA=folder and FOTW=folder)
 	$(call need,FOTW,make small needs CELEBA=folder and FOTW=folder)
 	@$(PY) -m lmdb_builders.build --profile small $(data_sets)
+	@$(MAKE) --no-print-directory embeddings PROFILE=small FORCE=
 	@for step in 1 2 3; do $(PY) -m tools.train --step $$step --profile small $(engine) || exit; done
 	@$(PY) -m tools.train --step 4 --profile small $(engine) --force # over the released ones, which git keeps
 	@$(PY) -m tools.calibrate --profile small $(engine)
@@ -125,7 +126,10 @@ lmdb: $(READY) ## build the LMDBs from CELEBA= and FOTW=, for CROP=
 		$(call option,--landmarks,LANDMARKS) $(call option,--celeba-images,CELEBA_IMAGES) \
 		$(call option,--max-lost,MAX_LOST) $(call option,--workers,WORKERS) $(call option,--seed,SEED) $(force)
 
-step1: $(READY) ## check and convert VGG-Face
+embeddings: .venv/teacher ## where step 1 has a teacher (PROFILE=small): its embeddings of the LMDBs' faces
+	@$(PY) -m lmdb_builders.embeddings $(profile) $(call option,--workers,WORKERS) $(force)
+
+step1: $(READY) ## check and convert VGG-Face (PROFILE=small: learn a teacher's embeddings)
 step2: $(READY) ## train on CelebA's forty attributes, one model per crop scheme
 step3: $(READY) ## train each net on its own attribute of CelebA
 step4: $(READY) ## train each net on its own attribute of FotW
@@ -218,6 +222,12 @@ cov: .venv/dev ## run all tests and tell which lines they leave out (TESTS=tests
 	$(PY) -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --no-build-isolation \
 		--editable '.[test,dev]'
 	@touch .venv/dev
+
+# Stands for what only `make embeddings` needs: the extra "teacher".
+.venv/teacher: $(READY)
+	$(PY) -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --no-build-isolation \
+		--editable '.[teacher]'
+	@touch .venv/teacher
 
 clean: ## remove caches and build leftovers
 	find . -name .venv -prune -o -name .caffe -prune -o -name __pycache__ -type d -exec rm -rf {} +

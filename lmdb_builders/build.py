@@ -11,16 +11,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
-import time
 from dataclasses import replace
-from typing import Dict, Iterable, Iterator, List, Optional
+from typing import Dict, List, Optional
 
 import recipe
 from common import command
 from common.options import add_profile, positive, random_seed
 
-LINE_SECONDS = 60.0  # between two lines of progress where stderr is not a terminal
 EPILOG = """exit status: 0 done (or nothing to do), 1 the build failed (one line says why), 2 wrong use, 130 stopped"""
 
 
@@ -110,6 +107,7 @@ def _build(options: argparse.Namespace) -> int:
 
 
 def _build_all(options: argparse.Namespace) -> None:
+    from common.progress import shown
     from lmdb_builders import corrections, readers
     from lmdb_builders.builder import Settings, build_dataset
     from lmdb_builders.files import sole_builder
@@ -125,7 +123,7 @@ def _build_all(options: argparse.Namespace) -> None:
         splits=splits, encode=options.encode,
         seed=profile.random_seed if options.seed is None else options.seed,
         landmarks=options.landmarks, workers=options.workers, max_lost=options.max_lost,
-        force=options.force, progress=_progress,
+        force=options.force, progress=shown,
     )
     with sole_builder(settings.output) as staging:
         # All tables are read before anything is written: a mistake in the second data set shows at once.
@@ -139,30 +137,6 @@ def _build_all(options: argparse.Namespace) -> None:
                 settings.say(f"{dataset.name}: {note}")
             present = tuple(split for split in recipe.DATASETS[dataset.name].splits if split in splits)
             build_dataset(dataset, replace(settings, splits=present), staging)
-
-
-def _progress(answers: Iterable, total: int, title: str) -> Iterable:
-    """The answers, with a bar on a terminal and with a line a minute elsewhere."""
-    from common.progress import bar_size
-
-    if not sys.stderr.isatty():
-        return _lines(answers, total, title)
-    from tqdm import tqdm
-
-    return tqdm(answers, total=total, desc=title, unit=" images", **bar_size(sys.stderr))
-
-
-def _lines(answers: Iterable, total: int, title: str) -> Iterator:
-    from common.progress import duration
-
-    began = last = time.monotonic()
-    for done, answer in enumerate(answers):
-        now = time.monotonic()
-        if now - last >= LINE_SECONDS and done:
-            last, rate = now, done / (now - began)
-            print(f"{title}: {done} of {total} images, {rate:.1f} a second, {duration((total - done) / rate)} left",
-                  file=sys.stderr, flush=True)
-        yield answer
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from PIL import Image
 
 import recipe
 from fake_detector import LANDMARKS, FakeDetector
+from common import progress
 from lmdb_builders import build, builder, detections, manifest as manifests
 from lmdb_builders.crops import crop_face, to_blob
 from lmdb_builders.images import Orientation, read_image
@@ -480,8 +481,8 @@ def test_only_one_build_at_a_time_and_leftovers_go(run, tmp_path):
 
 def test_a_line_of_progress_a_minute_where_no_terminal_is(monkeypatch, capsys):
     seconds = iter(range(0, 10_000, 25))
-    monkeypatch.setattr(build, "time", types.SimpleNamespace(monotonic=lambda: next(seconds)))
-    assert list(build._progress(range(10), 10, "fotw faces")) == list(range(10))
+    monkeypatch.setattr(progress, "time", types.SimpleNamespace(monotonic=lambda: next(seconds)))
+    assert list(progress.shown(range(10), 10, "fotw faces")) == list(range(10))
     assert capsys.readouterr().err.splitlines() == [
         "fotw faces: 2 of 10 images, 0.0 a second, 5 min 00 s left", "fotw faces: 5 of 10 images, 0.0 a second, 2 min 30 s left",
         "fotw faces: 8 of 10 images, 0.0 a second, 56 s left",
