@@ -13,7 +13,7 @@
 #= FOTW      folder of FotW: smiles_trset, smiles_valset
 #= VGG_FACE  VGG_FACE.caffemodel or vgg_face_caffe.tar.gz that you have, or a port as .safetensors or .onnx
 #= CHANNELS  rgb or bgr: what the first layer of a port in VGG_FACE= reads
-#= PRECISION for step2 to step4: float32 (default, as Caffe), tf32 (GPUs) or bf16 (GPUs, and CPUs that have it)
+#= PRECISION for step2 to step4: float32 (default, as Caffe), tf32 (GPUs) or bf16 (GPUs, and CPUs that have it; small's default)
 #= DETERMINISTIC for step2 to step4, 1: the same seed gives the same bits on a GPU, too; slower (a CPU always does)
 #= SEED      random seed instead of the recipe's: of step2 to step4, and for lmdb of the faces' order
 #= SEEDS     for table2 and table3: train all once from each of these random seeds, "2016 2017 2018" for instance
@@ -106,15 +106,17 @@ test-all: $(READY) ## run all tests: whole nets against real Caffe, kills, broke
 test-gpu: $(READY) ## compare a GPU with the CPU: layers, nets, batches, resuming, prediction (GPU=: which, default 0)
 	$(PY) -m pytest -m gpu -rs tests $(call option,--device,GPU)
 
-small: $(READY) ## train the released nets again, from CELEBA= and FOTW= (an hour on two cores), and evaluate them
+small: $(READY) ## train the released nets again, from CELEBA= and FOTW= (half an hour on two cores), and evaluate them
 	$(call need,CELEBA,make small needs CELEBA=folder and FOTW=folder)
 	$(call need,FOTW,make small needs CELEBA=folder and FOTW=folder)
 	@$(PY) -m lmdb_builders.build --profile small $(data_sets)
 	@$(MAKE) --no-print-directory embeddings PROFILE=small FORCE=
-	@for step in 1 2 3; do $(PY) -m tools.train --step $$step --profile small $(engine) || exit; done
-	@$(PY) -m tools.train --step 4 --profile small $(engine) --force # over the released ones, which git keeps
+	@for step in 1 2 3; do $(PY) -m tools.train --step $$step $(released) || exit; done
+	@$(PY) -m tools.train --step 4 $(released) --force # over the released ones, which git keeps
 	@$(PY) -m tools.calibrate --profile small $(engine)
 	@$(PY) -m tools.evaluate --profile small $(engine)
+# The released nets were trained in bf16; variant none: they are the chain's own all the same.
+released = --profile small $(engine) --precision $(or $(call given,PRECISION),bf16) --variant none
 
 weights: $(READY) ## fetch and check VGG_FACE.caffemodel, or take it from VGG_FACE=path
 	@$(PY) -m tools.weights $(call quoted,--file,VGG_FACE) $(call option,--channels,CHANNELS) $(force)
