@@ -117,7 +117,8 @@ def test_a_teachers_net_is_vgg_face_and_learns_embeddings():
         assert dangling(definition, phase) == {"loss"}
     rates = {layer.name: layer.param[0].lr_mult for layer in definition.layer if layer.param}
     assert rates.pop("conv1_1") == pytest.approx(1 / recipe.PIXEL_SCALE) and set(rates.values()) == {1.0}
-    assert not [layer for layer in definition.layer if layer.type == "Dropout"]
+    ratios = [layer.dropout_param.dropout_ratio for layer in definition.layer if layer.type == "Dropout"]
+    assert ratios == pytest.approx([teacher.dropout] * 2)
     solver = read_solver(recipe.solver_prototxt("small", "gnet", 1))
     assert (solver.type, solver.max_iter, solver.momentum2) == ("Adam", teacher.max_iter, pytest.approx(0.999))
 
