@@ -63,13 +63,13 @@ class BatchedDetector(Detector):
                  for shape in set(shapes)}  # fmt: skip
         order = sorted((first[shape], shape, index) for index, shape in enumerate(shapes) if first[shape] is not None)
         batches: List[List[int]] = []
-        level, width, height, own = 0.0, 0, 0, 0
-        for scale, shape, index in order:
+        width, height, own = 0, 0, 0
+        for level, shape, index in order:
             width, height, own = max(width, shape[0]), max(height, shape[1]), own + shape[0] * shape[1]
             padded = width * height * (len(batches[-1]) + 1 if batches else 1)
-            if not batches or scale != level or padded > min(BATCH_PIXELS, PADDING * own):
+            if not batches or level != first[shapes[batches[-1][0]]] or padded > min(BATCH_PIXELS, PADDING * own):
                 batches.append([])
-                level, (width, height), own = scale, shape, shape[0] * shape[1]
+                (width, height), own = shape, shape[0] * shape[1]
             batches[-1].append(index)
         return batches
 
@@ -90,11 +90,11 @@ class BatchedDetector(Detector):
         precision.apply(self)
         table = table_of_sums(photos, self.device)
         sizes = torch.tensor([(photo.shape[1], photo.shape[0]) for photo in photos], dtype=torch.float64).to(self.device)
-        owner, boxes = self._propose(table, sizes)
-        owner, boxes = self._refine(table, sizes, owner, boxes)
-        return self._finish(table, owner, boxes, len(photos))
+        owner, boxes = self._proposed(table, sizes)
+        owner, boxes = self._refined(table, sizes, owner, boxes)
+        return self._finished(table, owner, boxes, len(photos))
 
-    def _propose(self, table: torch.Tensor, sizes: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
+    def _proposed(self, table: torch.Tensor, sizes: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
         """Stage 1: the number of a photo and a square box, in which det1 sees a face at some level of the pyramid."""
         shape = (table.shape[1] - 1, table.shape[2] - 1)
         pyramid = Pyramid(shape, scales(shape, self.minimum_face, self.factor, self.maximum_side))
@@ -117,17 +117,17 @@ class BatchedDetector(Detector):
         boxes = square(apply_deltas(boxes, deltas[kept], boxes[:, 2:] - boxes[:, :2]))
         return touching(owner, boxes, sizes)
 
-    def _refine(self, table, sizes, owner: torch.Tensor, boxes: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
+    def _refined(self, table, sizes, owner: torch.Tensor, boxes: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
         """Stage 2: the boxes that det2 takes for faces, moved and made square again."""
-        scores, deltas = self._judge("det2", table, owner, boxes, ("prob1", "conv5-2"))
+        scores, deltas = self._judged("det2", table, owner, boxes, ("prob1", "conv5-2"))
         passed = torch.nonzero(scores[:, 1] > self.thresholds[1])[:, 0]
         kept = passed[nms(boxes[passed], scores[passed, 1], owner[passed], 0.7)]
         owner, boxes = owner[kept], boxes[kept]
         return touching(owner, square(apply_deltas(boxes, deltas[kept], sides(boxes))), sizes)
 
-    def _finish(self, table, owner: torch.Tensor, boxes: torch.Tensor, count: int) -> List[List[Face]]:
+    def _finished(self, table, owner: torch.Tensor, boxes: torch.Tensor, count: int) -> List[List[Face]]:
         """Stage 3: for each of `count` photos the boxes that det3 takes for faces, moved, and their landmarks."""
-        scores, deltas, points = self._judge("det3", table, owner, boxes, ("prob1", "conv6-2", "conv6-3"))
+        scores, deltas, points = self._judged("det3", table, owner, boxes, ("prob1", "conv6-2", "conv6-3"))
         passed = torch.nonzero(scores[:, 1] > self.thresholds[2])[:, 0]
         scores, deltas, points, owner, boxes = (values[passed] for values in (scores[:, 1], deltas, points, owner, boxes))
         moved = apply_deltas(boxes, deltas, sides(boxes))
@@ -136,13 +136,13 @@ class BatchedDetector(Detector):
         rows = torch.cat([column.double() for column in columns], 1)[kept].cpu().numpy()
         answers: List[List[Face]] = [[] for _ in range(count)]
         for row in rows:
-            moved_box = (*(row[6:8] - 1), *(row[8:10] - row[6:8] + 1))
-            box = tuple(float(value) for value in moved_box)
+            left, top, right, bottom = row[6:10].tolist()
+            box = (left - 1, top - 1, right - left + 1, bottom - top + 1)
             answers[int(row[0])].append(Face(box, float(row[1]), landmarks_of(row[None, 10:], row[None, 2:6])[0]))
         return answers
 
     # ------------------------------------------------------------------------------------------ their parts
-    def _judge(self, name: str, table, owner, boxes, tops: Sequence[str]) -> List[torch.Tensor]:
+    def _judged(self, name: str, table, owner, boxes, tops: Sequence[str]) -> List[torch.Tensor]:
         """Outputs `tops` of a net of stage 2 or 3 for the crops of the boxes."""
         net, side, parts = self._net(name), CROP_SIDES[name], []
         for start in range(0, max(1, len(boxes)), CROPS[name]):
@@ -183,7 +183,7 @@ def table_of_sums(photos: Sequence[np.ndarray], device: torch.device) -> torch.T
 
 
 def means(table: torch.Tensor, owner: torch.Tensor, corner: torch.Tensor, step: torch.Tensor,
-          cells: Tuple[int, int]) -> torch.Tensor:  # fmt: skip
+          cells: Sequence[int]) -> torch.Tensor:  # fmt: skip
     """Mean colors of a grid of cells for each of M areas: M x columns x rows x 3 float64, 0..255.
 
     owner: M numbers of photos; corner: M x 2 float64, the area's left and top in pixels from 0; step: M x 2, width and

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pytest
 import torch
 
-from detector import batched, iou, mtcnn
+import torchcaffe
+from detector import batched, iou, make_detector, mtcnn
 from detector.batched import BatchedDetector
 
 CPU = torch.device("cpu")
@@ -41,6 +44,14 @@ def test_the_same_faces(detector, batched_detector, mixed):
     assert_same(list(batched_detector.detect_all(mixed)), expected)
     assert_same([batched_detector.detect(photo) for photo in mixed], expected)
     assert batched_detector._batches([photo.shape[1::-1] for photo in mixed]) != [[index] for index in range(len(mixed))]
+
+
+def test_which_detector_runs_where():
+    caffe = SimpleNamespace(__name__="caffe")
+    assert type(make_detector()) is type(make_detector(1, caffe)) is mtcnn.Detector
+    assert make_detector(1, caffe)._caffe is caffe
+    for ours in (make_detector(1), make_detector(1, torchcaffe)):
+        assert isinstance(ours, BatchedDetector) and ours.device == torch.device("cuda", 1)
 
 
 def test_other_settings_and_photos_whose_first_levels_are_left_out(mixed, weights):

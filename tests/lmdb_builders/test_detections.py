@@ -43,6 +43,25 @@ def test_pool_of_processes_gives_the_same_file(fotw, tmp_path, monkeypatch):
     assert (tmp_path / "one.csv").read_bytes() == (tmp_path / "two.csv").read_bytes()
 
 
+@pytest.mark.parametrize("workers", (1, 2))
+def test_one_detector_fed_by_reading_processes_gives_the_same_file(fotw, tmp_path, edit, workers):
+    """As with a GPU: photos that cannot be used stand first, last and between the others."""
+    for number in (1, 3, 9):
+        (fotw / f"smiles_{'trset' if number < 7 else 'valset'}/im_GenFex_{number:05d}.jpg").write_bytes(b"")
+    edit(fotw / "smiles_trset/gender_fex_trset.csv", "00004.jpg,14,14,20,20", "00004.jpg,14,14,20,-3")
+    dataset, taken = read_fotw(fotw), []
+
+    class OneForAll(FakeDetector):
+        def detect_all(self, images):
+            taken.append(list(images))
+            return map(self.detect, taken[-1])
+
+    detect(dataset, str(tmp_path / "one.csv"), use_dataset=False, factory=FakeDetector)
+    detect(dataset, str(tmp_path / "gpu.csv"), use_dataset=False, workers=workers, factory=OneForAll, on_gpu=True)
+    assert (tmp_path / "one.csv").read_bytes() == (tmp_path / "gpu.csv").read_bytes()
+    assert [len(images) for images in taken] == [5]
+
+
 def test_testing_takes_the_face_nearest_the_center(celeba, tmp_path, edit):
     edit(celeba / "Anno/list_bbox_celeba.txt", "000011.jpg    12   12  24", "000011.jpg    -6   20  12")
     edit(celeba / "Anno/list_bbox_celeba.txt", "000001.jpg    12   12  24", "000001.jpg    -6   20  12")
