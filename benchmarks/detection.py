@@ -92,9 +92,11 @@ def build_rows(gpu, count):
     import numpy as np
 
     from detector import batched, make_detector
+    from lmdb_builders import detections
 
     os.environ["GLOG_minloglevel"] = "2"
     batched.PHOTOS = count // 4  # answers come that many at a time, and the first quarter is not timed
+    detections.GROUP = min(detections.GROUP, batched.PHOTOS)
     factory = functools.partial(batched.BatchedDetector, "cpu") if gpu is None else functools.partial(make_detector, gpu)
     with tempfile.TemporaryDirectory() as folder:
         names, what = write_photos(folder, count)
