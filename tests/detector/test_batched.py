@@ -155,6 +155,24 @@ def test_levels_lie_on_the_canvas_as_each_photos_own_would(astronaut):
         assert np.abs(part - expected).max() <= 1 and (part == expected).mean() > 0.99
 
 
+@pytest.mark.parametrize("minimum_face", (20, 14))
+def test_windows_are_those_of_a_photos_own_levels_however_large_the_others_are(weights, minimum_face):
+    """With a threshold of 0, every window of every level is proposed: none of the padding, of no level of others."""
+    settings = {"thresholds": (0, 0.7, 0.7), "minimum_face": minimum_face}
+    detector, batch = mtcnn.Detector(**settings), BatchedDetector("cpu", **settings)
+    random = np.random.default_rng(2)
+    photos = [random.integers(0, 256, (*shape, 3), np.uint8) for shape in ((26, 90), (60, 40), (61, 91), (33, 47))]
+    sizes = torch.tensor([photo.shape[1::-1] for photo in photos]).double()
+    with torch.inference_mode():
+        owner, boxes = batch._proposed(batched.table_of_sums(photos, CPU), sizes)
+    for number, photo in enumerate(photos):
+        pixels = mtcnn._transposed(photo)
+        pyramid = detector._pyramid_of(pixels.shape)
+        expected = {tuple(box) for box in detector._propose(pixels, pyramid, mtcnn._canvas((pyramid, pixels)))}
+        found = {tuple(box) for box in boxes[owner == number].tolist()}
+        assert len(expected) > 8 and len(found ^ expected) <= 0.1 * len(expected)  # where scores are equal but for rounding
+
+
 @pytest.mark.parametrize("block, pairs", ((1024, 2**24), (7, 2**24), (16, 500)))
 @pytest.mark.parametrize("by_smaller", (False, True))
 def test_suppression_in_groups_is_that_of_each_group(monkeypatch, block, pairs, by_smaller):
