@@ -95,7 +95,7 @@ def build_rows(gpu, count):
     from lmdb_builders import detections
 
     os.environ["GLOG_minloglevel"] = "2"
-    batched.PHOTOS = count // 4  # answers come that many at a time, and the first quarter is not timed
+    batched.PHOTOS = min(batched.PHOTOS, count // 4)  # answers come that many at a time, and the first quarter is not timed
     detections.GROUP = min(detections.GROUP, batched.PHOTOS)
     factory = functools.partial(batched.BatchedDetector, "cpu") if gpu is None else functools.partial(make_detector, gpu)
     with tempfile.TemporaryDirectory() as folder:

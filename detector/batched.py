@@ -18,8 +18,8 @@ from torchcaffe.core import precision
 from torchcaffe.core.torch_module import TorchNet, to_torch
 from torchcaffe.data.workers import thread_map
 
-PHOTOS, PHOTO_PIXELS = 256, 2**26  # photos that are taken together, and the pixels at which there are enough of them
-BATCH_PIXELS = 2**24  # of a batch, padded: its forward takes about 2 GB on the device
+PHOTOS, PHOTO_PIXELS = 128, 2**25  # photos that are taken together, and the pixels at which there are enough of them
+BATCH_PIXELS = 2**24  # of a batch, padded: bounds the memory of its forward
 PADDING = 1.5  # padded pixels of a batch at most, as a multiple of its photos' own
 CROPS = {"det2": 4096, "det3": 1024}  # a forward
 BLOCK, PAIRS = 1024, 2**24  # boxes of a group whose overlaps with the others are computed at once, and pairs of boxes
@@ -213,22 +213,22 @@ def _edges(first: torch.Tensor, step: torch.Tensor, count: int, limit: int) -> T
 
 
 def draw(pyramid: Pyramid, table: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
-    """Canvases with all levels of N photos, N x width x height x 3 float64 whole gray levels: Pyramid.draw of each.
+    """Canvases with all levels of N photos, N x width x height x 3 float32 whole gray levels: Pyramid.draw of each.
 
     sizes: N x 2, the photos' width and height; `pyramid` is of the largest ones. A photo's own level lies at the level's
     corner, and its border is repeated beyond it.
     """
     count, device = len(sizes), sizes.device
     photos = torch.arange(count, device=device)
-    canvas = torch.zeros((count, *pyramid.canvas_size, 3), dtype=torch.float64, device=device)
+    canvas = torch.zeros((count, *pyramid.canvas_size, 3), device=device)
     for scale, (left, top), size in zip(pyramid.scales.tolist(), pyramid.corners, pyramid.sizes):
         own = torch.ceil(sizes * scale)
         level = means(table, photos, torch.zeros_like(sizes), sizes / own, size)
         width, height = map(even, size)
         x, y = (torch.minimum(torch.arange(side, device=device), own[:, axis : axis + 1].long() - 1)
                 for axis, side in enumerate((width, height)))  # fmt: skip
-        canvas[:, left : left + width, top : top + height] = level[photos[:, None, None], x[:, :, None], y[:, None, :]]
-    return canvas.round_()
+        canvas[:, left : left + width, top : top + height] = level[photos[:, None, None], x[:, :, None], y[:, None, :]].round_()
+    return canvas
 
 
 def as_input(images: torch.Tensor) -> torch.Tensor:

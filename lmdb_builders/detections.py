@@ -31,6 +31,7 @@ POINTS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
 NUMBERS = ("x", "y", "width", "height", "score", *(f"{point}_{axis}" for point in POINTS for axis in "xy"))
 COLUMNS = ("image", *NUMBERS, "status")
 GROUP = 16  # photos that a worker is given at once, since together they take the detector less time; a stop loses them
+READ_CHUNK = 2  # photos that a worker reads at once for a GPU: enough ahead of it, and few where they are large
 
 
 class Detection(NamedTuple):
@@ -87,7 +88,7 @@ def detect(
     else:
         tasks = [(record.image, record.split, record.box) for record in missing]
         if on_gpu:
-            photos = ordered_map(functools.partial(_read, dataset.folder), tasks, workers, chunk=1)
+            photos = ordered_map(functools.partial(_read, dataset.folder), tasks, workers, chunk=READ_CHUNK)
             answers = _answers(_detector(factory), photos)
         else:
             work = functools.partial(_find_faces, dataset.folder, factory)

@@ -155,6 +155,19 @@ def test_levels_lie_on_the_canvas_as_each_photos_own_would(astronaut):
         assert np.abs(part - expected).max() <= 1 and (part == expected).mean() > 0.99
 
 
+def test_nothing_is_computed_beside_the_device():
+    """On PyTorch's device without numbers, arithmetic with a tensor of the CPU is an error, as on a GPU."""
+    meta = torch.device("meta")
+    table, sizes = torch.zeros((2, 261, 202, 3), dtype=torch.int32, device=meta), torch.zeros((2, 2), device=meta).double()
+    pyramid = mtcnn.Pyramid((260, 201), mtcnn.scales((260, 201), 20, 0.709, 2000))
+    assert batched.as_input(batched.draw(pyramid, table, sizes)).device == meta
+    boxes, owner = torch.zeros((3, 5, 4), device=meta).double(), torch.zeros(5, dtype=torch.int64, device=meta)
+    assert batched.means(table, owner, boxes[0, :, :2], boxes[0, :, 2:], (24, 24)).device == meta
+    assert batched._overlaps(boxes, boxes, True).device == meta
+    moved = batched.square(batched.apply_deltas(boxes[0], boxes[1].float(), batched.sides(boxes[0])))
+    assert moved.device == meta and moved.dtype == torch.float64
+
+
 @pytest.mark.parametrize("minimum_face", (20, 14))
 def test_windows_are_those_of_a_photos_own_levels_however_large_the_others_are(weights, minimum_face):
     """With a threshold of 0, every window of every level is proposed: none of the padding, of no level of others."""
