@@ -108,7 +108,7 @@ def build_rows(gpu, count):
     where = f"{os.cpu_count()} cores, a process each"
     return [
         rate(f"{title}; {SETTINGS}", speed, baseline, where, "images/s", None if gpu is None else 5, "as data sets are built"),
-        figure("central faces of the CPU that the GPU finds within a pixel", 100 * again / len(pairs), "%", 99,
+        figure("central faces of the CPU that the GPU finds within a pixel", 100 * again / max(1, len(pairs)), "%", 99,
                note=f"{len(pairs)} photos with a face"),
     ]  # fmt: skip
 
