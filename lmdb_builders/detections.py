@@ -9,6 +9,7 @@ face. A file that you wrote or edited is used as it is and never overwritten. Th
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import functools
 import itertools
@@ -88,8 +89,7 @@ def detect(
     else:
         tasks = [(record.image, record.split, record.box) for record in missing]
         if on_gpu:
-            photos = ordered_map(functools.partial(_read, dataset.folder), tasks, workers, chunk=READ_CHUNK)
-            answers = _answers(_detector(factory), photos)
+            answers = _find_faces_on_gpu(dataset.folder, factory, tasks, workers)
         else:
             work = functools.partial(_find_faces, dataset.folder, factory)
             groups = (tasks[start : start + GROUP] for start in range(0, len(tasks), GROUP))
@@ -233,6 +233,13 @@ def _read(folder: str, task: Tuple[str, str, Optional[tuple]]) -> _Photo:
 def _find_faces(folder: str, factory: Callable, tasks: List[tuple]) -> List[Tuple[str, Detection]]:
     """The answers to a worker's tasks. Photos are read one at a time."""
     return list(_answers(_detector(factory), (_read(folder, task) for task in tasks)))
+
+
+def _find_faces_on_gpu(folder: str, factory: Callable, tasks: List[tuple], workers: int) -> Iterator[Tuple[str, Detection]]:
+    """The answers to all tasks, of one detector in this process; the processes that read end with it, also when it fails."""
+    read = ordered_map(functools.partial(_read, folder), tasks, workers, chunk=READ_CHUNK)
+    with contextlib.closing(read) as photos:
+        yield from _answers(_detector(factory), photos)
 
 
 def _answers(detector, photos: Iterable[_Photo]) -> Iterator[Tuple[str, Detection]]:

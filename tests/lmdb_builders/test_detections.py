@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import multiprocessing
 
 import cv2
 import numpy as np
@@ -60,6 +61,14 @@ def test_one_detector_fed_by_reading_processes_gives_the_same_file(fotw, tmp_pat
     detect(dataset, str(tmp_path / "gpu.csv"), use_dataset=False, workers=workers, factory=OneForAll, on_gpu=True)
     assert (tmp_path / "one.csv").read_bytes() == (tmp_path / "gpu.csv").read_bytes()
     assert [len(images) for images in taken] == [5]
+
+
+def test_processes_that_read_end_with_the_detector(fotw, tmp_path):
+    FailingDetector.seen = 0
+    with pytest.raises(KeyboardInterrupt) as stop:
+        detect(read_fotw(fotw), str(tmp_path / "a.csv"), use_dataset=False, workers=2, factory=FailingDetector, on_gpu=True)
+    assert stop.tb is not None and not multiprocessing.active_children()  # although its frames are still there
+    assert len(rows(tmp_path / "a.csv")) == 2
 
 
 def test_testing_takes_the_face_nearest_the_center(celeba, tmp_path, edit):
