@@ -63,11 +63,11 @@ def parts(device: str, quick: bool) -> List[Part]:
     if importlib.util.find_spec("xdist") is not None:
         tests += ["-n", str(max(1, min(8, (os.cpu_count() or 1) // 2)))]
     limits = {"chain": 130, "training": 130, "costs": 90, "detection": 60, "inference": 45, "data_layer": 60, "overhead": 30}
-    few, found = ["--quick"] if quick else [], [Part("test-gpu", tests, 150, benchmark=False)]
-    for name, limit in limits.items():
-        if name in QUICK or not quick:
-            found.append(Part(name, [*python, f"benchmarks.{name}", *gpu, *(few if name in QUICK else [])], limit))
-    return found
+    few: List[str] = []
+    if quick:  # tries the code, on a machine that may be slow: no part has a limit of its own
+        limits, few = dict.fromkeys(QUICK, BUDGET), ["--quick"]
+    found = [Part("test-gpu", tests, BUDGET if quick else 150, benchmark=False)]
+    return found + [Part(name, [*python, f"benchmarks.{name}", *gpu, *few], limit) for name, limit in limits.items()]
 
 
 def run_part(part: Part, until: float, folder: Path, say=print):

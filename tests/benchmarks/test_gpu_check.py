@@ -102,7 +102,8 @@ def test_make(arguments, expected):
 @pytest.mark.slow
 def test_a_quick_check_of_the_cpu(tmp_path):
     """The same code as on a GPU, a few of its tests, and the command that users type for a few iterations."""
-    command = [sys.executable, "-m", "benchmarks.gpu_check", "--device", "cpu", "--quick", "--output", str(tmp_path)]
+    command = [sys.executable, "-m", "benchmarks.gpu_check", "--device", "cpu", "--quick", "--budget", "1500",
+               "--output", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads((tmp_path / "benchmarks-gpu.json").read_text())
