@@ -5,7 +5,7 @@
 #= PROFILE   paper (default), demo (narrow nets, minutes on two cores) or small (the released nets')
 #= ENGINE    auto (default), caffe or torch
 #= CAFFE_PYTHON for ENGINE=caffe, a Python (2.7 or later) that imports a Caffe of yours: steps 2 to 4 train in it
-#= GPU       number of the GPU to train on (default: the CPU)
+#= GPU       number of the GPU to find faces, train, evaluate and predict on (default: the CPU)
 #= GPUS      for step2 to step4: split each batch over this many GPUs; for table2 and table3: GPU numbers, "0,1,2,3", a training each
 #= PROCESSES the same with processes on the CPU (docs/distributed.md: several machines)
 #= CROP      scheme1 .. scheme5 or all (default: those of the three nets)
@@ -29,7 +29,7 @@
 #= LANDMARKS for lmdb: dataset (default; a data set's own five points, where it has them) or detector
 #= CELEBA_IMAGES for lmdb: wild or aligned, which of CelebA's photos (default: wild where they are)
 #= MAX_LOST  for lmdb: the share of a split's faces that may be lost (default: 0.02)
-#= WORKERS   for lmdb: processes (default: one a core)
+#= WORKERS   for lmdb: processes that read, find faces (without GPU=) and crop (default: one a core)
 #= TEST_SPLIT for lmdb, 1: also build the test partitions
 #= CORRECTIONS for lmdb: corrections.csv of FotW's training labels, as the page of make suspects exports it
 #= PHOTOS    for evaluate: score the whole pipeline on this FotW folder's photos instead
@@ -109,7 +109,7 @@ test-gpu: $(READY) ## compare a GPU with the CPU: layers, nets, batches, resumin
 small: $(READY) ## train the released nets again, from CELEBA= and FOTW= (half an hour on two cores), and evaluate them
 	$(call need,CELEBA,make small needs CELEBA=folder and FOTW=folder)
 	$(call need,FOTW,make small needs CELEBA=folder and FOTW=folder)
-	@$(PY) -m lmdb_builders.build --profile small $(data_sets)
+	@$(PY) -m lmdb_builders.build --profile small $(data_sets) $(call option,--gpu,GPU)
 	@$(MAKE) --no-print-directory embeddings PROFILE=small FORCE=
 	@for step in 1 2 3; do $(PY) -m tools.train --step $$step $(released) || exit; done
 	@$(PY) -m tools.train --step 4 $(released) --force # over the released ones, which git keeps
@@ -126,7 +126,8 @@ lmdb: $(READY) ## build the LMDBs from CELEBA= and FOTW=, for CROP=
 	@$(PY) -m lmdb_builders.build $(profile) $(call option,--crop,CROP) $(data_sets) $(call option,--encode,ENCODE) \
 		$(if $(filter-out 0 no false,$(TEST_SPLIT)),--test) $(call quoted,--corrections,CORRECTIONS) \
 		$(call option,--landmarks,LANDMARKS) $(call option,--celeba-images,CELEBA_IMAGES) \
-		$(call option,--max-lost,MAX_LOST) $(call option,--workers,WORKERS) $(call option,--seed,SEED) $(force)
+		$(call option,--max-lost,MAX_LOST) $(call option,--workers,WORKERS) $(call option,--gpu,GPU) \
+		$(call option,--seed,SEED) $(force)
 
 embeddings: .venv/teacher ## where step 1 has a teacher (PROFILE=small): its embeddings of the LMDBs' faces
 	@$(PY) -m lmdb_builders.embeddings $(profile) $(call option,--workers,WORKERS) $(force)

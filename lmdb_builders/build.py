@@ -16,7 +16,7 @@ from typing import Dict, List, Optional
 
 import recipe
 from common import command
-from common.options import add_profile, positive, random_seed
+from common.options import add_profile, natural, positive, random_seed
 
 EPILOG = """exit status: 0 done (or nothing to do), 1 the build failed (one line says why), 2 wrong use, 130 stopped"""
 
@@ -53,6 +53,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--encode", default="raw", choices=("raw", "jpg", "png"), help="default: %(default)s")
     parser.add_argument("--seed", type=random_seed, help="of the order, shuffled once; default: the profile's")
     parser.add_argument("--workers", type=positive, default=os.cpu_count() or 1, help="processes; default: %(default)s")
+    parser.add_argument("--gpu", type=natural, metavar="NUMBER", help="GPU to find faces on (default: the CPU)")
     parser.add_argument(
         "--max-lost", type=float, default=0.02, metavar="SHARE",
         help="fail when a split loses more than this share of its faces; default: %(default)s",
@@ -101,7 +102,7 @@ def _build(options: argparse.Namespace) -> int:
 
     try:
         _build_all(options)
-    except (DetectorError, CaffeError) as error:
+    except (DetectorError, CaffeError, MemoryError) as error:
         raise BuildError(str(error)) from None
     return 0
 
@@ -114,6 +115,7 @@ def _build_all(options: argparse.Namespace) -> None:
     from lmdb_builders.pool import keep_freed_memory
 
     keep_freed_memory()
+    _check_gpu(options.gpu)
     profile = recipe.PROFILES[options.profile]
     splits = ("train", "val", "test") if options.test else ("train", "val")
     settings = Settings(
@@ -122,7 +124,7 @@ def _build_all(options: argparse.Namespace) -> None:
         output=os.path.abspath(options.output or recipe.absolute(recipe.lmdb_folder(profile.name, ""))),
         splits=splits, encode=options.encode,
         seed=profile.random_seed if options.seed is None else options.seed,
-        landmarks=options.landmarks, workers=options.workers, max_lost=options.max_lost,
+        landmarks=options.landmarks, workers=options.workers, gpu=options.gpu, max_lost=options.max_lost,
         force=options.force, progress=shown,
     )
     with sole_builder(settings.output) as staging:
@@ -137,6 +139,18 @@ def _build_all(options: argparse.Namespace) -> None:
                 settings.say(f"{dataset.name}: {note}")
             present = tuple(split for split in recipe.DATASETS[dataset.name].splits if split in splits)
             build_dataset(dataset, replace(settings, splits=present), staging)
+
+
+def _check_gpu(gpu: Optional[int]) -> None:
+    """Raise BuildError where PyTorch cannot compute on that GPU."""
+    if gpu is None:
+        return
+    from lmdb_builders.errors import BuildError
+    from torchcaffe.core import mode
+
+    reason = mode.why_no_gpu(gpu)
+    if reason:
+        raise BuildError(f"{reason}; leave out --gpu (GPU= of make) to find faces on the CPU")
 
 
 if __name__ == "__main__":

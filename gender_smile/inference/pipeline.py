@@ -188,9 +188,9 @@ class Pipeline:
         weights = pipeline_weights(profile, variant)
         caffe = load_engine(engine, gpu)
         classifiers = {net: Classifier(caffe, profile, net, weights[net]) for net in recipe.PIPELINE_NETS}
-        from detector import Detector
+        from detector import make_detector
 
-        return cls(Detector(caffe=caffe), classifiers, profile, gpu, variant, threshold)
+        return cls(make_detector(gpu, caffe), classifiers, profile, gpu, variant, threshold)
 
     @functools.cached_property
     def model(self) -> Model:

@@ -371,12 +371,15 @@ def test_threads_share_a_pipeline(fake_project, monkeypatch):
 
 
 @pytest.mark.parametrize("gpu, calls", [(None, ["cpu"]), (2, [2, "gpu"])])
-def test_every_thread_is_set_to_the_pipelines_device(fake_project, gpu, calls):
+def test_every_thread_is_set_to_the_pipelines_device(fake_project, monkeypatch, gpu, calls):
     """Caffe's mode is a thread's own: one that never set it would compute on the CPU."""
     import threading
 
     install(fake_project, {"gnet": 0.5, "snet1": 0.5, "snet2": 0.5})
+    devices = []
+    monkeypatch.setattr("detector.batched.BatchedDetector", lambda device: devices.append(device) or FakeDetector())
     loaded = Pipeline.load("demo", gpu=gpu)
+    assert devices == ([] if gpu is None else [f"cuda:{gpu}"])
     mode = loaded.classifiers["gnet"].caffe.mode
     mode.clear()
     thread = threading.Thread(target=loaded.predict, args=(photo(),))
