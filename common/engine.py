@@ -83,8 +83,8 @@ def interpreter(name: str = "auto") -> Interpreter:
 def module_name(name: str) -> str:
     """"caffe" or "torchcaffe": what engine `name` is here. Raises EngineError for another name."""
     if name == "opencv":
-        raise EngineError("engine opencv answers photos on the CPU (tools/predict.py, tools/web.py) and nothing else: use "
-                          "ENGINE=torch here")
+        raise EngineError("engine opencv only answers photos (tools/predict.py, tools/web.py), on the CPU: use ENGINE=torch, or "
+                          "leave out --gpu (GPU=) there")
     if name not in NAMES:
         raise EngineError(f"unknown engine {name!r}: one of {', '.join(NAMES)}")
     if name == "auto":

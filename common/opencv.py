@@ -40,7 +40,7 @@ class UnreadableError(RuntimeError):
     """OpenCV is not given this net: the message says why."""
 
 
-def Net(definition: str, phase: int, weights: str) -> Any:  # noqa: N802  pycaffe's name
+def Net(definition: str, phase: int, weights: str) -> Any:  # pycaffe's name
     """A trained net on OpenCV where it can compute it, else on torchcaffe. Raises what torchcaffe raises for wrong files."""
     try:
         return OpenCVNet(definition, weights)
@@ -85,12 +85,16 @@ class OpenCVNet:
 
         self._message = _read_definition(definition)
         first = self._message.layer[0]
+        if len(first.input_param.shape) != 1:
+            raise UnreadableError(f"{definition}: layer '{first.name}' has not one shape")
         shape = tuple(first.input_param.shape[0].dim)
+        self._check_memory(shape)
         content = _with_weights(list(_steps(self._message, shape)), weights)
         try:
             self._net = cv2.dnn.readNetFromCaffe(np.frombuffer(_text(self._message), np.uint8), content)
         except cv2.error as error:
             raise UnreadableError(f"{weights}: {error}") from None
+        self._net.enableWinograd(False)  # 15 % faster, but four times as far from torchcaffe
         _limit_threads()
         self.blobs = {first.top[0]: Blob(shape)}
         self._outputs = _outputs(self._message)
@@ -172,6 +176,8 @@ def _steps(message: Any, shape: Shape) -> Iterator[Step]:
             weights = [(settings.num_output, *bottom[1:2], kernel, kernel), (settings.num_output,)]
         elif layer.type == "Pooling":
             kernel, stride = layer.pooling_param.kernel_size, layer.pooling_param.stride
+            if stride > kernel:  # windows that begin beyond the input
+                raise UnreadableError(f"layer '{layer.name}' has a stride above its kernel")
             top = (*bottom[:2], *(-(-(side - kernel) // stride) + 1 for side in bottom[2:]))
         elif layer.type == "InnerProduct":
             top = (*bottom[:1], layer.inner_product_param.num_output)

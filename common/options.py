@@ -128,6 +128,14 @@ def add_engine(parser: argparse.ArgumentParser, where: Any = None, predicting: b
     """
     text = ("OpenCV, real Caffe or torchcaffe; auto: real Caffe where Python imports it, else OpenCV for small nets on the CPU"
             if predicting else "real Caffe or torchcaffe; auto: real Caffe where Python imports it")
-    parser.add_argument("--engine", default=os.environ.get("ENGINE") or "auto", choices=PREDICTING if predicting else NAMES,
+    names = PREDICTING if predicting else NAMES
+
+    def known(name: str) -> str:
+        if name not in names:  # the environment's too, which `choices` would not check
+            only = ", which only answers photos" if name in PREDICTING else ""
+            raise argparse.ArgumentTypeError(f"invalid choice: {name!r}{only} (choose from {', '.join(names)})")
+        return name
+
+    parser.add_argument("--engine", default=os.environ.get("ENGINE") or "auto", type=known, metavar=f"{{{','.join(names)}}}",
                         help=f"{text} (default: %(default)s)")
     (where or parser).add_argument("--gpu", type=natural, metavar="NUMBER", help="GPU to run on (default: the CPU)")

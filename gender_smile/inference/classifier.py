@@ -137,8 +137,8 @@ class Classifier:
         return getattr(self.net, "engine", "caffe" if self.caffe.__name__ == "caffe" else "torch")
 
     def with_gradients(self) -> "Classifier":
-        """This classifier where its net has a backward pass, else the same on torchcaffe."""
-        if self.engine != "opencv":
+        """This classifier where its engine has a backward pass, else the same on torchcaffe."""
+        if self.caffe.__name__ != "common.opencv":
             return self
         return Classifier(load_engine("torch"), self.profile.name, self.net_key, self.weights)
 

@@ -25,12 +25,12 @@ CELLS = 7  # places per side that a map needs at least: the paper's conv5_3 has 
 class Explainer:
     """Heat maps of one classifier, whose weights it shares.
 
-    Works with torchcaffe and with real Caffe; a classifier on OpenCV is loaded into torchcaffe. Raises PipelineError where the engine cannot make its net.
+    Works with torchcaffe and with real Caffe. Raises PipelineError where the engine cannot make its net.
     """
 
     def __init__(self, classifier: Classifier):
-        self.classifier = classifier.with_gradients()
-        self.net = _with_gradients(self.classifier)
+        self.classifier = classifier
+        self.net = _with_gradients(classifier)
         self.features, self.next_layer = _features(self.net)
         (self.score,) = self.net.bottom_names[list(self.net._layer_names)[-1]]  # what the softmax reads
         self.last_layer = next(name for name, tops in self.net.top_names.items() if self.score in tops)
