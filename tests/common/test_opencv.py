@@ -217,6 +217,16 @@ def test_weights_of_another_net(made, tmp_path, text):
         lambda: caffe.Net(str(other), caffe.TEST, weights=weights))
 
 
+def test_weights_of_another_shape_and_the_same_size(made, tmp_path):
+    _, weights = made(given(9, 8) + convolution())
+    other = tmp_path / "other.prototxt"
+    other.write_text(given(9, 8, channels=27) + convolution("num_output: 4 kernel_size: 1"))
+    with pytest.raises(opencv.UnreadableError, match="other weights"):
+        opencv.OpenCVNet(str(other), weights)
+    with pytest.raises(RuntimeError, match="conv"):
+        opencv.Net(str(other), opencv.TEST, weights)
+
+
 @pytest.mark.parametrize("damage", [
     lambda content: content[: len(content) // 2], lambda content: b"", lambda content: b"<html>", lambda content: content[9:],
     lambda content: content + content])  # fmt: skip
