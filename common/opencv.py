@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import os
-from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Tuple, Type
 
 import numpy as np
 
@@ -41,7 +41,7 @@ class UnreadableError(RuntimeError):
 
 
 def Net(definition: str, phase: int, weights: str) -> Any:  # pycaffe's name
-    """A trained net on OpenCV where it can compute it, else on torchcaffe. Raises what torchcaffe raises for wrong files."""
+    """A trained net on OpenCV where it can compute it, else on torchcaffe. Wrong files raise what torchcaffe raises."""
     try:
         return OpenCVNet(definition, weights)
     except UnreadableError:
@@ -88,7 +88,7 @@ class OpenCVNet:
         if len(first.input_param.shape) != 1:
             raise UnreadableError(f"{definition}: layer '{first.name}' has not one shape")
         shape = tuple(first.input_param.shape[0].dim)
-        self._check_memory(shape)
+        self._check_memory(shape, UnreadableError)
         content = _with_weights(list(_steps(self._message, shape)), weights)
         try:
             self._net = cv2.dnn.readNetFromCaffe(np.frombuffer(_text(self._message), np.uint8), content)
@@ -101,12 +101,12 @@ class OpenCVNet:
         self._shape = shape
 
     def forward(self) -> Dict[str, np.ndarray]:
-        """The net's outputs, name -> float32 array of its own. Raises NetError or MemoryError where the memory is too small."""
+        """The net's outputs, name -> float32 array of its own. Raises MemoryError, RuntimeError."""
         import cv2
 
         ((_, blob),) = self.blobs.items()
         if blob.data.shape != self._shape:
-            self._check_memory(blob.data.shape)
+            self._check_memory(blob.data.shape, MemoryError)
             self._shape = blob.data.shape
         try:
             self._net.setInput(np.ascontiguousarray(blob.data, np.float32))
@@ -117,17 +117,18 @@ class OpenCVNet:
             raise RuntimeError(f"OpenCV cannot compute an input of shape {blob.data.shape}: {error}") from None
         return dict(zip(self._outputs, results))
 
-    def _check_memory(self, shape: Shape) -> None:
-        """Linux overcommits memory: without this check a process with too large an input is killed."""
+    def _check_memory(self, shape: Shape, error: Type[Exception]) -> None:
+        """Raises `error`. Linux overcommits memory: without this check a process with too large an input is killed."""
         from torchcaffe.core import memory
 
         largest = max(math.prod(step.shape) for step in _steps(self._message, shape))
-        memory.require(2 * 4 * largest, f"an input of shape {shape}")  # a layer's bottom and top; OpenCV reuses the others
+        needed = 2 * 4 * largest  # a layer's bottom and top: OpenCV reuses the memory of the others
+        memory.require(needed, f"an input of shape {shape}", error)
 
 
 # --------------------------------------------------------------------------------------- what OpenCV is given
 def _read_definition(path: str) -> Any:
-    """NetParameter of a prototxt. Raises UnreadableError unless it is a chain of READABLE layers from one input."""
+    """NetParameter of a prototxt. Raises UnreadableError unless all is READABLE and comes from one input."""
     from torchcaffe.core.errors import PrototxtError
     from torchcaffe.formats import prototxt
     from torchcaffe.proto import caffe_pb2
@@ -139,6 +140,8 @@ def _read_definition(path: str) -> Any:
         raise UnreadableError(str(error)) from None
     if _unknown(message, {"name", "layer"}) or not message.layer:
         raise UnreadableError(f"{path}: {_unknown(message, {'name', 'layer'}) or 'no layer'}")
+    if len({layer.name for layer in message.layer}) < len(message.layer):
+        raise UnreadableError(f"{path}: two layers of one name")
     tops: set = set()
     for layer in message.layer:
         _check_layer(path, layer, tops)
@@ -153,9 +156,11 @@ def _check_layer(path: str, layer: Any, tops: set) -> None:
         _unknown(layer, {"name", "type", "bottom", "top", field}) or _unknown(getattr(layer, field), settings))
     if unknown or layer.type == "Pooling" and layer.pooling_param.pool != layer.pooling_param.MAX:
         raise UnreadableError(f"{path}: layer '{layer.name}': {unknown or 'pool other than MAX'}")
-    is_input = layer.type == "Input"
-    if is_input == bool(tops) or len(layer.bottom) != (not is_input) or len(layer.top) != 1 or not tops.issuperset(layer.bottom):
-        raise UnreadableError(f"{path}: layer '{layer.name}' does not read one blob of the layers before it, or make one")
+    is_input, bottoms = layer.type == "Input", set(layer.bottom)
+    if is_input == bool(tops) or len(layer.bottom) != (not is_input) or not bottoms <= tops:
+        raise UnreadableError(f"{path}: layer '{layer.name}' does not read one blob of the layers before it")
+    if len(layer.top) != 1 or not (tops - bottoms).isdisjoint(layer.top):
+        raise UnreadableError(f"{path}: layer '{layer.name}' does not make one blob of its own")
 
 
 def _unknown(message: Any, known: set) -> str:
@@ -172,12 +177,14 @@ def _steps(message: Any, shape: Shape) -> Iterator[Step]:
             settings = layer.convolution_param
             kernel, pad, stride = (_one(values, missing) for values, missing in (
                 (settings.kernel_size, 0), (settings.pad, 0), (settings.stride, 1)))
+            if stride < 1:
+                raise UnreadableError(f"layer '{layer.name}' has no stride for both axes")
             top = (*bottom[:1], settings.num_output, *((side + 2 * pad - kernel) // stride + 1 for side in bottom[2:]))
             weights = [(settings.num_output, *bottom[1:2], kernel, kernel), (settings.num_output,)]
         elif layer.type == "Pooling":
             kernel, stride = layer.pooling_param.kernel_size, layer.pooling_param.stride
-            if stride > kernel:  # windows that begin beyond the input
-                raise UnreadableError(f"layer '{layer.name}' has a stride above its kernel")
+            if not 1 <= stride <= kernel:  # above: windows that begin beyond the input
+                raise UnreadableError(f"layer '{layer.name}' has stride {stride}, and kernel {kernel}")
             top = (*bottom[:2], *(-(-(side - kernel) // stride) + 1 for side in bottom[2:]))
         elif layer.type == "InnerProduct":
             top = (*bottom[:1], layer.inner_product_param.num_output)
@@ -192,14 +199,15 @@ def _steps(message: Any, shape: Shape) -> Iterator[Step]:
 
 
 def _one(values: Any, missing: int) -> int:
-    """The number of a repeated setting of two axes, 0 (which fits nothing) where they differ."""
+    """The number of a repeated setting of two axes, 0 (which no layer can have) where they differ."""
     return missing if not values else values[0] if len(set(values)) == 1 else 0
 
 
 def _with_weights(steps: List[Step], path: str) -> np.ndarray:
-    """A caffemodel's bytes: the layers of `steps` with their weights from the file. Raises UnreadableError where they do not fit.
+    """A caffemodel's bytes: the layers of `steps` with their weights from the file.
 
-    OpenCV parses only this: old forms and HDF5 are read too, and a damaged file never reaches it.
+    OpenCV parses only this: old forms and HDF5 are read too, and a damaged file never reaches it. Raises UnreadableError
+    where the weights do not fit.
     """
     from torchcaffe.core.errors import CaffeError
     from torchcaffe.formats import weights as formats

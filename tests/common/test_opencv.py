@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -161,10 +162,11 @@ POOL = 'layer {{ name: "fc" type: "Pooling" bottom: "data" top: "fc" pooling_par
     (given(9, 8) + layer("PReLU", "fc", "data", settings="prelu_param { channel_shared: true }"), "channel_shared"),
     (given(9, 8) + POOL.format("pool: AVE stride: 2"), "pool other than MAX"),
     (given(9, 8) + POOL.format("stride: 2 pad: 1"), "pad"),
-    (given(9, 8) + POOL.format("stride: 3"), "stride above"),
+    (given(9, 8) + POOL.format("stride: 3"), "stride 3, and kernel 2"),
     (given(9, 8) + convolution("num_output: 4 kernel_size: 3 dilation: 2", name="fc"), "dilation"),
     (given(9, 8) + convolution("num_output: 6 kernel_size: 3 group: 3", name="fc"), "group"),
     (given(9, 8) + convolution("num_output: 6 kernel_size: 3 bias_term: false", name="fc"), "bias_term"),
+    (given(9, 8) + convolution("num_output: 6 kernel_size: 3 stride: 1 stride: 2", name="fc"), "no stride"),
     (given(9, 8) + convolution("num_output: 6 kernel_h: 3 kernel_w: 1", name="fc"), "kernel_h"),
     (given(9, 8) + convolution("num_output: 6 kernel_size: 3 kernel_size: 1", name="fc"), "'fc'"),
     (given(9, 8) + product("data").replace("} }", "axis: 2 } }"), "axis"),
@@ -182,6 +184,26 @@ def test_other_nets_run_on_torchcaffe(made, text, reason):
     assert type(net).__module__.startswith("torchcaffe") and not hasattr(net, "engine")
     theirs = caffe.Net(paths[0], caffe.TEST, weights=paths[1])
     np.testing.assert_array_equal(filled(net, (2, 3, 9, 8))["fc"], filled(theirs, (2, 3, 9, 8))["fc"])
+
+
+@pytest.mark.parametrize("text", [
+    given(9, 8) + convolution("num_output: 6 kernel_size: 3 stride: 0"), given(9, 8) + POOL.format("stride: 0"),
+    given(9, 8) + convolution() + convolution("num_output: 4 kernel_size: 1", "conv"),  # two layers and two blobs of a name
+    given(9, 8) + convolution() + convolution("num_output: 3 kernel_size: 1", "conv", "other").replace('top: "other"', 'top: "data"'),
+    given(9, 8) + convolution(bottom="none"), given(0, 8) + convolution(), given(-9, 8) + convolution(),
+    given(900_000, 900_000) + convolution(), given(2, 2) + convolution(), convolution(), "",
+])
+def test_nets_that_are_none_raise_what_torchcaffe_raises(made, tmp_path, text):
+    _, weights = made(NET)
+    other = tmp_path / "other.prototxt"
+    other.write_text(text)
+    with pytest.raises(RuntimeError):
+        opencv.OpenCVNet(str(other), weights)
+    try:
+        caffe.Net(str(other), caffe.TEST, weights=weights)
+    except RuntimeError as error:
+        with pytest.raises(RuntimeError, match=re.escape(str(error)[:40])):
+            opencv.Net(str(other), opencv.TEST, weights)
 
 
 def drop(net):
@@ -283,7 +305,7 @@ def test_weights_in_other_forms(made, tmp_path):
 def test_an_input_too_large_for_the_memory_is_an_error(made):
     net = opencv.OpenCVNet(*made(given(12, 12, batch=1) + convolution("num_output: 64 kernel_size: 3")))
     net.blobs["data"].data = np.broadcast_to(np.float32(0), (1, 3, 400_000, 40_000))  # takes no memory itself
-    with pytest.raises(RuntimeError, match="bytes"):
+    with pytest.raises(MemoryError, match="bytes"):
         net.forward()
 
 
