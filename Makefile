@@ -3,7 +3,7 @@
 # Variables, from the command line or the environment:
 #= NET       gnet, snet1, snet2 or another of recipe.py (default: these three)
 #= PROFILE   paper (default), demo (narrow nets, minutes on two cores) or small (the released nets')
-#= ENGINE    auto (default), caffe or torch
+#= ENGINE    auto (default), caffe or torch; for predict and web also opencv (docs/engines.md)
 #= CAFFE_PYTHON for ENGINE=caffe, a Python (2.7 or later) that imports a Caffe of yours: steps 2 to 4 train in it
 #= GPU       number of the GPU to find faces, train, evaluate and predict on (default: the CPU)
 #= GPUS      for step2 to step4: split each batch over this many GPUs; for table2 and table3: GPU numbers, "0,1,2,3", a training each

@@ -197,9 +197,9 @@ class Detector:
         probability = outputs["prob1"][0, 1]
         cells, levels, boxes = pyramid.select(probability >= self.thresholds[0])
         scores, deltas = probability[cells], outputs["conv4-2"][0][:, cells[0], cells[1]].T
-        kept = [np.flatnonzero(levels == level) for level in np.unique(levels)]
+        kept = [np.flatnonzero(levels == level) for level in range(len(pyramid.scales))]
         kept = [level[nms(boxes[level], scores[level], 0.5)] for level in kept]
-        kept = np.concatenate(kept) if kept else np.empty(0, np.int64)
+        kept = np.concatenate(kept)
         kept = kept[nms(boxes[kept], scores[kept], 0.7)]
         boxes, deltas = boxes[kept], deltas[kept]
         # The authors measure a side as last - first in this stage, and as last - first + 1 in the two others.

@@ -73,13 +73,16 @@ def pipeline_weights(profile: str, variant: str = "") -> Dict[str, str]:
     return found
 
 
-def load_engine(engine: str = "auto", gpu: Optional[int] = None) -> Any:
-    """The module that speaks pycaffe, set to the CPU or to GPU number `gpu`; it logs no INFO unless GLOG_minloglevel says so."""
+def load_engine(engine: str = "auto", gpu: Optional[int] = None, predicting: bool = False) -> Any:
+    """The module that speaks pycaffe, set to the CPU or to GPU number `gpu`; it logs no INFO unless GLOG_minloglevel says so.
+
+    predicting: for answers to photos, which OpenCV may give where no GPU is asked for.
+    """
     from common.engine import resolve
 
     os.environ.setdefault("GLOG_minloglevel", "1")  # Caffe's report of each layer is for training
     try:
-        caffe = resolve(engine)
+        caffe = resolve(engine, predicting=True) if predicting and gpu is None else resolve(engine)
         set_device(caffe, gpu)
     except RuntimeError as error:
         reason = getattr(error, "reason", None)  # of torchcaffe's NoGPUError
@@ -127,6 +130,17 @@ class Classifier:
             probabilities = forward(self.net, crops[start : start + self.batch], self.weights)
             results[start : start + len(probabilities)] = probabilities[:, 1]
         return results
+
+    @property
+    def engine(self) -> str:
+        """What computes this net: "opencv", "torch" or "caffe"."""
+        return getattr(self.net, "engine", "caffe" if self.caffe.__name__ == "caffe" else "torch")
+
+    def with_gradients(self) -> "Classifier":
+        """This classifier where its engine has a backward pass, else the same on torchcaffe."""
+        if self.caffe.__name__ != "common.opencv":
+            return self
+        return Classifier(load_engine("torch"), self.profile.name, self.net_key, self.weights)
 
     def center(self, crop: "np.ndarray") -> "np.ndarray":
         """The center of a stored crop, which is the net's input: size x size x 3 uint8, BGR (a view)."""
