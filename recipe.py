@@ -304,6 +304,7 @@ class Profile:
     margin: int = number(0, "the paper: crops are used whole")
     copies: int = number(0, "the paper: each face once")  # of a training face in its LMDB, changed (lmdb_builders/jitter.py)
     mirror: bool = number(True, "ours: training only, as VGG-Face was trained")
+    mirrored_answers: bool = number(False, "the paper does not say")  # an answer is the mean over a crop and its mirror image
     test_initialization: bool = number(True, "ours: so that curves start at the initial weights")
     random_seed: int = number(2016, "ours: so that a run can be repeated")
     # Of layers below the last. Pixels of -129..161 come out of 15 such layers at the scale of 1: VGG-Face's Gaussian 0.01
@@ -365,6 +366,7 @@ SMALL = replace(
     crop_size=64,
     fully_connected=1536,  # ours: three nets of 5 MB
     teacher=DLIB,
+    mirrored_answers=True,  # ours: a second look costs a millisecond
     copies=11,  # ours: 4,044 photographs are few
     batch_size=32,  # ours: gradients of few images are noisy at the end of a longer training
     max_iter={2: 2500, 3: 600, 4: 1200},

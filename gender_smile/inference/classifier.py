@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Dict, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Dict, Optional, Sequence, Tuple, Union
 
 import recipe
 from gender_smile.inference.model import Model
@@ -119,7 +119,7 @@ class Classifier:
         self.size = self.net.blobs["data"].data.shape[-1]  # of its input, in pixels
 
     def probabilities(self, crops: Sequence["np.ndarray"]) -> "np.ndarray":
-        """Probability of class 1 ("female" or "smiling") of each crop.
+        """Probability of class 1 ("female" or "smiling") of each crop: the mean over what the net looks at (`views`).
 
         crops: N x stored_size x stored_size x 3 uint8, BGR, 0..255, cut by this net's scheme. Returns N float64 in 0..1.
         """
@@ -127,9 +127,17 @@ class Classifier:
 
         results = np.empty(len(crops), dtype=np.float64)
         for start in range(0, len(crops), self.batch):
-            probabilities = forward(self.net, crops[start : start + self.batch], self.weights)
-            results[start : start + len(probabilities)] = probabilities[:, 1]
+            part = crops[start : start + self.batch]
+            answers = [forward(self.net, view, self.weights)[:, 1].astype(np.float64) for view in self.views(part)]
+            results[start : start + len(part)] = np.mean(answers, axis=0)
         return results
+
+    def views(self, crops: Sequence["np.ndarray"]) -> Tuple["np.ndarray", ...]:
+        """What an answer is the mean of: the crops, and where the profile says so their mirror images; N x H x W x 3 each."""
+        import numpy as np
+
+        straight = np.asarray(crops)
+        return (straight, straight[:, :, ::-1]) if self.profile.mirrored_answers else (straight,)
 
     @property
     def engine(self) -> str:
@@ -162,8 +170,8 @@ def load_net(caffe: Any, definition: str, weights: str, command: str) -> Any:
         raise PipelineError(f"cannot load {weights} into {definition}: {error}") from error
 
 
-def forward(net: Any, crops: Sequence["np.ndarray"], weights: str) -> "np.ndarray":
-    """Output "prob" of a net of load_net for stored crops: N x classes float32, 0..1.
+def forward(net: Any, crops: Union["np.ndarray", Sequence["np.ndarray"]], weights: str) -> "np.ndarray":
+    """Output "prob" of a net of load_net for stored crops: N x classes float32, 0..1, the net's own memory.
 
     crops: N x stored_size x stored_size x 3 uint8, BGR. Raises PipelineError, which names `weights`, for NaN or Inf.
     """
