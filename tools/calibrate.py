@@ -2,8 +2,8 @@
 
     python tools/calibrate.py --profile small
 
-Divides the last layer's weights and biases by a temperature, one a task, in the caffemodels of step 4. A net's answers stay
-the same, their probabilities become less (or more) certain.
+Changes the last layer's weights and biases by a temperature and a shift, one of each a task, in the caffemodels of step 4:
+probabilities become less (or more) certain, and those near one half may go to the other class.
 """
 
 from __future__ import annotations
@@ -43,9 +43,10 @@ def calibrate_all(options: argparse.Namespace) -> int:
     from gender_smile.evaluation.calibration import calibrate
 
     for task, nets in recipe.ENSEMBLES.items():
-        value, faces = calibrate(options.profile, task, options.engine, options.gpu)
+        value, shift, faces = calibrate(options.profile, task, options.engine, options.gpu)
         names = ", ".join(recipe.step_weights(options.profile, net, 4) for net in nets)
-        print(f"{task}: scores divided by {value:.3f}, from {faces} validation faces; {names}", flush=True)
+        print(f"{task}: scores divided by {value:.3f} and shifted by {shift:+.3f}, from {faces} validation faces; {names}",
+              flush=True)
     return 0
 
 

@@ -12,21 +12,22 @@ from scipy.special import expit
 
 import recipe
 from gender_smile.evaluation import calibration, faces
-from gender_smile.evaluation.calibration import temperature
+from gender_smile.evaluation.calibration import fit
 
 
-def drawn(true_temperature, nets=1, count=40_000):
-    """Scores that are too certain by `true_temperature`, and labels drawn at their probabilities."""
+def drawn(true_temperature, nets=1, count=40_000, shift=0.4):
+    """Scores that are too certain by `true_temperature` and too low by `shift`, and labels drawn at their probabilities."""
     random = np.random.default_rng(11)
     honest = random.normal(0, 2, count)
     labels = (random.random(count) < expit(honest)).astype(int)
-    return np.repeat(honest[None] * true_temperature, nets, axis=0), labels
+    return np.repeat((honest - shift)[None] * true_temperature, nets, axis=0), labels
 
 
 @pytest.mark.parametrize("true_temperature", [0.5, 1.0, 2.5])
 @pytest.mark.parametrize("nets", [1, 3])
 def test_it_is_found(true_temperature, nets):
-    assert temperature(*drawn(true_temperature, nets)) == pytest.approx(true_temperature, rel=0.03)
+    value, shift = fit(*drawn(true_temperature, nets))
+    assert value == pytest.approx(true_temperature, rel=0.03) and shift == pytest.approx(0.4, abs=0.03)
 
 
 def test_it_is_the_means_where_nets_differ():
@@ -35,12 +36,13 @@ def test_it_is_the_means_where_nets_differ():
     scores, labels = random.normal(0, 3, (2, 2000)), random.integers(0, 2, 2000)
     scores += 1.5 * (2 * labels - 1)
 
-    def loss(value):
-        mean = expit(scores / value).mean(axis=0)
+    def loss(numbers):
+        mean = expit(scores / numbers[0] + numbers[1]).mean(axis=0)
         return -np.log(np.where(labels == 1, mean, 1 - mean)).mean()
 
-    grid = np.geomspace(0.3, 10, 3000)
-    assert temperature(scores, labels) == pytest.approx(min(grid, key=loss), rel=2e-3)
+    grid = [(value, shift) for value in np.geomspace(0.5, 8, 120) for shift in np.linspace(-0.5, 0.5, 60)]
+    found, best = fit(scores, labels), min(grid, key=loss)
+    assert loss(found) <= loss(best) and found == (pytest.approx(best[0], rel=0.05), pytest.approx(best[1], abs=0.03))
 
 
 @pytest.mark.parametrize("scores, labels", [
@@ -49,7 +51,7 @@ def test_it_is_the_means_where_nets_differ():
 ])
 def test_no_temperature_is_an_error(scores, labels):
     with pytest.raises(faces.EvaluationError, match="no temperature"):
-        temperature(np.array([scores]), np.array(labels))
+        fit(np.array([scores]), np.array(labels))
 
 
 @pytest.fixture
@@ -85,11 +87,13 @@ def test_mirrored_answers_are_the_mean_of_both_views_and_calibrated_so(project, 
     assert both.probabilities(crops) == pytest.approx((straight + mirrored) / 2, abs=1e-7)
     assert both.probabilities(list(crops[:, :, ::-1])) == pytest.approx(both.probabilities(crops), abs=1e-7)
     seen = []
-    monkeypatch.setattr(calibration, "temperature", lambda scores, labels: seen.append(scores) or 1.0)
+    monkeypatch.setattr(calibration, "fit", lambda scores, labels: seen.append(scores) or (1.0, 0.0))
     calibration.calibrate("tiny", "gender", "torch")
-    labels, answers = faces.answer_lmdb(both, faces.validation_lmdb("tiny", "gnet"))
-    assert seen[0].shape == (2, len(labels))  # one net, two views
-    assert expit(seen[0]).mean(axis=0) == pytest.approx([answers[name] for name in labels], abs=1e-6)
+    answers = []
+    for folder in calibration.validation_lmdbs("tiny", "gnet"):
+        answers += faces.answer_lmdb(both, folder)[1].values()
+    assert seen[0].shape == (2, len(answers)) == (2, 20)  # one net, two views; FotW's ten faces, and CelebA's
+    assert expit(seen[0]).mean(axis=0) == pytest.approx(answers, abs=1e-6)
 
 
 @pytest.mark.slow
@@ -97,24 +101,26 @@ def test_weights_are_scaled_and_answers_stay(project, monkeypatch):
     import torchcaffe
     from gender_smile.inference.classifier import Classifier
 
-    monkeypatch.setattr(calibration, "temperature", lambda scores, labels: 2.0)
+    monkeypatch.setattr(calibration, "fit", lambda scores, labels: (2.0, 0.5))
     path = project / recipe.step_weights("tiny", "gnet", 4)
     before = Classifier(torchcaffe, "tiny", "gnet")
     crops = np.random.default_rng(1).integers(0, 256, (1, before.profile.stored_size, before.profile.stored_size, 3), np.uint8)
     old = before.probabilities(crops)
     found = json.loads(open(f"{path}.json").read())
-    assert calibration.calibrate("tiny", "gender", "torch")[0] == 2.0
+    assert calibration.calibrate("tiny", "gender", "torch")[:2] == (2.0, 0.5)
     after = Classifier(torchcaffe, "tiny", "gnet")
     for name, blobs in before.net.params.items():
-        share = 2 if name == "fc8_gender" else 1
-        assert all(np.allclose(a.data, b.data / share, rtol=1e-6) for a, b in zip(after.net.params[name], blobs))
+        share, shifts = (2, np.array([-0.25, 0.25])) if name == "fc8_gender" else (1, 0)
+        assert all(np.allclose(a.data, b.data / share + (shifts if b.data.ndim == 1 else 0), rtol=1e-6)
+                   for a, b in zip(after.net.params[name], blobs))
     logit = np.log(old / (1 - old))
-    assert after.probabilities(crops) == pytest.approx(expit(logit / 2), abs=1e-6)
+    assert after.probabilities(crops) == pytest.approx(expit(logit / 2 + 0.5), abs=1e-6)
     record = json.loads(open(f"{path}.json").read())
-    assert record["temperature"] == 2.0 and record["sha256"] != found["sha256"]
-    assert {**found, "sha256": 0} == {**{key: value for key, value in record.items() if key != "temperature"}, "sha256": 0}
+    assert (record["temperature"], record["shift"]) == (2.0, 0.5) and record["sha256"] != found["sha256"]
+    assert {**found, "sha256": 0} == {**{key: value for key, value in record.items() if key not in ("temperature", "shift")}, "sha256": 0}
     calibration.calibrate("tiny", "gender", "torch")
-    assert json.loads(open(f"{path}.json").read())["temperature"] == 4.0
+    record = json.loads(open(f"{path}.json").read())
+    assert (record["temperature"], record["shift"]) == (4.0, 0.75)
     os.remove(f"{path}.json")
     with pytest.raises(faces.EvaluationError, match="step4_gnet.caffemodel.json, the record of its training, is missing"):
         calibration.calibrate("tiny", "gender", "torch")
