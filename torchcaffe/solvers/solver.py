@@ -10,7 +10,7 @@ from typing import Any, Callable, Union
 import numpy as np
 import torch
 
-from torchcaffe.core import execution, log, memory, mode, names, rng
+from torchcaffe.core import compiled, execution, log, memory, mode, names, rng
 from torchcaffe.core.errors import CaffeError, SolverError
 from torchcaffe.core.log import number
 from torchcaffe.core.net import Net
@@ -59,7 +59,7 @@ class SGDSolver(PublicNames, SetOnce):
     type = "SGD"
     _set_once = frozenset(("net", "test_nets", "param"))
     _internal = frozenset((
-        "background", "callbacks", "continue_at", "current_step", "equal", "forward_backward", "ranks", "reducer", "requested",
+        "background", "callbacks", "compiled", "continue_at", "current_step", "equal", "forward_backward", "ranks", "reducer", "requested",
         "resume_from", "resumed", "snapshot_behind", "train_with",
     ))  # fmt: skip
 
@@ -97,6 +97,7 @@ class SGDSolver(PublicNames, SetOnce):
         if mode.solver_rank() == 0 and parsed.snapshot:
             resume.check_writable(self)
         self.net, test_nets = build_nets(parsed, Net)
+        self.compiled = compiled.for_net(self.net, max(1, parsed.iter_size))
         self.test_nets = NetVec(test_nets)
         for path in (path for listed in parsed.weights for path in listed.split(",")):
             self.load_weights(path.strip())
@@ -245,12 +246,12 @@ class SGDSolver(PublicNames, SetOnce):
                 total += net._forward(0, len(net.built_layers) - 1)
                 net._backward(len(net.built_layers) - 1, 0)
                 continue
-            autograd_pass = execution.AutogradPass(net, keep_diffs)
-            loss = autograd_pass.forward()
+            whole = execution.AutogradPass(net, keep_diffs) if keep_diffs or self.compiled is None else self.compiled
+            loss = whole.forward()
             if self.reducer and turn == passes - 1:
                 self.reducer.arm()
             with self.ranks.collective():
-                autograd_pass.backward()
+                whole.backward()
             total += loss.double() if loss.is_cuda else float(loss)
         if self.reducer:
             with self.ranks.collective():
