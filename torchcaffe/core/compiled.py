@@ -182,7 +182,9 @@ class Graph:
     def __init__(self, net, data, draws):
         """Trace it. Raises what a layer raises that cannot be traced."""
         self.net, self.data, self.compiled = net, data, None
-        self.outputs = [b for b in dict.fromkeys([*map(net.blobs.get, net.outputs), *net.loss_blobs]) if b not in data]
+        computed = {blob for node in net.nodes if not node.layer.is_source for blob in node.tops}
+        seen = [*map(net.blobs.get, net.outputs), *net.loss_blobs, *data]  # data: where a layer works in place
+        self.outputs = [blob for blob in dict.fromkeys(seen) if blob in computed]
         self.weighted = [blob for node in net.nodes for blob, weight in zip(node.tops, node.loss_weights) if weight]
         self.constants = [(layer, name) for layer in net.built_layers
                           for name, value in vars(layer).items() if isinstance(value, torch.Tensor)]
@@ -259,12 +261,13 @@ class Graph:
     # ---- running
     def compile(self, backend: str, passes: int):
         """Compile the function; torch does so when it first runs. passes: see for_net."""
-        options = {"mode": "reduce-overhead"} if self._captured(backend, passes) else {}
-        if options:
+        options: dict = {"guard_filter_fn": lambda guards: [False] * len(guards)}  # there is a Graph for every shape
+        self.copies = self._captured(backend, passes)
+        if self.copies:
+            options["triton.cudagraphs"] = True
             for blob in self.net.learnable:
                 torch._dynamo.mark_static_address(blob.tensor())  # else they are copied into the graph's own memory
-        self.compiled = torch.compile(self.function, backend=backend, fullgraph=True, dynamic=False, **options)
-        self.copies = bool(options)
+        self.compiled = torch.compile(self.function, backend=backend, fullgraph=True, dynamic=False, options=options)
 
     def _captured(self, backend, passes) -> bool:
         """Whether CUDA graphs run it: for small nets, whose kernels take less time than it takes to start them."""

@@ -90,7 +90,7 @@ class Pooling(Layer):
         if self.method == self.param.pooling_param.MAX:
             return self.maximum(x, kernel, count)
         if self.method == self.param.pooling_param.STOCHASTIC:
-            return self.chosen(x, kernel, count) if self.training else self.weighted(x, kernel, count)
+            return self.sampled(x, kernel, count) if self.training else self.weighted(x, kernel, count)
         return self.average(x, kernel, count)
 
     def padded(self, x, kernel, count, value):
@@ -137,7 +137,7 @@ class Pooling(Layer):
         rows, columns = (self.extents(x.shape[2 + i], kernel[i], count[i], i, x) for i in (0, 1))
         return sums / (rows[:, None] * columns[None, :])
 
-    def chosen(self, x, kernel, count):
+    def sampled(self, x, kernel, count):
         """The number of each window at which the sum of those before it, row by row, reaches a drawn share of them all."""
         wide = self.padded(x, kernel, count, 0.0)
         with torch.no_grad():
