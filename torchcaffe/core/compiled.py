@@ -9,11 +9,11 @@ reference, and runs what cannot be compiled; the log says why.
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 
 import torch
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from torchcaffe.core import determinism, execution, log, precision
 from torchcaffe.core.blob import Memory
@@ -158,6 +158,8 @@ class CompiledPass:
         if graph.compiled is not None:
             return graph.run(draws)
         start = time.monotonic()
+        log.info("Compiling the training pass: the first iteration takes longer.")
+        keep_cache()
         try:
             graph.compile(self.backend, self.passes)
             results = graph.run(draws)
@@ -167,8 +169,25 @@ class CompiledPass:
         return results
 
     def _give_up(self, problem):
-        self.failed = str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__
+        self.failed = reason(problem)
         log.warning(f"The training pass is not compiled, training goes on layer by layer: {self.failed}")
+
+
+def reason(problem: BaseException) -> str:
+    """One line on why something could not be compiled: of what torch wraps, the innermost."""
+    while getattr(problem, "inner_exception", None) is not None:
+        problem = problem.inner_exception
+    lines = [line.strip() for line in str(problem).splitlines() if line.strip() and not line.rstrip().endswith("raised:")]
+    return lines[0] if lines else type(problem).__name__
+
+
+def keep_cache():
+    """Let torch keep what it compiles in the user's cache folder, where its own, in the temporary folder, is not named."""
+    folder = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "torchcaffe", "inductor")
+    with contextlib.suppress(OSError):
+        os.makedirs(folder, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", folder)
 
 
 def is_data(node) -> bool:
@@ -190,6 +209,8 @@ class Graph:
                           for name, value in vars(layer).items() if isinstance(value, torch.Tensor)]
         self.drawing = list(draws)
         self.learned, self.checks, self.written = [], [], []  # filled by the trace
+        from torch.fx.experimental.proxy_tensor import make_fx  # takes a second to import
+
         with looking.nowhere(), unmoved(net):
             self.function = make_fx(self._trace, tracing_mode="fake")(*self._inputs(draws))
         if any(torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) for node in self.function.graph.nodes):
