@@ -276,8 +276,9 @@ class Graph:
         found = torch.autograd.grad(tensors, [leaf for _, leaf in leaves], gradients, allow_unused=True)
         overwritten = {b for layer in self.net.built_layers for i, b in enumerate(layer.blobs) if layer.overwrites(i)}
         self.learned = [(blob, blob in overwritten) for (blob, _), gradient in zip(leaves, found) if gradient is not None]
-        # Copies: the diffs of two parameters must not be one memory, as of two that are only added.
-        return [gradient.clone() for gradient in found if gradient is not None]
+        # Copies: the diffs of two parameters must not be one memory, as of two that are only added. Contiguous, as parameters
+        # are: together they are updated in few calls.
+        return [gradient.clone(memory_format=torch.contiguous_format) for gradient in found if gradient is not None]
 
     # ---- running
     def compile(self, backend: str, passes: int):

@@ -59,8 +59,8 @@ class SGDSolver(PublicNames, SetOnce):
     type = "SGD"
     _set_once = frozenset(("net", "test_nets", "param"))
     _internal = frozenset((
-        "background", "callbacks", "compiled", "continue_at", "current_step", "equal", "forward_backward", "ranks", "reducer", "requested",
-        "resume_from", "resumed", "snapshot_behind", "train_with",
+        "background", "callbacks", "compiled", "continue_at", "current_step", "equal", "forward_backward", "ranks", "reducer",
+        "requested", "resume_from", "resumed", "snapshot_behind", "train_with",
     ))  # fmt: skip
 
     net: Net
@@ -102,6 +102,7 @@ class SGDSolver(PublicNames, SetOnce):
         for path in (path for listed in parsed.weights for path in listed.split(",")):
             self.load_weights(path.strip())
         self.history = self._empty_history(solver_file)
+        self._groups = updates.groups(self.net.learnable, self.net.learnable_specs)
         self.train_with(parallel.current())
         log.info("Solver scaffolding done.")
 
@@ -270,9 +271,10 @@ class SGDSolver(PublicNames, SetOnce):
                 log.info(f"Iteration {self.iter}, lr = {number(rate)}")
             learnable, states = self.net.learnable, updates.RULES[self.type][1]
             updates.clip_gradients(learnable, self.proto.clip_gradients)
-            for index, (blob, spec) in enumerate(zip(learnable, self.net.learnable_specs)):
-                history = [self.history[index + len(learnable) * k] for k in range(states)]
-                updates.update_parameter(self, blob, spec, history, rate, keep_diffs)
+            for lr_mult, decay_mult, indices in self._groups:
+                history = [[self.history[index + len(learnable) * k] for index in indices] for k in range(states)]
+                blobs, decay = [learnable[index] for index in indices], self.proto.weight_decay * decay_mult
+                updates.update_group(self, blobs, history, rate * lr_mult, decay, keep_diffs)
         self._iter += 1
 
     def solve(self, resume_file: Path | None = None) -> None:
