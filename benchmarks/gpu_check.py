@@ -63,7 +63,7 @@ def parts(device: str, quick: bool) -> List[Part]:
     chain = [*python, "benchmarks.chain", *gpu, *(["--quick"] if quick else [])]
     found = [Part("test-gpu", tests, 150, benchmark=False), Part("chain", chain, 130)]
     if not quick:
-        limits = {"training": 130, "inference": 45, "data_layer": 60, "overhead": 30}
+        limits = {"training": 190, "inference": 45, "data_layer": 60, "overhead": 30}
         found += [Part(name, [*python, f"benchmarks.{name}", *gpu], limit) for name, limit in limits.items()]
     return found
 
