@@ -116,7 +116,8 @@ class Job:
     def compiled(self):
         """The same 20 iterations, compiled: the weights, and why they were not."""
         caffe.set_compile(True, "eager")
-        solver = self.solver("compiled", "iter_size: 2 clip_gradients: 10 max_iter: 20 snapshot_after_train: false")
+        solver = self.solver("compiled", "iter_size: 2 clip_gradients: 10 test_iter: 3 test_interval: 10 max_iter: 20 "
+                             "snapshot_after_train: false")  # fmt: skip
         caffe.set_compile(False)
         solver.keep_diffs = False
         solver.solve()
