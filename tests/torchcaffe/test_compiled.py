@@ -3,7 +3,11 @@
 torch.compile's backend "eager" runs the traced graph operation by operation, so that all bits are equal.
 """
 
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -193,6 +197,28 @@ def test_infinities_and_not_a_number_pass_through_a_pooling_layer(make_solver):
         solver.net.blobs["x"].data[:, 1, :4] = np.nan
         solver.step(1)
     assert_equal(*solvers)
+
+
+DRAWN = """layer { name: "data" type: "DummyData" top: "x" top: "label" dummy_data_param {
+  shape { dim: 4 dim: 3 dim: 9 dim: 9 } shape { dim: 4 } data_filler { type: "gaussian" } data_filler { value: 2 } } }
+""" + CONV + 'layer { name: "drop" type: "Dropout" bottom: "h" top: "h" }' + HEAD
+
+
+@pytest.mark.slow
+def test_the_command_compiles_and_resumes_with_the_same_bits(tmp_path):
+    """In processes of their own, with inductor; what it compiles stays in the user's cache folder."""
+    (tmp_path / "net").write_text(DRAWN)
+    (tmp_path / "solver").write_text(f'net: "{tmp_path}/net" {SOLVER} max_iter: 6 snapshot: 3 snapshot_prefix: "{tmp_path}/s"')
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), "PYTHONPATH": str(Path(caffe.__file__).parents[1])}
+    environment.pop("TORCHINDUCTOR_CACHE_DIR", None)
+    command, weights = [sys.executable, "-m", "torchcaffe", "train", "-solver", str(tmp_path / "solver"), "-compile", "1"], []
+    for more in ([], ["-snapshot", str(tmp_path / "s_iter_3.solverstate")]):
+        done = subprocess.run([*command, *more], env=environment, text=True, capture_output=True)
+        assert done.returncode == 0 and re.search(r"Compiled the training pass in \d+\.\d s", done.stderr), done.stderr
+        weights.append((tmp_path / "s_iter_6.caffemodel").read_bytes())
+        (tmp_path / "s_iter_6.caffemodel").unlink()
+    assert weights[0] == weights[1]
+    assert any((tmp_path / "cache" / "torchcaffe" / "inductor").iterdir())
 
 
 # ---- what is not compiled

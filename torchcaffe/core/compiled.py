@@ -86,6 +86,7 @@ class CompiledPass:
         self.failed = ""  # why it is not compiled after all
         self.uncompiled = None  # the AutogradPass that runs instead
         self.gradients: list = []
+        keep_cache()
 
     def forward(self):
         """One pass; returns the weighted loss as a tensor of shape () without graph."""
@@ -159,7 +160,6 @@ class CompiledPass:
             return graph.run(draws)
         start = time.monotonic()
         log.info("Compiling the training pass: the first iteration takes longer.")
-        keep_cache()
         try:
             graph.compile(self.backend, self.passes)
             results = graph.run(draws)
@@ -182,7 +182,10 @@ def reason(problem: BaseException) -> str:
 
 
 def keep_cache():
-    """Let torch keep what it compiles in the user's cache folder, where its own, in the temporary folder, is not named."""
+    """Let torch keep what it compiles in the user's cache folder, where its own, in the temporary folder, is not named.
+
+    Before inductor is imported, which names it.
+    """
     folder = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "torchcaffe", "inductor")
     with contextlib.suppress(OSError):
         os.makedirs(folder, exist_ok=True)
