@@ -180,11 +180,23 @@ def test_other_shapes_get_graphs_of_their_own_up_to_a_limit(make_solver):
 
 
 def test_a_label_out_of_range_is_an_error(make_solver):
-    solver = train(make_solver, INPUTS + CONV + HEAD, "eager", 1)
-    solver.net.blobs["label"].data[...] = 7
-    with pytest.raises(NetError, match=r'"loss" \(SoftmaxWithLoss\): label 7 is outside 0 to 4'):
+    solver = train(make_solver, INPUTS + CONV + HEAD, "eager", 0)
+    for _ in range(2):  # in the first pass, which compiles, and later
+        solver.net.blobs["label"].data[...] = 7
+        with pytest.raises(NetError, match=r'"loss" \(SoftmaxWithLoss\): label 7 is outside 0 to 4'):
+            solver.step(1)
+        train(make_solver, None, "eager", 1, solver=solver)  # and those after it are none
+    assert len(solver.compiled.graphs) == 1 and not solver.compiled.failed
+
+
+def test_data_in_another_memory_order_gets_a_graph_of_its_own(make_solver):
+    solvers = [train(make_solver, INPUTS + CONV + HEAD, backend, 1) for backend in ("eager", None)]
+    for solver in solvers:
+        blob = solver.net.blobs["x"]
+        blob.put(blob.tensor().clone(memory_format=torch.channels_last))
         solver.step(1)
-    train(make_solver, None, "eager", 1, solver=solver)  # and those after it are none
+    assert len(solvers[0].compiled.graphs) == 2
+    assert_equal(*solvers)
 
 
 def test_infinities_and_not_a_number_pass_through_a_pooling_layer(make_solver):

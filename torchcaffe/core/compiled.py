@@ -81,8 +81,9 @@ class CompiledPass:
         self.net, self.backend, self.passes = net, backend, passes
         self.outside = [node for node in net.nodes if is_data(node) or node.layer.draws]
         self.data = [blob for node in self.outside if is_data(node) for blob in node.tops]
-        self.graphs: dict = {}  # shapes of the data -> Graph
-        self.shapes = None
+        self.shapes = None  # of the data
+        self.graphs: dict = {}  # shapes and strides of the data -> Graph
+        self.graph = None  # of the last pass
         self.failed = ""  # why it is not compiled after all
         self.uncompiled = None  # the AutogradPass that runs instead
         self.gradients: list = []
@@ -97,8 +98,8 @@ class CompiledPass:
         net.assume_written()
         with torch.no_grad():
             draws = self._run_outside()
-            graph = self._graph(draws)
-            results = None if graph is None else self._run(graph, draws)
+            self.graph = self._graph(draws)
+            results = None if self.graph is None else self._run(self.graph, draws)
             if results is None:
                 return self._forward_uncompiled(draws)
             for node in net.nodes:
@@ -112,7 +113,7 @@ class CompiledPass:
         if self.uncompiled is not None:
             return self.uncompiled.backward()
         with torch.no_grad():
-            for (blob, replaces), gradient in zip(self.graphs[self.shapes].learned, self.gradients):
+            for (blob, replaces), gradient in zip(self.graph.learned, self.gradients):
                 if replaces or blob.diff_memory.newer == Memory.ZERO:
                     blob.put_diff(gradient)
                 else:
@@ -145,15 +146,16 @@ class CompiledPass:
         return draws
 
     def _graph(self, draws):
-        """The Graph for the data's present shapes; None where there is none."""
-        if self.shapes not in self.graphs:
+        """The Graph for the data as it is; None where there is none."""
+        key = self.shapes, tuple(blob.tensor().stride() for blob in self.data)
+        if key not in self.graphs:
             if len(self.graphs) == MOST_SHAPES:
                 return None
             try:
-                self.graphs[self.shapes] = Graph(self.net, self.data, draws)
+                self.graphs[key] = Graph(self.net, self.data, draws)
             except Exception as problem:  # whatever a layer does that cannot be traced: the reference still runs it
                 return self._give_up(problem)
-        return self.graphs[self.shapes]
+        return self.graphs[key]
 
     def _run(self, graph, draws):
         if graph.compiled is not None:
@@ -163,6 +165,8 @@ class CompiledPass:
         try:
             graph.compile(self.backend, self.passes)
             results = graph.run(draws)
+        except NetError:  # of a check, see Graph.run: it has run
+            raise
         except Exception as problem:  # no compiler, one that fails, a fault of torch: it is compiled by the first run
             return self._give_up(problem)
         log.info(f"Compiled the training pass in {time.monotonic() - start:.1f} s.")
@@ -286,7 +290,7 @@ class Graph:
     # ---- running
     def compile(self, backend: str, passes: int):
         """Compile the function; torch does so when it first runs. passes: see for_net."""
-        options: dict = {"guard_filter_fn": lambda guards: [False] * len(guards)}  # there is a Graph for every shape
+        options: dict = {"guard_filter_fn": lambda guards: [False] * len(guards)}  # there is a Graph for every shape and stride
         self.copies = self._captured(backend, passes)
         if self.copies:
             options["triton.cudagraphs"] = True
