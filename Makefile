@@ -3,9 +3,9 @@
 # Variables, from the command line or the environment:
 #= NET       gnet, snet1, snet2 or another of recipe.py (default: these three)
 #= PROFILE   paper (default), demo (narrow nets, minutes on two cores) or small (the released nets')
-#= ENGINE    auto (default), caffe or torch
+#= ENGINE    auto (default), caffe or torch; for predict and web also opencv (docs/engines.md)
 #= CAFFE_PYTHON for ENGINE=caffe, a Python (2.7 or later) that imports a Caffe of yours: steps 2 to 4 train in it
-#= GPU       number of the GPU to train on (default: the CPU)
+#= GPU       number of the GPU to find faces, train, evaluate and predict on (default: the CPU)
 #= GPUS      for step2 to step4: split each batch over this many GPUs; for table2 and table3: GPU numbers, "0,1,2,3", a training each
 #= PROCESSES the same with processes on the CPU (docs/distributed.md: several machines)
 #= CROP      scheme1 .. scheme5 or all (default: those of the three nets)
@@ -13,7 +13,7 @@
 #= FOTW      folder of FotW: smiles_trset, smiles_valset
 #= VGG_FACE  VGG_FACE.caffemodel or vgg_face_caffe.tar.gz that you have, or a port as .safetensors or .onnx
 #= CHANNELS  rgb or bgr: what the first layer of a port in VGG_FACE= reads
-#= PRECISION for step2 to step4: float32 (default, as Caffe), tf32 (GPUs) or bf16 (GPUs, and CPUs that have it)
+#= PRECISION for step2 to step4: float32 (default, as Caffe), tf32 (GPUs) or bf16 (GPUs, and CPUs that have it; small's default)
 #= DETERMINISTIC for step2 to step4, 1: the same seed gives the same bits on a GPU, too; slower (a CPU always does)
 #= COMPILE   for step2 to step4, 1 or 0: train by torch.compile, or not (default: on a GPU)
 #= SEED      random seed instead of the recipe's: of step2 to step4, and for lmdb of the faces' order
@@ -30,7 +30,7 @@
 #= LANDMARKS for lmdb: dataset (default; a data set's own five points, where it has them) or detector
 #= CELEBA_IMAGES for lmdb: wild or aligned, which of CelebA's photos (default: wild where they are)
 #= MAX_LOST  for lmdb: the share of a split's faces that may be lost (default: 0.02)
-#= WORKERS   for lmdb: processes (default: one a core)
+#= WORKERS   for lmdb: processes that read, find faces (without GPU=) and crop (default: one a core)
 #= TEST_SPLIT for lmdb, 1: also build the test partitions
 #= CORRECTIONS for lmdb: corrections.csv of FotW's training labels, as the page of make suspects exports it
 #= PHOTOS    for evaluate: score the whole pipeline on this FotW folder's photos instead
@@ -71,7 +71,7 @@ on_attributes = $(filter-out 0 no false,$(ATTRIBUTES))
 need = $(if $(call given,$(1)),,$(error $(2)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo small test test-all test-gpu weights lmdb step1 step2 step3 step4 status evaluate table2 table3
+.PHONY: help setup demo small test test-all test-gpu weights lmdb embeddings step1 step2 step3 step4 status evaluate table2 table3
 .PHONY: suspects report figure3 predict web crops export prototxt caffe parity bench gpu-check fuzz lint cov clean clean-demo distclean again
 
 help: ## list the targets and variables
@@ -107,14 +107,17 @@ test-all: $(READY) ## run all tests: whole nets against real Caffe, kills, broke
 test-gpu: $(READY) ## compare a GPU with the CPU: layers, nets, batches, resuming, prediction (GPU=: which, default 0)
 	$(PY) -m pytest -m gpu -rs tests $(call option,--device,GPU)
 
-small: $(READY) ## train the released nets again, from CELEBA= and FOTW= (an hour on two cores), and evaluate them
+small: $(READY) ## train the released nets again, from CELEBA= and FOTW= (half an hour on two cores), and evaluate them
 	$(call need,CELEBA,make small needs CELEBA=folder and FOTW=folder)
 	$(call need,FOTW,make small needs CELEBA=folder and FOTW=folder)
-	@$(PY) -m lmdb_builders.build --profile small $(data_sets)
-	@for step in 1 2 3; do $(PY) -m tools.train --step $$step --profile small $(engine) || exit; done
-	@$(PY) -m tools.train --step 4 --profile small $(engine) --force # over the released ones, which git keeps
+	@$(PY) -m lmdb_builders.build --profile small $(data_sets) $(call option,--gpu,GPU)
+	@$(MAKE) --no-print-directory embeddings PROFILE=small FORCE=
+	@for step in 1 2 3; do $(PY) -m tools.train --step $$step $(released) || exit; done
+	@$(PY) -m tools.train --step 4 $(released) --force # over the released ones, which git keeps
 	@$(PY) -m tools.calibrate --profile small $(engine)
 	@$(PY) -m tools.evaluate --profile small $(engine)
+# The released nets were trained in bf16; variant none: they are the chain's own all the same.
+released = --profile small $(engine) --precision $(or $(call given,PRECISION),bf16) --variant none
 
 weights: $(READY) ## fetch and check VGG_FACE.caffemodel, or take it from VGG_FACE=path
 	@$(PY) -m tools.weights $(call quoted,--file,VGG_FACE) $(call option,--channels,CHANNELS) $(force)
@@ -124,9 +127,13 @@ lmdb: $(READY) ## build the LMDBs from CELEBA= and FOTW=, for CROP=
 	@$(PY) -m lmdb_builders.build $(profile) $(call option,--crop,CROP) $(data_sets) $(call option,--encode,ENCODE) \
 		$(if $(filter-out 0 no false,$(TEST_SPLIT)),--test) $(call quoted,--corrections,CORRECTIONS) \
 		$(call option,--landmarks,LANDMARKS) $(call option,--celeba-images,CELEBA_IMAGES) \
-		$(call option,--max-lost,MAX_LOST) $(call option,--workers,WORKERS) $(call option,--seed,SEED) $(force)
+		$(call option,--max-lost,MAX_LOST) $(call option,--workers,WORKERS) $(call option,--gpu,GPU) \
+		$(call option,--seed,SEED) $(force)
 
-step1: $(READY) ## check and convert VGG-Face
+embeddings: .venv/teacher ## where step 1 has a teacher (PROFILE=small): its embeddings of the LMDBs' faces
+	@$(PY) -m lmdb_builders.embeddings $(profile) $(call option,--workers,WORKERS) $(force)
+
+step1: $(READY) ## check and convert VGG-Face (PROFILE=small: learn a teacher's embeddings)
 step2: $(READY) ## train on CelebA's forty attributes, one model per crop scheme
 step3: $(READY) ## train each net on its own attribute of CelebA
 step4: $(READY) ## train each net on its own attribute of FotW
@@ -220,6 +227,12 @@ cov: .venv/dev ## run all tests and tell which lines they leave out (TESTS=tests
 	$(PY) -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --no-build-isolation \
 		--editable '.[test,dev]'
 	@touch .venv/dev
+
+# Stands for what only `make embeddings` needs: the extra "teacher".
+.venv/teacher: $(READY)
+	$(PY) -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --no-build-isolation \
+		--editable '.[teacher]'
+	@touch .venv/teacher
 
 clean: ## remove caches and build leftovers
 	find . -name .venv -prune -o -name .caffe -prune -o -name __pycache__ -type d -exec rm -rf {} +

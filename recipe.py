@@ -94,6 +94,10 @@ class DataSet:
         """Name of the LMDB of their labels, under the same keys."""
         return f"{self.database(split)}_labels"
 
+    def embeddings_database(self, split: str) -> str:
+        """Name of the LMDB of what a Teacher gives for them, under the same keys."""
+        return f"{self.database(split)}_embeddings"
+
     def column(self, task: str) -> int:
         """Where the label of a task stands among a face's labels."""
         return self.labels.index(self.columns[task])
@@ -223,6 +227,41 @@ def number(value: Any, source: Any) -> Any:
 
 
 @dataclass(frozen=True)
+class Teacher:
+    """Step 1 of a profile that VGG-Face does not fit: on the training faces of all data sets, the net learns to give what
+    another net gives, an embedding of the face that is alike for photos of one person. The numbers are ours.
+
+    Only who trains step 1 needs the other net (lmdb_builders/teacher.py).
+    """
+
+    title: str
+    source: str
+    numbers: int  # of an embedding; each is learned with mean 0 and spread 1 over the training faces
+    # Five numbers beside them, of the places of eyes, nose and mouth (lmdb_builders/embeddings.py:shape), which an embedding
+    # of the person leaves out and a smile changes; times this, for they are few.
+    shape_weight: float
+    crop: str  # one net for all schemes, as VGG-Face is
+    max_iter: int
+    base_lr: float
+    test_interval: int
+    solver: str = "Adam"  # SGD hardly leaves the first plateau: an embedding's many small errors pull everywhere
+    weight_decay: float = 0.0
+    dropout: float = 0.3  # without it, 3,000 faces are learned by heart: the validation loss rises after 4,000 iterations
+    # Of conv1_1, whose weights are PIXEL_SCALE times smaller: Adam's steps do not depend on the scale of gradients.
+    first_lr_mult: float = 1 / PIXEL_SCALE
+
+    def __post_init__(self) -> None:
+        if self.crop not in CROPS:
+            raise ValueError(f"teacher {self.title}: its crop has to be of {', '.join(CROPS)}, not {self.crop!r}")
+
+
+SHAPE = 5  # numbers that Teacher.shape_weight is for
+DLIB = Teacher("dlib's face embedding", "dlib_face_recognition_resnet_model_v1 by Davis King, in the public domain",
+               numbers=128, shape_weight=3.0, crop="scheme3", max_iter=7_000, base_lr=0.0005, test_interval=1000)
+EMBEDDING_LAYER = "fc8_embedding"
+
+
+@dataclass(frozen=True)
 class Profile:
     """The numbers that differ between the paper's run and a small one of the same shape; the defaults are the paper's."""
 
@@ -265,6 +304,7 @@ class Profile:
     margin: int = number(0, "the paper: crops are used whole")
     copies: int = number(0, "the paper: each face once")  # of a training face in its LMDB, changed (lmdb_builders/jitter.py)
     mirror: bool = number(True, "ours: training only, as VGG-Face was trained")
+    mirrored_answers: bool = number(False, "the paper does not say")  # an answer is the mean over a crop and its mirror image
     test_initialization: bool = number(True, "ours: so that curves start at the initial weights")
     random_seed: int = number(2016, "ours: so that a run can be repeated")
     # Of layers below the last. Pixels of -129..161 come out of 15 such layers at the scale of 1: VGG-Face's Gaussian 0.01
@@ -274,6 +314,7 @@ class Profile:
     last_filler: Dict[str, object] = number(
         {"type": "gaussian", "std": 0.01}, "ours: as VGG-Face's layers began; the paper does not say")
     attributes_bias: float = number(0.0, "ours: the paper does not say")  # what the forty outputs' biases start from
+    teacher: Optional[Teacher] = None  # None: step 1 adopts VGG-Face, or random numbers in its form
     validation_faces: Optional[int] = None  # of every data set, for test_iter; None: DATASETS has each one's
     why: str = ""
 
@@ -322,11 +363,16 @@ DRAWN_BASE_LR = PAPER.base_lr[2]
 SMALL = replace(
     DEMO,
     name="small",
+    crop_size=64,
     fully_connected=1536,  # ours: three nets of 5 MB
-    copies=7,  # ours: 4,044 photographs are few
+    teacher=DLIB,
+    mirrored_answers=True,  # ours: a second look costs a millisecond
+    copies=11,  # ours: 4,044 photographs are few
     batch_size=32,  # ours: gradients of few images are noisy at the end of a longer training
-    max_iter={2: 3000, 3: 600, 4: 1800},
-    base_lr={2: 0.005, 3: 0.005, 4: 0.005},
+    max_iter={2: 2500, 3: 600, 4: 1200},
+    base_lr={2: 0.01, 3: 0.005, 4: 0.005},
+    # Nearer to the paper's than the demo's: step 1, too, knows faces. But not expressions, which step 2 has to learn.
+    lr_mult={"conv1_1": 0.4 * PIXEL_SCALE**-2, "convolution": 0.4, "fc6": 0.5, "fc7": 0.5, "last": 1.0},
     test_interval={2: 500, 3: 200, 4: 300},
     why="the nets that are released with the project: quick on a CPU, trained on photographs, each with changed copies",
 )
@@ -410,10 +456,14 @@ VGG_FACE_MEMBER = "vgg_face_caffe/VGG_FACE.caffemodel"
 
 # ---------------------------------------------------------------------------------------------- where things lie
 # Paths are relative to the project's folder: prototxts name LMDBs by them, and tools run there.
+def stem(net: str, step: int) -> str:
+    """What a step's files are named: step 1 has one net, step 2 one a crop, steps 3 and 4 one a net."""
+    return {1: "step1", 2: f"step2_{NETS[net].crop}"}.get(step, f"step{step}_{net}")
+
+
 def net_prototxt(profile: str, net: str, step: int) -> str:
-    """Training net of a step: step 2 has one a crop, steps 3 and 4 one a net."""
-    stem = f"step2_{NETS[net].crop}" if step == 2 else f"step{step}_{net}"
-    return f"prototxt/{profile}/{stem}.prototxt"
+    """Training net of a step; step 1 has one where the profile has a teacher."""
+    return f"prototxt/{profile}/{stem(net, step)}.prototxt"
 
 
 def deploy_prototxt(profile: str, head: str) -> str:
@@ -436,6 +486,25 @@ def lmdb_paths(profile: str, net: str, step: int) -> Dict[str, str]:
     return {**faces, **{f"{split}_labels": f"{folder}/{data_set.labels_database(split)}" for split in ("train", "val")}}
 
 
+def teacher_data_sets() -> Tuple[str, ...]:
+    """Whose faces step 1 learns from where a profile has a teacher: those of all steps."""
+    return tuple(dict.fromkeys(step.dataset for step in STEPS.values() if step.dataset))
+
+
+def teacher_lmdb_paths(profile: Profile) -> Dict[str, str]:
+    """LMDBs that step 1 reads where the profile has a teacher.
+
+    {"train_celeba": faces, "train_celeba_labels": their embeddings, ...}, of each data set of the steps and "val" too.
+    """
+    assert profile.teacher is not None
+    folder, paths = lmdb_folder(profile.name, profile.teacher.crop), {}
+    for name in teacher_data_sets():
+        for split in ("train", "val"):
+            paths[f"{split}_{name}"] = f"{folder}/{DATASETS[name].database(split)}"
+            paths[f"{split}_{name}_labels"] = f"{folder}/{DATASETS[name].embeddings_database(split)}"
+    return paths
+
+
 def target() -> DataSet:
     """The data set of the last step, whose faces evaluate, tables, report and suspects look at."""
     return DATASETS[STEPS[4].dataset or ""]
@@ -443,10 +512,12 @@ def target() -> DataSet:
 
 def step_weights(profile: str, net: str, step: int) -> str:
     """Declared output of a step, which is the declared input of the next."""
-    if step == 1:
-        return f"weights/{profile}/step1.caffemodel"
-    stem = f"step2_{NETS[net].crop}" if step == 2 else f"step{step}_{net}"
-    return f"weights/{profile}/{stem}.caffemodel"
+    return f"weights/{profile}/{stem(net, step)}.caffemodel"
+
+
+def stand_in(profile: str) -> str:
+    """Random weights in VGG-Face's form, which step 1 of a narrow profile starts from."""
+    return f"weights/{profile}/VGG_FACE_stand_in.caffemodel"
 
 
 def run_folder(profile: str, net: str, step: int) -> str:

@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import List, Optional
 
+from benchmarks import costs
 from benchmarks.measuring import ROOT, Row, machine, text_table
 from benchmarks.report import section
 
@@ -31,6 +32,7 @@ OLDEST_TORCH = (2, 11)
 LAST = 25  # lines of a part's output that are kept, beside those that name a failed test
 GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 SLOW_TESTS = "not whole_nets and not same_bits and not layers"  # of tests/gpu, which a quick check leaves out
+QUICK = ("chain", "costs", "detection")  # benchmarks that have --quick
 NAME = "benchmarks-gpu"
 
 
@@ -60,12 +62,12 @@ def parts(device: str, quick: bool) -> List[Part]:
     tests += ["-k", SLOW_TESTS] if quick else ["tests/torchcaffe/test_parallel.py"] if device != "cpu" else []
     if importlib.util.find_spec("xdist") is not None:
         tests += ["-n", str(max(1, min(8, (os.cpu_count() or 1) // 2)))]
-    chain = [*python, "benchmarks.chain", *gpu, *(["--quick"] if quick else [])]
-    found = [Part("test-gpu", tests, 150, benchmark=False), Part("chain", chain, 130)]
-    if not quick:
-        limits = {"training": 190, "inference": 45, "data_layer": 60, "overhead": 30}
-        found += [Part(name, [*python, f"benchmarks.{name}", *gpu], limit) for name, limit in limits.items()]
-    return found
+    limits = {"chain": 130, "training": 190, "costs": 90, "detection": 60, "inference": 45, "data_layer": 60, "overhead": 30}
+    few: List[str] = []
+    if quick:  # tries the code, on a machine that may be slow: no part has a limit of its own
+        limits, few = dict.fromkeys(QUICK, BUDGET), ["--quick"]
+    found = [Part("test-gpu", tests, BUDGET if quick else 150, benchmark=False)]
+    return found + [Part(name, [*python, f"benchmarks.{name}", *gpu, *few], limit) for name, limit in limits.items()]
 
 
 def run_part(part: Part, until: float, folder: Path, say=print):
@@ -154,7 +156,12 @@ def page(found: List[Part], where: str) -> str:
     lines = [f"# Benchmarks on a GPU\n\n`make gpu-check` wrote this page.\n\nMachine: {where}.\n"]
     lines += ["| part | seconds | result |", "|---|---|---|"]
     lines += [f"| {part.name} | {part.seconds:.0f} | {part.result} |" for part in found]
-    return "\n".join(lines) + "\n" + "".join(section(part.name, part.rows) for part in found if part.rows)
+    return "\n".join(lines) + "\n" + hours(found) + "".join(section(part.name, part.rows) for part in found if part.rows)
+
+
+def hours(found: List[Part]) -> str:
+    """Tables of the paper's run on this card, as Markdown: hours and memory in each precision; "" where not measured."""
+    return costs.tables([row for part in found if part.name == "costs" for row in part.rows])
 
 
 def write(found: List[Part], where: str, folder: Path):
@@ -195,7 +202,7 @@ def main(argv=None) -> int:
         for part in found:
             run_part(part, until, Path(folder))
             write(found, where, output)  # after each, so that what is known stays
-    print(table(found))
+    print(hours(found) + table(found))
     print(f"wrote {output / NAME}.md and .json")
     return 0 if all(part.passed for part in found) else 1
 

@@ -149,7 +149,7 @@ def measure(arguments: argparse.Namespace) -> int:
     from gender_smile.inference.pipeline import Pipeline
 
     faces = held_out(arguments.fotw, arguments.celeba)
-    pipeline = Pipeline.load(arguments.profile, arguments.engine, arguments.gpu)
+    pipeline = Pipeline.load(arguments.profile, arguments.engine, arguments.gpu, scoring=True)
     if pipeline.model.warning:
         print(f"groups.py: {pipeline.model.warning}", file=sys.stderr)
     change = Change(arguments.gray, arguments.shrink, arguments.blur, arguments.cut, arguments.cut_below)

@@ -8,6 +8,7 @@ auto   real Caffe where this Python imports it, else torchcaffe; one that is the
 caffe  real Caffe: of the Python that CAFFE_PYTHON names; else where this Python imports it; else Debian's in .caffe/ (`make
        caffe`), which has its own Python 3.9
 torch  torchcaffe, pycaffe on PyTorch
+opencv for answering photos on the CPU, which "auto" then prefers to torchcaffe: OpenCV's DNN module (common/opencv.py)
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from dataclasses import dataclass, field
 import recipe
 
 NAMES = ("auto", "caffe", "torch")
+PREDICTING = (*NAMES, "opencv")  # of what answers photos
 DEBIAN = ".caffe"  # Debian 11's packages unpacked under the project's folder
 OWN = "CAFFE_PYTHON"  # variable: path of a Python, 2.7 or later, that imports a Caffe of the user's own
 
@@ -45,11 +47,14 @@ class Interpreter:
         return {**os.environ, **self.environment}
 
 
-def resolve(name: str = "auto"):
+def resolve(name: str = "auto", predicting: bool = False):
     """Module that speaks pycaffe (Net, get_solver, set_mode_gpu ...) in the running Python.
 
-    Raises EngineError for an unknown name, and for "caffe" where this Python cannot import it.
+    predicting: it will answer photos on the CPU, for which common.opencv will do. Raises EngineError for an unknown name, and
+    for "caffe" where this Python cannot import it.
     """
+    if predicting and (name == "opencv" or name == "auto" and module_name(name) == "torchcaffe"):
+        return importlib.import_module("common.opencv")
     module = module_name(name)
     if name == "caffe" and os.environ.get(OWN):
         raise EngineError(f"the Caffe of {OWN} has a Python of its own and cannot be imported into Python "
@@ -76,7 +81,10 @@ def interpreter(name: str = "auto") -> Interpreter:
 
 
 def module_name(name: str) -> str:
-    """"caffe" or "torchcaffe": what engine `name` is here. Raises EngineError for an unknown name."""
+    """"caffe" or "torchcaffe": what engine `name` is here. Raises EngineError for another name."""
+    if name == "opencv":
+        raise EngineError("engine opencv only answers photos (tools/predict.py, tools/web.py), on the CPU: use ENGINE=torch, or "
+                          "leave out --gpu (GPU=) there")
     if name not in NAMES:
         raise EngineError(f"unknown engine {name!r}: one of {', '.join(NAMES)}")
     if name == "auto":

@@ -8,7 +8,7 @@ import re
 from typing import Any, List
 
 import recipe
-from common.engine import NAMES
+from common.engine import NAMES, PREDICTING
 
 LARGEST = 2**31 - 1  # of an int32, as max_iter and batch_size are in Caffe's protos
 LARGEST_SEED = 2**32 - 1  # the generators take 32 bits; to Caffe -1 means another seed each time
@@ -121,8 +121,21 @@ def add_threshold(parser: argparse.ArgumentParser, default: float) -> None:
                         help="call answers of a lower probability uncertain, 0.5 to 1; 0: none (default: %(default)s)")
 
 
-def add_engine(parser: argparse.ArgumentParser, where: Any = None) -> None:
-    """--engine (default: the environment's ENGINE, else auto) and --gpu, this into the group `where` if given."""
-    parser.add_argument("--engine", default=os.environ.get("ENGINE") or "auto", choices=NAMES,
-                        help="real Caffe or torchcaffe; auto: real Caffe where Python imports it (default: %(default)s)")
+def add_engine(parser: argparse.ArgumentParser, where: Any = None, predicting: bool = False) -> None:
+    """--engine (default: the environment's ENGINE, else auto) and --gpu, this into the group `where` if given.
+
+    predicting: for what answers photos, which OpenCV can do too.
+    """
+    text = ("OpenCV, real Caffe or torchcaffe; auto: real Caffe where Python imports it, else OpenCV for small nets on the CPU"
+            if predicting else "real Caffe or torchcaffe; auto: real Caffe where Python imports it")
+    names = PREDICTING if predicting else NAMES
+
+    def known(name: str) -> str:
+        if name not in names:  # the environment's too, which `choices` would not check
+            only = ", which only answers photos" if name in PREDICTING else ""
+            raise argparse.ArgumentTypeError(f"invalid choice: {name!r}{only} (choose from {', '.join(names)})")
+        return name
+
+    parser.add_argument("--engine", default=os.environ.get("ENGINE") or "auto", type=known, metavar=f"{{{','.join(names)}}}",
+                        help=f"{text} (default: %(default)s)")
     (where or parser).add_argument("--gpu", type=natural, metavar="NUMBER", help="GPU to run on (default: the CPU)")

@@ -1,13 +1,15 @@
-"""What a training run shows: a bar on a terminal, else a line every ten minutes, with speed and time left."""
+"""What long work shows: a bar on a terminal; else lines with speed and time left, every ten minutes of a training, every
+minute of other work."""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
-from typing import Optional
+from typing import Iterable, Iterator, Optional
 
 QUIET_SECONDS = 600.0  # between two lines where stderr is not a terminal; the first comes after a tenth of it
+LINE_SECONDS = 60.0  # between two lines of `shown`
 
 
 class Progress:
@@ -86,3 +88,23 @@ def duration(seconds: float) -> str:
     if seconds < 3600:
         return f"{seconds // 60} min {seconds % 60:02d} s"
     return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+
+
+def shown(answers: Iterable, total: int, title: str) -> Iterable:
+    """The answers, one an image, with a bar on a terminal and with a line a minute elsewhere."""
+    if not sys.stderr.isatty():
+        return _lines(answers, total, title)
+    from tqdm import tqdm
+
+    return tqdm(answers, total=total, desc=title, unit=" images", **bar_size(sys.stderr))
+
+
+def _lines(answers: Iterable, total: int, title: str) -> Iterator:
+    began = last = time.monotonic()
+    for done, answer in enumerate(answers):
+        now = time.monotonic()
+        if now - last >= LINE_SECONDS and done:
+            last, rate = now, done / (now - began)
+            print(f"{title}: {done} of {total} images, {rate:.1f} a second, {duration((total - done) / rate)} left",
+                  file=sys.stderr, flush=True)
+        yield answer

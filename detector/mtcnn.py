@@ -197,9 +197,9 @@ class Detector:
         probability = outputs["prob1"][0, 1]
         cells, levels, boxes = pyramid.select(probability >= self.thresholds[0])
         scores, deltas = probability[cells], outputs["conv4-2"][0][:, cells[0], cells[1]].T
-        kept = [np.flatnonzero(levels == level) for level in np.unique(levels)]
+        kept = [np.flatnonzero(levels == level) for level in range(len(pyramid.scales))]
         kept = [level[nms(boxes[level], scores[level], 0.5)] for level in kept]
-        kept = np.concatenate(kept) if kept else np.empty(0, np.int64)
+        kept = np.concatenate(kept)
         kept = kept[nms(boxes[kept], scores[kept], 0.7)]
         boxes, deltas = boxes[kept], deltas[kept]
         # The authors measure a side as last - first in this stage, and as last - first + 1 in the two others.
@@ -225,15 +225,14 @@ class Detector:
         passed = np.flatnonzero(scores > self.thresholds[2])
         boxes, scores = boxes[passed], scores[passed]
         lengths = sides(boxes)
-        landmarks = outputs["conv6-3"][passed].reshape(-1, 2, 5).transpose(0, 2, 1)  # five x, then five y
-        landmarks = boxes[:, None, :2] + landmarks * lengths[:, None] - 1
+        landmarks = landmarks_of(outputs["conv6-3"][passed], boxes)
         boxes = apply_deltas(boxes, outputs["conv6-2"][passed], lengths)
         lengths = sides(boxes)
         return [
             Face(
                 box=tuple(float(value) for value in (*(boxes[index, :2] - 1), *lengths[index])),
                 score=float(scores[index]),
-                landmarks=landmarks[index].astype(np.float32),
+                landmarks=landmarks[index],
             )
             for index in nms_by_smaller(boxes, scores, 0.7)
         ]
@@ -283,12 +282,15 @@ class Detector:
             weights = weights_path(name)
             if not os.path.exists(weights):
                 raise DetectorError(f"{weights} is missing: run `python -m detector.convert`, as `make setup` does")
-            if self._caffe is None:
-                import torchcaffe
-
-                self._caffe = torchcaffe
-            self._nets[name] = self._caffe.Net(definition_path(name), self._caffe.TEST, weights=weights)
+            self._nets[name] = self._load(name, weights)
         return self._nets[name]
+
+    def _load(self, name: str, weights: str):
+        if self._caffe is None:
+            import torchcaffe
+
+            self._caffe = torchcaffe
+        return self._caffe.Net(definition_path(name), self._caffe.TEST, weights=weights)
 
 
 def _threads() -> int:
@@ -298,10 +300,16 @@ def _threads() -> int:
     return max(1, cv2.getNumThreads())
 
 
-def _transposed(image: np.ndarray) -> np.ndarray:
-    """The photo as the nets see it, width x height x 3, in float32, which OpenCV resizes faster than uint8."""
+def checked_image(image: np.ndarray) -> np.ndarray:
+    """The image itself. Raises ValueError where it is not what detect() takes."""
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"expected a height x width x 3 uint8 BGR image, got {_describe(image)}")
+    return image
+
+
+def _transposed(image: np.ndarray) -> np.ndarray:
+    """The photo as the nets see it, width x height x 3, in float32, which OpenCV resizes faster than uint8."""
+    checked_image(image)
     import cv2
 
     transposed = cv2.transpose(np.ascontiguousarray(image)) if image.size else image.swapaxes(0, 1)
@@ -364,14 +372,15 @@ class Pyramid:
     """Where each level of a pyramid lies on the canvas.
 
     shape: width and height of the photo, whose pixels are a width x height x 3 array. levels: the levels' scales,
-    largest first, at least one.
+    largest first, at least one. `levels` holds the number of the level under each window of the canvas, -1 for windows that
+    are not inside one level.
     """
 
     def __init__(self, shape: Sequence[int], levels: Sequence[float]):
         self.scales = np.array(levels)
         self.sizes = [tuple(math.ceil(side * scale) for side in shape[:2]) for scale in levels]
-        self.corners, self.canvas_size = _arrange([(_even(width), _even(height)) for width, height in self.sizes])
-        self._levels = self._level_of_windows()
+        self.corners, self.canvas_size = _arrange([(even(width), even(height)) for width, height in self.sizes])
+        self.levels = self._level_of_windows()
 
     def _level_of_windows(self) -> np.ndarray:
         """Number of the level under each window of the canvas, -1 for windows that are not inside one level."""
@@ -393,7 +402,7 @@ class Pyramid:
             if width % 2:
                 canvas[left + width, top : top + height] = level[-1]
             if height % 2:
-                canvas[left : left + _even(width), top + height] = canvas[left : left + _even(width), top + height - 1]
+                canvas[left : left + even(width), top + height] = canvas[left : left + even(width), top + height - 1]
         return np.rint(canvas, out=canvas)
 
     def select(self, hits: np.ndarray) -> Tuple[Tuple[np.ndarray, np.ndarray], np.ndarray, np.ndarray]:
@@ -401,14 +410,14 @@ class Pyramid:
 
         their two indices into the map, the number of each one's level, and their boxes in the photo, N x 4.
         """
-        cells = np.nonzero(hits & (self._levels >= 0))
-        levels = self._levels[cells]
+        cells = np.nonzero(hits & (self.levels >= 0))
+        levels = self.levels[cells]
         corner = np.stack(cells, axis=1) * STRIDE - np.array(self.corners)[levels]
         boxes = np.concatenate([corner + 1, corner + CELL], axis=1) / self.scales[levels, None]
         return cells, levels, np.trunc(boxes)
 
 
-def _even(side: int) -> int:
+def even(side: int) -> int:
     return side + side % STRIDE
 
 
@@ -485,6 +494,12 @@ def nms_by_smaller(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> n
 def apply_deltas(boxes: np.ndarray, deltas: np.ndarray, sides: np.ndarray) -> np.ndarray:
     """Box regression: adds N x 4 `deltas` of the four edges, in units of the boxes' N x 2 `sides` (width, height)."""
     return boxes + deltas * np.tile(sides, 2)
+
+
+def landmarks_of(outputs: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Landmarks in the photo, N x 5 x 2 float32, from det3's N x 10 `outputs`: five x, then five y, in units of the boxes."""
+    places = outputs.reshape(-1, 2, 5).transpose(0, 2, 1)
+    return (boxes[:, None, :2] + places * sides(boxes)[:, None] - 1).astype(np.float32)
 
 
 def square(boxes: np.ndarray) -> np.ndarray:

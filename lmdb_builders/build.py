@@ -11,16 +11,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
-import time
 from dataclasses import replace
-from typing import Dict, Iterable, Iterator, List, Optional
+from typing import Dict, List, Optional
 
 import recipe
 from common import command
-from common.options import add_profile, positive, random_seed
+from common.options import add_profile, natural, positive, random_seed
 
-LINE_SECONDS = 60.0  # between two lines of progress where stderr is not a terminal
 EPILOG = """exit status: 0 done (or nothing to do), 1 the build failed (one line says why), 2 wrong use, 130 stopped"""
 
 
@@ -56,6 +53,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--encode", default="raw", choices=("raw", "jpg", "png"), help="default: %(default)s")
     parser.add_argument("--seed", type=random_seed, help="of the order, shuffled once; default: the profile's")
     parser.add_argument("--workers", type=positive, default=os.cpu_count() or 1, help="processes; default: %(default)s")
+    parser.add_argument("--gpu", type=natural, metavar="NUMBER", help="GPU to find faces on (default: the CPU)")
     parser.add_argument(
         "--max-lost", type=float, default=0.02, metavar="SHARE",
         help="fail when a split loses more than this share of its faces; default: %(default)s",
@@ -104,18 +102,20 @@ def _build(options: argparse.Namespace) -> int:
 
     try:
         _build_all(options)
-    except (DetectorError, CaffeError) as error:
+    except (DetectorError, CaffeError, MemoryError) as error:
         raise BuildError(str(error)) from None
     return 0
 
 
 def _build_all(options: argparse.Namespace) -> None:
+    from common.progress import shown
     from lmdb_builders import corrections, readers
     from lmdb_builders.builder import Settings, build_dataset
     from lmdb_builders.files import sole_builder
     from lmdb_builders.pool import keep_freed_memory
 
     keep_freed_memory()
+    _check_gpu(options.gpu)
     profile = recipe.PROFILES[options.profile]
     splits = ("train", "val", "test") if options.test else ("train", "val")
     settings = Settings(
@@ -124,8 +124,8 @@ def _build_all(options: argparse.Namespace) -> None:
         output=os.path.abspath(options.output or recipe.absolute(recipe.lmdb_folder(profile.name, ""))),
         splits=splits, encode=options.encode,
         seed=profile.random_seed if options.seed is None else options.seed,
-        landmarks=options.landmarks, workers=options.workers, max_lost=options.max_lost,
-        force=options.force, progress=_progress,
+        landmarks=options.landmarks, workers=options.workers, gpu=options.gpu, max_lost=options.max_lost,
+        force=options.force, progress=shown,
     )
     with sole_builder(settings.output) as staging:
         # All tables are read before anything is written: a mistake in the second data set shows at once.
@@ -141,28 +141,16 @@ def _build_all(options: argparse.Namespace) -> None:
             build_dataset(dataset, replace(settings, splits=present), staging)
 
 
-def _progress(answers: Iterable, total: int, title: str) -> Iterable:
-    """The answers, with a bar on a terminal and with a line a minute elsewhere."""
-    from common.progress import bar_size
+def _check_gpu(gpu: Optional[int]) -> None:
+    """Raise BuildError where PyTorch cannot compute on that GPU."""
+    if gpu is None:
+        return
+    from lmdb_builders.errors import BuildError
+    from torchcaffe.core import mode
 
-    if not sys.stderr.isatty():
-        return _lines(answers, total, title)
-    from tqdm import tqdm
-
-    return tqdm(answers, total=total, desc=title, unit=" images", **bar_size(sys.stderr))
-
-
-def _lines(answers: Iterable, total: int, title: str) -> Iterator:
-    from common.progress import duration
-
-    began = last = time.monotonic()
-    for done, answer in enumerate(answers):
-        now = time.monotonic()
-        if now - last >= LINE_SECONDS and done:
-            last, rate = now, done / (now - began)
-            print(f"{title}: {done} of {total} images, {rate:.1f} a second, {duration((total - done) / rate)} left",
-                  file=sys.stderr, flush=True)
-        yield answer
+    reason = mode.why_no_gpu(gpu)
+    if reason:
+        raise BuildError(f"{reason}; leave out --gpu (GPU= of make) to find faces on the CPU")
 
 
 if __name__ == "__main__":

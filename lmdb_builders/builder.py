@@ -11,7 +11,7 @@ import shutil
 import time
 from collections import Counter
 from dataclasses import dataclass
-from typing import Callable, Dict, Iterable, List, NamedTuple, Tuple, Union
+from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Tuple, Union
 
 import numpy as np
 
@@ -45,6 +45,7 @@ class Settings:
     max_lost: float = 0.02  # share of a split's rows
     force: bool = False
     detector: Callable = make_detector
+    gpu: Optional[int] = None  # for the detector, whose factory then takes its number
     say: Callable = print
     progress: Callable = lambda answers, total, title: answers
 
@@ -73,8 +74,10 @@ def build_dataset(dataset: DataSet, settings: Settings, staging: str) -> None:
     path = os.path.join(settings.output, "detections", f"{dataset.name}.csv")
     has_landmarks = recipe.DATASETS[dataset.name].landmarks and dataset.has_landmarks
     use_dataset = has_landmarks and settings.landmarks == "dataset"
+    on_gpu = settings.gpu is not None
+    factory = functools.partial(settings.detector, settings.gpu) if on_gpu else settings.detector
     detections, origin = detect(
-        dataset, path, use_dataset, settings.workers, settings.detector, settings.force, settings.progress
+        dataset, path, use_dataset, settings.workers, factory, settings.force, settings.progress, on_gpu
     )
     settings.say(f"{dataset.name}: {len(dataset.records)} faces listed; landmarks {origin}")
     facts = manifest.facts(dataset, settings, detections)

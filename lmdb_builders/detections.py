@@ -9,11 +9,13 @@ face. A file that you wrote or edited is used as it is and never overwritten. Th
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import functools
 import itertools
 import os
-from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from collections import deque
+from typing import Callable, Deque, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -30,6 +32,7 @@ POINTS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
 NUMBERS = ("x", "y", "width", "height", "score", *(f"{point}_{axis}" for point in POINTS for axis in "xy"))
 COLUMNS = ("image", *NUMBERS, "status")
 GROUP = 16  # photos that a worker is given at once, since together they take the detector less time; a stop loses them
+READ_CHUNK = 2  # photos that a worker reads at once for a GPU: enough ahead of it, and few where they are large
 
 
 class Detection(NamedTuple):
@@ -44,21 +47,22 @@ class Detection(NamedTuple):
         return np.array(self.numbers[5:], dtype=np.float64).reshape(5, 2)
 
 
-def make_detector():
-    """The default detector of worker processes."""
+def make_detector(gpu: Optional[int] = None):
+    """The detector of worker processes, or of a GPU."""
     os.environ.setdefault("GLOG_minloglevel", "1")  # Caffe's report of each layer is for training
-    from detector import Detector
+    import detector
 
-    return Detector()
+    return detector.make_detector(gpu)
 
 
 def detect(
     dataset: DataSet, path: str, use_dataset: bool, workers: int = 1, factory: Callable = make_detector,
-    force: bool = False, progress: Callable = lambda answers, total, title: answers,
+    force: bool = False, progress: Callable = lambda answers, total, title: answers, on_gpu: bool = False,
 ) -> Tuple[Dict[str, Detection], str]:
     """Detections of all records of the data set: read from the file `path`, and computed where it has none.
 
     `use_dataset`: take the data set's own landmarks and boxes instead of running the detector that `factory` makes.
+    `workers`: processes that read photos and find faces; with `on_gpu` they only read, for one detector in this process.
     A stopped run resumes; photos that could not be read are tried again.
     Returns ({image: Detection}, a phrase that says where they came from). Raises BuildError for an unusable file.
     """
@@ -83,10 +87,13 @@ def detect(
     if use_dataset:
         answers: Iterator = ((record.image, _annotated(record)) for record in missing)
     else:
-        work = functools.partial(_find_faces, dataset.folder, factory)
         tasks = [(record.image, record.split, record.box) for record in missing]
-        groups = (tasks[start : start + GROUP] for start in range(0, len(tasks), GROUP))
-        answers = itertools.chain.from_iterable(ordered_map(work, groups, workers, chunk=1))
+        if on_gpu:
+            answers = _find_faces_on_gpu(dataset.folder, factory, tasks, workers)
+        else:
+            work = functools.partial(_find_faces, dataset.folder, factory)
+            groups = (tasks[start : start + GROUP] for start in range(0, len(tasks), GROUP))
+            answers = itertools.chain.from_iterable(ordered_map(work, groups, workers, chunk=1))
         answers = progress(answers, len(missing), f"{dataset.name} faces")
     with open(path, "a", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
@@ -198,30 +205,62 @@ def _detector(factory: Callable):
     return factory()
 
 
-def _find_faces(folder: str, factory: Callable, tasks: Sequence[tuple]) -> List[Tuple[str, Detection]]:
-    """Detect the faces of some photos, given as (image, split, annotated box or None). Photos are read one at a time."""
-    answers: Dict[str, Detection] = {}
-    inputs = []  # of the detector: image, the box by which one of its faces is chosen, shape, orientation
+class _Photo(NamedTuple):
+    """A photo that was read for the detector, or the Detection that says why it was not."""
+
+    image: str
+    problem: Optional[Detection] = None
+    pixels: Optional[np.ndarray] = None  # upright
+    shape: Tuple[int, ...] = ()
+    box: Optional[tuple] = None  # by which one of its faces is chosen; None: the one nearest the center
+    orientation: Orientation = Orientation()
+
+
+def _read(folder: str, task: Tuple[str, str, Optional[tuple]]) -> _Photo:
+    """The photo of a task: (image, split, annotated box or None)."""
+    image, split, box = task
+    try:
+        pixels, orientation = read_with_orientation(os.path.join(folder, image))
+    except ImageError as error:
+        return _Photo(image, Detection(f"{UNREADABLE}{error}"))
+    box = box if split != "test" else None
+    problem = box_problem(box, orientation.height, orientation.width) if box is not None else None
+    if problem:
+        return _Photo(image, Detection(f"bad box: {problem}"))
+    return _Photo(image, None, pixels, pixels.shape, box, orientation)
+
+
+def _find_faces(folder: str, factory: Callable, tasks: List[tuple]) -> List[Tuple[str, Detection]]:
+    """The answers to a worker's tasks. Photos are read one at a time."""
+    return list(_answers(_detector(factory), (_read(folder, task) for task in tasks)))
+
+
+def _find_faces_on_gpu(folder: str, factory: Callable, tasks: List[tuple], workers: int) -> Iterator[Tuple[str, Detection]]:
+    """The answers to all tasks, of one detector in this process; the processes that read end with it, also when it fails."""
+    read = ordered_map(functools.partial(_read, folder), tasks, workers, chunk=READ_CHUNK)
+    with contextlib.closing(read) as photos:
+        yield from _answers(_detector(factory), photos)
+
+
+def _answers(detector, photos: Iterable[_Photo]) -> Iterator[Tuple[str, Detection]]:
+    """(image, Detection) of each photo, in order. `photos` is consumed as the detector needs it."""
+    waiting: Deque[_Photo] = deque()  # without pixels, which take memory
 
     def usable() -> Iterator[np.ndarray]:
-        for image, split, box in tasks:
-            try:
-                pixels, orientation = read_with_orientation(os.path.join(folder, image))
-            except ImageError as error:
-                answers[image] = Detection(f"{UNREADABLE}{error}")
-                continue
-            box = box if split != "test" else None
-            problem = box_problem(box, orientation.height, orientation.width) if box is not None else None
-            if problem:
-                answers[image] = Detection(f"bad box: {problem}")
-            else:
-                inputs.append((image, box, pixels.shape, orientation))
-                yield pixels
+        for photo in photos:
+            waiting.append(photo._replace(pixels=None))
+            if photo.pixels is not None:
+                yield photo.pixels
 
-    for number, faces in enumerate(_detector(factory).detect_all(usable())):
-        image, box, shape, orientation = inputs[number]
-        answers[image] = _chosen(faces, box, shape, orientation)
-    return [(image, answers[image]) for image, _, _ in tasks]
+    def unusable() -> Iterator[Tuple[str, Detection]]:
+        while waiting and waiting[0].problem is not None:
+            yield waiting[0].image, waiting.popleft().problem
+
+    for faces in detector.detect_all(usable()):
+        yield from unusable()
+        photo = waiting.popleft()
+        yield photo.image, _chosen(faces, photo.box, photo.shape, photo.orientation)
+    yield from unusable()
 
 
 def _chosen(faces: Sequence, box: Optional[tuple], shape: Tuple[int, ...], orientation: Orientation) -> Detection:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Sequence, Union
 
 import numpy as np
 
@@ -47,8 +48,8 @@ def image_datum(data: bytes, size: int, encode: str, label: int = 0) -> bytes:
     return datum.SerializeToString()
 
 
-def labels_datum(labels: bytes) -> bytes:
-    """Serialized Datum of many 0/1 labels: float_data, channels = how many, height = width = 1."""
+def labels_datum(labels: Union[Sequence[float], np.ndarray]) -> bytes:
+    """Serialized Datum of many labels, such as a record's bytes: float_data, channels = how many, height = width = 1."""
     from torchcaffe.proto import caffe_pb2
 
     datum = caffe_pb2.Datum(channels=len(labels), height=1, width=1)

@@ -74,7 +74,7 @@ def fake_project(tmp_path, monkeypatch) -> Path:
     FakeNet.made.clear()
     monkeypatch.setenv("GLOG_minloglevel", "1")
     monkeypatch.setattr(recipe, "ROOT", str(tmp_path / "project"))
-    monkeypatch.setattr(engine, "resolve", lambda name="auto": caffe)
+    monkeypatch.setattr(engine, "resolve", lambda name="auto", predicting=False: caffe)
     monkeypatch.setattr("detector.Detector", FakeDetector)
     (tmp_path / "project").mkdir()
     return tmp_path / "project"

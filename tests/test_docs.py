@@ -168,6 +168,7 @@ lmdb LANDMARKS=detector CELEBA=/data/CelebA
 lmdb CELEBA_IMAGES=aligned CELEBA=/data/CelebA
 lmdb MAX_LOST=0.05 CELEBA=/data/CelebA
 lmdb WORKERS=1 CELEBA=/data/CelebA
+lmdb GPU=0 FOTW=/data/FotW
 lmdb FOTW=/data/FotW CORRECTIONS=corrections.csv
 evaluate PHOTOS=/data/FotW
 evaluate PHOTOS=/data/FotW SUBMISSION=mine.csv

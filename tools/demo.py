@@ -47,11 +47,12 @@ def stages(celeba: str, fotw: str, photo: str, options: argparse.Namespace) -> L
     """The stages after the faces are there, in order."""
     profile = ["--profile", PROFILE]
     force = ["--force"] if options.force else []
-    engine = ["--engine", options.engine] + (["--gpu", str(options.gpu)] if options.gpu is not None else [])
+    gpu = ["--gpu", str(options.gpu)] if options.gpu is not None else []
+    engine = ["--engine", options.engine, *gpu]
     iterations = options.max_iter or (None if options.celeba else recipe.DRAWN_MAX_ITER)
     limit = ["--max-iter", str(iterations)] if iterations else []
     rate = [] if options.celeba else ["--base-lr", f"{recipe.DRAWN_BASE_LR:g}"]
-    commands = [("LMDBs", ["-m", "lmdb_builders.build", *profile, "--celeba", celeba, "--fotw", fotw, *force])]
+    commands = [("LMDBs", ["-m", "lmdb_builders.build", *profile, "--celeba", celeba, "--fotw", fotw, *gpu, *force])]
     for step in recipe.STEPS.values():
         command = ["tools/train.py", "--step", str(step.number), *profile, *engine, *force]
         command += (limit if step.number > 1 else []) + (rate if step.number == 2 else [])

@@ -68,7 +68,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--explain", action="store_true", help="add that and a heat map for each net")
     add_threshold(parser, UNCERTAIN_BELOW)
     add_trained_profile(parser)
-    add_engine(parser)
+    add_engine(parser, predicting=True)
     return parser
 
 

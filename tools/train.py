@@ -76,7 +76,9 @@ def run(rows, interpreter, gpu=None, force=False, header=(), say=print, leader=N
     from gender_smile.training import adopt, runs
 
     for row in rows:
-        if row.step == 1:
+        if row.step == 1 and row.trains:
+            adopt.make_stand_in(row, say)
+        if not row.trains:
             adopt.adopt(row, force=force, header=header, say=say)
         else:
             runs.train(row, interpreter, gpu=gpu, force=force, header=header, say=say, leader=leader,
@@ -93,7 +95,7 @@ def plan(rows, interpreter, leader=None, show_notes: bool = True, gpu=None, pass
     lines, notes = [("step", "from (iterations)", "to", "rate", "iterations x batch", "state")], []
     for row in rows:
         state, numbers = chain.state(row), ("-", "-")
-        if row.step > 1 and os.path.exists(row.path(row.solver)):
+        if row.trains and os.path.exists(row.path(row.solver)):
             solver = files.read_solver(row.path(row.solver))
             numbers = (f"{row.base_lr or solver.base_lr:g}", f"{row.max_iter or solver.max_iter:,} x "
                        f"{row.batch or row.profile.batch_size}" + (f" in {passes} passes" if passes else ""))
@@ -101,7 +103,7 @@ def plan(rows, interpreter, leader=None, show_notes: bool = True, gpu=None, pass
         at = f" at {state.iteration:,}" if state.kind == "interrupted" else ""
         lines.append((row.title, _from(row), _short(row, row.weights_out), *numbers, state.kind + at))
     where = leader if leader is not None else "the CPU" if gpu is None else f"GPU {gpu}"
-    if gpu is None and (leader is None or not leader.gpus) and any(row.step > 1 for row in rows):
+    if gpu is None and (leader is None or not leader.gpus) and any(row.trains for row in rows):
         notes.append(gpus.idle_note())
     where = f"engine: {interpreter.title} on {where}; weights: weights/{rows[0].profile.name}/NAME.caffemodel"
     told = list(dict.fromkeys(filter(None, notes))) if show_notes else []

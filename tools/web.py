@@ -35,7 +35,7 @@ def get_parser() -> argparse.ArgumentParser:
                         "addresses from X-Forwarded-For (default: they are ignored, as any client can send them)")
     add_threshold(parser, UNCERTAIN_BELOW)
     add_trained_profile(parser)
-    add_engine(parser)
+    add_engine(parser, predicting=True)
     return parser
 
 

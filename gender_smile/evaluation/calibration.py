@@ -8,7 +8,7 @@ the caffemodel stays an ordinary one. Which answer of a net is more probable doe
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Dict, Optional, Tuple
+from typing import TYPE_CHECKING, Dict, List, Optional, Tuple
 
 import recipe
 from common.files import read_json
@@ -25,8 +25,8 @@ LIMITS = (0.05, 20.0)  # of a temperature; one at a limit means that the scores 
 def temperature(scores: "np.ndarray", labels: "np.ndarray") -> float:
     """The temperature of all nets of a task that minimizes the mean negative log-likelihood of their mean probability.
 
-    scores: nets x N float64, class 1's score less class 0's; labels: N, 0 or 1. Raises EvaluationError where there is none:
-    all faces are of one class, or all answers are right.
+    scores: nets (each of their views) x N float64, class 1's score less class 0's; labels: N, 0 or 1. Raises
+    EvaluationError where there is none: all faces are of one class, or all answers are right.
     """
     import numpy as np
     from scipy.optimize import minimize_scalar
@@ -64,7 +64,8 @@ def calibrate(profile: str, task: str, engine: str = "auto", gpu: Optional[int] 
         labels = found[0][0]
         for net, (others, _) in zip(nets, found):
             check_same(nets[0], labels, net, others)
-        scores = np.array([[given[name] for name in labels] for _, given in found])
+        # Nets x views x faces, as if each view were a net of its own: an answer is the mean probability of all.
+        scores = np.concatenate([np.array([given[name] for name in labels]).T for _, given in found])
         value = temperature(scores, np.array(list(labels.values())))
         for row, classifier, record in zip(rows, classifiers, records):
             for blob in classifier.net.params[classifier.task.layer]:
@@ -80,12 +81,17 @@ def _record(row: chain.Row) -> dict:
     return record
 
 
-def scores_of(classifier: Classifier, folder: str) -> Tuple[Dict[str, int], Dict[str, float]]:
-    """(labels, class 1's score less class 0's) of all faces of an LMDB. Raises EvaluationError for missing faces."""
+def scores_of(classifier: Classifier, folder: str) -> Tuple[Dict[str, int], Dict[str, List[float]]]:
+    """(labels, class 1's score less class 0's of each of the classifier's views) of all faces of an LMDB.
+
+    Raises EvaluationError for missing faces.
+    """
     labels: Dict[str, int] = {}
-    scores: Dict[str, float] = {}
+    scores: Dict[str, List[float]] = {}
     for name, label, crop in read_all(folder, recipe.NETS[classifier.net_key].title, classifier.task.name):
-        forward(classifier.net, [crop], classifier.weights)
-        output = classifier.net.blobs[classifier.task.layer].data.reshape(-1)
-        labels[name], scores[name] = label, float(output[1]) - float(output[0])
+        labels[name], scores[name] = label, []
+        for view in classifier.views([crop]):
+            forward(classifier.net, view, classifier.weights)
+            output = classifier.net.blobs[classifier.task.layer].data.reshape(-1)
+            scores[name].append(float(output[1]) - float(output[0]))
     return labels, scores

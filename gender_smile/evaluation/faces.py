@@ -137,7 +137,7 @@ def evaluate_photos(profile: str, folder: str, engine: str = "auto", gpu: Option
     records = dataset.records
     columns = {task: dataset.label_names.index(target.columns[task]) for task in recipe.TASKS}
     weights = pipeline_weights(profile, variant)
-    pipeline = Pipeline.load(profile, engine, gpu, variant)
+    pipeline = Pipeline.load(profile, engine, gpu, variant, scoring=True)
     photos = pipeline.predict_files(os.path.join(folder, record.image) for record in records)
     predictions = list(tqdm(photos, total=len(records), unit=" photos", disable=None))
     if len(predictions) != len(records):

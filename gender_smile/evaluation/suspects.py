@@ -90,7 +90,7 @@ def activations(caffe, profile: recipe.Profile, net: str, weights: str, crops):
     """fc7 of a trained net, N x units float32: the mean of the faces and of their mirror images."""
     import numpy as np
 
-    from gender_smile.inference.pipeline import Classifier
+    from gender_smile.inference.classifier import Classifier, forward
 
     classifier = Classifier(caffe, profile.name, net, weights)
     parts = []
@@ -98,7 +98,7 @@ def activations(caffe, profile: recipe.Profile, net: str, weights: str, crops):
         part = crops[start:start + classifier.batch]
         sides = []
         for side in (part, part[:, :, ::-1]):
-            classifier.probabilities(side)
+            forward(classifier.net, side, classifier.weights)
             sides.append(np.array(classifier.net.blobs["fc7"].data).reshape(len(part), -1))
         parts.append((sides[0] + sides[1]) / 2)
     return np.concatenate(parts).astype(np.float32)

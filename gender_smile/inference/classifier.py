@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Dict, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Dict, Optional, Sequence, Tuple, Union
 
 import recipe
 from gender_smile.inference.model import Model
@@ -73,13 +73,16 @@ def pipeline_weights(profile: str, variant: str = "") -> Dict[str, str]:
     return found
 
 
-def load_engine(engine: str = "auto", gpu: Optional[int] = None) -> Any:
-    """The module that speaks pycaffe, set to the CPU or to GPU number `gpu`; it logs no INFO unless GLOG_minloglevel says so."""
+def load_engine(engine: str = "auto", gpu: Optional[int] = None, predicting: bool = False) -> Any:
+    """The module that speaks pycaffe, set to the CPU or to GPU number `gpu`; it logs no INFO unless GLOG_minloglevel says so.
+
+    predicting: for answers to photos, which OpenCV may give where no GPU is asked for.
+    """
     from common.engine import resolve
 
     os.environ.setdefault("GLOG_minloglevel", "1")  # Caffe's report of each layer is for training
     try:
-        caffe = resolve(engine)
+        caffe = resolve(engine, predicting=True) if predicting and gpu is None else resolve(engine)
         set_device(caffe, gpu)
     except RuntimeError as error:
         reason = getattr(error, "reason", None)  # of torchcaffe's NoGPUError
@@ -116,7 +119,7 @@ class Classifier:
         self.size = self.net.blobs["data"].data.shape[-1]  # of its input, in pixels
 
     def probabilities(self, crops: Sequence["np.ndarray"]) -> "np.ndarray":
-        """Probability of class 1 ("female" or "smiling") of each crop.
+        """Probability of class 1 ("female" or "smiling") of each crop: the mean over what the net looks at (`views`).
 
         crops: N x stored_size x stored_size x 3 uint8, BGR, 0..255, cut by this net's scheme. Returns N float64 in 0..1.
         """
@@ -124,9 +127,28 @@ class Classifier:
 
         results = np.empty(len(crops), dtype=np.float64)
         for start in range(0, len(crops), self.batch):
-            probabilities = forward(self.net, crops[start : start + self.batch], self.weights)
-            results[start : start + len(probabilities)] = probabilities[:, 1]
+            part = crops[start : start + self.batch]
+            answers = [forward(self.net, view, self.weights)[:, 1].astype(np.float64) for view in self.views(part)]
+            results[start : start + len(part)] = np.mean(answers, axis=0)
         return results
+
+    def views(self, crops: Sequence["np.ndarray"]) -> Tuple["np.ndarray", ...]:
+        """What an answer is the mean of: the crops, and where the profile says so their mirror images; N x H x W x 3 each."""
+        import numpy as np
+
+        straight = np.asarray(crops)
+        return (straight, straight[:, :, ::-1]) if self.profile.mirrored_answers else (straight,)
+
+    @property
+    def engine(self) -> str:
+        """What computes this net: "opencv", "torch" or "caffe"."""
+        return getattr(self.net, "engine", "caffe" if self.caffe.__name__ == "caffe" else "torch")
+
+    def with_gradients(self) -> "Classifier":
+        """This classifier where its engine has a backward pass, else the same on torchcaffe."""
+        if self.caffe.__name__ != "common.opencv":
+            return self
+        return Classifier(load_engine("torch"), self.profile.name, self.net_key, self.weights)
 
     def center(self, crop: "np.ndarray") -> "np.ndarray":
         """The center of a stored crop, which is the net's input: size x size x 3 uint8, BGR (a view)."""
@@ -148,8 +170,8 @@ def load_net(caffe: Any, definition: str, weights: str, command: str) -> Any:
         raise PipelineError(f"cannot load {weights} into {definition}: {error}") from error
 
 
-def forward(net: Any, crops: Sequence["np.ndarray"], weights: str) -> "np.ndarray":
-    """Output "prob" of a net of load_net for stored crops: N x classes float32, 0..1.
+def forward(net: Any, crops: Union["np.ndarray", Sequence["np.ndarray"]], weights: str) -> "np.ndarray":
+    """Output "prob" of a net of load_net for stored crops: N x classes float32, 0..1, the net's own memory.
 
     crops: N x stored_size x stored_size x 3 uint8, BGR. Raises PipelineError, which names `weights`, for NaN or Inf.
     """

@@ -17,7 +17,8 @@ class Model:
     """The nets of a pipeline.
 
     weights: net -> its caffemodel, below the project's folder; trained_on: titles of the data sets in the order of the
-    steps, "drawn faces" for drawn ones, empty where nothing says so; drawn: whether the last of them was drawn.
+    steps, "drawn faces" for drawn ones, empty where nothing says so; drawn: whether the last of them was drawn; engine: what
+    computes them.
     """
 
     profile: str
@@ -25,13 +26,14 @@ class Model:
     weights: Mapping[str, str]
     trained_on: Tuple[str, ...]
     drawn: bool
+    engine: str = ""
 
     @classmethod
-    def of(cls, profile: str, variant: str, weights: Mapping[str, str]) -> "Model":
+    def of(cls, profile: str, variant: str, weights: Mapping[str, str], engine: str = "") -> "Model":
         """The nets of these weights files, as the records beside them tell."""
         origins = [_origin(profile, variant, net, path) for net, path in weights.items()]
         titles = dict.fromkeys(title for origin in origins for title in origin["trained_on"])
-        return cls(profile, variant, dict(weights), tuple(titles), any(origin["drawn"] for origin in origins))
+        return cls(profile, variant, dict(weights), tuple(titles), any(origin["drawn"] for origin in origins), engine)
 
     @property
     def name(self) -> str:
@@ -87,7 +89,7 @@ class Model:
     def as_dict(self) -> Dict[str, Any]:
         """Plain data for JSON."""
         return {"profile": self.profile, "variant": self.variant, "trained_on": list(self.trained_on), "drawn": self.drawn,
-                "sha256": self.sha256}
+                "engine": self.engine, "sha256": self.sha256}
 
 
 def _origin(profile: str, variant: str, net: str, weights: str) -> Dict[str, Any]:

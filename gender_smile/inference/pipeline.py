@@ -174,28 +174,31 @@ class Pipeline:
 
     @classmethod
     def load(cls, profile: str = "auto", engine: str = "auto", gpu: Optional[int] = None,
-             variant: str = "", threshold: float = UNCERTAIN_BELOW) -> "Pipeline":
+             variant: str = "", threshold: float = UNCERTAIN_BELOW, scoring: bool = False) -> "Pipeline":
         """Load the detector and the three nets of a profile.
 
         profile: a profile's name, or "auto": "paper", "demo" or "small", the first whose weights are there and were
             trained on photographs;
-        engine: "auto", "caffe" or "torch"; gpu: number of the GPU, None for the CPU;
+        engine: "auto", "opencv", "torch" or "caffe" (docs/engines.md); gpu: number of the GPU, None for the CPU;
         variant: name of the trainings whose weights to use, such as "bf16"; "" for the chain's own;
-        threshold: probability below which an answer is called uncertain.
+        threshold: probability below which an answer is called uncertain;
+        scoring: the answers will be scored, so torchcaffe or real Caffe gives them, never OpenCV.
         Raises PipelineError that names the missing file and the command that makes it.
         """
         profile = choose_profile(profile, variant)
         weights = pipeline_weights(profile, variant)
-        caffe = load_engine(engine, gpu)
+        caffe = load_engine(engine, gpu, predicting=not scoring)
         classifiers = {net: Classifier(caffe, profile, net, weights[net]) for net in recipe.PIPELINE_NETS}
-        from detector import Detector
+        from detector import make_detector
 
-        return cls(Detector(caffe=caffe), classifiers, profile, gpu, variant, threshold)
+        return cls(make_detector(gpu, caffe), classifiers, profile, gpu, variant, threshold)
 
     @functools.cached_property
     def model(self) -> Model:
-        """The nets, what they were trained on, and the SHA-256 of their weights."""
-        return Model.of(self.profile, self.variant, {net: one.weights for net, one in self.classifiers.items()})
+        """The nets, what they were trained on, what computes them, and the SHA-256 of their weights."""
+        engines = dict.fromkeys(one.engine for one in self.classifiers.values())
+        weights = {net: one.weights for net, one in self.classifiers.items()}
+        return Model.of(self.profile, self.variant, weights, ", ".join(engines))
 
     def predict(self, image: Image, name: str = "", *, crops: bool = False, explain: bool = False) -> Prediction:
         """Gender and smile of the face nearest the center (section 4)."""
@@ -295,7 +298,7 @@ class Pipeline:
 
         classifier = self.classifiers[net]
         if net not in self._explainers:
-            self._explainers[net] = Explainer(classifier)
+            self._explainers[net] = Explainer(classifier.with_gradients())
         return self._explainers[net].heat([crop], [classifier.task.classes.index(label)])[0]
 
     @contextlib.contextmanager

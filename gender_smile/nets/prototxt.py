@@ -38,7 +38,13 @@ def generate(profiles: Iterable[recipe.Profile]) -> Dict[str, str]:
                 if path not in files:  # nets on one crop share step 2
                     files[path] = training_file(profile, net, step)
                     files[recipe.solver_prototxt(profile.name, net, step)] = solver_file(profile, net, step)
+        if profile.teacher is not None:
+            net = recipe.PIPELINE_NETS[0]
+            files[recipe.net_prototxt(profile.name, net, 1)] = teacher_file(profile, profile.teacher)
+            files[recipe.solver_prototxt(profile.name, net, 1)] = teacher_solver_file(profile, profile.teacher)
         for name in DEPLOY_HEADS:
+            if name == "identity" and profile.teacher is not None:
+                continue  # such a net learned no identities
             files[recipe.deploy_prototxt(profile.name, name)] = deploy_file(profile, name)
     return files
 
@@ -99,7 +105,6 @@ def solver_file(profile: recipe.Profile, net: str, step: int) -> str:
     def number(field: str, key=None) -> tuple:
         return field, plain(value(profile, field, key)), reason(profile, field, key)
 
-    weights, result = (recipe.step_weights(profile.name, net, row) for row in (step - 1, step))
     faces, batch = profile.expected_faces(recipe.STEPS[step].dataset or ""), profile.test_batch_size
     covering = f"ceil({faces:,} / {batch}); training adjusts it to the LMDB"
     definition = recipe.net_prototxt(profile.name, net, step)
@@ -121,12 +126,59 @@ def solver_file(profile: recipe.Profile, net: str, step: int) -> str:
         ("snapshot_prefix", plain(recipe.run_folder(profile.name, net, step) + "/snapshot"), "recipe.run_folder"),
         number("random_seed"),
     )
-    solver = recipe.solver_prototxt(profile.name, net, step)
+    weights = recipe.step_weights(profile.name, net, step - 1)
+    return solver_text(profile, net, step, step_title(net, step), weights, rows)
+
+
+def solver_text(profile: recipe.Profile, net: str, step: int, title: str, weights: str, rows) -> str:
+    """A solver's file: what it is, and its rows of (field, value, reason)."""
+    solver, result = recipe.solver_prototxt(profile.name, net, step), recipe.step_weights(profile.name, net, step)
     lines = [
-        *head(profile, step_title(net, step)),
+        *head(profile, title),
         *comment(f"From {weights} to {result}: make step{step} NET={net} PROFILE={profile.name}"),
         f"# In Caffe: caffe train --solver={solver} --weights={weights}",
         *comment("No solver_mode: the caller selects the device (GPU=0 of make, --gpu of caffe)."),
         *(f"{field}: {shown}  # {why}" for field, shown, why in rows),
     ]
     return "\n".join(lines) + "\n"
+
+
+# ---------------------------------------------------------------------------------------------- step 1 with a teacher
+def teacher_title(teacher: recipe.Teacher) -> str:
+    crop = recipe.CROPS[teacher.crop]
+    return (f"Step 1 for all nets: VGG-Face, too narrow for its release, learns to give {teacher.title} ({teacher.source}). "
+            f"Ours. Crops: {crop.name} ({crop.describes}).")
+
+
+def teacher_file(profile: recipe.Profile, teacher: recipe.Teacher) -> str:
+    net = recipe.PIPELINE_NETS[0]
+    comments = head(profile, teacher_title(teacher)) + comment(
+        f"labels: embeddings of {teacher.numbers} numbers, and {recipe.SHAPE} of the face's shape "
+        "(lmdb_builders/embeddings.py); each number of this net is "
+        "ours: recipe.Teacher has the reasons of those that differ from the other steps'.")
+    return render(comments, recipe.net_prototxt(profile.name, net, 1), topology.teacher_net(profile))
+
+
+def teacher_solver_file(profile: recipe.Profile, teacher: recipe.Teacher) -> str:
+    net = recipe.PIPELINE_NETS[0]
+    faces, batch = profile.expected_faces(recipe.STEPS[2].dataset or ""), profile.test_batch_size
+    ours = "ours: recipe.Teacher"
+    rows = (
+        ("net", plain(recipe.net_prototxt(profile.name, net, 1)), "both phases; paths are relative to the project's folder"),
+        ("test_iter", str(math.ceil(faces / batch)), "training adjusts it to the LMDBs"),
+        ("test_interval", str(teacher.test_interval), ours),
+        ("test_initialization", "true", "ours: so that the curve starts at the initial weights"),
+        ("type", plain(teacher.solver), ours),
+        ("base_lr", plain(teacher.base_lr), ours),
+        ("lr_policy", plain("poly"), "as in the other steps"),
+        ("power", "1", "as in the other steps"),
+        ("momentum", "0.9", "Adam's usual beta1"),
+        ("momentum2", "0.999", "Adam's usual beta2"),
+        ("weight_decay", plain(teacher.weight_decay), ours),
+        ("max_iter", str(teacher.max_iter), ours),
+        ("display", str(profile.display), "ours: log interval"),
+        ("snapshot", str(profile.snapshot), "as in the other steps"),
+        ("snapshot_prefix", plain(recipe.run_folder(profile.name, net, 1) + "/snapshot"), "recipe.run_folder"),
+        ("random_seed", str(profile.random_seed), "as in the other steps"),
+    )
+    return solver_text(profile, net, 1, teacher_title(teacher), recipe.stand_in(profile.name), rows)

@@ -10,6 +10,7 @@ comes from stands in recipe.py; `python tools/make_nets.py` writes these nets to
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Dict
 
 import recipe
@@ -31,15 +32,15 @@ def max_pool(bottom):
     return L.Pooling(bottom, pool=P.Pooling.MAX, kernel_size=2, stride=2)
 
 
-def fc_relu_drop(bottom, profile: recipe.Profile, settings: Dict[str, Any]):
-    """A fully connected layer, its ReLU and its dropout."""
+def fc_relu(bottom, profile: recipe.Profile, settings: Dict[str, Any]):
+    """A fully connected layer and its ReLU."""
     fc = L.InnerProduct(bottom, num_output=profile.filters(profile.fully_connected), **settings)
-    relu = L.ReLU(fc, in_place=True)
-    return fc, relu, L.Dropout(relu, dropout_ratio=profile.dropout, in_place=True)
+    return fc, L.ReLU(fc, in_place=True)
 
 
 def vgg_face(n: NetSpec, profile: recipe.Profile, settings: Settings):
-    """Put VGG-Face (Table 1) on n.data, up to and with drop7; returns the blob that the last layer reads."""
+    """Put VGG-Face (Table 1) on n.data, up to the blob that the last layer reads, and return that: drop7, or relu7 without
+    dropout."""
     c1, c2, c3, c4, c5 = (profile.filters(filters) for filters, _ in recipe.CONVOLUTIONS)
     conv = settings["convolution"]
     n.conv1_1, n.relu1_1 = conv_relu(n.data, c1, settings["conv1_1"])
@@ -60,9 +61,13 @@ def vgg_face(n: NetSpec, profile: recipe.Profile, settings: Settings):
     n.conv5_2, n.relu5_2 = conv_relu(n.relu5_1, c5, conv)
     n.conv5_3, n.relu5_3 = conv_relu(n.relu5_2, c5, conv)
     n.pool5 = max_pool(n.relu5_3)
-    n.fc6, n.relu6, n.drop6 = fc_relu_drop(n.pool5, profile, settings["fc6"])
-    n.fc7, n.relu7, n.drop7 = fc_relu_drop(n.drop6, profile, settings["fc7"])
-    return n.drop7
+    n.fc6, n.relu6 = fc_relu(n.pool5, profile, settings["fc6"])
+    if profile.dropout:
+        n.drop6 = L.Dropout(n.relu6, dropout_ratio=profile.dropout, in_place=True)
+    n.fc7, n.relu7 = fc_relu(n.relu6, profile, settings["fc7"])
+    if profile.dropout:
+        n.drop7 = L.Dropout(n.relu7, dropout_ratio=profile.dropout, in_place=True)
+    return n.relu7
 
 
 # ---------------------------------------------------------------------------------------------- weights
@@ -90,16 +95,21 @@ def loaded(profile: recipe.Profile) -> Settings:
 
 
 # ---------------------------------------------------------------------------------------------- data
+def pixels(profile: recipe.Profile, phase: int) -> Dict[str, Any]:
+    """What a Data layer makes of the stored crops in a phase."""
+    changes: Dict[str, Any] = dict(mirror=profile.mirror and phase == TRAIN, mean_value=recipe.MEAN_BGR)
+    if profile.margin:
+        changes["crop_size"] = profile.crop_size  # Caffe cuts at random in TRAIN, in the middle in TEST
+    return changes
+
+
 def data_layers(profile: recipe.Profile, net: str, step: int, phase: int) -> NetSpec:
     """The LMDBs of a step in one phase: blobs "data", and "labels", N x labels x 1 x 1 (recipe.DataSet.labels)."""
     paths = recipe.lmdb_paths(profile.name, net, step)
     part, batch = ("train", profile.batch_size) if phase == TRAIN else ("val", profile.test_batch_size)
     common = dict(include=dict(phase=phase), batch_size=batch, backend=P.Data.LMDB)
-    pixels = dict(mirror=profile.mirror and phase == TRAIN, mean_value=recipe.MEAN_BGR)
-    if profile.margin:
-        pixels["crop_size"] = profile.crop_size  # Caffe cuts at random in TRAIN, in the middle in TEST
     n = NetSpec()
-    n.data = L.Data(source=paths[part], transform_param=pixels, **common)
+    n.data = L.Data(source=paths[part], transform_param=pixels(profile, phase), **common)
     n.labels = L.Data(source=paths[f"{part}_labels"], **common)  # same keys, so the same order
     return n
 
@@ -161,6 +171,41 @@ def training_net(profile: recipe.Profile, net: str, step: int) -> NetParameter:
         own_label(n, data_set, task)
         n.loss = L.SoftmaxWithLoss(n[task.layer], n.label, **loss)
         n.accuracy = L.Accuracy(n[task.layer], n.label, **ignored)
+    layers = n.to_proto().layer
+    return NetParameter(layer=[*layers[:data], *test.to_proto().layer, *layers[data:]])
+
+
+def teacher_data(profile: recipe.Profile, phase: int) -> NetSpec:
+    """The faces of all data sets in one phase: blobs "data", and "labels", N x numbers x 1 x 1, a teacher's embeddings.
+
+    Each data set has the same share of a batch.
+    """
+    paths = recipe.teacher_lmdb_paths(profile)
+    part, batch = ("train", profile.batch_size) if phase == TRAIN else ("val", profile.test_batch_size)
+    names = [path for path in paths if path.startswith(f"{part}_") and not path.endswith("_labels")]
+    common = dict(include=dict(phase=phase), batch_size=max(1, batch // len(names)), backend=P.Data.LMDB)
+    n = NetSpec()
+    for name in names:
+        data_set = name.partition("_")[2]
+        n[f"data_{data_set}"] = L.Data(source=paths[name], transform_param=pixels(profile, phase), **common)
+        n[f"labels_{data_set}"] = L.Data(source=paths[f"{name}_labels"], **common)
+    for blob in ("data", "labels"):
+        tops = [n[f"{blob}_{name.partition('_')[2]}"] for name in names]
+        n[blob] = L.Concat(*tops, axis=0, include=dict(phase=phase))
+    return n
+
+
+def teacher_net(profile: recipe.Profile) -> NetParameter:
+    """Net of step 1 for both phases where the profile has a teacher: VGG-Face learns to give its embeddings."""
+    teacher = profile.teacher
+    assert teacher is not None
+    rates = {**dict.fromkeys(profile.lr_mult, 1.0), "conv1_1": teacher.first_lr_mult}
+    profile = replace(profile, dropout=teacher.dropout, lr_mult=rates)
+    test, n, settings = teacher_data(profile, TEST), teacher_data(profile, TRAIN), trained(profile)
+    data = len(n.to_proto().layer)
+    features = vgg_face(n, profile, settings)
+    n[recipe.EMBEDDING_LAYER] = L.InnerProduct(features, num_output=teacher.numbers + recipe.SHAPE, **settings["last"])
+    n.loss = L.EuclideanLoss(n[recipe.EMBEDDING_LAYER], n.labels)
     layers = n.to_proto().layer
     return NetParameter(layer=[*layers[:data], *test.to_proto().layer, *layers[data:]])
 

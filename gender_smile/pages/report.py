@@ -146,7 +146,7 @@ def collect(profile: recipe.Profile) -> Dict[str, Any]:
 def values(content: Dict[str, Any]) -> Dict[str, Any]:
     """The values of templates/report.html: collect()'s content with its numbers as text."""
     profile, evaluations, data = content["profile"], content["evaluations"], content["data"]
-    records = [record for record in content["trainings"] if record["number"] > 1]
+    records = [record for record in content["trainings"] if record.get("iteration")]  # none where step 1 adopts weights
     schemes_there = set().union(*content["faces"].values()) if content["faces"] else set()
     needed = {step.dataset for step in recipe.STEPS.values()}
     return {
@@ -160,7 +160,7 @@ def values(content: Dict[str, Any]) -> Dict[str, Any]:
         "notes": list(dict.fromkeys(note for entry in data for note in entry.get("notes", []))),
         "data_folders": " ".join(f"{recipe.DATASETS[name].variable}=path" for name in recipe.DATASETS if name in needed),
         "data_set": recipe.target(),
-        "curves": [(recipe.STEPS[number], curves(trained)) for number in (2, 3, 4)
+        "curves": [(recipe.STEPS[number], curves(trained)) for number in recipe.STEPS
                    if (trained := [record for record in records if record["number"] == number])],
         "trainings": [_training_row(record) for record in records],
         "evaluations": [_evaluation(evaluation) for evaluation in evaluations],
@@ -322,6 +322,8 @@ def curves(records: List[dict]) -> str:
                    label="validation loss")
         x, y = metrics.points(record["metrics"], "val_accuracy")
         below.plot(x, [100 * value for value in y], color=palette.ACCURACY, linewidth=1.6, label="validation accuracy")
+        if not y:
+            below.set_axis_off()  # a step 1 answers nothing
         above.set_ylim(bottom=0, top=tops[record["name"]])
         above.set_title(title(record) + (f", {record['variant']}" if record["variant"] else ""), loc="left", fontsize=9)
         if place % columns == 0:

@@ -1,8 +1,8 @@
 """Step 1: VGG-Face becomes weights/<profile>/step1.caffemodel, checked and in Caffe's current format.
 
 The release (V1 layers, four-axis blobs) fits the paper's width only. Narrower profiles take a random file of the same
-form, which is made here: their step 1 has the paper's shape, not its knowledge. Only the file's format changes, so this
-needs no engine.
+form, which is made here: their step 1 has the paper's shape, not its knowledge, unless it trains from there (recipe.Teacher).
+Only the file's format changes, so this needs no engine.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ def adopt(row: chain.Row, force: bool = False, header=(), say=print) -> bool:
     """
     chain.check_inputs(row)
     with runs.only_one(row):
-        if row.start is None and not chain.is_full_size(row.profile):
-            _make_stand_in(row, say)
+        make_stand_in(row, say)
         inputs = fingerprints.fingerprints(row)
         state = chain.state(row, inputs)
         if state.kind == "done" and not force:
@@ -40,10 +39,12 @@ def adopt(row: chain.Row, force: bool = False, header=(), say=print) -> bool:
     return True
 
 
-def _make_stand_in(row: chain.Row, say):
-    """Write a random file of VGG-Face's form, unless one of the profile's width and size is there."""
+def make_stand_in(row: chain.Row, say):
+    """Where step 1 starts from it, write a random file of VGG-Face's form, unless one of the profile's size is there."""
     from torchcaffe.core.errors import WeightsError
 
+    if row.start is not None or chain.is_full_size(row.profile):
+        return
     width, size, units = row.profile.width, row.profile.crop_size, row.profile.fully_connected
     path = row.path(row.weights_in or "")
     try:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import shlex
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Dict, List, Optional, Sequence
+from typing import Dict, List, Optional, Sequence, Tuple
 
 import recipe
 from common.files import read_json, sha256_of
@@ -61,13 +61,23 @@ class Row:
         return ", ".join(part for part in (f"step {self.step}", what, self.variant) if part)
 
     @property
+    def trains(self) -> bool:
+        """False for a step 1 that adopts weights as they are."""
+        return self.step > 1 or self.profile.teacher is not None
+
+    @property
+    def crop(self) -> str:
+        """Scheme of the crops that it reads; of a step 1, its teacher's."""
+        return self.profile.teacher.crop if self.step == 1 and self.profile.teacher else recipe.NETS[self.net].crop
+
+    @property
     def solver(self) -> str:
         return recipe.solver_prototxt(self.profile.name, self.net, self.step)
 
     @property
     def definition(self) -> str:
-        """The net's prototxt: step 1 has VGG-Face's deploy net, the others a training net."""
-        if self.step == 1:
+        """The net's prototxt: a step 1 that adopts has VGG-Face's deploy net, the others a training net."""
+        if not self.trains:
             return recipe.deploy_prototxt(self.profile.name, "identity")
         return recipe.net_prototxt(self.profile.name, self.net, self.step)
 
@@ -92,8 +102,7 @@ class Row:
     @property
     def place(self) -> str:
         """The run's folder, once it is finished."""
-        return self._varied(f"runs/{self.profile.name}/step1" if self.step == 1 else
-                            recipe.run_folder(self.profile.name, self.net, self.step))
+        return self._varied(recipe.run_folder(self.profile.name, self.net, self.step))
 
     @property
     def folder(self) -> str:
@@ -102,13 +111,21 @@ class Row:
 
     @property
     def databases(self) -> Dict[str, str]:
-        return {} if self.step == 1 else recipe.lmdb_paths(self.profile.name, self.net, self.step)
+        if self.step == 1:
+            return recipe.teacher_lmdb_paths(self.profile) if self.trains else {}
+        return recipe.lmdb_paths(self.profile.name, self.net, self.step)
+
+    @property
+    def data_sets(self) -> Tuple[str, ...]:
+        """Whose faces it reads."""
+        data_set = recipe.STEPS[self.step].dataset
+        return (data_set,) if data_set else recipe.teacher_data_sets() if self.trains else ()
 
     @property
     def head(self) -> Optional[str]:
         """The last layer, where it is new in this step and so gets no weights from the step before."""
-        if self.step == 2:
-            return recipe.ATTRIBUTES_LAYER
+        if self.step <= 2:
+            return recipe.EMBEDDING_LAYER if self.step == 1 else recipe.ATTRIBUTES_LAYER
         before = self.step == 3 or (self.start is not None and not _has_head(self))
         return recipe.TASKS[recipe.NETS[self.net].task].layer if before else None
 
@@ -182,7 +199,7 @@ def rows(profile: recipe.Profile, nets: Sequence[str], steps: Sequence[int], **o
         for net in nets:
             row = Row(profile, net, step, **options)
             if step == 1 and row.start is None:
-                row = Row(profile, net, step, root=row.root)
+                row = Row(profile, net, step, root=row.root, precision=row.precision if row.trains else "float32")
             row = follow(row, by_weights)
             by_weights.setdefault(row.weights_out, row)
     return list(by_weights.values())
@@ -211,7 +228,7 @@ def vgg_face(profile: recipe.Profile) -> str:
     """Where step 1 finds VGG-Face: the release, or for narrow nets a stand-in that step 1 makes itself."""
     from gender_smile.nets.vgg_face import VGG_FACE
 
-    return VGG_FACE if is_full_size(profile) else f"weights/{profile.name}/VGG_FACE_stand_in.caffemodel"
+    return VGG_FACE if is_full_size(profile) else recipe.stand_in(profile.name)
 
 
 def is_full_size(profile: recipe.Profile) -> bool:
@@ -226,14 +243,14 @@ def check_inputs(row: Row):
 
     A damaged LMDB is torchcaffe's DataError.
     """
-    for path in (row.definition,) if row.step == 1 else (row.solver, row.definition):
+    for path in (row.solver, row.definition) if row.trains else (row.definition,):
         if not os.path.exists(row.path(path)):
             raise ChainError(f"{row.title}: {path} is missing: make prototxt")
     for path in row.databases.values():
         if not os.path.exists(row.path(os.path.join(path, "data.mdb"))):
-            data = f"{recipe.DATASETS[recipe.STEPS[row.step].dataset].variable}=path"
-            crop = recipe.NETS[row.net].crop
-            raise ChainError(f"{row.title}: {path} is missing: make lmdb CROP={crop} PROFILE={row.profile.name} {data}")
+            data = " ".join(f"{recipe.DATASETS[name].variable}=path" for name in row.data_sets)
+            what = "embeddings" if path.endswith("_embeddings") else f"lmdb CROP={row.crop}"
+            raise ChainError(f"{row.title}: {path} is missing: make {what} PROFILE={row.profile.name} {data}")
     for part, path in row.databases.items():
         if not part.endswith("_labels"):
             _check_crops(row, path)
@@ -294,7 +311,7 @@ def _check_crops(row: Row, path: str):
     if (height, width) != (size, size):
         raise ChainError(
             f"{row.title}: {path} holds crops of {height} x {width} pixels, profile {row.profile.name} takes {size} x "
-            f"{size}: make lmdb CROP={recipe.NETS[row.net].crop} PROFILE={row.profile.name} FORCE=1")
+            f"{size}: make lmdb CROP={row.crop} PROFILE={row.profile.name} FORCE=1")
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,13 @@ def definitions(row: chain.Row, passes: Optional[int] = None):
     from torchcaffe.proto import caffe_pb2
 
     solver, net = caffe_files.read_solver(row.path(row.solver)), caffe_files.read_net(row.path(row.definition))
-    faces = fingerprints.count_records(row.path(row.databases["val"]))
-    if faces == 0:
-        raise chain.ChainError(f"{row.title}: {row.databases['val']} holds no face; build it again")
+    faces = 0
+    for part, path in row.databases.items():
+        if part.startswith("val") and not part.endswith("_labels"):
+            count = fingerprints.count_records(row.path(path))
+            if count == 0:
+                raise chain.ChainError(f"{row.title}: {path} holds no face; build it again")
+            faces = max(faces, count)  # a smaller LMDB beside it begins again
     for layer in net.layer:
         phases = {rule.phase for rule in layer.include if rule.HasField("phase")}
         if layer.type != "Data":

@@ -289,10 +289,10 @@ class Training(object):
         """Snapshot of this iteration; torchcaffe writes it while training continues, unless the training ends here."""
         if self.iteration == self.first:
             return
-        for name, blobs in self.net.params.items():
-            if not all(np.isfinite(blob.data).all() for blob in blobs):
-                raise Failed("iteration %d: layer %s holds numbers that are not finite; most likely the learning rate "
-                             "is too high" % (self.iteration, name))
+        bad = self._not_finite()
+        if bad:
+            raise Failed("iteration %d: layer %s holds numbers that are not finite; most likely the learning rate is too high"
+                         % (self.iteration, bad))
         self._settle(wait=True)
         if self.saved == self.iteration:
             return
@@ -304,6 +304,14 @@ class Training(object):
         else:
             self.solver.snapshot()
             self._tell(snapshot)
+
+    def _not_finite(self):
+        """Name of the first layer whose weights are not all finite, or ""."""
+        found = getattr(self.solver, "not_finite", None)  # torchcaffe looks on the GPU, where they are
+        if found is not None:
+            return found
+        bad = (name for name, blobs in self.net.params.items() if not all(np.isfinite(blob.data).all() for blob in blobs))
+        return next(bad, "")
 
     def _settle(self, wait=False):
         """Tell of the snapshot that was being written, once it is whole; `wait`: return only then."""

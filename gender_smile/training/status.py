@@ -55,12 +55,18 @@ def variants(profile: recipe.Profile, root: str = recipe.ROOT) -> list:
     return [rows[key] for key in sorted(rows)]
 
 
+def _max_iter(row):
+    """Iterations by the recipe; None of a step 1 that adopts."""
+    teacher = row.profile.teacher
+    return teacher.max_iter if row.step == 1 and teacher is not None else row.profile.max_iter.get(row.step)
+
+
 def describe(row) -> dict:
     """The object of one row (see collect)."""
     state, run = chain.state(row), chain.interrupted_run(row)
     entry = {
         "profile": row.profile.name, "net": row.net, "step": row.step, "variant": row.variant, "state": "missing",
-        "iteration": None, "max_iter": row.max_iter or row.profile.max_iter.get(row.step), "loss": None, "accuracy": None,
+        "iteration": None, "max_iter": row.max_iter or _max_iter(row), "loss": None, "accuracy": None,
         "images_per_second": None, "seconds_left": None, "command": row.command,
         "file": row.weights_out if os.path.exists(row.path(row.weights_out)) else None,
     }

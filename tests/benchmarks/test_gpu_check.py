@@ -69,7 +69,7 @@ def test_all_done(monkeypatch, tmp_path):
 
 def test_the_parts_of_a_whole_check_fit_and_are_commands_that_exist():
     parts = gpu_check.parts("0", quick=False)
-    assert [part.name for part in parts][:3] == ["test-gpu", "chain", "training"]
+    assert [part.name for part in parts][:5] == ["test-gpu", "chain", "training", "costs", "detection"]
     for part in parts:
         assert part.limit <= gpu_check.BUDGET / 2 and "0" in part.command
         if part.benchmark:
@@ -102,10 +102,14 @@ def test_make(arguments, expected):
 @pytest.mark.slow
 def test_a_quick_check_of_the_cpu(tmp_path):
     """The same code as on a GPU, a few of its tests, and the command that users type for a few iterations."""
-    command = [sys.executable, "-m", "benchmarks.gpu_check", "--device", "cpu", "--quick", "--output", str(tmp_path)]
+    command = [sys.executable, "-m", "benchmarks.gpu_check", "--device", "cpu", "--quick", "--budget", "1500",
+               "--output", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads((tmp_path / "benchmarks-gpu.json").read_text())
-    assert [part["name"] for part in report["parts"]] == ["test-gpu", "chain"]
+    assert [part["name"] for part in report["parts"]] == ["test-gpu", "chain", "costs", "detection"]
     assert " passed" in report["parts"][0]["output"] and "failed" not in report["parts"][0]["output"]
     assert any("after the first iteration" in row["what"] for row in report["parts"][1]["rows"])
+    assert report["parts"][3]["rows"][1]["ours"] == 100  # the same faces
+    page = (tmp_path / "benchmarks-gpu.md").read_text()
+    assert "Costs of the demo profile's run" in page and "| both tables" in page and "| both tables" in done.stdout

@@ -45,7 +45,7 @@ def test_the_canvas_gives_what_each_level_gives_alone(detector, shape):
     canvas = pyramid.draw(pixels.astype(np.float32))
     blob = cv2.dnn.blobFromImages([canvas], 1 / 128, mean=(127.5,) * 3, swapRB=True)
     together = detector._forward("det1", blob)["prob1"][0, 1].copy()
-    assert together.shape == pyramid._levels.shape
+    assert together.shape == pyramid.levels.shape
     for number, (width, height) in enumerate(pyramid.sizes):
         level = cv2.resize(pixels, (height, width), interpolation=cv2.INTER_AREA)
         left, top = pyramid.corners[number]
@@ -53,15 +53,15 @@ def test_the_canvas_gives_what_each_level_gives_alone(detector, shape):
         assert (drawn == level).mean() > 0.999 and np.abs(drawn - level).max() <= 1  # of uint8, but for rounding a half
         blob = cv2.dnn.blobFromImages([level], 1 / 128, mean=(127.5,) * 3, swapRB=True)
         alone = detector._forward("det1", blob)["prob1"][0, 1]
-        assert (pyramid._levels == number).sum() == alone.size
+        assert (pyramid.levels == number).sum() == alone.size
         columns, rows = (alone.shape[0] - width % 2, alone.shape[1] - height % 2)
-        ours = together[pyramid._levels == number].reshape(alone.shape)
+        ours = together[pyramid.levels == number].reshape(alone.shape)
         assert ours[:columns, :rows] == pytest.approx(alone[:columns, :rows], abs=1e-5)
 
 
 def test_boxes_are_the_windows_in_the_photo():
     pyramid = Pyramid((100, 60), [0.5, 0.25])
-    hits = np.zeros(pyramid._levels.shape, bool)
+    hits = np.zeros(pyramid.levels.shape, bool)
     (left, top) = pyramid.corners[1]
     hits[3, 2] = hits[left // 2 + 1, top // 2] = True
     cells, levels, boxes = pyramid.select(hits)
@@ -72,6 +72,6 @@ def test_boxes_are_the_windows_in_the_photo():
 
 def test_windows_across_levels_are_not_selected():
     pyramid = Pyramid((100, 60), [0.5, 0.25])
-    cells, levels, boxes = pyramid.select(np.ones(pyramid._levels.shape, bool))
-    assert len(boxes) == (pyramid._levels >= 0).sum() < pyramid._levels.size
+    cells, levels, boxes = pyramid.select(np.ones(pyramid.levels.shape, bool))
+    assert len(boxes) == (pyramid.levels >= 0).sum() < pyramid.levels.size
     assert (boxes[:, 2] <= 104).all() and (boxes[:, 3] <= 64).all()

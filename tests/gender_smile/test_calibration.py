@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -67,6 +68,28 @@ def project(tmp_path, monkeypatch):
         train.run(chain.rows(TINY, ["gnet"], [step], root=str(tmp_path)), engine.interpreter("torch"), say=lambda text: None)
     monkeypatch.setattr(faces, "check_count", lambda folder, count: None)  # the project has no manifest
     return tmp_path
+
+
+@pytest.mark.slow
+def test_mirrored_answers_are_the_mean_of_both_views_and_calibrated_so(project, monkeypatch):
+    import torchcaffe
+    from gender_smile.inference.classifier import Classifier
+
+    one = Classifier(torchcaffe, "tiny", "gnet")
+    size = one.profile.stored_size
+    crops = np.random.default_rng(1).integers(0, 256, (3, size, size, 3), np.uint8)
+    straight, mirrored = one.probabilities(crops), one.probabilities(crops[:, :, ::-1])
+    assert np.abs(straight - mirrored).max() > 1e-6
+    monkeypatch.setitem(recipe.PROFILES, "tiny", replace(recipe.PROFILES["tiny"], mirrored_answers=True))
+    both = Classifier(torchcaffe, "tiny", "gnet")
+    assert both.probabilities(crops) == pytest.approx((straight + mirrored) / 2, abs=1e-7)
+    assert both.probabilities(list(crops[:, :, ::-1])) == pytest.approx(both.probabilities(crops), abs=1e-7)
+    seen = []
+    monkeypatch.setattr(calibration, "temperature", lambda scores, labels: seen.append(scores) or 1.0)
+    calibration.calibrate("tiny", "gender", "torch")
+    labels, answers = faces.answer_lmdb(both, faces.validation_lmdb("tiny", "gnet"))
+    assert seen[0].shape == (2, len(labels))  # one net, two views
+    assert expit(seen[0]).mean(axis=0) == pytest.approx([answers[name] for name in labels], abs=1e-6)
 
 
 @pytest.mark.slow

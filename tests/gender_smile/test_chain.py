@@ -23,6 +23,7 @@ import recipe
 from common import engine, files
 import torchcaffe
 from gender_smile.training import chain, metrics, origin, run_files, status
+from lmdb_builders import embeddings
 from tools import train
 from torchcaffe.formats import files as caffe_files
 
@@ -68,6 +69,32 @@ def test_four_steps_then_nothing_to_do(project, tmp_path):
     said, _ = run(project, [1, 2, 3, 4])
     assert len(said) == 4 and all("done" in line for line in said)
     assert times == [os.path.getmtime(row.path(row.weights_out)) for row in rows]
+
+
+def test_step_1_learns_what_a_teacher_gives(tmp_path):
+    profile = replace(TINY, teacher=replace(recipe.DLIB, max_iter=4, test_interval=2))
+    root = str(tmp_path)
+    make_project(root, profile)
+    (row,) = chain.rows(profile, ["snet1"], [1], root=root)  # one net for all, whichever net it is asked for
+    with pytest.raises(chain.ChainError, match="make embeddings PROFILE=tiny CELEBA=path FOTW=path"):
+        run(root, [1], profile)
+    generator = np.random.default_rng(3)
+    for part, path in row.databases.items():
+        if part.endswith("_labels"):
+            keys = embeddings.face_keys(row.path(row.databases[part.removesuffix("_labels")]), profile)
+            numbers = {embeddings.image_of(key): generator.normal(size=recipe.DLIB.numbers + recipe.SHAPE) for key in keys}
+            embeddings.write(row.path(path), keys, numbers)
+    _, rows = run(root, [1, 2], profile)
+    record = files.read_json(row.path(row.weights_out) + ".json")
+    assert (record["iteration"], record["trained_on"], record["teacher"]) == (4, ["CelebA", "FotW"], recipe.DLIB.title)
+    assert record["inputs"].keys() >= {row.weights_in, *(path for part, path in row.databases.items() if part.startswith("train"))}
+    assert files.read_json(rows[-1].path(rows[-1].weights_out) + ".json")["teacher"] == recipe.DLIB.title  # told on
+    before, after = ({layer.name: layer.blobs[0].data for layer in caffe_files.read_weights(row.path(path)) if layer.blobs}
+                     for path in (row.weights_in, row.weights_out))
+    assert all(np.any(before[name].ravel() != after[name].ravel()) for name in before.keys() - {"fc8"})
+    job = files.read_json(row.path("runs/tiny/step2_scheme3/job.json"))
+    assert job["weights"] == row.weights_out and len(job["expected"]) == 15
+    assert all("done" in line for line in run(root, [1, 2], profile)[0])
 
 
 def told(row) -> tuple:

@@ -31,7 +31,7 @@ def test_answers_come_from_gnet_and_the_mean_of_both_snets(fake_project):
         "gender": {"label": "male", "probability": 0.75, "uncertain": False},
         "smile": {"label": "smiling", "probability": 0.6, "uncertain": True, "snet1": 0.9, "snet2": 0.3},
         "doubts": ["blurred"],  # a photo of one color
-        "model": {"profile": "demo", "variant": "", "trained_on": [], "drawn": False, "sha256": sha256({
+        "model": {"profile": "demo", "variant": "", "trained_on": [], "drawn": False, "engine": "torch", "sha256": sha256({
             "gnet": 0.25, "snet1": 0.9, "snet2": 0.3})},
     }
 
@@ -184,7 +184,7 @@ def test_weights_whose_record_does_not_tell_are_told_by_the_lmdbs(fake_project):
     install(fake_project, THREE, "demo", record={"iteration": 900, "sha256": "ab" * 32})
     assert Pipeline.load().model.as_dict() == {
         "profile": "demo", "variant": "", "trained_on": ["CelebA", "FotW"], "drawn": False,
-        "sha256": dict.fromkeys(THREE, "ab" * 32)}
+        "engine": "torch", "sha256": dict.fromkeys(THREE, "ab" * 32)}
     for scheme in ("scheme1", "scheme3", "scheme5"):
         files.write_json(str(fake_project / "data" / "demo" / scheme / "manifest.json"), {
             name: {"folder": str(fake_project / "faces" / name)} for name in ("celeba", "fotw")})
@@ -371,12 +371,15 @@ def test_threads_share_a_pipeline(fake_project, monkeypatch):
 
 
 @pytest.mark.parametrize("gpu, calls", [(None, ["cpu"]), (2, [2, "gpu"])])
-def test_every_thread_is_set_to_the_pipelines_device(fake_project, gpu, calls):
+def test_every_thread_is_set_to_the_pipelines_device(fake_project, monkeypatch, gpu, calls):
     """Caffe's mode is a thread's own: one that never set it would compute on the CPU."""
     import threading
 
     install(fake_project, {"gnet": 0.5, "snet1": 0.5, "snet2": 0.5})
+    devices = []
+    monkeypatch.setattr("detector.batched.BatchedDetector", lambda device: devices.append(device) or FakeDetector())
     loaded = Pipeline.load("demo", gpu=gpu)
+    assert devices == ([] if gpu is None else [f"cuda:{gpu}"])
     mode = loaded.classifiers["gnet"].caffe.mode
     mode.clear()
     thread = threading.Thread(target=loaded.predict, args=(photo(),))

@@ -18,7 +18,7 @@ def loaded(tmp_path_factory):
         patch.setattr(recipe, "ROOT", str(tmp_path_factory.mktemp("project")))
         patch.setattr("detector.Detector", FakeDetector)
         write_random_nets("demo")
-        yield lambda: Pipeline.load("demo", "torch")
+        yield lambda engine="torch": Pipeline.load("demo", engine)
 
 
 def random_photo(seed, size=(240, 200), faces=1):
@@ -32,12 +32,13 @@ def digits(prediction):
     return prediction.p_positive
 
 
-def test_alone_after_twenty_others_and_in_a_folder(loaded):
+@pytest.mark.parametrize("engine", ["torch", "opencv"])
+def test_alone_after_twenty_others_and_in_a_folder(loaded, engine):
     wanted = random_photo(0, faces=2)
-    alone = [digits(face) for face in loaded().predict_faces(wanted)]
+    alone = [digits(face) for face in loaded(engine).predict_faces(wanted)]
     assert len(alone) == 2 and alone[0] != alone[1]
 
-    pipeline = loaded()
+    pipeline = loaded(engine)
     for seed in range(1, 21):
         pipeline.predict(random_photo(seed, SIZES[seed % 4]))
     assert [digits(face) for face in pipeline.predict_faces(wanted)] == alone
@@ -45,7 +46,7 @@ def test_alone_after_twenty_others_and_in_a_folder(loaded):
     for place in (0, 4, 9):  # among photos of other sizes, some with two faces
         photos = [random_photo(seed, SIZES[seed % 4], 1 + seed % 2) for seed in range(1, 10)]
         photos.insert(place, wanted)
-        found = list(loaded().predict_photos((Photo(str(i), pixels) for i, pixels in enumerate(photos)), all_faces=True))
+        found = list(loaded(engine).predict_photos((Photo(str(i), pixels) for i, pixels in enumerate(photos)), all_faces=True))
         assert [digits(face) for face in found[place][1]] == alone
 
 

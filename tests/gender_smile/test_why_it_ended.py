@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import signal
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 import recipe
 from common import command
-from gender_smile.training import chain, process, protocol
+from gender_smile.training import chain, process, protocol, solve
 
 LOG = "# an earlier start\nF0101 10:00:00.000001 7 old.cpp:1] Check failed: old\n# this start\nIteration 5, loss = 1\n"
 
@@ -53,3 +55,18 @@ def test_weights_that_would_have_no_place_are_told_before_training(row, tmp_path
 def test_both_pythons_mean_the_same_by_a_stop():
     """protocol.py runs in real Caffe's Python too, so it has these by itself."""
     assert (protocol.STOP_SIGNALS, protocol.STOPPED) == (command.STOP_SIGNALS, command.INTERRUPTED)
+
+
+def test_weights_that_are_not_finite_are_found_where_they_are_without_a_copy_to_the_host():
+    class Params(dict):
+        def items(self):
+            raise AssertionError("weights were copied")
+
+    ours = SimpleNamespace(solver=SimpleNamespace(not_finite="fc7"), net=SimpleNamespace(params=Params()))
+    assert solve.Training._not_finite(ours) == "fc7"
+    blobs = {"conv": [np.ones(3)], "fc": [np.ones(2), np.array([1, np.inf])]}
+    params = {name: [SimpleNamespace(data=data) for data in arrays] for name, arrays in blobs.items()}
+    theirs = SimpleNamespace(solver=SimpleNamespace(), net=SimpleNamespace(params=params))  # real Caffe's
+    assert solve.Training._not_finite(theirs) == "fc"
+    params["fc"][1].data[:] = 0
+    assert solve.Training._not_finite(theirs) == ""

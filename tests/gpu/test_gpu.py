@@ -250,8 +250,25 @@ def portrait():
 
 def test_prediction(device):
     (expected,), (found,) = (pipeline.predict_faces(portrait()) for pipeline in pipelines(device))
-    assert found.as_dict()["face"] == expected.as_dict()["face"]
+    assert found.face.box == pytest.approx(expected.face.box, abs=0.05)
+    assert found.face.landmarks == pytest.approx(expected.face.landmarks, abs=0.05)
     assert found.p_positive == pytest.approx(expected.p_positive, abs=1e-4)
+
+
+def test_the_detector(device):
+    """Photos of several sizes, many at a time; the same faces as on the CPU, photo by photo."""
+    from detector import Detector
+    from detector.batched import BatchedDetector
+
+    pipelines(device)  # skips without weights
+    one = portrait()
+    photos = [one, one[::2, ::2], one[:300, 100:400], one[:251, 120:345], one[300:, 300:], one[:15]] * 4
+    on_device = BatchedDetector("cpu" if device.gpu is None else f"cuda:{device.gpu}")
+    for found, expected in zip(on_device.detect_all(photos), Detector().detect_all(photos), strict=True):
+        assert len(found) == len(expected)
+        for ours, theirs in zip(found, expected):
+            assert ours.box == pytest.approx(theirs.box, abs=0.05) and ours.score == pytest.approx(theirs.score, abs=1e-3)
+            assert ours.landmarks == pytest.approx(theirs.landmarks, abs=0.05)
 
 
 def test_the_page(device):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import multiprocessing
 
 import cv2
 import numpy as np
@@ -41,6 +42,33 @@ def test_pool_of_processes_gives_the_same_file(fotw, tmp_path, monkeypatch):
     detect(dataset, str(tmp_path / "one.csv"), use_dataset=False, factory=FakeDetector)
     detect(dataset, str(tmp_path / "two.csv"), use_dataset=False, workers=2, factory=FakeDetector)
     assert (tmp_path / "one.csv").read_bytes() == (tmp_path / "two.csv").read_bytes()
+
+
+@pytest.mark.parametrize("workers", (1, 2))
+def test_one_detector_fed_by_reading_processes_gives_the_same_file(fotw, tmp_path, edit, workers):
+    """As with a GPU: photos that cannot be used stand first, last and between the others."""
+    for number in (1, 3, 9):
+        (fotw / f"smiles_{'trset' if number < 7 else 'valset'}/im_GenFex_{number:05d}.jpg").write_bytes(b"")
+    edit(fotw / "smiles_trset/gender_fex_trset.csv", "00004.jpg,14,14,20,20", "00004.jpg,14,14,20,-3")
+    dataset, taken = read_fotw(fotw), []
+
+    class OneForAll(FakeDetector):
+        def detect_all(self, images):
+            taken.append(list(images))
+            return map(self.detect, taken[-1])
+
+    detect(dataset, str(tmp_path / "one.csv"), use_dataset=False, factory=FakeDetector)
+    detect(dataset, str(tmp_path / "gpu.csv"), use_dataset=False, workers=workers, factory=OneForAll, on_gpu=True)
+    assert (tmp_path / "one.csv").read_bytes() == (tmp_path / "gpu.csv").read_bytes()
+    assert [len(images) for images in taken] == [5]
+
+
+def test_processes_that_read_end_with_the_detector(fotw, tmp_path):
+    FailingDetector.seen = 0
+    with pytest.raises(KeyboardInterrupt) as stop:
+        detect(read_fotw(fotw), str(tmp_path / "a.csv"), use_dataset=False, workers=2, factory=FailingDetector, on_gpu=True)
+    assert stop.tb is not None and not multiprocessing.active_children()  # although its frames are still there
+    assert len(rows(tmp_path / "a.csv")) == 2
 
 
 def test_testing_takes_the_face_nearest_the_center(celeba, tmp_path, edit):

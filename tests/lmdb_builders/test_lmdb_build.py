@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -18,6 +19,7 @@ from PIL import Image
 
 import recipe
 from fake_detector import LANDMARKS, FakeDetector
+from common import progress
 from lmdb_builders import build, builder, detections, manifest as manifests
 from lmdb_builders.crops import crop_face, to_blob
 from lmdb_builders.images import Orientation, read_image
@@ -409,6 +411,37 @@ def test_fatal_mistakes_are_one_line(run, celeba, fotw, edit, tmp_path):
     assert not list((tmp_path / "data").rglob("*.mdb"))  # CelebA is not built in vain
 
 
+def test_a_gpu_that_is_not_there_is_one_line(run, tmp_path, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.version, "cuda", None)
+    monkeypatch.setattr(torch.version, "hip", None)
+    status, _, error = run("--gpu", "0")
+    assert status == 1 and error.count("\n") == 1 and not (tmp_path / "data").exists()
+    assert "is a CPU build; install one for your GPU: make setup TORCH=" in error
+    assert error.endswith("leave out --gpu (GPU= of make) to find faces on the CPU\n")
+
+
+def test_a_gpu_finds_the_faces_and_its_memory_may_be_too_small(run, tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(build, "_check_gpu", lambda gpu: None)
+
+    class OnGPU(FakeDetector):
+        def __init__(self, gpu):
+            made.append(gpu)
+
+    monkeypatch.setattr(builder.Settings, "__init__", functools.partialmethod(builder.Settings.__init__, detector=OnGPU))
+    status, out, _ = run("--gpu", "1", datasets=("fotw",))
+    assert status == 0 and made == [1] and "landmarks made from the photos (9 new)" in out
+
+    def too_small(self, images):
+        raise MemoryError("cuda:1 has not enough memory to find faces in 9000 x 9000 pixels")
+
+    monkeypatch.setattr(OnGPU, "detect_all", too_small)
+    status, _, error = run("--gpu", "1", "--force", datasets=("fotw",))
+    assert status == 1 and error == "build: cuda:1 has not enough memory to find faces in 9000 x 9000 pixels\n"
+
+
 def test_places_where_nothing_can_be_written_and_files_that_are_not_there_are_one_line(run, tmp_path):
     (tmp_path / "file").write_text("")
     status, _, error = run("--output", str(tmp_path / "file/data"))
@@ -480,8 +513,8 @@ def test_only_one_build_at_a_time_and_leftovers_go(run, tmp_path):
 
 def test_a_line_of_progress_a_minute_where_no_terminal_is(monkeypatch, capsys):
     seconds = iter(range(0, 10_000, 25))
-    monkeypatch.setattr(build, "time", types.SimpleNamespace(monotonic=lambda: next(seconds)))
-    assert list(build._progress(range(10), 10, "fotw faces")) == list(range(10))
+    monkeypatch.setattr(progress, "time", types.SimpleNamespace(monotonic=lambda: next(seconds)))
+    assert list(progress.shown(range(10), 10, "fotw faces")) == list(range(10))
     assert capsys.readouterr().err.splitlines() == [
         "fotw faces: 2 of 10 images, 0.0 a second, 5 min 00 s left", "fotw faces: 5 of 10 images, 0.0 a second, 2 min 30 s left",
         "fotw faces: 8 of 10 images, 0.0 a second, 56 s left",

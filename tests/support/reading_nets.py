@@ -49,8 +49,8 @@ def infer(net, phase, size):
             outputs = [tuple(layer.input_param.shape[0].dim)]
         elif layer.type == "Data":
             count = layer.data_param.batch_size
-            labels = 40 if "celeba" in layer.data_param.source else 2
-            outputs = [(count, labels, 1, 1) if "labels" in layer.top else (count, 3, size, size)]
+            labels = 128 + 5 if "embeddings" in layer.data_param.source else 40 if "celeba" in layer.data_param.source else 2
+            outputs = [(count, labels, 1, 1) if layer.top[0].startswith("labels") else (count, 3, size, size)]
         elif layer.type == "Convolution":
             setting, (count, channels, height, width) = layer.convolution_param, inputs[0]
             kernel, pad = setting.kernel_size[0], setting.pad[0]
@@ -67,12 +67,18 @@ def infer(net, phase, size):
             cuts = [0, *layer.slice_param.slice_point, inputs[0][1]]
             outputs = [(inputs[0][0], b - a) + inputs[0][2:] for a, b in zip(cuts, cuts[1:])]
             assert all(shape[1] > 0 for shape in outputs) and len(outputs) == len(layer.top)
+        elif layer.type == "Concat" and layer.concat_param.axis == 0:
+            assert len({shape[1:] for shape in inputs}) == 1
+            outputs = [(sum(shape[0] for shape in inputs), *inputs[0][1:])]
         elif layer.type == "Concat":
             outputs = [(inputs[0][0], sum(shape[1] for shape in inputs))]
         elif layer.type in ("SoftmaxWithLoss", "SigmoidCrossEntropyLoss", "Accuracy"):
             assert inputs[0][0] == inputs[1][0]
             labels = np.prod(inputs[0]) if layer.type == "SigmoidCrossEntropyLoss" else inputs[0][0]
             assert np.prod(inputs[1]) == labels
+            outputs = [()]
+        elif layer.type == "EuclideanLoss":
+            assert inputs[0][0] == inputs[1][0] and np.prod(inputs[0]) == np.prod(inputs[1])
             outputs = [()]
         elif layer.type == "Silence":
             outputs = []

@@ -46,7 +46,7 @@ def test_stages_are_commands_of_the_project(capsys: pytest.CaptureFixture) -> No
         module = arguments[1] if arguments[0] == "-m" else arguments[0][:-3].replace("/", ".")
         given = arguments[2:] if arguments[0] == "-m" else arguments[1:]
         parsed = importlib.import_module(module).get_parser().parse_args(given)
-        assert parsed.profile == "demo"
+        assert parsed.profile == "demo" and parsed.gpu == 0
         if module == "tools.train" and parsed.step != [1]:  # other iterations, under the names that evaluation takes
             assert parsed.variant == "" and parsed.max_iter == 5
 

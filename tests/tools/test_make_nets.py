@@ -20,7 +20,8 @@ from torchcaffe.proto import caffe_pb2
 def test_committed_files_are_current(tmp_path):
     assert make_nets.main(["--output", str(tmp_path)]) == 0
     fresh = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*.prototxt"))
-    assert len(fresh) == 2 * (5 + 7 + 7) * len(recipe.PROFILES) + 4 * len(recipe.PROFILES)
+    taught = sum(profile.teacher is not None for profile in recipe.PROFILES.values())  # net and solver, no identities
+    assert len(fresh) == 2 * (5 + 7 + 7) * len(recipe.PROFILES) + 4 * len(recipe.PROFILES) + (2 - 1) * taught
     for path in fresh:
         assert (ROOT / path).read_bytes() == (tmp_path / path).read_bytes(), f"{path}: type make prototxt"
     assert make_nets.main(["--check"]) == 0
@@ -61,13 +62,14 @@ def test_every_file_starts_with_its_generator_and_explains_each_solver_value():
         if path.startswith("solvers/"):
             values = [line for line in text.splitlines() if not line.startswith("#")]
             assert all(re.fullmatch(r"\w+: \S+  # \S.*", line) for line in values), path
-            assert any(line.startswith("gamma: 0.1  # ") and "ignores gamma" in line for line in values)
+            gammas = [line for line in values if line.startswith("gamma: 0.1  # ") and "ignores gamma" in line]
+            assert len(gammas) == (0 if path.endswith("/step1.prototxt") else 1)
 
 
 def test_every_number_of_a_profile_has_its_source():
     """One text, or one for each key of the table that the number is."""
     for field in dataclasses.fields(recipe.Profile):
-        if field.name not in ("name", "why", "validation_faces"):
+        if field.name not in ("name", "why", "validation_faces", "teacher"):
             source, value = field.metadata["source"], getattr(recipe.PAPER, field.name)
             assert isinstance(source, str) or source.keys() == value.keys(), field.name
             for key in value if isinstance(source, dict) else (None,):
@@ -88,6 +90,9 @@ def test_vgg_face_is_table_1():
 @pytest.mark.parametrize("profile", recipe.PROFILES)
 @pytest.mark.parametrize("head, outputs", (("gender", 2), ("smile", 2), ("attributes", 40), ("identity", 2622)))
 def test_deploy_nets(profile, head, outputs):
+    if head == "identity" and recipe.PROFILES[profile].teacher:
+        assert not (ROOT / recipe.deploy_prototxt(profile, head)).exists()  # its step 1 learns no identities
+        return
     net = read_net(recipe.deploy_prototxt(profile, head))
     size = recipe.PROFILES[profile].crop_size
     shapes, parameters = infer(net, TEST, size)
@@ -98,6 +103,24 @@ def test_deploy_nets(profile, head, outputs):
         assert count(parameters) == 145_002_878 - (2622 - 2) * 4097
     kinds = [(layer.name, layer.type) for layer in net.layer]
     assert ("drop6", "Dropout") in kinds and ("relu7", "ReLU") in kinds and ("pool5", "Pooling") in kinds
+
+
+def test_a_teachers_net_is_vgg_face_and_learns_embeddings():
+    profile, teacher = recipe.SMALL, recipe.DLIB
+    definition = read_net(recipe.net_prototxt("small", "gnet", 1))
+    for phase, batch in ((TRAIN, profile.batch_size), (TEST, profile.test_batch_size)):
+        shapes, parameters = infer(definition, phase, profile.crop_size)
+        numbers = teacher.numbers + recipe.SHAPE
+        assert shapes["data"] == (batch, 3, profile.crop_size, profile.crop_size)
+        assert shapes["labels"] == (batch, numbers, 1, 1) and shapes[recipe.EMBEDDING_LAYER] == (batch, numbers)
+        assert list(parameters) == [*(name for name, _, _ in TABLE1[:-1]), recipe.EMBEDDING_LAYER]
+        assert dangling(definition, phase) == {"loss"}
+    rates = {layer.name: layer.param[0].lr_mult for layer in definition.layer if layer.param}
+    assert rates.pop("conv1_1") == pytest.approx(1 / recipe.PIXEL_SCALE) and set(rates.values()) == {1.0}
+    ratios = [layer.dropout_param.dropout_ratio for layer in definition.layer if layer.type == "Dropout"]
+    assert ratios == pytest.approx([teacher.dropout] * 2)
+    solver = read_solver(recipe.solver_prototxt("small", "gnet", 1))
+    assert (solver.type, solver.max_iter, solver.momentum2) == ("Adam", teacher.max_iter, pytest.approx(0.999))
 
 
 @pytest.mark.parametrize("profile, net, step", TRAININGS)

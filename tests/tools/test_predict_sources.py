@@ -175,7 +175,7 @@ def test_a_bar_and_colorful_text_only_on_a_terminal(photos_folder, root, termina
         "from pipeline_fakes import FakeDetector, fake_caffe\n"
         "from common import engine; from tools import predict\n"
         "predict.PATIENCE = 0\n"
-        "engine.resolve = lambda name='auto': fake_caffe()\n"
+        "engine.resolve = lambda name='auto', predicting=False: fake_caffe()\n"
         "detector.Detector = FakeDetector\n"
         "raise SystemExit(predict.main(['0.png', '1.png', 'missing.png', '2.png']))\n"
     ) % (str(root), str(root / "tests" / "support"), recipe.ROOT)

@@ -4,9 +4,11 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 import torchcaffe as caffe
 from torchcaffe.core.errors import NetError, ShapeError
+from torchcaffe.layers import looking
 
 LOWEST = np.finfo(np.float32).min  # where max pooling starts: what a window beyond the image gives
 rng = np.random.default_rng(0)
@@ -166,6 +168,33 @@ def test_prelu_on_what_a_convolution_made(make_net, channels):
     np.testing.assert_array_equal(net.blobs["c"].diff, np.where(x > 0, gradient, slope * gradient))
     expected = (gradient * np.minimum(x, 0)).sum((0, 2, 3))
     np.testing.assert_allclose(net.params["p"][0].diff, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("setting", ("kernel_size: 3 stride: 2", "kernel_size: 2 stride: 2", "kernel_size: 3 stride: 2 pad: 1"))
+@pytest.mark.parametrize("masked", (False, True))
+@pytest.mark.parametrize("odd", (False, True))
+def test_max_pooling_that_does_not_wait_for_a_gpu_is_the_same(make_net, monkeypatch, setting, masked, odd):
+    """As on a GPU, whose numbers the host does not look at: top, mask and gradient, of ordinary numbers and others."""
+    x = rng.normal(size=(2, 3, 9, 8)).astype(np.float32)
+    if odd:
+        x[0, 0, :4, :4], x[0, 1, 2:5], x[1, 2, ::3, 1] = -np.inf, np.nan, np.inf
+    tops = 'top: "mask" ' if masked else ""
+    found = []
+    for waits in (False, True):
+        with monkeypatch.context() as patch:
+            if waits:
+                patch.setattr(looking, "waits", lambda tensor: True)
+                patch.setattr(torch.Tensor, "item", lambda tensor: pytest.fail("waited for the GPU"))
+            net = make_net(one_layer(f'{tops}type: "Pooling" pooling_param {{ {setting} }}', [x.shape]))
+            net.blobs["b0"].data[...] = x
+            net.forward()
+            net.blobs["y"].diff[...] = np.arange(net.blobs["y"].count).reshape(net.blobs["y"].shape)
+            net.backward()
+            names = ["y", "mask"] if masked else ["y"]
+            found.append([net.blobs[name].data.copy() for name in names] + [net.blobs["b0"].diff.copy()])
+    for first, second in zip(*found):
+        np.testing.assert_array_equal(first, second)
+    assert not np.isnan(found[0][0]).any()
 
 
 def test_max_pooling_mask_is_the_index_in_the_plane(make_net):

@@ -216,6 +216,22 @@ def test_settings_that_cannot_work_are_named(make_solver):
         make_solver(NET, "base_lr: 1 lr_policy: 'fixed' test_iter: 1")
 
 
+def test_the_first_layer_whose_weights_are_not_finite_is_named(make_solver):
+    net = NET.replace('name: "loss"', """name: "more" type: "InnerProduct" bottom: "ip" top: "more"
+      inner_product_param { num_output: 3 } }
+    layer { name: "loss" """).replace('bottom: "ip" bottom: "target"', 'bottom: "more" bottom: "target"')
+    solver = make_solver(net, SETTINGS)
+    assert solver.not_finite == ""
+    solver.net.params["more"][1].data[2] = np.inf
+    assert solver.not_finite == "more"
+    solver.net.params["ip"][0].data[1, 3] = np.nan
+    assert solver.not_finite == "ip"
+    weights = solver.net.params["ip"][0]
+    weights.data[...] = np.finfo(np.float32).max  # whose sum is infinite
+    solver.net.params["more"][1].data[2] = 0
+    assert solver.not_finite == ""
+
+
 def test_callbacks_run_before_and_between(make_solver):
     solver, seen = make_solver(NET, SETTINGS), []
     solver.add_callback(lambda: seen.append(("start", solver.iter)), lambda: seen.append(("gradients", solver.iter)))

@@ -14,6 +14,7 @@ from torchcaffe.layers import looking
 from torchcaffe.layers.base import Layer, register
 
 SMALL = 8192  # numbers: up to here one call of torch is faster than the slices of maxima_along
+UNSEEN = 2**23  # numbers on a GPU: up to here it is faster to clear all of them of NaN than to wait for a look at the top
 LOWEST = torch.finfo(torch.float32).min  # where Caffe's max pooling starts: -FLT_MAX
 
 
@@ -103,7 +104,7 @@ class Pooling(Layer):
 
     def maximum(self, x, kernel, count):
         if not self.context.traceable:  # there, numbers above -FLT_MAX are taken for granted
-            if looking.possible(x):
+            if looking.possible(x) and not (looking.waits(x) and x.numel() <= UNSEEN):
                 y, index = self.first_maxima(x, kernel, count)
                 # A window without one (not-a-number, -infinity, nothing at all) is rare: look at the top.
                 if y.numel() == 0 or y.amin().item() > LOWEST:

@@ -174,6 +174,17 @@ class SGDSolver(PublicNames, SetOnce):
             name: math.sqrt(sum(squares.get(blob, 0.0) for blob in blobs)) for name, blobs in self.net.params.items()
         }
 
+    @property
+    def not_finite(self) -> str:
+        """Name of the first layer whose parameters hold NaN or infinity; "" where none does. Not in pycaffe.
+
+        They are looked at where they are: a GPU sends one number for each, not the weights.
+        """
+        found = [(name, torch.isfinite(blob.tensor().detach()).all())
+                 for name, blobs in self.net.params.items() for blob in blobs]  # fmt: skip
+        finite = torch.stack([whole for _, whole in found]).tolist() if found else []
+        return next((name for (name, _), whole in zip(found, finite) if not whole), "")
+
     def add_callback(self, on_start: Any, on_gradients_ready: Callable[[], object] | None = None) -> None:
         """Call on_start() before each iteration and on_gradients_ready() between backward and update.
 
