@@ -179,8 +179,8 @@ class CompiledPass:
 
 def reason(problem: BaseException) -> str:
     """One line on why something could not be compiled: of what torch wraps, the innermost."""
-    while getattr(problem, "inner_exception", None) is not None:
-        problem = problem.inner_exception
+    while (inner := getattr(problem, "inner_exception", None)) is not None:
+        problem = inner
     lines = [line.strip() for line in str(problem).splitlines() if line.strip() and not line.rstrip().endswith("raised:")]
     return lines[0] if lines else type(problem).__name__
 
