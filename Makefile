@@ -15,6 +15,7 @@
 #= CHANNELS  rgb or bgr: what the first layer of a port in VGG_FACE= reads
 #= PRECISION for step2 to step4: float32 (default, as Caffe), tf32 (GPUs) or bf16 (GPUs, and CPUs that have it; small's default)
 #= DETERMINISTIC for step2 to step4, 1: the same seed gives the same bits on a GPU, too; slower (a CPU always does)
+#= COMPILE   for step2 to step4, 1 or 0: train by torch.compile, or not (default: on a GPU)
 #= SEED      random seed instead of the recipe's: of step2 to step4, and for lmdb of the faces' order
 #= SEEDS     for table2 and table3: train all once from each of these random seeds, "2016 2017 2018" for instance
 #= SHARE     for table2 and table3: train every step for this share of the recipe's iterations (default: 1)
@@ -140,6 +141,7 @@ step1 step2 step3 step4:
 	@$(PY) -m tools.train --step $(@:step%=%) $(call option,--net,NET) $(profile) $(engine) \
 		$(call option,--gpus,GPUS) $(call option,--processes,PROCESSES) \
 		$(call option,--precision,PRECISION) $(if $(filter-out 0 no false,$(DETERMINISTIC)),--deterministic) \
+		$(if $(COMPILE),$(if $(filter-out 0 no false,$(COMPILE)),--compile,--no-compile)) \
 		$(call option,--batch,BATCH) $(call option,--iter-size,ITER_SIZE) $(call option,--max-iter,MAX_ITER) \
 		$(call option,--base-lr,BASE_LR) $(call option,--seed,SEED) $(call option,--keep,KEEP) \
 		$(call quoted,--weights,START) $(call quoted,--variant,VARIANT) $(force)

@@ -62,7 +62,7 @@ def parts(device: str, quick: bool) -> List[Part]:
     tests += ["-k", SLOW_TESTS] if quick else ["tests/torchcaffe/test_parallel.py"] if device != "cpu" else []
     if importlib.util.find_spec("xdist") is not None:
         tests += ["-n", str(max(1, min(8, (os.cpu_count() or 1) // 2)))]
-    limits = {"chain": 130, "training": 130, "costs": 90, "detection": 60, "inference": 45, "data_layer": 60, "overhead": 30}
+    limits = {"chain": 130, "training": 190, "costs": 90, "detection": 60, "inference": 45, "data_layer": 60, "overhead": 30}
     few: List[str] = []
     if quick:  # tries the code, on a machine that may be slow: no part has a limit of its own
         limits, few = dict.fromkeys(QUICK, BUDGET), ["--quick"]

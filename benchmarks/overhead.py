@@ -15,7 +15,7 @@ BLOCKS, WIDTH, SIZE, BATCH = 12, 8, 8, 4
 ITERATIONS = 200
 
 
-def solver(folder, device):
+def solver(folder, device, compiled=False):
     """Solver of BLOCKS convolutions with ReLU, an inner product and a softmax loss, on constant data."""
     os.environ["GLOG_minloglevel"] = "2"
     import torchcaffe as caffe
@@ -42,7 +42,10 @@ def solver(folder, device):
     else:
         caffe.set_device(int(device.split(":")[1]))
         caffe.set_mode_gpu()
-    return caffe.get_solver(f"{folder}/solver.prototxt")
+    caffe.set_compile(compiled)
+    one = caffe.get_solver(f"{folder}/solver.prototxt")
+    one.keep_diffs = not compiled
+    return one
 
 
 def modules(device):
@@ -75,11 +78,15 @@ def rows(options):
     torch.set_num_threads(1)  # layers this small gain nothing from a second thread
     device = "cpu" if options.gpu is None else f"cuda:{options.gpu}"
     with tempfile.TemporaryDirectory() as folder:
-        ours = solver(folder, device)
-        taken = side_by_side({"ours": lambda: ours.step(ITERATIONS), "torch": modules(device)}, rounds=7)
+        ours, compiled = (solver(folder, device, way) for way in (False, True))
+        contenders = {"ours": lambda: ours.step(ITERATIONS), "compiled": lambda: compiled.step(ITERATIONS)}
+        taken = side_by_side({**contenders, "torch": modules(device)}, rounds=7)
     per = {name: seconds / ITERATIONS * 1e3 for name, seconds in taken.items()}
-    what = f"one iteration, {BLOCKS} tiny convolutions"
-    return [cost(what, per["ours"], per["torch"], "torch modules and torch.optim.SGD", "ms", 1.3)]
+    what, baseline = f"one iteration, {BLOCKS} tiny convolutions", "torch modules and torch.optim.SGD"
+    return [
+        cost(what, per["ours"], per["torch"], baseline, "ms", 1.3),
+        cost(f"{what}, compiled", per["compiled"], per["torch"], baseline, "ms", 1.3),
+    ]
 
 
 if __name__ == "__main__":

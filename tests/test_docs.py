@@ -138,7 +138,7 @@ def test_commands_exist(page: Path) -> None:
 
 
 SWITCHES = {"FORCE": "--force", "TEST_SPLIT": "--test", "ATTRIBUTES": "--attributes", "FAST": "--fast",
-            "DETERMINISTIC": "--deterministic"}  # whose value is 1
+            "DETERMINISTIC": "--deterministic", "COMPILE": "--compile"}  # whose value is 1
 EXAMPLES = """
 step4 NET=gnet
 step2 PROFILE=demo
@@ -154,6 +154,7 @@ weights VGG_FACE=port.onnx CHANNELS=rgb
 step2 PRECISION=bf16
 step2 SEED=7
 step2 GPU=0 DETERMINISTIC=1
+step2 COMPILE=1
 table2 SEEDS="1 2 3"
 table3 SHARE=0.5
 table2 JOBS=2

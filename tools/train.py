@@ -45,6 +45,8 @@ def get_parser() -> argparse.ArgumentParser:
                         help="how torchcaffe multiplies: float32 as Caffe (default), tf32 on a GPU, bf16")
     parser.add_argument("--deterministic", action="store_true", help="the same seed gives the same bits on a GPU, too, at some "
                         "cost in speed (on a CPU it always does)")
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, help="whether to train by torch.compile, which "
+                        "takes time at the start and saves time in each iteration (default: on a GPU)")
     parser.add_argument("--batch", type=positive, metavar="N", help="training batch size instead of the recipe's")
     parser.add_argument("--iter-size", type=positive, metavar="N", help="divide each batch into N passes whose gradients are "
                         "added up: less memory, the same training")
@@ -66,10 +68,10 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def run(rows, interpreter, gpu=None, force=False, header=(), say=print, leader=None, keep=None, deterministic=False,
-        passes=None):
+        passes=None, compiles=None):
     """Do `rows` (of gender_smile.training.chain) in order. Raises chain.ChainError, process.Stopped and the engine's CaffeError.
 
-    leader: ranks.Leader where several processes train; keep, deterministic, passes: see runs.train.
+    leader: ranks.Leader where several processes train; keep, deterministic, passes, compiles: see runs.train.
     """
     from gender_smile.training import adopt, runs
 
@@ -80,7 +82,7 @@ def run(rows, interpreter, gpu=None, force=False, header=(), say=print, leader=N
             adopt.adopt(row, force=force, header=header, say=say)
         else:
             runs.train(row, interpreter, gpu=gpu, force=force, header=header, say=say, leader=leader,
-                       keep=keep or runs.KEPT_SNAPSHOTS, deterministic=deterministic, passes=passes)
+                       keep=keep or runs.KEPT_SNAPSHOTS, deterministic=deterministic, passes=passes, compiles=compiles)
 
 
 def plan(rows, interpreter, leader=None, show_notes: bool = True, gpu=None, passes=None) -> str:
@@ -155,6 +157,8 @@ def main(argv=None) -> int:
                      "ENGINE=torch")
     if options.engine == "caffe" and options.deterministic:
         parser.error("real Caffe has no deterministic mode: leave out --deterministic (DETERMINISTIC=), or take ENGINE=torch")
+    if options.engine == "caffe" and options.compile:
+        parser.error("real Caffe cannot be compiled: leave out --compile (COMPILE=), or take ENGINE=torch")
     if options.weights and len(options.step) > 1:
         parser.error("--weights is for one step at a time")
     from common import engine
@@ -181,12 +185,12 @@ def _train(options, arguments) -> int:
         if count > 1:
             leader = ranks.Leader(count, bool(options.gpus))
         gpu = 0 if options.gpus else options.gpu
-        ours = options.precision != "float32" or options.deterministic  # what only torchcaffe has
+        ours = options.precision != "float32" or options.deterministic or options.compile  # what only torchcaffe has
         interpreter = engine.interpreter("torch" if name == "auto" and ours else name)
         rows = _rows(options)
         print(plan(rows, interpreter, leader, not options.no_notes, gpu, options.iter_size), flush=True)
         run(rows, interpreter, gpu, options.force, header(options), say, leader, options.keep, options.deterministic,
-            options.iter_size)
+            options.iter_size, options.compile)
         return 0
     except process.Stopped as stopped:
         print(stopped, file=sys.stderr)

@@ -35,6 +35,7 @@ _HOMES = {
     "set_precision": "core.mode",
     "set_exact_draws": "core.mode",
     "set_deterministic": "core.determinism",
+    "set_compile": "core.compiled",
     "set_device": "core.mode",
     "solver_count": "core.mode",
     "set_solver_count": "core.mode",

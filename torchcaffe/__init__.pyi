@@ -20,6 +20,7 @@ from torchcaffe import pycaffe as pycaffe
 from torchcaffe import rng as rng
 from torchcaffe.aliases import install as install
 from torchcaffe.classifier import Classifier as Classifier
+from torchcaffe.core.compiled import set_compile as set_compile
 from torchcaffe.core.determinism import set_deterministic as set_deterministic
 from torchcaffe.core.log import init_log as init_log
 from torchcaffe.core.mode import has_nccl as has_nccl

@@ -83,7 +83,7 @@ def even_batch(faces: int, most: int) -> int:
 
 
 def write_files(row: chain.Row, module: str, solver, net, inputs: dict, gpu: Optional[int], resume: Optional[str],
-          leader=None, deterministic: bool = False, passes: Optional[int] = None):
+          leader=None, deterministic: bool = False, passes: Optional[int] = None, compiles: Optional[bool] = None):
     """Put net.prototxt, solver.prototxt, job.json and run.json into the run folder.
 
     module: the engine's; inputs: see fingerprints.fingerprints; resume: .solverstate to resume from, or None; leader: see
@@ -96,7 +96,7 @@ def write_files(row: chain.Row, module: str, solver, net, inputs: dict, gpu: Opt
         stream.write(note.format(row.definition) + text_format.MessageToString(net))
     job = {
         "module": module, "title": row.title, "gpu": gpu, "precision": row.precision,
-        "deterministic": deterministic, "batch": row.batch or row.profile.batch_size,
+        "deterministic": deterministic, "compile": compiles, "batch": row.batch or row.profile.batch_size,
         "solver": os.path.join(row.folder, "solver.prototxt"), "weights": row.weights_in,
         "expected": expected_layers(row, net), "resume": resume, "snapshot_prefix": solver.snapshot_prefix,
         "max_iter": solver.max_iter, "display": solver.display, "snapshot": solver.snapshot,
@@ -116,7 +116,7 @@ def write_files(row: chain.Row, module: str, solver, net, inputs: dict, gpu: Opt
     files.write_json(row.path(os.path.join(row.folder, "job.json")), job)
     files.write_json(row.path(os.path.join(row.folder, "run.json")), {
         "run": _run_id(row, resume), "inputs": inputs, "max_iter": solver.max_iter, "options": row.options,
-        "machine": machine(gpu, leader, deterministic, passes), "finished": False})
+        "machine": machine(gpu, leader, deterministic, passes, compiles), "finished": False})
 
 
 def _run_id(row: chain.Row, resume: Optional[str]) -> str:
@@ -125,10 +125,11 @@ def _run_id(row: chain.Row, resume: Optional[str]) -> str:
     return str(old["run"]) if resume and old.get("run") else uuid.uuid4().hex
 
 
-def machine(gpu: Optional[int], leader, deterministic: bool, passes: Optional[int]) -> list:
+def machine(gpu: Optional[int], leader, deterministic: bool, passes: Optional[int], compiles: Optional[bool] = None) -> list:
     """Words of make's command line that say what trains, and how."""
     words = ["DETERMINISTIC=1"] if deterministic else []
     words += [f"ITER_SIZE={passes}"] if passes is not None else []
+    words += [f"COMPILE={compiles:d}"] if compiles is not None else []
     if leader is not None:
         return [f"{'GPUS' if leader.gpus else 'PROCESSES'}={leader.count}", *words]
     return words if gpu is None else [f"GPU={gpu}", *words]

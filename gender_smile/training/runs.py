@@ -31,14 +31,16 @@ LOCK_SECONDS = 1.0  # to wait for one who only looks whether a run is going on
 
 # ---------------------------------------------------------------------------------------------- training
 def train(row: chain.Row, interpreter, gpu: Optional[int] = None, force: bool = False, header=(), say=print,
-          leader=None, keep: int = KEPT_SNAPSHOTS, deterministic: bool = False, passes: Optional[int] = None) -> bool:
+          leader=None, keep: int = KEPT_SNAPSHOTS, deterministic: bool = False, passes: Optional[int] = None,
+          compiles: Optional[bool] = None) -> bool:
     """Train a row unless its result stands; True when it was trained.
 
     Resumes from the newest whole snapshot of a run from the same inputs. A result of other inputs is never replaced
     unless `force` is given, and then only once the new one is complete. `interpreter`: see common/engine.py; `header`:
     first lines of the log; `leader`: ranks.Leader where several processes train; `keep`: how many of the newest
     snapshots stay while it runs; `deterministic`: torchcaffe's set_deterministic(), which is no input of the result: it
-    only lets a GPU repeat it; `passes`: how many each iteration takes, for a batch that memory does not hold at once.
+    only lets a GPU repeat it; `passes`: how many each iteration takes, for a batch that memory does not hold at once;
+    `compiles`: whether by torchcaffe's set_compile(), None: on a GPU.
     Raises chain.ChainError, and process.Stopped after SIGINT or SIGTERM.
     """
     chain.check_inputs(row)
@@ -55,7 +57,7 @@ def train(row: chain.Row, interpreter, gpu: Optional[int] = None, force: bool = 
         try:
             run_files.place_solver(row, solver)
             run_files.write_files(row, interpreter.module, solver, net, inputs, gpu, resume and resume["state"], leader,
-                        deterministic, passes)
+                        deterministic, passes, compiles)
             run = Run(row, solver, resume["iteration"] if resume else 0, say, keep)
             run.follow(interpreter, header, lock)
             _finish(row, run, solver, inputs, interpreter, leader, header, deterministic)

@@ -13,6 +13,7 @@ A job has
     module              "caffe" or "torchcaffe"
     precision           "float32", or torchcaffe's "tf32" or "bf16"
     deterministic       true: torchcaffe gives the same bits from run to run on a GPU, too
+    compile             whether torchcaffe compiles the training pass; null: on a GPU
     gpu                 number of a GPU, or null for the CPU; of several ranks each takes its own (LOCAL_RANK)
     turn                only where several ranks train: number of this job among those that they do
     solver              solver prototxt, its own testing and snapshots turned off
@@ -68,6 +69,8 @@ def run(job, events, stop, join):
     log(", ".join("%s %s" % item for item in sorted(versions.items())))
     if job.get("precision", "float32") != "float32":
         caffe.set_precision(job["precision"])
+    if hasattr(caffe, "set_compile"):
+        caffe.set_compile(gpu is not None if job.get("compile") is None else job["compile"])
     training = Training(caffe, job, events, stop, join())
     events("start", iteration=training.iteration, versions=versions)
     return training.run()

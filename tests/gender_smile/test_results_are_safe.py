@@ -438,8 +438,8 @@ def test_the_command_that_resumes_names_the_gpu(project, monkeypatch):
     interrupt(project, monkeypatch, [2])
     row, = chain.rows(TINY, ["gnet"], [2], root=project)
     path = row.path(f"{row.folder}/run.json")
-    files.write_json(path, {**files.read_json(path), "machine": run_files.machine(1, None, True, 4)})
-    assert chain.interrupted_run(row).command == "make step2 NET=gnet PROFILE=tiny GPU=1 DETERMINISTIC=1 ITER_SIZE=4"
+    files.write_json(path, {**files.read_json(path), "machine": run_files.machine(1, None, True, 4, False)})
+    assert chain.interrupted_run(row).command == "make step2 NET=gnet PROFILE=tiny GPU=1 DETERMINISTIC=1 ITER_SIZE=4 COMPILE=0"
 
 
 def test_status_shows_variants(project, monkeypatch):
@@ -458,3 +458,5 @@ def test_make_hands_variants_on():
     options = train.get_parser().parse_args(words)
     assert (options.weights, options.variant) == ("some/file.caffemodel", "mine")
     assert train.get_parser().parse_args(typed("make step3 VARIANT=none")).variant == ""
+    for words, expected in (("", None), ("COMPILE=1", True), ("COMPILE=0", False)):
+        assert train.get_parser().parse_args(typed(f"make step3 {words}".strip())).compile is expected

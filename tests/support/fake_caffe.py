@@ -33,6 +33,10 @@ def set_deterministic():
     _say("set_deterministic")
 
 
+def set_compile(compiles):
+    _say("set_compile=%s" % compiles)
+
+
 def set_mode_gpu():
     raise RuntimeError("this fake has no GPU")
 

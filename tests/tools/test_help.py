@@ -16,7 +16,7 @@ from common import options
 ROOT = Path(__file__).resolve().parent.parent.parent
 TOOLS = sorted(path for path in (ROOT / "tools").glob("*.py") if "def get_parser(" in path.read_text(encoding="utf-8"))
 HEAVY = ("torch", "caffe", "numpy", "cv2", "matplotlib", "skimage", "h5py", "google.protobuf.message")
-MOST_FLAGS = 18  # train.py's; more are a sign that a tool does too much
+MOST_FLAGS = 19  # train.py's; more are a sign that a tool does too much
 # Runs a tool as a script would be run, then tells on stderr which heavy packages it has imported.
 PROBE = """
 import runpy, sys

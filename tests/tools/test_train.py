@@ -141,12 +141,23 @@ def test_deterministic_is_recorded_and_is_no_setting_of_the_result(project, tmp_
     monkeypatch.setenv("FAKE_SAYS", str(tmp_path / "said"))
     rows = chain.rows(TINY, ["gnet"], [2], root=project)
     train.run(rows, FAKE, deterministic=True)
-    assert (tmp_path / "said").read_text().split() == ["set_deterministic", "set_mode_cpu"]
+    assert (tmp_path / "said").read_text().split() == ["set_deterministic", "set_mode_cpu", "set_compile=False"]
     assert record(rows[0])["deterministic"] is True
     said, row = run(project, [2])
     assert "done" in said[0] and len(said) == 1
     run(project, [2], force=True)
     assert record(row)["deterministic"] is False
+
+
+@pytest.mark.parametrize("typed, expected", [([], "False"), (["--compile"], "True"), (["--no-compile"], "False")])
+def test_training_on_the_cpu_is_compiled_where_it_is_asked_for(project, tmp_path, monkeypatch, typed, expected):
+    monkeypatch.setenv("FAKE_SAYS", str(tmp_path / "said"))
+    options = train.get_parser().parse_args(["--step", "2", *typed])
+    row, = chain.rows(TINY, ["gnet"], [2], root=project)
+    train.run([row], FAKE, compiles=options.compile)
+    assert f"set_compile={expected}" in (tmp_path / "said").read_text().split()
+    words = run_files.machine(None, None, False, None, options.compile)
+    assert words == ([f"COMPILE={expected == 'True':d}"] if typed else [])
 
 
 def test_times_are_told_apart(project, monkeypatch):
@@ -308,6 +319,7 @@ def test_status(project):
     (["--step", "2", "--base-lr", "1e-50"], "not a positive number"),
     (["--step", "2", "--gpu", "-1"], "is below 0"),
     (["--step", "2", "--engine", "caffe", "--deterministic"], "real Caffe has no deterministic mode"),
+    (["--step", "2", "--engine", "caffe", "--compile"], "real Caffe cannot be compiled"),
     (["--step", "4", "--variant", "../x"], "no part of a file's name"),
 ])
 def test_wrong_use_ends_with_2(arguments, message, capsys):

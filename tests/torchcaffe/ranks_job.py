@@ -87,7 +87,7 @@ class Job:
         return caffe.get_solver(path)
 
     def run(self):
-        for what in (self.train, self.shares, self.read_only_ours, self.stop, self.uneven, self.resume):
+        for what in (self.train, self.compiled, self.shares, self.read_only_ours, self.stop, self.uneven, self.resume):
             if self.rank is not None:
                 parallel.join(what.__name__)
             self.found[what.__name__] = what()
@@ -112,6 +112,16 @@ class Job:
         reducer.Bucket.launch = launch
         return {"weights": weights(solver.net), "log": log.getvalue(), "sent": sent,
                 "buckets": len(solver.reducer.buckets) if solver.reducer else 0}  # fmt: skip
+
+    def compiled(self):
+        """The same 20 iterations, compiled: the weights, and why they were not."""
+        caffe.set_compile(True, "eager")
+        solver = self.solver("compiled", "iter_size: 2 clip_gradients: 10 test_iter: 3 test_interval: 10 max_iter: 20 "
+                             "snapshot_after_train: false")  # fmt: skip
+        caffe.set_compile(False)
+        solver.keep_diffs = False
+        solver.solve()
+        return weights(solver.net), solver.compiled.failed
 
     @contextlib.contextmanager
     def log(self):

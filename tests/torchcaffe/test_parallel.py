@@ -103,6 +103,12 @@ def test_gradients_travel_during_the_backward_pass(results):
         assert found["sent"] == [True] * 20 * found["buckets"]
 
 
+def test_two_ranks_that_compile_learn_what_one_process_learns(results):
+    for name in ("alone", "rank0", "rank1"):
+        found, failed = results[name]["compiled"]
+        assert not failed and distance(found, results["alone"]["train"]["weights"]) < results["close"]
+
+
 def test_shares_together_are_the_batch_record_for_record_and_draw_for_draw(results):
     for whole, first, second in zip(results["alone"]["shares"], *both(results, "shares")):
         for blob, ours, theirs in zip(whole, first, second):

@@ -34,6 +34,7 @@ _CAFFE_FLAGS = {
     "gpu": ("", "GPU number, or several (0,1 or all: train runs one process each); default: the CPU"),
     "precision": ("float32", "train: float32 as Caffe, tf32 (GPUs) or bf16; not a flag of Caffe's"),
     "deterministic": (False, "train: the same bits from run to run on a GPU, too; slower; not a flag of Caffe's"),
+    "compile": ("auto", "train: by torch.compile (1), or not (0); auto: on a GPU; not a flag of Caffe's"),
     "iterations": (50, "test, time: number of batches"),
     "phase": ("", "time: TRAIN (default) or TEST"),
     "level": (0, "level of the net's state"),

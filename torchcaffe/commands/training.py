@@ -15,6 +15,7 @@ from torchcaffe.commands import devices
 from torchcaffe.commands.flags import UsageError
 
 _EFFECTS = ("stop", "snapshot", "none")
+_COMPILE = {"auto": None, "1": True, "0": False}
 _PER_GPU = "TORCHCAFFE_BATCH_PER_GPU"  # set for the ranks that -gpu 0,1 starts
 
 
@@ -30,6 +31,9 @@ def train(flags):
             raise UsageError(f'Invalid signal effect "{effect}" was specified; it is one of {", ".join(_EFFECTS)}')
     if flags.precision not in mode.PRECISIONS:
         raise UsageError(f'-precision is one of {", ".join(mode.PRECISIONS)}, not "{flags.precision}"')
+    if flags.compile not in _COMPILE:
+        raise UsageError(f'-compile is one of {", ".join(_COMPILE)}, not "{flags.compile}"')
+    from torchcaffe.core import compiled
     from torchcaffe.formats.files import read_solver
     from torchcaffe.solvers.solver import create_solver
 
@@ -53,6 +57,7 @@ def train(flags):
         del param.weights[:]
     param.weights.extend([flags.weights] if flags.weights else [])
     mode.set_precision(flags.precision)
+    compiled.set_compile(_COMPILE[flags.compile] if flags.compile != "auto" else bool(gpus))
     solver = create_solver(param, flags.solver)
     solver.keep_diffs = False  # nobody can look at them here
     with _signals(solver, effects):

@@ -34,8 +34,11 @@ def forward_only(net):
     return run_layers(net, 0, len(net.nodes) - 1, NoRecord)
 
 
-def run_layers(net, first: int, last: int, recorder):
-    """Run layers first..last, reshaping where needed; returns the weighted loss as a tensor of shape () on the device."""
+def run_layers(net, first: int, last: int, recorder, done=()):
+    """Run layers first..last, reshaping where needed; returns the weighted loss as a tensor of shape () on the device.
+
+    done: nodes that are left out, whose tops are there already.
+    """
     precision.apply(net, recorder.training)
     net.assume_written()
     watched = any(net.callbacks.values())
@@ -44,6 +47,8 @@ def run_layers(net, first: int, last: int, recorder):
     callers_mode, recording = torch.is_grad_enabled(), False  # the user's functions and layers run in the former
     with torch.no_grad():  # entered once: that takes longer than a small layer
         for node in net.nodes[first : last + 1]:
+            if node in done:
+                continue
             if watched:
                 with torch.set_grad_enabled(callers_mode):
                     call(net, "before_forward", node)
@@ -217,9 +222,9 @@ class AutogradPass:
         self.roots = []
         self.progress = determinism.Backward()
 
-    def forward(self):
-        """Run all layers; returns the weighted loss as a tensor without graph."""
-        return run_layers(self.net, 0, len(self.net.nodes) - 1, self)
+    def forward(self, done=()):
+        """Run all layers but those that are done; returns the weighted loss as a tensor without graph."""
+        return run_layers(self.net, 0, len(self.net.nodes) - 1, self, done)
 
     @staticmethod
     def records(node):
@@ -265,7 +270,7 @@ class AutogradPass:
         gradients = [blob.diff_tensor().reshape(t.shape).to(t.dtype, copy=True) for t, blob in self.roots]
         self.roots.clear()
         if not self.keep_diffs:
-            self.release()
+            release(net)
         leaves = [blob.data_memory.tensor for blob in net.learnable]
         overwritten = {b for layer in net.built_layers for i, b in enumerate(layer.blobs) if layer.overwrites(i)}
         for blob, leaf in zip(net.learnable, leaves):
@@ -280,13 +285,6 @@ class AutogradPass:
                 leaf.grad = None
         self.finish()
 
-    def release(self):
-        """Let go of intermediate blobs, so that autograd can free each activation as soon as it is used."""
-        for blob in self.net.intermediate:
-            memory = blob.data_memory
-            if not memory.externally_held():
-                memory.tensor, memory.host, memory.newer = None, None, memory.ZERO
-
     def finish(self):
         """Hand kept gradients to their blobs and cut the blobs loose from the graph."""
         parameters = {id(leaf.data_memory) for leaf in self.net.learnable} if self.first_tensor else ()
@@ -298,6 +296,14 @@ class AutogradPass:
             if tensor is not None and tensor.requires_grad and not tensor.is_leaf:  # a leaf: a parameter shown as a top
                 blob.data_memory.tensor = blob.data_memory.tensor.detach()
         self.first_tensor.clear()
+
+
+def release(net):
+    """Let go of intermediate blobs, so that autograd can free each activation as soon as it is used."""
+    for blob in net.intermediate:
+        memory = blob.data_memory
+        if not memory.externally_held():
+            memory.tensor, memory.host, memory.newer = None, None, memory.ZERO
 
 
 # ---- backward, layer by layer

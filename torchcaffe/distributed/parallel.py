@@ -19,6 +19,7 @@ from typing import NamedTuple, Optional
 
 import torch
 import torch.distributed as dist
+from torch._subclasses.fake_tensor import FakeTensor
 
 from torchcaffe.core import mode, rng
 from torchcaffe.solvers import resume
@@ -175,6 +176,10 @@ class RankGroup(SingleProcess):
         return values.tolist()
 
     def total(self, tensor):
+        if isinstance(tensor, FakeTensor):  # in a pass that is being compiled (core/compiled.py): as an operation of its graph
+            from torch.distributed import _functional_collectives as functional
+
+            return functional.wait_tensor(functional.all_reduce(tensor, "sum", dist.group.WORLD))
         return self._sum(tensor.clone(), None)
 
     def _sum(self, tensor, group):

@@ -145,16 +145,23 @@ class Dropout(Layer):
         self.ratio = self.param.dropout_param.dropout_ratio
         self.check(0 <= self.ratio <= 1, f"dropout_ratio must be between 0 and 1, not {self.ratio}")
 
+    @property
+    def draws(self):
+        return self.training
+
+    def draw(self, shape):
+        """Which numbers of a bottom of this shape are kept, as bool."""
+        keep, device = 1.0 - self.ratio, self.context.device
+        if self.context.exact_random:
+            draw = partial(self.context.generator.bernoulli, keep)
+            return torch.from_numpy(self.share.of_batch(draw, shape)).to(device)
+        return self.share.of_batch(partial(torch.rand, device=device), shape) < keep
+
     def forward(self, x):
         if not self.training:
             return x.view_as(x)
         keep = 1.0 - self.ratio
-        if self.context.exact_random:
-            draw = partial(self.context.generator.bernoulli, keep)
-            mask = torch.from_numpy(self.share.of_batch(draw, tuple(x.shape))).to(x.device)
-        else:
-            mask = self.share.of_batch(partial(torch.rand, device=x.device), tuple(x.shape)) < keep
-        return x * (mask * (1.0 / keep if keep else float("inf"))).to(x.dtype)
+        return x * (self.drawn(x) * (1.0 / keep if keep else float("inf"))).to(x.dtype)
 
 
 @register

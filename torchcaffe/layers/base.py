@@ -65,6 +65,9 @@ class TorchLayer:
     fuses_relu = False  # has will_fuse(*bottoms), and where that is true a forward(*bottoms, relu=True)
     forward_in_place = None  # as forward, overwriting the bottom
     gradient_from_bottoms = False  # backward needs only bottoms and parameters: in Caffe it runs without a forward before
+    compiles = False  # forward is torch operations that depend on shapes only: core/compiled.py may trace it; not inherited
+    draws = False  # forward takes random numbers, from `drawn`
+    given = None  # what `drawn` returns in a pass that has drawn before
     deferred_check = None  # a function: a check that would have made the host wait for the GPU, see `flush`
     # Instead of autograd: backward(bottoms, tops, gradients of the tops) gives a gradient (or None) for each bottom, then for
     # each parameter; all are tensors.
@@ -104,6 +107,14 @@ class TorchLayer:
     def overwrites(self, index: int) -> bool:
         """True where each backward replaces the diff of parameter `index` instead of adding to it, as Caffe's does."""
         return False
+
+    def draw(self, *bottom_shapes) -> torch.Tensor:
+        """The random numbers of one forward."""
+        raise NotImplementedError
+
+    def drawn(self, *bottoms: torch.Tensor) -> torch.Tensor:
+        """The random numbers of this forward."""
+        return self.draw(*(tuple(bottom.shape) for bottom in bottoms)) if self.given is None else self.given
 
     def flush(self):
         """Do the check that was deferred, if any. Raises what the check raises."""
@@ -290,6 +301,7 @@ def register(cls: Type[TorchLayer]) -> Type[TorchLayer]:
     """Class decorator for Caffe's own layers: make the layer known under its `type`."""
     _REGISTRY[cls.type] = cls
     _CATALOGUE.add(cls.type)
+    cls.compiles = not cls.works_on_blobs
     return cls
 
 

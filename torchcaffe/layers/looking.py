@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+
 import torch
 
 NONE = torch.iinfo(torch.int64).min  # no number was out of range
 
 
+class _Tracing(threading.local):
+    active = False
+
+
+_tracing = _Tracing()
+
+
+@contextlib.contextmanager
+def nowhere():
+    """While a pass is traced (core/compiled.py): it holds for all numbers, so layers look at none, and defer their checks."""
+    _tracing.active = True
+    try:
+        yield
+    finally:
+        _tracing.active = False
+
+
 def waits(tensor) -> bool:
-    """True where to look at numbers of `tensor` is to wait for a GPU."""
-    return tensor.device.type != "cpu"
+    """True where to look at numbers of `tensor` is to wait for a GPU, or cannot be done."""
+    return tensor.device.type != "cpu" or _tracing.active
 
 
 def possible(tensor) -> bool:
     """False in a pass that is being compiled, or captured into a CUDA graph: nothing may depend on a number there."""
-    if torch.compiler.is_compiling():
+    if _tracing.active or torch.compiler.is_compiling():
         return False
     return not (tensor.is_cuda and torch.cuda.is_current_stream_capturing())
 
@@ -50,8 +70,11 @@ class RangeCheck:
 
     def look(self, numbers, wrong):
         if numbers.numel():
-            largest = torch.where(wrong, numbers, NONE).amax()
-            self.largest = largest if self.largest is None else torch.maximum(largest, self.largest)
+            self.add(torch.where(wrong, numbers, NONE).amax())
+
+    def add(self, largest):
+        """Note the largest number of a batch that is out of range, or NONE."""
+        self.largest = largest if self.largest is None else torch.maximum(largest, self.largest)
 
     def __call__(self):
         number = NONE if self.largest is None else int(self.largest)

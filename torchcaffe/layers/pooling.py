@@ -91,7 +91,7 @@ class Pooling(Layer):
         if self.method == self.param.pooling_param.MAX:
             return self.maximum(x, kernel, count)
         if self.method == self.param.pooling_param.STOCHASTIC:
-            return self.drawn(x, kernel, count) if self.training else self.weighted(x, kernel, count)
+            return self.sampled(x, kernel, count) if self.training else self.weighted(x, kernel, count)
         return self.average(x, kernel, count)
 
     def padded(self, x, kernel, count, value):
@@ -138,24 +138,29 @@ class Pooling(Layer):
         rows, columns = (self.extents(x.shape[2 + i], kernel[i], count[i], i, x) for i in (0, 1))
         return sums / (rows[:, None] * columns[None, :])
 
-    def drawn(self, x, kernel, count):
+    def sampled(self, x, kernel, count):
         """The number of each window at which the sum of those before it, row by row, reaches a drawn share of them all."""
         wide = self.padded(x, kernel, count, 0.0)
         with torch.no_grad():
             windows = wide.unfold(2, kernel[0], self.stride[0]).unfold(3, kernel[1], self.stride[1]).flatten(4)
             sums = running_sums(windows.float())
-            chosen = (sums >= self.shares_drawn(sums[..., -1])[..., None]).to(torch.uint8).argmax(-1)
+            chosen = (sums >= (sums[..., -1] * self.drawn(x))[..., None]).to(torch.uint8).argmax(-1)
             rows, columns = (torch.arange(count[i], device=x.device) * self.stride[i] for i in (0, 1))
             rows = rows[:, None] + torch.div(chosen, kernel[1], rounding_mode="floor")
             places = rows * wide.shape[3] + columns + chosen % kernel[1]
         return wide.flatten(2).gather(2, places.flatten(2)).reshape(places.shape)
 
-    def shares_drawn(self, totals):
-        """A share of each total, drawn evenly from 0 .. 1."""
+    @property
+    def draws(self):
+        return self.method == self.param.pooling_param.STOCHASTIC and self.training
+
+    def draw(self, shape):
+        """The share of each window's sum, drawn evenly from 0 .. 1, for a bottom of this shape."""
+        shape, device = (*shape[:2], *self.windows[1]), self.context.device
         if self.context.exact_random:
             draw = partial(self.context.generator.uniform, 0.0, 1.0)
-            return totals * torch.from_numpy(self.share.of_batch(draw, tuple(totals.shape))).to(totals.device)
-        return totals * self.share.of_batch(partial(torch.rand, device=totals.device), tuple(totals.shape))
+            return torch.from_numpy(self.share.of_batch(draw, shape)).to(device)
+        return self.share.of_batch(partial(torch.rand, device=device), shape)
 
     def weighted(self, x, kernel, count):
         """Sum of squares / sum of each window, 0 where the sum is not above 0."""
@@ -179,7 +184,7 @@ def running_sums(windows):
 
 def slices_are_faster(x) -> bool:
     """True where maxima_along is faster than max_pool2d, and nothing asks for a gradient."""
-    return x.device.type == "cpu" and x.numel() > SMALL and not torch.is_grad_enabled()
+    return x.device.type == "cpu" and x.numel() > SMALL and not torch.is_grad_enabled() and looking.possible(x)
 
 
 def maxima_along(x, axis, kernel, stride, count):

@@ -10,7 +10,7 @@ from typing import Any, Callable, Union
 import numpy as np
 import torch
 
-from torchcaffe.core import execution, log, memory, mode, names, rng
+from torchcaffe.core import compiled, execution, log, memory, mode, names, rng
 from torchcaffe.core.errors import CaffeError, SolverError
 from torchcaffe.core.log import number
 from torchcaffe.core.net import Net
@@ -59,8 +59,8 @@ class SGDSolver(PublicNames, SetOnce):
     type = "SGD"
     _set_once = frozenset(("net", "test_nets", "param"))
     _internal = frozenset((
-        "background", "callbacks", "continue_at", "current_step", "equal", "forward_backward", "ranks", "reducer", "requested",
-        "resume_from", "resumed", "snapshot_behind", "train_with",
+        "background", "callbacks", "compiled", "continue_at", "current_step", "equal", "forward_backward", "ranks", "reducer",
+        "requested", "resume_from", "resumed", "snapshot_behind", "train_with",
     ))  # fmt: skip
 
     net: Net
@@ -97,10 +97,12 @@ class SGDSolver(PublicNames, SetOnce):
         if mode.solver_rank() == 0 and parsed.snapshot:
             resume.check_writable(self)
         self.net, test_nets = build_nets(parsed, Net)
+        self.compiled = compiled.for_net(self.net, max(1, parsed.iter_size))
         self.test_nets = NetVec(test_nets)
         for path in (path for listed in parsed.weights for path in listed.split(",")):
             self.load_weights(path.strip())
         self.history = self._empty_history(solver_file)
+        self._groups = updates.groups(self.net.learnable, self.net.learnable_specs)
         self.train_with(parallel.current())
         log.info("Solver scaffolding done.")
 
@@ -256,12 +258,12 @@ class SGDSolver(PublicNames, SetOnce):
                 total += net._forward(0, len(net.built_layers) - 1)
                 net._backward(len(net.built_layers) - 1, 0)
                 continue
-            autograd_pass = execution.AutogradPass(net, keep_diffs)
-            loss = autograd_pass.forward()
+            whole = execution.AutogradPass(net, keep_diffs) if keep_diffs or self.compiled is None else self.compiled
+            loss = whole.forward()
             if self.reducer and turn == passes - 1:
                 self.reducer.arm()
             with self.ranks.collective():
-                autograd_pass.backward()
+                whole.backward()
             total += loss.double() if loss.is_cuda else float(loss)
         if self.reducer:
             with self.ranks.collective():
@@ -280,9 +282,10 @@ class SGDSolver(PublicNames, SetOnce):
                 log.info(f"Iteration {self.iter}, lr = {number(rate)}")
             learnable, states = self.net.learnable, updates.RULES[self.type][1]
             updates.clip_gradients(learnable, self.proto.clip_gradients)
-            for index, (blob, spec) in enumerate(zip(learnable, self.net.learnable_specs)):
-                history = [self.history[index + len(learnable) * k] for k in range(states)]
-                updates.update_parameter(self, blob, spec, history, rate, keep_diffs)
+            for lr_mult, decay_mult, indices in self._groups:
+                history = [[self.history[index + len(learnable) * k] for index in indices] for k in range(states)]
+                blobs, decay = [learnable[index] for index in indices], self.proto.weight_decay * decay_mult
+                updates.update_group(self, blobs, history, rate * lr_mult, decay, keep_diffs)
         self._iter += 1
 
     def solve(self, resume_file: Path | None = None) -> None:

@@ -1,9 +1,9 @@
 """From gradients to new weights: clipping, weight decay, and Caffe's update rules.
 
-A rule turns a gradient and its history into the step that is subtracted from the weights. `rule(g, history, r, solver)`:
-g the gradient (divided by iter_size, decay added), history the state tensors of one parameter, r = learning rate *
-lr_mult. Returns the step; history is updated in place. SGD keeps the learning rate inside its history, unlike
-torch.optim.SGD.
+A rule turns gradients and their history into the steps that are subtracted from the weights, for many parameters at once: a
+GPU is called a few times instead of a few times a parameter. `rule(g, history, r, solver)`: g the gradients (divided by
+iter_size, decay added), history a list of state tensors for each state of the rule, r = learning rate * lr_mult. Returns the
+steps; history is updated in place. SGD keeps the learning rate inside its history, unlike torch.optim.SGD.
 """
 
 from __future__ import annotations
@@ -18,43 +18,66 @@ from torchcaffe.core.names import suggestion
 from torchcaffe.core.log import number
 
 
+PART = 2**24  # numbers that are updated together: some rules need as much memory again
+
+
 def sgd(g, history, r, solver):
-    return history[0].mul_(solver.proto.momentum).add_(g, alpha=r)
+    torch._foreach_mul_(history[0], solver.proto.momentum)
+    torch._foreach_add_(history[0], g, alpha=r)
+    return history[0]
 
 
 def nesterov(g, history, r, solver):
-    momentum = solver.proto.momentum
-    previous = history[0].clone()
-    history[0].mul_(momentum).add_(g, alpha=r)
-    return history[0].mul(1 + momentum).sub_(previous, alpha=momentum)
+    momentum, previous = solver.proto.momentum, [tensor.clone() for tensor in history[0]]
+    sgd(g, history, r, solver)
+    steps = torch._foreach_mul(history[0], 1 + momentum)
+    torch._foreach_sub_(steps, previous, alpha=momentum)
+    return steps
 
 
 def adagrad(g, history, r, solver):
-    history[0].addcmul_(g, g)
-    return g.div(history[0].sqrt().add_(solver.proto.delta)).mul_(r)
+    torch._foreach_addcmul_(history[0], g, g)
+    return _over_root(g, history[0], r, solver)
 
 
 def rmsprop(g, history, r, solver):
-    decay = solver.proto.rms_decay
-    history[0].mul_(decay).addcmul_(g, g, value=1 - decay)
-    return g.div(history[0].sqrt().add_(solver.proto.delta)).mul_(r)
+    _average_squares(history[0], g, solver.proto.rms_decay)
+    return _over_root(g, history[0], r, solver)
 
 
 def adadelta(g, history, r, solver):
     momentum, delta = solver.proto.momentum, solver.proto.delta
-    history[0].mul_(momentum).addcmul_(g, g, value=1 - momentum)
-    step = g.mul(((history[1] + delta) / (history[0] + delta)).sqrt_())
-    history[1].mul_(momentum).addcmul_(step, step, value=1 - momentum)
-    return step.mul_(r)
+    _average_squares(history[0], g, momentum)
+    steps = torch._foreach_add(history[1], delta)
+    torch._foreach_div_(steps, torch._foreach_add(history[0], delta))
+    torch._foreach_sqrt_(steps)
+    steps = torch._foreach_mul(g, steps)
+    _average_squares(history[1], steps, momentum)
+    torch._foreach_mul_(steps, r)
+    return steps
 
 
 def adam(g, history, r, solver):
     beta1, beta2 = solver.proto.momentum, solver.proto.momentum2
     count = solver.iter + 1
-    history[0].mul_(beta1).add_(g, alpha=1 - beta1)
-    history[1].mul_(beta2).addcmul_(g, g, value=1 - beta2)
-    correction = math.sqrt(1 - beta2**count) / (1 - beta1**count)
-    return history[0].div(history[1].sqrt().add_(solver.proto.delta)).mul_(r * correction)
+    torch._foreach_mul_(history[0], beta1)
+    torch._foreach_add_(history[0], g, alpha=1 - beta1)
+    _average_squares(history[1], g, beta2)
+    return _over_root(history[0], history[1], r * (math.sqrt(1 - beta2**count) / (1 - beta1**count)), solver)
+
+
+def _average_squares(averages, numbers, decay):
+    torch._foreach_mul_(averages, decay)
+    torch._foreach_addcmul_(averages, numbers, numbers, value=1 - decay)
+
+
+def _over_root(numbers, squares, r, solver):
+    """numbers / (root of squares + delta) * r"""
+    roots = torch._foreach_sqrt(squares)
+    torch._foreach_add_(roots, solver.proto.delta)
+    steps = torch._foreach_div(numbers, roots)
+    torch._foreach_mul_(steps, r)
+    return steps
 
 
 # type -> (rule, state tensors a parameter)
@@ -100,26 +123,39 @@ def clip_gradients(blobs, limit: float):
         torch._foreach_mul_([blob.diff_tensor() for blob in blobs], factor)
 
 
-def update_parameter(solver, blob, spec, history, rate: float, keep_diffs: bool):
-    """Divide the gradient by iter_size, add the decay, and take the step of the solver's rule.
+def groups(learnable, specs):
+    """[(lr_mult, decay_mult, indices of parameters)]: parameters that can be updated together, of at most PART numbers or one."""
+    found, open_groups = [], {}
+    for index, (blob, spec) in enumerate(zip(learnable, specs)):
+        key = spec.lr_mult, spec.decay_mult
+        indices, size = open_groups.get(key, (None, 0))
+        if indices is None or size + blob.count > PART:
+            indices, size = [], 0
+            found.append((*key, indices))
+        indices.append(index)
+        open_groups[key] = indices, size + blob.count
+    return found
+
+
+def update_group(solver, blobs, history, rate: float, decay: float, keep_diffs: bool):
+    """Divide the gradients by iter_size, add the decay, and take the steps of the solver's rule.
 
     Args:
-        blob, spec, history: a learnable parameter, its ParamSpec, and its state tensors.
-        rate: the learning rate, before lr_mult.
+        blobs, history: learnable parameters, and a list of their state tensors for each state of the rule.
+        rate, decay: the learning rate and weight decay, multiplied by the parameters' own.
         keep_diffs: leave the step in the diff, as Caffe does; else the diff is undefined afterwards.
     """
     param, (rule, _) = solver.proto, RULES[solver.type]
-    weight, gradient = blob.tensor(), blob.diff_tensor()
-    decay = param.weight_decay * spec.decay_mult
+    weights, gradients = [blob.tensor() for blob in blobs], [blob.diff_tensor() for blob in blobs]
     if param.iter_size > 1:
-        gradient = gradient.div_(param.iter_size)
+        torch._foreach_div_(gradients, param.iter_size)
     if decay:
-        if param.regularization_type == "L1":
-            gradient = gradient.add_(torch.sign(weight), alpha=decay)
-        else:
-            gradient = gradient.add_(weight, alpha=decay)
-    step = rule(gradient, history, rate * spec.lr_mult, solver)
-    weight.sub_(step)
-    blob.data_memory.written()
+        signed = param.regularization_type == "L1"
+        torch._foreach_add_(gradients, torch._foreach_sign(weights) if signed else weights, alpha=decay)
+    steps = rule(gradients, history, rate, solver)
+    torch._foreach_sub_(weights, steps)
+    for blob in blobs:
+        blob.data_memory.written()
     if keep_diffs:
-        blob.diff_memory.put(gradient.copy_(step) if step is history[0] else step)
+        for blob, gradient, step in zip(blobs, gradients, steps):
+            blob.diff_memory.put(gradient.copy_(step) if steps is history[0] else step)
