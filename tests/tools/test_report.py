@@ -31,10 +31,10 @@ def write(path, content) -> None:
         stream.write(content if isinstance(content, str) else json.dumps(content))
 
 
-def add_training(project, stem: str, seed: int = 2016) -> None:
+def add_training(project, stem: str, seed: int = 2016, iterations: int = 40) -> None:
     write(project / f"weights/demo/{stem}.caffemodel", "x")
     write(project / f"weights/demo/{stem}.caffemodel.json", {
-        "iteration": 40, "loss": 0.31, "accuracy": 0.875, "seconds": 95, "seed": seed, "engine": "torchcaffe 1.2",
+        "iteration": iterations, "loss": 0.31, "accuracy": 0.875, "seconds": 95, "seed": seed, "engine": "torchcaffe 1.2",
         "precision": "float32", "run": stem, "inputs": {"solver's base_lr": "0.0007000000216066837"}, "sha256": "ab" * 32,
         "trained_on": ["CelebA", "drawn faces"], "drawn": True, "versions": {"python": "3.11.2", "numpy": "2.4"}})
     write(project / f"runs/demo/{stem}/run.json", {"run": stem, "finished": True})
@@ -109,7 +109,7 @@ def test_curves_are_the_trainings_numbers(project, saved_figures):
 
 
 def test_everything(project, capsys):
-    add_training(project, "step1")
+    add_training(project, "step1", iterations=0)  # one that adopts weights has no curve
     add_training(project, "step2_scheme3")
     add_training(project, "step4_gnet")
     add_training(project, "step4_gnet-seed7", seed=7)
@@ -151,6 +151,14 @@ def test_mistakes_are_the_most_confident_first_and_escaped(project):
     assert found["smile"] == [] and len(report_page.mistakes("demo", 2)["gender"]) == 2
     assert report.main(["--profile", "demo"]) == 0
     assert "&lt;i&gt;.jpg" in page(project) and "<i>" not in page(project)
+
+
+def test_a_step_1_that_was_trained_has_a_curve(project, saved_figures):
+    add_training(project, "step1")
+    add_training(project, "step4_gnet")
+    add_faces(project)
+    assert report.main(["--profile", "demo"]) == 0
+    assert page(project).count('class="curves"') == 2
 
 
 def test_losses_that_are_no_numbers_leave_a_page(project, saved_figures):
