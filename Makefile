@@ -107,7 +107,7 @@ test-all: $(READY) ## run all tests: whole nets against real Caffe, kills, broke
 test-gpu: $(READY) ## compare a GPU with the CPU: layers, nets, batches, resuming, prediction (GPU=: which, default 0)
 	$(PY) -m pytest -m gpu -rs tests $(call option,--device,GPU)
 
-small: $(READY) ## train the released nets again, from CELEBA= and FOTW= (half an hour on two cores), and evaluate them
+small: $(READY) ## train the released nets again, from CELEBA= and FOTW= (45 minutes on two cores), and evaluate them
 	$(call need,CELEBA,make small needs CELEBA=folder and FOTW=folder)
 	$(call need,FOTW,make small needs CELEBA=folder and FOTW=folder)
 	@$(PY) -m lmdb_builders.build --profile small $(data_sets) $(call option,--gpu,GPU)

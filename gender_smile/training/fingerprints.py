@@ -114,7 +114,8 @@ def training_net(net) -> Tuple[str, int]:
         copy = kept.layer.add()
         copy.CopyFrom(layer)
         if layer.type == "Data":
-            batch = batch or layer.data_param.batch_size
+            if not layer.top[0].startswith("labels"):  # which have a Data layer of their own beside the faces'
+                batch += layer.data_param.batch_size
             copy.data_param.ClearField("batch_size")
             copy.data_param.ClearField("prefetch")
     return hashlib.sha256(kept.SerializeToString(deterministic=True)).hexdigest(), batch

@@ -83,7 +83,7 @@ def even_batch(faces: int, most: int) -> int:
 
 
 def write_files(row: chain.Row, module: str, solver, net, inputs: dict, gpu: Optional[int], resume: Optional[str],
-          leader=None, deterministic: bool = False, passes: Optional[int] = None, compiles: Optional[bool] = None):
+                leader=None, deterministic: bool = False, passes: Optional[int] = None, compiles: Optional[bool] = None):
     """Put net.prototxt, solver.prototxt, job.json and run.json into the run folder.
 
     module: the engine's; inputs: see fingerprints.fingerprints; resume: .solverstate to resume from, or None; leader: see

@@ -9,6 +9,7 @@ import os
 import pty
 import struct
 import termios
+import types
 
 import pytest
 
@@ -65,3 +66,13 @@ def test_a_line_at_times_tells_speed_and_time_left(monkeypatch):
     lines = stream.getvalue().splitlines()
     assert lines[0] == "step 2: 220 of 1000, loss 0.7000, 30.0 images/s, 52 min 00 s left"
     assert lines[1].startswith("step 2: 370 of 1000") and len(lines) == 1 + 52 * 60 // 600
+
+
+def test_a_line_of_progress_a_minute_where_no_terminal_is(monkeypatch, capsys):
+    seconds = iter(range(0, 10_000, 25))
+    monkeypatch.setattr(progress_module, "time", types.SimpleNamespace(monotonic=lambda: next(seconds)))
+    assert list(progress_module.shown(range(10), 10, "fotw faces")) == list(range(10))
+    assert capsys.readouterr().err.splitlines() == [
+        "fotw faces: 2 of 10 images, 0.0 a second, 5 min 00 s left", "fotw faces: 5 of 10 images, 0.0 a second, 2 min 30 s left",
+        "fotw faces: 8 of 10 images, 0.0 a second, 56 s left",
+    ]

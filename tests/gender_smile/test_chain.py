@@ -87,6 +87,7 @@ def test_step_1_learns_what_a_teacher_gives(tmp_path):
     _, rows = run(root, [1, 2], profile)
     record = files.read_json(row.path(row.weights_out) + ".json")
     assert (record["iteration"], record["trained_on"], record["teacher"]) == (4, ["CelebA", "FotW"], recipe.DLIB.title)
+    assert record["inputs"]["batch size"] == str(profile.batch_size)  # of both data sets together
     assert record["inputs"].keys() >= {row.weights_in, *(path for part, path in row.databases.items() if part.startswith("train"))}
     assert files.read_json(rows[-1].path(rows[-1].weights_out) + ".json")["teacher"] == recipe.DLIB.title  # told on
     before, after = ({layer.name: layer.blobs[0].data for layer in caffe_files.read_weights(row.path(path)) if layer.blobs}

@@ -9,7 +9,6 @@ import re
 import shutil
 import subprocess
 import sys
-import types
 
 import cv2
 import lmdb
@@ -19,7 +18,6 @@ from PIL import Image
 
 import recipe
 from fake_detector import LANDMARKS, FakeDetector
-from common import progress
 from lmdb_builders import build, builder, detections, manifest as manifests
 from lmdb_builders.crops import crop_face, to_blob
 from lmdb_builders.images import Orientation, read_image
@@ -509,16 +507,6 @@ def test_only_one_build_at_a_time_and_leftovers_go(run, tmp_path):
         status, _, error = run()
     assert status == 1 and "another build is writing there" in error
     assert run()[0] == 0
-
-
-def test_a_line_of_progress_a_minute_where_no_terminal_is(monkeypatch, capsys):
-    seconds = iter(range(0, 10_000, 25))
-    monkeypatch.setattr(progress, "time", types.SimpleNamespace(monotonic=lambda: next(seconds)))
-    assert list(progress.shown(range(10), 10, "fotw faces")) == list(range(10))
-    assert capsys.readouterr().err.splitlines() == [
-        "fotw faces: 2 of 10 images, 0.0 a second, 5 min 00 s left", "fotw faces: 5 of 10 images, 0.0 a second, 2 min 30 s left",
-        "fotw faces: 8 of 10 images, 0.0 a second, 56 s left",
-    ]
 
 
 def test_help_loads_nothing_heavy(root, tmp_path):
