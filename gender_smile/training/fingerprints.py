@@ -114,7 +114,7 @@ def training_net(net) -> Tuple[str, int]:
         copy = kept.layer.add()
         copy.CopyFrom(layer)
         if layer.type == "Data":
-            if not layer.top[0].startswith("labels"):  # which have a Data layer of their own beside the faces'
+            if not any(top.startswith("labels") for top in layer.top):  # which have a Data layer of their own beside the faces'
                 batch += layer.data_param.batch_size
             copy.data_param.ClearField("batch_size")
             copy.data_param.ClearField("prefetch")
