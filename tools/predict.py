@@ -107,7 +107,8 @@ def run(pipeline: Pipeline, sources: Sequence[Source], pictures: Optional[Pictur
         stream: Iterator[Photo] = photos.camera(arguments.camera, arguments.every)
     else:
         stream = photos.read_all(sources, arguments.every)
-    options = {"all_faces": arguments.all_faces, "crops": arguments.show_crops, "explain": arguments.explain}
+    options = {"all_faces": arguments.all_faces, "crops": arguments.show_crops, "explain": arguments.explain,
+               "ahead": arguments.camera is None}
     failed = 0
     with progress(sources, arguments.every) as bar, \
             contextlib.closing(writer(arguments.json, arguments.csv, _past(bar), arguments.spreadsheet)) as output:

@@ -18,7 +18,7 @@ import itertools
 import os
 import threading
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple, Union
+from typing import TYPE_CHECKING, Any, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple, TypeVar, Union
 
 import recipe
 from lmdb_builders.errors import ImageError
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["Answer", "Classifier", "Model", "Photo", "Pipeline", "PipelineError", "Prediction", "choose_profile",
            "load_engine", "read_photo", "weights_path"]
 
+Item = TypeVar("Item")
 Image = Union[str, "os.PathLike[str]", "np.ndarray"]  # a photo's path, or height x width x 3 uint8, BGR
 NO_FACE = "no face found"
 UNCERTAIN_BELOW = 0.75  # ours: of the released nets, fewer than three of four such answers are right (docs/model-card.md)
@@ -154,7 +155,7 @@ class Prediction:
 class Pipeline:
     """Detector, crops and nets of Figure 1. Make one with `Pipeline.load`, use it for any number of photos.
 
-    Threads may share one: they take turns at the nets, which use all cores (or the GPU). A forked process must load its
+    Threads may share one: they take turns at the detector and at the nets, which use all cores (or the GPU). A forked process must load its
     own. Methods raise PipelineError where a net cannot run, ValueError for an array that is not a photo; a photo that
     cannot be answered (unreadable, no face) has an `error` instead.
 
@@ -170,7 +171,9 @@ class Pipeline:
         self.variant, self.threshold = variant, threshold
         self.detector, self.classifiers, self.profile, self.gpu = detector, classifiers, profile, gpu
         self._explainers: Dict[str, Any] = {}
-        self._lock = threading.Lock()
+        self._finds_apart = {one.engine for one in classifiers.values()} == {"opencv"}  # with the detector on OpenCV, too
+        self._answering = threading.Lock()
+        self._finding = threading.Lock() if self._finds_apart else self._answering
 
     @classmethod
     def load(cls, profile: str = "auto", engine: str = "auto", gpu: Optional[int] = None,
@@ -224,18 +227,23 @@ class Pipeline:
 
     def predict_files(self, paths: Iterable[str]) -> Iterator[Prediction]:
         """Prediction of each image file, in order; one that cannot be read has an `error`."""
-        return (predictions[0] for _, predictions in self.predict_photos(read(path) for path in paths))
+        return (predictions[0] for _, predictions in self.predict_photos(map(read, paths), ahead=True))
 
     def predict_photos(
-        self, photos: Iterable[Photo], *, all_faces: bool = False, crops: bool = False, explain: bool = False
+        self, photos: Iterable[Photo], *, all_faces: bool = False, crops: bool = False, explain: bool = False,
+        ahead: bool = False,
     ) -> Iterator[Tuple[Photo, List[Prediction]]]:
         """Each photo with its predictions: of its central face or of all; at least one, which has an `error` on failure.
 
-        Consumed lazily: a photo's predictions are yielded before the next photo is read.
+        Consumed lazily: a photo's predictions are yielded before the next photo is read. With `ahead`, which files are
+        answered faster with, a thread may read the next one and find its faces meanwhile.
         """
-        for photo in photos:
-            yield photo, self._predict(photo, None if all_faces else 1, crops, explain)
-            del photo  # not kept in memory while the next is read
+        most = None if all_faces else 1
+        found = self._each_found(photos)
+        with contextlib.closing(_one_ahead(found) if ahead and self._finds_apart else found) as stream:
+            for photo, faces in stream:
+                yield photo, self._answer(photo, faces, most, crops, explain)
+                del photo  # not kept in memory while the next is read
 
     def crop(self, image: "np.ndarray", landmarks: "np.ndarray", net: str) -> "np.ndarray":
         """The stored crop of net `net`, with the margin that its input leaves out.
@@ -249,14 +257,27 @@ class Pipeline:
 
     # ------------------------------------------------------------------------------------------ the three stages
     def _predict(self, photo: Photo, most: Optional[int], keep_crops: bool, explain: bool) -> List[Prediction]:
+        return self._answer(photo, self._find(photo), most, keep_crops, explain)
+
+    def _find(self, photo: Photo) -> Union[List["Face"], str]:
+        """The photo's faces, the one nearest the center first, or why there are none."""
         if photo.error is not None or photo.pixels is None:
-            return [_unanswered(photo, photo.error or NO_FACE)]
+            return photo.error or NO_FACE
         try:
-            faces = self._detect(photo.pixels)
+            return self._detect(photo.pixels) or NO_FACE
         except ImageError as error:
-            return [_unanswered(photo, str(error))]
-        if not faces:
-            return [_unanswered(photo, NO_FACE)]
+            return str(error)
+
+    def _each_found(self, photos: Iterable[Photo]) -> Iterator[Tuple[Photo, Union[List["Face"], str]]]:
+        for photo in photos:
+            yield photo, self._find(photo)
+            del photo  # as in predict_photos
+
+    def _answer(self, photo: Photo, faces: Union[List["Face"], str], most: Optional[int], keep_crops: bool,
+                explain: bool) -> List[Prediction]:
+        """Predictions of the first `most` of _find's faces of a photo."""
+        if isinstance(faces, str) or photo.pixels is None:
+            return [_unanswered(photo, str(faces))]
         return [
             self._classify(photo.pixels, replace(_unanswered(photo), face=face, number=number, faces=len(faces)),
                            keep_crops or explain, explain)
@@ -267,7 +288,7 @@ class Pipeline:
         """Stage 1: faces of a photo, the one nearest the center first. Raises ImageError where the memory is too small."""
         from detector import DetectorError, from_center
 
-        with self._nets():
+        with self._nets(self._finding):
             try:
                 return from_center(self.detector.detect(pixels), pixels.shape)
             except DetectorError as error:  # its nets' weights are missing
@@ -282,7 +303,7 @@ class Pipeline:
             crops = {net: self.crop(pixels, prediction.face.landmarks, net) for net in self.classifiers}
         except ImageError as error:
             return replace(prediction, face=None, error=str(error))
-        with self._nets():
+        with self._nets(self._answering):
             p_positive = {net: float(classifier.probabilities([crops[net]])[0]) for net, classifier in self.classifiers.items()}
             gender, smile = (Answer.of(task, ensemble_mean(task, p_positive), self.threshold)
                              for task in ("gender", "smile"))
@@ -302,12 +323,12 @@ class Pipeline:
         return self._explainers[net].heat([crop], [classifier.task.classes.index(label)])[0]
 
     @contextlib.contextmanager
-    def _nets(self) -> Iterator[None]:
-        """The nets, for this thread alone: they hold what they compute, and the engine's mode is a thread's own.
+    def _nets(self, lock: threading.Lock) -> Iterator[None]:
+        """Nets, for this thread alone: they hold what they compute, and the engine's mode is a thread's own.
 
         Raises PipelineError for what the engine raises, out of memory for instance.
         """
-        with self._lock:
+        with lock:
             try:
                 set_device(next(iter(self.classifiers.values())).caffe, self.gpu)
                 yield
@@ -315,6 +336,18 @@ class Pipeline:
                 raise
             except (RuntimeError, MemoryError) as error:
                 raise PipelineError(f"the nets cannot run: {_reason(error)}") from error
+
+
+def _one_ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """`items` in their order, each made in a thread while the one before is in use. Raises what making one raises."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    end: Any = object()
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, items, end)
+        while (item := coming.result()) is not end:
+            coming = pool.submit(next, items, end)
+            yield item
 
 
 def _photo(image: Image, name: str) -> Photo:

@@ -78,6 +78,34 @@ def test_a_photo_is_answered_and_forgotten_before_the_next_is_read(fake_project)
     assert alive == [0, 0, 0, 0] and answered == ["male"] * 4
 
 
+def test_the_next_photo_is_read_while_one_is_answered(fake_project):
+    """As OpenCV's nets have it: one photo ahead, no more; the reader's error comes in its turn, and a stop is a stop."""
+    install(fake_project, {"gnet": 0.5, "snet1": 0.5, "snet2": 0.5})
+    loaded, read = Pipeline.load("demo"), []
+    assert not loaded._finds_apart
+    loaded._finds_apart = True
+
+    def photos(broken):
+        for number in range(6):
+            if number == broken:
+                raise OSError("the disk is gone")
+            read.append(number)
+            yield Photo(str(number), photo())
+
+    names = []
+    with pytest.raises(OSError, match="the disk is gone"):
+        for taken, _ in loaded.predict_photos(photos(broken=4), ahead=True):
+            names.append(taken.name)
+            assert len(read) <= len(names) + 1
+    assert names == ["0", "1", "2", "3"]
+    read.clear()
+    stream = loaded.predict_photos(photos(broken=None), ahead=True)
+    assert next(stream)[0].name == "0"
+    stream.close()
+    assert len(read) <= 2
+    assert [taken.name for taken, _ in loaded.predict_photos(photos(broken=None), ahead=True)] == list("012345")
+
+
 def test_the_face_nearest_the_middle_is_taken(fake_project):
     install(fake_project, {"gnet": 0.5, "snet1": 0.5, "snet2": 0.5})
     result = Pipeline.load("demo").predict(photo(255))

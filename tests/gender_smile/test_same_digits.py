@@ -46,8 +46,11 @@ def test_alone_after_twenty_others_and_in_a_folder(loaded, engine):
     for place in (0, 4, 9):  # among photos of other sizes, some with two faces
         photos = [random_photo(seed, SIZES[seed % 4], 1 + seed % 2) for seed in range(1, 10)]
         photos.insert(place, wanted)
-        found = list(loaded(engine).predict_photos((Photo(str(i), pixels) for i, pixels in enumerate(photos)), all_faces=True))
-        assert [digits(face) for face in found[place][1]] == alone
+        for ahead in (False, True):  # with OpenCV the next photo's faces are then found meanwhile
+            named = (Photo(str(i), pixels) for i, pixels in enumerate(photos))
+            found = list(loaded(engine).predict_photos(named, all_faces=True, ahead=ahead))
+            assert [int(photo.name) for photo, _ in found] == list(range(10))
+            assert [digits(face) for face in found[place][1]] == alone
 
 
 def test_a_net_that_somebody_has_looked_into(loaded):
