@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import os
 from typing import Dict, List, NamedTuple, Optional, Tuple
 
@@ -81,7 +80,7 @@ def write_embeddings(profile: recipe.Profile, workers: int = 1, force: bool = Fa
         for name in names:
             photos = listed(output, folder, name, [key for split in SPLITS for key in keys[name, split]])
             vectors[name] = embed_all(photos, os.path.join(output, "detections", f"{name}_embeddings.npz"),
-                                      facts[name]["split_facts"], f"{name}, {teacher.title}", workers, force)
+                                      f"{name}, {teacher.title}", workers, force)
             for image, photo in photos.items():
                 vectors[name][image] = np.append(vectors[name][image], shape(photo.landmarks))
         trained = [vectors[name][image] for name in names for image in dict.fromkeys(map(image_of, keys[name, "train"]))]
@@ -97,24 +96,36 @@ def write_embeddings(profile: recipe.Profile, workers: int = 1, force: bool = Fa
     return 0
 
 
-def embed_all(photos: Dict[str, Photo], path: str, facts: dict, title: str, workers: int, force: bool) -> Dict[str, np.ndarray]:
+def embed_all(photos: Dict[str, Photo], path: str, title: str, workers: int, force: bool) -> Dict[str, np.ndarray]:
     """File name -> the teacher's numbers for each photo's face.
 
-    Kept in the file `path` with the `facts` of the split's rows, so that other crops or copies of these faces need no teacher.
+    Kept in the file `path` with the landmarks, so that a face needs the teacher once, for all crops, copies and splits.
     """
     from common.files import whole_file
     from common.progress import shown
     from lmdb_builders.pool import ordered_map
 
-    text = json.dumps(facts, sort_keys=True)
-    if not force and os.path.exists(path):
-        with np.load(path) as kept:
-            if str(kept["facts"]) == text and set(kept["images"]) == set(photos):
-                return dict(zip(kept["images"].tolist(), kept["vectors"]))
-    answers = list(shown(ordered_map(embed, photos.values(), workers), len(photos), title))
-    with whole_file(path) as part, open(part, "wb") as stream:
-        np.savez(stream, facts=text, images=np.array(list(photos)), vectors=np.array(answers))
-    return dict(zip(photos, answers))
+    kept = {} if force else kept_vectors(path)
+    known = {image: kept[image][1] for image, photo in photos.items()
+             if image in kept and np.array_equal(kept[image][0], photo.landmarks)}
+    asked = {image: photo for image, photo in photos.items() if image not in known}
+    if asked:
+        answers = shown(ordered_map(embed, asked.values(), workers), len(asked), title)
+        known.update(zip(asked, answers))
+        with whole_file(path) as part, open(part, "wb") as stream:
+            np.savez(stream, images=np.array(list(photos)), vectors=np.array([known[image] for image in photos]),
+                     landmarks=np.array([photo.landmarks for photo in photos.values()]))
+    return known
+
+
+def kept_vectors(path: str) -> Dict[str, Tuple[np.ndarray, np.ndarray]]:
+    """File name -> (landmarks, numbers) of embed_all's file; nothing where it is missing or of an earlier form."""
+    if not os.path.exists(path):
+        return {}
+    with np.load(path) as kept:
+        if "landmarks" not in kept:
+            return {}
+        return dict(zip(kept["images"].tolist(), zip(kept["landmarks"], kept["vectors"])))
 
 
 def shape(landmarks: np.ndarray) -> np.ndarray:
