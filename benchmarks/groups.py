@@ -19,6 +19,7 @@ if __name__ == "__main__":
     from common import environment; environment.ensure()
 
 import argparse
+import csv
 import os
 import sys
 from dataclasses import dataclass, replace
@@ -298,6 +299,15 @@ def write(rows: Sequence[Row], path: str) -> None:
     """Every row as CSV."""
     names = list(Row.__dataclass_fields__)
     files.write_csv(path, names, ([getattr(row, name) for name in names] for row in rows))
+
+
+def read(path: str) -> List[Row]:
+    """The rows of a file that `write` wrote."""
+    kinds = {"image": str, "data_set": str, **dict.fromkeys(("gray", "doubts"), lambda text: text == "True"),
+             **dict.fromkeys(("gender", "smile", "glasses"), int)}
+    with open(path, encoding="utf-8", newline="") as stream:
+        return [Row(**{name: kinds.get(name, float)(text) if text else None for name, text in row.items()})
+                for row in csv.DictReader(stream)]
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ from typing import Callable
 
 from benchmarks.measuring import ROOT
 
-LINKED = ("recipe.py", "tools", "torchcaffe", "common", "lmdb_builders", "detector", "gender_smile", "prototxt", "solvers",
-          ".venv")  # fmt: skip
+LINKED = ("recipe.py", "tools", "torchcaffe", "common", "lmdb_builders", "detector", "gender_smile", "benchmarks", "prototxt",
+          "solvers", ".venv")  # fmt: skip
 
 
 def link(folder: Path) -> Path:

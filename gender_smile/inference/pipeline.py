@@ -18,7 +18,7 @@ import itertools
 import os
 import threading
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple, TypeVar, Union
+from typing import TYPE_CHECKING, Any, Dict, Generator, Iterable, Iterator, List, Mapping, Optional, Tuple, TypeVar, Union
 
 import recipe
 from lmdb_builders.errors import ImageError
@@ -155,9 +155,9 @@ class Prediction:
 class Pipeline:
     """Detector, crops and nets of Figure 1. Make one with `Pipeline.load`, use it for any number of photos.
 
-    Threads may share one: they take turns at the detector and at the nets, which use all cores (or the GPU). A forked process must load its
-    own. Methods raise PipelineError where a net cannot run, ValueError for an array that is not a photo; a photo that
-    cannot be answered (unreadable, no face) has an `error` instead.
+    Threads may share one: they take turns at the detector and at the nets, which use all cores (or the GPU). A forked
+    process must load its own. Methods raise PipelineError where a net cannot run, ValueError for an array that is not a
+    photo; a photo that cannot be answered (unreadable, no face) has an `error` instead.
 
     An answer whose probability is below `threshold`, 0.5..1, or 0 for none, is `uncertain`; label and probability stay.
 
@@ -268,7 +268,7 @@ class Pipeline:
         except ImageError as error:
             return str(error)
 
-    def _each_found(self, photos: Iterable[Photo]) -> Iterator[Tuple[Photo, Union[List["Face"], str]]]:
+    def _each_found(self, photos: Iterable[Photo]) -> Generator[Tuple[Photo, Union[List["Face"], str]], None, None]:
         for photo in photos:
             yield photo, self._find(photo)
             del photo  # as in predict_photos
@@ -338,7 +338,7 @@ class Pipeline:
                 raise PipelineError(f"the nets cannot run: {_reason(error)}") from error
 
 
-def _one_ahead(items: Iterator[Item]) -> Iterator[Item]:
+def _one_ahead(items: Iterator[Item]) -> Generator[Item, None, None]:
     """`items` in their order, each made in a thread while the one before is in use. Raises what making one raises."""
     from concurrent.futures import ThreadPoolExecutor
 

@@ -92,11 +92,11 @@ def trainings(cells: Iterable[TableRow]) -> List[chain.Row]:
 def arguments(row: chain.Row, keep: Sequence[str] = ()) -> List[str]:
     """What follows `python` to train `row`; `keep`: further options, the engine's for instance."""
     words = ["tools/train.py", "--step", str(row.step), "--net", row.net, "--profile", row.profile.name]
-    if row.step == 1:
-        return [*words, *keep]
     for option, value in (("--seed", row.seed), ("--max-iter", row.max_iter)):
         words += [option, str(value)] if value is not None else []
     words += ["--precision", row.precision] if row.precision != "float32" else []
     if row.variant:
         words += ["--weights", row.weights_in or "none", "--variant", row.variant]
+    elif row.own_variant:
+        words += ["--variant", chain.NO_VARIANT]
     return [*words, *keep]

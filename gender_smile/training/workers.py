@@ -58,10 +58,10 @@ def train(rows: Sequence[chain.Row], jobs: int = 1, options: Sequence[str] = (),
                 hurry = hurry or time.monotonic()
                 if time.monotonic() - hurry > HANGING_SECONDS:
                     _signal(running, signal.SIGKILL)
-            pending = {row.weights_out for row in waiting} | {job.row.weights_out for job in running}
+            pending = {row.path(row.weights_out) for row in [*waiting, *(job.row for job in running)]}
             for row in list(waiting):
                 possible = len(running) < jobs and (free or not gpus) and not failed and not stops
-                if possible and row.weights_in not in pending:
+                if possible and row.path(row.weights_in or "") not in pending:
                     waiting.remove(row)
                     position = f"[{len(rows) - len(waiting)} of {len(rows)}]"
                     notes = ["--no-notes"] if len(rows) - len(waiting) > 1 else []  # the first has printed them
