@@ -228,3 +228,39 @@ def test_devices_and_pipes_are_not_read(tmp_path):
                 read(path)
     with pytest.raises(CaffeError, match="null byte"):
         read_net("a\0b")
+
+
+# ------------------------------------------------------------------------------------------ freed memory that is kept
+ROUNDS = """
+import ctypes, resource, sys
+import numpy as np
+import torchcaffe as caffe
+from torchcaffe.core import memory
+
+if sys.argv[1] == "solver":
+    caffe.set_mode_cpu()
+    caffe.get_solver(sys.argv[2])
+print(memory.keep_freed() if sys.argv[1] == "solver" else None)
+for number in range(20):
+    if number == 10:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    np.full(10_000_000, 1, np.uint8)  # 10 MB, no huge pages: numpy's own are for 4 MB and more, so not below
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "confstr") or "CS_GNU_LIBC_VERSION" not in os.confstr_names, reason="not glibc")
+def test_a_solver_on_the_cpu_lets_glibc_keep_what_it_frees(tmp_path):
+    """Counted by the kernel: a page that is new to the process is a fault."""
+    (tmp_path / "net.prototxt").write_text(PRODUCT % (3, 2) + 'layer { name: "s" type: "Reduction" bottom: "fc" top: "s" loss_weight: 1 }')
+    (tmp_path / "solver.prototxt").write_text(f'net: "{tmp_path}/net.prototxt" base_lr: 0.1 lr_policy: "fixed" max_iter: 1')
+
+    def faults(who, **variables):
+        environment = {**{name: value for name, value in os.environ.items() if name not in memory.VARIABLES}, **variables}
+        words = [sys.executable, "-c", ROUNDS, who, str(tmp_path / "solver.prototxt")]
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+        kept, count = done.stdout.split()
+        return kept, int(count)
+
+    assert faults("solver")[0] == "True" and faults("solver")[1] < 10
+    assert faults("solver", MALLOC_TRIM_THRESHOLD_="131072")[0] == "False"  # the user's own settings stay

@@ -1,16 +1,22 @@
-"""How much memory is available, checked before a layer or a file allocates more.
+"""How much memory is available, checked before a layer or a file allocates more; and whether what is freed is kept.
 
 Linux overcommits memory: without this check an oversized net is killed when it touches what it was given.
 """
 
 from __future__ import annotations
 
+import ctypes
+import functools
+import os
 import resource
 from pathlib import Path
 
 from torchcaffe.core.errors import NetError
 
 LARGE = 64 << 20  # bytes; smaller requests are not checked
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # mallopt's, <malloc.h>
+KEPT = 1 << 30  # bytes of one piece, and of what lies free; glibc gives what is larger back to the system
+VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")  # glibc's own, of the user
 
 # (limit, used, part of what is used that is given back on demand) of a container's memory: cgroup 2, cgroup 1
 _CONTAINERS = (
@@ -59,6 +65,22 @@ def require(needed: int, what: str, error=NetError, device=None, there=None):
         raise error(
             f"{what} needs {needed:,} bytes ({needed / 1e9:,.1f} GB), and there are {limit:,} ({limit / 1e9:,.1f} GB){place}"
         )
+
+
+@functools.cache
+def keep_freed():
+    """Let glibc keep the CPU's freed memory for the process's next request; True where it does.
+
+    Each iteration of a training asks for the same again, and a page of new memory is cleared before it is used
+    (docs/benchmarks.md). Nothing happens where one of VARIABLES is set, or with another C library.
+    """
+    if any(name in os.environ for name in VARIABLES):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):  # musl, macOS, Windows
+        return False
+    return all([mallopt(MMAP_THRESHOLD, KEPT), mallopt(TRIM_THRESHOLD, KEPT)])
 
 
 def _own_limit():

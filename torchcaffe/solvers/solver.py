@@ -97,6 +97,8 @@ class SGDSolver(PublicNames, SetOnce):
         if mode.solver_rank() == 0 and parsed.snapshot:
             resume.check_writable(self)
         self.net, test_nets = build_nets(parsed, Net)
+        if self.net.device.type == "cpu":
+            memory.keep_freed()
         self.compiled = compiled.for_net(self.net, max(1, parsed.iter_size))
         self.test_nets = NetVec(test_nets)
         for path in (path for listed in parsed.weights for path in listed.split(",")):
