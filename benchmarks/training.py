@@ -131,6 +131,7 @@ def cpu_rows(folder, batch=8):
         cost("peak memory, bf16", peak["ours bf16"], peak["loop bf16"], "the same loop in bf16", "MB", 1.1),
     ]
     if "caffe" in speed:
+        found.append(cost("peak memory, float32", peak["ours"], peak["caffe"], "real Caffe 1.0", "MB", 1.1))
         found.insert(0, rate(f"{what}, bf16", speed["ours bf16"], speed["caffe"], "real Caffe, float32", unit, 2.5))
         found.insert(0, rate(f"{what}, float32", speed["ours"], speed["caffe"], "real Caffe 1.0", unit, 1.6))
     return found
