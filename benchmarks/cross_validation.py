@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 SEED = 2016  # of the dealing
 CERTAIN = (1e-7, 1 - 1e-7)  # limits of probabilities whose logarithm is taken
+MADE = "folds.json"  # in a fold's project: of which data sets it was made; written last
 WITHOUT = "without1"  # the variant that starts from random weights
 
 
@@ -47,7 +48,7 @@ def get_parser() -> argparse.ArgumentParser:
     add_profile(parser)
     parser.add_argument("--folds", type=positive, default=3, help="default: %(default)s")
     parser.add_argument("--jobs", type=positive, default=2, help="trainings at a time (default: %(default)s)")
-    parser.add_argument("--precision", default="bf16", help="of training (default: %(default)s)")
+    parser.add_argument("--precision", choices=("float32", "bf16"), default="bf16", help="of training (default: %(default)s)")
     parser.add_argument("--without-step1", action="store_true", help="train GNet from random weights, too")
     return parser
 
@@ -57,12 +58,13 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     options = parser.parse_args(argv)
     if options.folds < 2:
         parser.error("--folds is a number from 2 on")
+    from gender_smile.inference.classifier import PipelineError
     from gender_smile.training import workers
     from lmdb_builders.errors import BuildError
 
     target = recipe.absolute(f"runs/{options.profile}/cross_validation.csv")
     try:
-        return command.run("cross_validation", lambda: validate(options, target), BuildError, writes=[target])
+        return command.run("cross_validation", lambda: validate(options, target), BuildError, PipelineError, writes=[target])
     except workers.TrainingError as error:
         print(f"cross_validation: {error}", file=sys.stderr)
         return 1
@@ -96,8 +98,12 @@ def validate(options: argparse.Namespace, target: str) -> int:
 
 
 def make_folds(options: argparse.Namespace) -> List[Path]:
-    """A copy of the project by links for each fold, with the fold's data sets; those that are there stay."""
+    """A copy of the project by links for each fold, with the fold's data sets; those that are there stay.
+
+    Raises BuildError for missing files, and where folds of other data sets are there.
+    """
     from benchmarks import folds, project
+    from lmdb_builders.errors import BuildError
 
     celeba, fotw, columns = folds.read_all(options.celeba, options.fotw)
     deals = [folds.deal(data_set.records, places, options.folds, SEED) for data_set, places in zip((celeba, fotw), columns)]
@@ -105,7 +111,11 @@ def make_folds(options: argparse.Namespace) -> List[Path]:
     for number in range(options.folds):
         place = Path(recipe.absolute(f"runs/{options.profile}/folds/{number + 1}of{options.folds}"))
         made.append(place)
-        if (place / "done").exists():
+        asked = {name: os.path.abspath(getattr(options, name)) for name in recipe.DATASETS}
+        there = files.read_json(str(place / MADE))
+        if there is not None:
+            if there != asked:
+                raise BuildError(f"{place} was made from {', '.join(there.values())}: remove it to make folds of other photos")
             continue
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
@@ -114,7 +124,7 @@ def make_folds(options: argparse.Namespace) -> List[Path]:
         (place / "weights" / "mtcnn").symlink_to(os.path.join(recipe.ROOT, "weights", "mtcnn"))
         folds.write_celeba(celeba, deals[0], number, place / "CelebA")
         folds.write_fotw(fotw, deals[1], number, place / "FotW")
-        (place / "done").touch()
+        files.write_json(str(place / MADE), asked)
     return made
 
 

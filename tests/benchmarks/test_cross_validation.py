@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 from collections import Counter
 from dataclasses import replace
 
@@ -61,6 +62,8 @@ def test_each_face_is_validated_once_and_trained_on_otherwise(drawn, tmp_path, m
     (places[0] / "kept").touch()
     cross_validation.make_folds(options(drawn))
     assert (places[0] / "kept").exists()  # the same command resumes
+    with pytest.raises(BuildError, match="1of3 was made from .*CelebA.*: remove it"):
+        cross_validation.make_folds(options(drawn, fotw=shutil.copytree(drawn / "FotW", tmp_path / "other")))
     with pytest.raises(BuildError, match="two photos named"):
         folds.write_fotw(read_fotw(str(drawn / "FotW")), {"a/1.jpg": 0, "b/1.jpg": 1}, 0, tmp_path / "twice")
 
