@@ -182,3 +182,20 @@ def test_a_database_that_is_rebuilt_while_it_is_open_is_another(tmp_path):
     assert 1 + sum(1 for _ in records) == 700
     assert sum(1 for _ in old.records_from(0, False, endless=False)) == 700
     assert Environment.open(str(path)) is new and Environment.open(str(tmp_path / "away")) is old
+
+
+def test_an_lmdb_that_another_thread_is_about_to_close(tmp_path, monkeypatch):
+    """lmdb opens a file once a process: the next solver may come before the last one's thread has let go."""
+    import threading
+
+    write(tmp_path / "a", [1, 2])
+    held = lmdb.open(str(tmp_path / "a"), readonly=True, lock=False)
+    closing = threading.Timer(0.2, held.close)
+    closing.start()
+    assert Environment.open(str(tmp_path / "a")).lmdb.stat()["entries"] == 2
+    closing.join()
+    monkeypatch.setattr("torchcaffe.data.datasource.PATIENCE", 0.05)
+    write(tmp_path / "b", [1, 2])
+    with lmdb.open(str(tmp_path / "b"), readonly=True, lock=False):  # the user's own
+        with pytest.raises(DataError, match="already open"):
+            Environment.open(str(tmp_path / "b"))

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import os
 import threading
+import time
 import weakref
 
 import numpy as np
@@ -18,6 +19,7 @@ from torchcaffe.data.leveldb import LevelDB, is_leveldb
 from torchcaffe.data.lmdb_pages import PageError, Pages
 from torchcaffe.data.transformer import Transformer, UnequalShapes
 
+PATIENCE = 2.0  # seconds
 _environments = weakref.WeakValueDictionary()
 _environments_lock = threading.Lock()
 
@@ -36,7 +38,7 @@ class Environment(Records):
             self.file = os.open(os.path.join(path, "data.mdb"), os.O_RDONLY)  # the pages that are checked are its
             weakref.finalize(self, os.close, self.file)
             Pages(self.file).close()
-            self.lmdb = lmdb.open(path, readonly=True, lock=False, readahead=True, meminit=False, max_spare_txns=4)
+            self.lmdb = _opened(path)
             if _identity(path) != _identity(self.file):
                 raise PageError("it was replaced while it was being opened")
             empty = not self.lmdb.stat()["entries"]
@@ -87,6 +89,20 @@ class Environment(Records):
                     keys = cursor.iternext(values=False)
         except (lmdb.Error, PageError, OSError) as error:
             raise DataError(f"{self.path}: damaged LMDB ({error}); build or copy it again") from error
+
+
+def _opened(path):
+    """lmdb.open(), which refuses what is open in this process: of an Environment that another thread is just giving up."""
+    import lmdb
+
+    given_up = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return lmdb.open(path, readonly=True, lock=False, readahead=True, meminit=False, max_spare_txns=4)
+        except lmdb.Error as error:
+            if "already open" not in str(error) or time.monotonic() > given_up:
+                raise
+        time.sleep(0.01)
 
 
 def _identity(opened):
