@@ -120,8 +120,6 @@ def make_folds(options: argparse.Namespace) -> List[Path]:
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
         project.link(place)
-        (place / "weights").mkdir()
-        (place / "weights" / "mtcnn").symlink_to(os.path.join(recipe.ROOT, "weights", "mtcnn"))
         folds.write_celeba(celeba, deals[0], number, place / "CelebA")
         folds.write_fotw(fotw, deals[1], number, place / "FotW")
         files.write_json(str(place / MADE), asked)

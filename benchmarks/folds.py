@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Dict, List, Sequence, Tuple
 
 from lmdb_builders.errors import BuildError
+from lmdb_builders.records import SPLITS  # in the order of CelebA's list_eval_partition
 
 if TYPE_CHECKING:
     from lmdb_builders.records import DataSet, FaceRecord
-
-PARTITIONS = {"train": "0", "val": "1"}  # as CelebA's list_eval_partition names them
-SPLITS = ("train", "val", "test")
 
 
 def deal(records: "Sequence[FaceRecord]", columns: Sequence[int], folds: int, seed: int) -> Dict[str, int]:
@@ -27,7 +25,8 @@ def deal(records: "Sequence[FaceRecord]", columns: Sequence[int], folds: int, se
 
 def write_celeba(data_set: "DataSet", fold_of: Dict[str, int], fold: int, folder: Path) -> None:
     """CelebA in `folder`, by links, with a partition of its own."""
-    lines = [f"{os.path.basename(image)} {PARTITIONS['val' if number == fold else 'train']}" for image, number in fold_of.items()]
+    train, val = SPLITS.index("train"), SPLITS.index("val")
+    lines = [f"{os.path.basename(image)} {val if number == fold else train}" for image, number in fold_of.items()]
     beside(Path(data_set.folder), folder, data_set.tables["train"], "\n".join(sorted(lines)) + "\n")
 
 
@@ -51,7 +50,7 @@ def write_fotw(data_set: "DataSet", fold_of: Dict[str, int], fold: int, folder: 
     twice = [name for name, number in Counter(map(os.path.basename, fold_of)).items() if number > 1]
     if twice:
         raise BuildError(f"{data_set.folder} has two photos named {twice[0]}: folds need names of their own")
-    for split in PARTITIONS:
+    for split in ("train", "val"):
         names, table = PLACES[split]
         place = folder / names[0]
         place.mkdir(parents=True)

@@ -12,10 +12,12 @@ LINKED = ("recipe.py", "tools", "torchcaffe", "common", "lmdb_builders", "detect
 
 
 def link(folder: Path) -> Path:
-    """The project without data, weights and runs, in `folder`."""
+    """The project without data, runs and weights but the detector's, in `folder`."""
     for name in LINKED:
         if (ROOT / name).exists():
             (folder / name).symlink_to(ROOT / name)
+    (folder / "weights").mkdir()
+    (folder / "weights" / "mtcnn").symlink_to(ROOT / "weights" / "mtcnn")
     return folder
 
 
@@ -28,5 +30,4 @@ def linked_project(folder: Path, profile: str, write: Callable[[str, Path], None
         target = folder / recipe.step_weights(profile, net, 4)
         target.parent.mkdir(parents=True, exist_ok=True)
         write(str(ROOT / recipe.deploy_prototxt(profile, recipe.NETS[net].task)), target)
-    (folder / "weights" / "mtcnn").symlink_to(ROOT / "weights" / "mtcnn")
     return folder

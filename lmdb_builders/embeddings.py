@@ -113,8 +113,9 @@ def embed_all(photos: Dict[str, Photo], path: str, title: str, workers: int, for
         answers = shown(ordered_map(embed, asked.values(), workers), len(asked), title)
         known.update(zip(asked, answers))
         with whole_file(path) as part, open(part, "wb") as stream:
-            np.savez(stream, images=np.array(list(photos)), vectors=np.array([known[image] for image in photos]),
-                     landmarks=np.array([photo.landmarks for photo in photos.values()]))
+            every = {**kept, **{image: (photo.landmarks, known[image]) for image, photo in photos.items()}}
+            landmarks, vectors = zip(*every.values())
+            np.savez(stream, images=np.array(list(every)), landmarks=np.array(landmarks), vectors=np.array(vectors))
     return known
 
 

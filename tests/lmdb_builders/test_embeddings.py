@@ -84,8 +84,16 @@ def test_a_photo_is_embedded_once_and_kept_for_other_crops_and_copies(small):
     manifest.write_text(json.dumps(content))
     embeddings.write_embeddings(profile, root=str(root), say=said.append)
     assert FakeTeacher.calls == 19 and "19 photos" in said[-1]
+    path = root / "data/small/detections/fotw_embeddings.npz"
+    kept = embeddings.kept_vectors(str(path))
+    gone = sorted(kept)[0]
+    np.savez(path, images=[name for name in kept if name != gone], landmarks=[kept[name][0] for name in kept if name != gone], vectors=[kept[name][1] for name in kept if name != gone])
+    content["fotw"]["facts"]["copies"] = 6
+    manifest.write_text(json.dumps(content))
+    embeddings.write_embeddings(profile, root=str(root), say=said.append)
+    assert FakeTeacher.calls == 20 and sorted(embeddings.kept_vectors(str(path))) == sorted(kept)  # only the missing one
     embeddings.write_embeddings(profile, force=True, root=str(root), say=said.append)
-    assert FakeTeacher.calls == 38
+    assert FakeTeacher.calls == 39
 
 
 def test_shape_is_the_same_for_a_mirrored_turned_and_larger_face():
